@@ -1,0 +1,1 @@
+//! The relay around `coheap_core::relay`.
