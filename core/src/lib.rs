@@ -1,1 +1,3 @@
 //! The coheap core.
+pub mod guard;
+pub mod id;

@@ -1,0 +1,1 @@
+//! Bounded checks of engine bytes.
