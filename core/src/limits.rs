@@ -1,0 +1,51 @@
+//! Every bound in the system, with its reason. Nothing that comes from the network or a disk is allocated, counted or
+//! followed before it was compared with one of these. Read beside `WIRE.md`.
+
+/// One WebSocket message. Large enough for a commit of [`COMMIT_BYTES_MAX_RELAY`] with room for its header.
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+/// One commit, encoded, at the replica that makes it.
+pub const COMMIT_BYTES_MAX: usize = 1 << 20;
+/// One commit at the relay: a redo may have made it larger than the writer's bound.
+pub const COMMIT_BYTES_MAX_RELAY: usize = 3 << 19;
+/// One value (string, bytes), encoded.
+pub const VALUE_BYTES_MAX: usize = 256 * 1024;
+/// A key of a map or of a `BigMap`, in UTF-8.
+pub const KEY_BYTES_MAX: usize = 4096;
+/// A segment past this raises an event.
+pub const SEGMENT_BYTES_SOFT: usize = 8 << 20;
+/// A segment past this takes no more writes.
+pub const SEGMENT_BYTES_HARD: usize = 64 << 20;
+/// One piece of a long message: small enough that live commits wait little behind it.
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+/// A whole long message: one hard-limit segment with its deltas.
+pub const LONG_BYTES_MAX: usize = 80 << 20;
+/// Long messages under way in one direction of one connection.
+pub const LONG_STREAMS_MAX: usize = 64;
+/// Own ids a session may present: its own and the dead ones whose unsaved commits it took over.
+pub const OWN_IDS_MAX: usize = 64;
+/// Segments one connection may follow.
+pub const FOLLOWS_MAX: usize = 65_536;
+/// Parts of one commit.
+pub const PARTS_MAX: usize = 4096;
+/// A commit's label.
+pub const LABEL_BYTES_MAX: usize = 1024;
+/// A replica's display name.
+pub const NAME_BYTES_MAX: usize = 256;
+/// A token.
+pub const TOKEN_BYTES_MAX: usize = 8192;
+/// A heap's name, as in the URL, percent-encoded.
+pub const HEAP_NAME_BYTES_MAX: usize = 128 * 3;
+/// A group's or run's name, and a claimed key.
+pub const CLAIM_NAME_BYTES_MAX: usize = 512;
+/// Claims one group keeps.
+pub const CLAIMS_MAX: usize = 65_536;
+/// A member's presence state.
+pub const PRESENCE_BYTES_MAX: usize = 16 * 1024;
+/// Commits a replica may have sent without an acknowledgement; also the relay's memory of a line (CORE-PROTOCOL `W`).
+pub const WINDOW: usize = 256;
+/// Epochs kept in the table that an Ok carries.
+pub const EPOCHS_MAX: usize = 4096;
+/// Depth of a value: containers within containers, in one assignment.
+pub const VALUE_DEPTH_MAX: usize = 64;
+/// Edits in one engine transaction (yrs takes quadratic time over long ones).
+pub const EDITS_PER_TRANSACTION_MAX: usize = 1000;

@@ -1,0 +1,174 @@
+//! Log entries as they are stored: what the relay's order is made of. Every reader of a log (relay, replay, fold, checker)
+//! reads these. The store wraps a batch of them in a record with length, checksum and chain (`sync-server/STORE.md`).
+
+use bytes::Bytes;
+
+use crate::commit::EngineKind;
+use crate::id::{GenId, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::limits;
+use crate::wire::codec::{Malformed, Reader, Write};
+
+/// One entry of a heap's log; its place in the log is its offset.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogEntry {
+    /// An admitted commit.
+    Commit(StoredCommit),
+    /// A refused one: it keeps its place in its line, with no effect (CORE-PROTOCOL R11).
+    Void {
+        /// Whose line.
+        owner: ReplicaId,
+        /// Its number.
+        seq: Seq,
+        /// The uid of the refused commit; the line goes on from its complement.
+        uid: Uid,
+        /// Why (`WIRE.md` §7).
+        code: u64,
+    },
+}
+
+/// An admitted commit: headers resolved to ids and log numbers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredCommit {
+    /// Whose line.
+    pub owner: ReplicaId,
+    /// Name and subject, stored with an author's first commit in this log.
+    pub author: Option<AuthorInfo>,
+    /// Its number in its line.
+    pub seq: Seq,
+    /// Its identity.
+    pub uid: Uid,
+    /// What the program called it.
+    pub label: Option<String>,
+    /// What it does.
+    pub parts: Vec<StoredPart>,
+}
+
+/// Who a replica says it is, and what its token proved.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AuthorInfo {
+    /// The display name given to `open()`.
+    pub name: String,
+    /// The subject of its token; empty without one.
+    pub subject: String,
+}
+
+/// One part in the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredPart {
+    /// The segment's number in this log.
+    pub segment: SegmentNumber,
+    /// The generation it was admitted against.
+    pub generation: GenId,
+    /// 0 delta, 1 create, ≥ 0x80 opaque: as on the wire.
+    pub kind: u8,
+    /// Set when this entry creates the segment in this log (whatever the part's kind).
+    pub creates: Option<Created>,
+    /// Engine bytes.
+    pub bytes: Bytes,
+}
+
+/// A segment's birth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Created {
+    /// Its id.
+    pub id: SegmentId,
+    /// What merges it.
+    pub engine: EngineKind,
+    /// Its layout version.
+    pub layout: u8,
+}
+
+impl LogEntry {
+    /// Appends the stored form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            LogEntry::Commit(commit) => {
+                out.push(0);
+                out.extend_from_slice(&commit.owner.0);
+                out.varint(commit.seq.0);
+                Write::u64(out, commit.uid.0);
+                out.push(u8::from(commit.author.is_some()) | u8::from(commit.label.is_some()) << 1);
+                if let Some(author) = &commit.author {
+                    out.str(&author.name);
+                    out.str(&author.subject);
+                }
+                if let Some(label) = &commit.label {
+                    out.str(label);
+                }
+                out.varint(commit.parts.len() as u64);
+                for part in &commit.parts {
+                    out.varint(part.segment.0);
+                    out.generation(part.generation);
+                    out.push(part.kind);
+                    match part.creates {
+                        None => out.push(0),
+                        Some(created) => {
+                            out.push(1);
+                            out.extend_from_slice(&created.id.0);
+                            out.push(created.engine.code());
+                            out.push(created.layout);
+                        }
+                    }
+                    Write::bytes(out, &part.bytes);
+                }
+            }
+            LogEntry::Void { owner, seq, uid, code } => {
+                out.push(1);
+                out.extend_from_slice(&owner.0);
+                out.varint(seq.0);
+                Write::u64(out, uid.0);
+                out.varint(*code);
+            }
+        }
+    }
+
+    /// Reads one entry; `whole` is the buffer that `reader` walks, so that deltas share it.
+    pub fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<LogEntry, Malformed> {
+        match reader.u8()? {
+            0 => {
+                let owner = ReplicaId(reader.array()?);
+                let seq = Seq(reader.varint()?);
+                let uid = Uid(reader.u64()?);
+                let flags = reader.u8()?;
+                if flags > 3 {
+                    return Err(Malformed::Field("flags"));
+                }
+                let author = if flags & 1 != 0 {
+                    let name = reader.str(limits::NAME_BYTES_MAX, "name")?.to_owned();
+                    let subject = reader.str(limits::NAME_BYTES_MAX, "subject")?.to_owned();
+                    Some(AuthorInfo { name, subject })
+                } else {
+                    None
+                };
+                let label =
+                    if flags & 2 != 0 { Some(reader.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
+                let count = reader.count(limits::PARTS_MAX, "parts")?;
+                let mut parts = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let segment = SegmentNumber(reader.varint()?);
+                    let generation = reader.generation()?;
+                    let kind = reader.u8()?;
+                    let creates = match reader.u8()? {
+                        0 => None,
+                        1 => {
+                            let id = SegmentId(reader.array()?);
+                            let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
+                            Some(Created { id, engine, layout: reader.u8()? })
+                        }
+                        _ => return Err(Malformed::Field("creates")),
+                    };
+                    let bytes = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "delta")?);
+                    parts.push(StoredPart { segment, generation, kind, creates, bytes });
+                }
+                Ok(LogEntry::Commit(StoredCommit { owner, author, seq, uid, label, parts }))
+            }
+            1 => Ok(LogEntry::Void {
+                owner: ReplicaId(reader.array()?),
+                seq: Seq(reader.varint()?),
+                uid: Uid(reader.u64()?),
+                code: reader.varint()?,
+            }),
+            kind => Err(Malformed::Kind(kind)),
+        }
+    }
+}

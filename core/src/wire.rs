@@ -1,0 +1,5 @@
+#![doc = include_str!("../WIRE.md")]
+
+pub mod code;
+pub mod codec;
+pub mod frame;

@@ -1,0 +1,642 @@
+//! Frames from relay to replica (`WIRE.md` §5).
+
+use bytes::Bytes;
+
+use super::{Bulk, Chunk, PartFrame, SegRef, VERSION, flag, push_frame, slice};
+use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::limits;
+use crate::wire::codec::{Malformed, Reader, Write};
+
+/// A frame from the relay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Down {
+    /// The answer to a Hello.
+    Ok(Welcome),
+    /// An entry of the log.
+    Entry(EntryFrame),
+    /// Entries below this position that were not sent hold nothing for this connection.
+    Advance {
+        /// The position.
+        position: Offset,
+    },
+    /// Commits up to `seq` of this owner are durable.
+    Ack {
+        /// Index into the Hello's own ids.
+        owner: u64,
+        /// The newest one.
+        seq: Seq,
+        /// A durable position that covers it.
+        position: Offset,
+    },
+    /// The answer to a Load: the state exactly at `position`.
+    Snapshot {
+        /// Of the Load.
+        nonce: Nonce,
+        /// Where it stands.
+        position: Offset,
+        /// One [`super::SegmentState`].
+        bulk: Bulk,
+    },
+    /// Not admitted: made against an old generation.
+    Rebase {
+        /// Whose.
+        owner: u64,
+        /// Which.
+        seq: Seq,
+        /// The segment.
+        segment: SegRef,
+        /// Its current generation.
+        generation: GenId,
+    },
+    /// Not admitted: another commit has this number.
+    Conflict {
+        /// Whose.
+        owner: u64,
+        /// Which.
+        seq: Seq,
+        /// The uid that the log has at the line's last number.
+        uid: Uid,
+    },
+    /// Refused for good; its place in the line is void.
+    Refused {
+        /// Whose.
+        owner: u64,
+        /// Which.
+        seq: Seq,
+        /// Its uid.
+        uid: Uid,
+        /// Why.
+        code: u64,
+        /// A durable position that covers the void entry.
+        position: Offset,
+    },
+    /// Not now.
+    Busy {
+        /// Whose.
+        owner: u64,
+        /// From this number on.
+        seq: Seq,
+        /// Why.
+        code: u64,
+        /// When to send again.
+        retry_ms: u64,
+    },
+    /// The relay knows nothing of this id, but it has sent commits before.
+    Unknown {
+        /// Which own id.
+        owner: u64,
+    },
+    /// The head of the log when the Sync came.
+    SyncAt {
+        /// Of the Sync.
+        nonce: Nonce,
+        /// The head.
+        position: Offset,
+    },
+    /// A piece of a long message.
+    Chunk(Chunk),
+    /// From here on these numbers name these segments.
+    Names(Vec<(SegmentNumber, SegmentId)>),
+    /// From here on this number names this author.
+    Author {
+        /// The number.
+        number: u64,
+        /// The replica.
+        replica: ReplicaId,
+        /// Its display name.
+        name: String,
+        /// The subject of its token.
+        subject: String,
+    },
+    /// The answer to a Join.
+    Joined {
+        /// Of the Join.
+        nonce: Nonce,
+        /// The group.
+        group: String,
+        /// The run that was joined.
+        run: String,
+        /// Index of the joining replica among the members.
+        member: u64,
+    },
+    /// A group as it is now; sent when it changes.
+    Group {
+        /// The group.
+        group: String,
+        /// The run.
+        run: String,
+        /// Its members.
+        members: Vec<ReplicaId>,
+        /// Keys that are done.
+        done: Vec<String>,
+        /// Claimed keys and the index of the member that holds each.
+        held: Vec<(String, u64)>,
+    },
+    /// The answer to a Claim.
+    Claimed {
+        /// Of the Claim.
+        nonce: Nonce,
+        /// The group.
+        group: String,
+        /// The run.
+        run: String,
+        /// The key.
+        key: String,
+        /// The grant, if it was granted.
+        grant: u64,
+        /// How it stands.
+        state: ClaimState,
+    },
+    /// A claim is no longer this replica's.
+    Lost {
+        /// The group.
+        group: String,
+        /// The run.
+        run: String,
+        /// The key.
+        key: String,
+        /// The grant that ended.
+        grant: u64,
+    },
+    /// A member's presence.
+    Member {
+        /// The group.
+        group: String,
+        /// Who.
+        replica: ReplicaId,
+        /// It is no longer there.
+        gone: bool,
+        /// How long it has been there.
+        since_ms: u64,
+        /// Its display name.
+        name: String,
+        /// The subject of its token.
+        subject: String,
+        /// Its state.
+        state: Bytes,
+    },
+    /// Here I am.
+    Pong {
+        /// Of the Ping.
+        nonce: Nonce,
+    },
+}
+
+/// How a claim stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClaimState {
+    /// It is yours.
+    Granted,
+    /// It is another's.
+    Held,
+    /// It is done.
+    Done,
+}
+
+/// The answer to a Hello.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// Feature bits of the relay.
+    pub features: u64,
+    /// The heap has a commit.
+    pub exists: bool,
+    /// The replica holds what this log has lost: it is to restore first.
+    pub restore: bool,
+    /// The bulk is a catch-up at `position`.
+    pub catchup: bool,
+    /// The relay's clock, Unix milliseconds.
+    pub time_ms: u64,
+    /// The first epoch of this heap's log: its lineage.
+    pub lineage: EpochId,
+    /// The lives of the log and where each began.
+    pub epochs: Vec<(EpochId, Offset)>,
+    /// From here the stream goes on.
+    pub position: Offset,
+    /// How many unacknowledged commits the relay takes.
+    pub window: u64,
+    /// Per own id (index) its newest commits in the log.
+    pub ring: Vec<(u64, Vec<Row>)>,
+    /// A catch-up, or nothing.
+    pub bulk: Bulk,
+}
+
+/// What the log remembers of one commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its number.
+    pub seq: Seq,
+    /// Its uid (of a refused one: the uid it had).
+    pub uid: Uid,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Admitted, with this content hash.
+    Admitted(u64),
+    /// Refused, with this code.
+    Void(u64),
+}
+
+/// An entry of the log as one connection sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryFrame {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// Admitted on this connection: the parts are left out.
+    pub yours: bool,
+    /// A refused commit.
+    pub void: bool,
+    /// Its author, as declared.
+    pub author: u64,
+    /// Its number in its line.
+    pub seq: Seq,
+    /// Its uid.
+    pub uid: Uid,
+    /// What its program called it.
+    pub label: Option<String>,
+    /// The parts of followed segments.
+    pub parts: Vec<PartFrame>,
+}
+
+const OK: u8 = 0x41;
+const ENTRY: u8 = 0x42;
+const ADVANCE: u8 = 0x45;
+const ACK: u8 = 0x46;
+const SNAPSHOT: u8 = 0x47;
+const REBASE: u8 = 0x48;
+const CONFLICT: u8 = 0x49;
+const REFUSED: u8 = 0x4a;
+const BUSY: u8 = 0x4b;
+const UNKNOWN: u8 = 0x4c;
+const SYNC_AT: u8 = 0x4d;
+const CHUNK: u8 = 0x4e;
+const NAMES: u8 = 0x4f;
+const AUTHOR: u8 = 0x50;
+const JOINED: u8 = 0x51;
+const GROUP: u8 = 0x52;
+const CLAIMED: u8 = 0x53;
+const LOST: u8 = 0x54;
+const MEMBER: u8 = 0x55;
+const PONG: u8 = 0x56;
+
+impl Down {
+    /// Appends the frame to a message (or to frames that will be sent in one).
+    pub fn encode(&self, message: &mut Vec<u8>) {
+        let mut out = Vec::new();
+        let kind = self.encode_body(&mut out);
+        push_frame(message, kind, &out);
+    }
+
+    fn encode_body(&self, out: &mut Vec<u8>) -> u8 {
+        match self {
+            Down::Ok(welcome) => {
+                welcome.encode(out);
+                OK
+            }
+            Down::Entry(entry) => {
+                entry.encode(out);
+                ENTRY
+            }
+            Down::Advance { position } => {
+                out.varint(position.0);
+                ADVANCE
+            }
+            Down::Ack { owner, seq, position } => {
+                out.varint(*owner);
+                out.varint(seq.0);
+                out.varint(position.0);
+                ACK
+            }
+            Down::Snapshot { nonce, position, bulk } => {
+                out.varint(nonce.0);
+                out.varint(position.0);
+                bulk.encode(out);
+                SNAPSHOT
+            }
+            Down::Rebase { owner, seq, segment, generation } => {
+                out.varint(*owner);
+                out.varint(seq.0);
+                segment.encode(out);
+                out.generation(*generation);
+                REBASE
+            }
+            Down::Conflict { owner, seq, uid } => {
+                out.varint(*owner);
+                out.varint(seq.0);
+                Write::u64(out, uid.0);
+                CONFLICT
+            }
+            Down::Refused { owner, seq, uid, code, position } => {
+                out.varint(*owner);
+                out.varint(seq.0);
+                Write::u64(out, uid.0);
+                out.varint(*code);
+                out.varint(position.0);
+                REFUSED
+            }
+            Down::Busy { owner, seq, code, retry_ms } => {
+                for value in [*owner, seq.0, *code, *retry_ms] {
+                    out.varint(value);
+                }
+                BUSY
+            }
+            Down::Unknown { owner } => {
+                out.varint(*owner);
+                UNKNOWN
+            }
+            Down::SyncAt { nonce, position } => {
+                out.varint(nonce.0);
+                out.varint(position.0);
+                SYNC_AT
+            }
+            Down::Chunk(chunk) => {
+                chunk.encode(out);
+                CHUNK
+            }
+            Down::Names(names) => {
+                out.varint(names.len() as u64);
+                for (number, id) in names {
+                    out.varint(number.0);
+                    out.extend_from_slice(&id.0);
+                }
+                NAMES
+            }
+            Down::Author { number, replica, name, subject } => {
+                out.varint(*number);
+                out.extend_from_slice(&replica.0);
+                out.str(name);
+                out.str(subject);
+                AUTHOR
+            }
+            Down::Joined { nonce, group, run, member } => {
+                out.varint(nonce.0);
+                out.str(group);
+                out.str(run);
+                out.varint(*member);
+                JOINED
+            }
+            Down::Group { group, run, members, done, held } => {
+                out.str(group);
+                out.str(run);
+                out.varint(members.len() as u64);
+                for member in members {
+                    out.extend_from_slice(&member.0);
+                }
+                out.varint(done.len() as u64);
+                for key in done {
+                    out.str(key);
+                }
+                out.varint(held.len() as u64);
+                for (key, member) in held {
+                    out.str(key);
+                    out.varint(*member);
+                }
+                GROUP
+            }
+            Down::Claimed { nonce, group, run, key, grant, state } => {
+                out.varint(nonce.0);
+                out.str(group);
+                out.str(run);
+                out.str(key);
+                out.varint(*grant);
+                out.push(match state {
+                    ClaimState::Granted => 0,
+                    ClaimState::Held => 1,
+                    ClaimState::Done => 2,
+                });
+                CLAIMED
+            }
+            Down::Lost { group, run, key, grant } => {
+                out.str(group);
+                out.str(run);
+                out.str(key);
+                out.varint(*grant);
+                LOST
+            }
+            Down::Member { group, replica, gone, since_ms, name, subject, state } => {
+                out.str(group);
+                out.extend_from_slice(&replica.0);
+                out.push(u8::from(*gone));
+                out.varint(*since_ms);
+                out.str(name);
+                out.str(subject);
+                Write::bytes(out, state);
+                MEMBER
+            }
+            Down::Pong { nonce } => {
+                out.varint(nonce.0);
+                PONG
+            }
+        }
+    }
+
+    /// Reads one frame; `None` for an optional kind that this version does not know.
+    pub fn decode(kind: u8, body: &Bytes) -> Result<Option<Down>, Malformed> {
+        let mut r = Reader::new(body);
+        let name = |r: &mut Reader<'_>| r.str(limits::CLAIM_NAME_BYTES_MAX, "name").map(str::to_owned);
+        let down = match kind {
+            OK => Down::Ok(Welcome::decode(body, &mut r)?),
+            ENTRY => Down::Entry(EntryFrame::decode(body, &mut r)?),
+            ADVANCE => Down::Advance { position: Offset(r.varint()?) },
+            ACK => Down::Ack { owner: r.varint()?, seq: Seq(r.varint()?), position: Offset(r.varint()?) },
+            SNAPSHOT => Down::Snapshot {
+                nonce: Nonce(r.varint()?),
+                position: Offset(r.varint()?),
+                bulk: Bulk::decode(body, &mut r)?,
+            },
+            REBASE => Down::Rebase {
+                owner: r.varint()?,
+                seq: Seq(r.varint()?),
+                segment: SegRef::decode(&mut r)?,
+                generation: r.generation()?,
+            },
+            CONFLICT => Down::Conflict { owner: r.varint()?, seq: Seq(r.varint()?), uid: Uid(r.u64()?) },
+            REFUSED => Down::Refused {
+                owner: r.varint()?,
+                seq: Seq(r.varint()?),
+                uid: Uid(r.u64()?),
+                code: r.varint()?,
+                position: Offset(r.varint()?),
+            },
+            BUSY => Down::Busy { owner: r.varint()?, seq: Seq(r.varint()?), code: r.varint()?, retry_ms: r.varint()? },
+            UNKNOWN => Down::Unknown { owner: r.varint()? },
+            SYNC_AT => Down::SyncAt { nonce: Nonce(r.varint()?), position: Offset(r.varint()?) },
+            CHUNK => Down::Chunk(Chunk::decode(body, &mut r)?),
+            NAMES => {
+                let count = r.count(limits::FOLLOWS_MAX, "names")?;
+                let mut names = Vec::with_capacity(count.min(1024));
+                for _ in 0..count {
+                    names.push((SegmentNumber(r.varint()?), SegmentId(r.array()?)));
+                }
+                Down::Names(names)
+            }
+            AUTHOR => Down::Author {
+                number: r.varint()?,
+                replica: ReplicaId(r.array()?),
+                name: r.str(limits::NAME_BYTES_MAX, "name")?.to_owned(),
+                subject: r.str(limits::NAME_BYTES_MAX, "subject")?.to_owned(),
+            },
+            JOINED => Down::Joined {
+                nonce: Nonce(r.varint()?),
+                group: name(&mut r)?,
+                run: name(&mut r)?,
+                member: r.varint()?,
+            },
+            GROUP => {
+                let (group, run) = (name(&mut r)?, name(&mut r)?);
+                let mut members = Vec::new();
+                for _ in 0..r.count(limits::CLAIMS_MAX, "members")? {
+                    members.push(ReplicaId(r.array()?));
+                }
+                let mut done = Vec::new();
+                for _ in 0..r.count(limits::CLAIMS_MAX, "done")? {
+                    done.push(name(&mut r)?);
+                }
+                let mut held = Vec::new();
+                for _ in 0..r.count(limits::CLAIMS_MAX, "held")? {
+                    held.push((name(&mut r)?, r.varint()?));
+                }
+                Down::Group { group, run, members, done, held }
+            }
+            CLAIMED => Down::Claimed {
+                nonce: Nonce(r.varint()?),
+                group: name(&mut r)?,
+                run: name(&mut r)?,
+                key: name(&mut r)?,
+                grant: r.varint()?,
+                state: match r.u8()? {
+                    0 => ClaimState::Granted,
+                    1 => ClaimState::Held,
+                    2 => ClaimState::Done,
+                    _ => return Err(Malformed::Field("state")),
+                },
+            },
+            LOST => Down::Lost { group: name(&mut r)?, run: name(&mut r)?, key: name(&mut r)?, grant: r.varint()? },
+            MEMBER => Down::Member {
+                group: name(&mut r)?,
+                replica: ReplicaId(r.array()?),
+                gone: flag(r.u8()?)?,
+                since_ms: r.varint()?,
+                name: r.str(limits::NAME_BYTES_MAX, "name")?.to_owned(),
+                subject: r.str(limits::NAME_BYTES_MAX, "subject")?.to_owned(),
+                state: slice(body, r.bytes(limits::PRESENCE_BYTES_MAX, "presence")?),
+            },
+            PONG => Down::Pong { nonce: Nonce(r.varint()?) },
+            0x80.. => return Ok(None),
+            _ => return Err(Malformed::Kind(kind)),
+        };
+        r.end()?;
+        Ok(Some(down))
+    }
+}
+
+impl Welcome {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        out.varint(self.features);
+        out.varint(u64::from(self.exists) | u64::from(self.restore) << 1 | u64::from(self.catchup) << 2);
+        out.varint(self.time_ms);
+        out.epoch(self.lineage);
+        out.varint(self.epochs.len() as u64);
+        for (epoch, start) in &self.epochs {
+            out.epoch(*epoch);
+            out.varint(start.0);
+        }
+        out.varint(self.position.0);
+        out.varint(self.window);
+        out.varint(self.ring.len() as u64);
+        for (owner, rows) in &self.ring {
+            out.varint(*owner);
+            out.varint(rows.len() as u64);
+            for row in rows {
+                out.varint(row.seq.0);
+                Write::u64(out, row.uid.0);
+                let (kind, value) = match row.fate {
+                    Fate::Admitted(hash) => (0, hash),
+                    Fate::Void(code) => (1, code),
+                };
+                out.push(kind);
+                Write::u64(out, value);
+            }
+        }
+        self.bulk.encode(out);
+    }
+
+    fn decode(body: &Bytes, r: &mut Reader<'_>) -> Result<Welcome, Malformed> {
+        if r.u8()? != VERSION {
+            return Err(Malformed::Field("version"));
+        }
+        let features = r.varint()?;
+        let flags = r.varint()?;
+        let time_ms = r.varint()?;
+        let lineage = r.epoch()?;
+        let count = r.count(limits::EPOCHS_MAX, "epochs")?;
+        let mut epochs = Vec::with_capacity(count);
+        for _ in 0..count {
+            epochs.push((r.epoch()?, Offset(r.varint()?)));
+        }
+        let position = Offset(r.varint()?);
+        let window = r.varint()?;
+        let count = r.count(limits::OWN_IDS_MAX, "ring")?;
+        let mut ring = Vec::with_capacity(count);
+        for _ in 0..count {
+            let owner = r.varint()?;
+            let rows_count = r.count(limits::WINDOW, "rows")?;
+            let mut rows = Vec::with_capacity(rows_count);
+            for _ in 0..rows_count {
+                let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
+                let fate = match (flag(r.u8()?)?, r.u64()?) {
+                    (false, hash) => Fate::Admitted(hash),
+                    (true, code) => Fate::Void(code),
+                };
+                rows.push(Row { seq, uid, fate });
+            }
+            ring.push((owner, rows));
+        }
+        let bulk = Bulk::decode(body, r)?;
+        Ok(Welcome {
+            features,
+            exists: flags & 1 != 0,
+            restore: flags & 2 != 0,
+            catchup: flags & 4 != 0,
+            time_ms,
+            lineage,
+            epochs,
+            position,
+            window,
+            ring,
+            bulk,
+        })
+    }
+}
+
+impl EntryFrame {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.varint(self.offset.0);
+        out.varint(u64::from(self.yours) | u64::from(self.label.is_some()) << 1 | u64::from(self.void) << 2);
+        out.varint(self.author);
+        out.varint(self.seq.0);
+        Write::u64(out, self.uid.0);
+        if let Some(label) = &self.label {
+            out.str(label);
+        }
+        PartFrame::encode_list(&self.parts, out);
+    }
+
+    fn decode(body: &Bytes, r: &mut Reader<'_>) -> Result<EntryFrame, Malformed> {
+        let offset = Offset(r.varint()?);
+        let flags = r.varint()?;
+        if flags > 7 {
+            return Err(Malformed::Field("flags"));
+        }
+        let author = r.varint()?;
+        let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
+        let label = if flags & 2 != 0 { Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
+        let parts = PartFrame::decode_list(body, r)?;
+        Ok(EntryFrame { offset, yours: flags & 1 != 0, void: flags & 4 != 0, author, seq, uid, label, parts })
+    }
+}
