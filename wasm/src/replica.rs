@@ -17,7 +17,7 @@ impl Replica {
     /// Makes a replica from encoded options. No option is defined yet, so none is read.
     #[wasm_bindgen(constructor)]
     #[must_use]
-    pub fn new(_options: &[u8]) -> Self {
+    pub fn new(#[wasm_bindgen(js_name = "options", unchecked_param_type = "Uint8Array")] _options: &[u8]) -> Self {
         Self {}
     }
 
@@ -26,7 +26,11 @@ impl Replica {
     ///
     /// # Errors
     /// Throws an `Error` for an operation this build does not know. The replica is unharmed.
-    pub fn call(&self, op: u32, input: &[u8]) -> Result<Vec<u8>, JsValue> {
+    pub fn call(
+        &self,
+        op: u32,
+        #[wasm_bindgen(unchecked_param_type = "Uint8Array")] input: &[u8],
+    ) -> Result<Vec<u8>, JsValue> {
         Ok(self.dispatch(op, input)?)
     }
 }

@@ -112,10 +112,7 @@ mod tests {
         ];
         let chosen = choose(find(vec![PathBuf::from("js/bench/load.mjs")], &targets), name);
         let names = chosen.map(|benches| benches.into_iter().map(|bench| bench.name).collect::<Vec<_>>());
-        assert_eq!(
-            names,
-            expected.map(|names| names.iter().map(ToString::to_string).collect()).map_err(str::to_owned)
-        );
+        assert_eq!(names, expected.map(|names| names.iter().map(ToString::to_string).collect()).map_err(str::to_owned));
     }
 
     #[test]

@@ -108,7 +108,8 @@ fn without_finalizers(text: &str, classes: &[&str]) -> Result<String> {
     let mut text = text.to_owned();
     for class in classes {
         let head = format!("\nconst {class}{FINALIZER_HEAD}{FINALIZER_NONE}\n");
-        let tail = format!("    : new FinalizationRegistry(ptr => wasm.__wbg_{}_free(ptr, 1));\n", class.to_lowercase());
+        let tail =
+            format!("    : new FinalizationRegistry(ptr => wasm.__wbg_{}_free(ptr, 1));\n", class.to_lowercase());
         let whole = format!("{head}{tail}");
         ensure!(text.matches(&whole).count() == 1, "class `{class}` has no finalizer of the known form");
         text = text.replace(&whole, &format!("\nconst {class}Finalization = {FINALIZER_NONE};\n"));
@@ -161,7 +162,8 @@ export { initSync, __wbg_init as default };
 
     #[test]
     fn the_types_name_the_factory() {
-        let types = "\nexport class Replica {\n}\n\nexport type InitInput = x;\n    readonly memory: WebAssembly.Memory;\n";
+        let types =
+            "\nexport class Replica {\n}\n\nexport type InitInput = x;\n    readonly memory: WebAssembly.Memory;\n";
         let out = factory_types(types, &["Replica"]).unwrap();
         assert!(out.contains("declare class Replica {") && out.contains("readonly Replica: typeof Replica;"));
         assert!(!out.contains("InitInput"));

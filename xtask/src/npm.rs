@@ -64,8 +64,7 @@ pub(crate) fn compile(workspace: &Workspace, project: &str, out: &str, generated
         return Ok(Outcome::Skipped("the sources are as they were".to_owned()));
     }
     remove(&out)?;
-    let compiler = js.join("node_modules/typescript/bin/tsc");
-    run::visibly(workspace.node(&[]).arg(compiler).arg("--project").arg(js.join(project)))?;
+    run::visibly(&mut workspace.node(&["js/node_modules/typescript/bin/tsc", "--project", &format!("js/{project}")]))?;
     std::fs::create_dir_all(&generated)?;
     for name in GENERATED {
         std::fs::copy(sources.join(name), generated.join(name)).with_context(|| format!("copying {name}"))?;
@@ -94,7 +93,8 @@ fn pack(workspace: &Workspace) -> Result<Outcome> {
         let place = from.strip_prefix(&js).or_else(|_| from.strip_prefix(workspace.root()))?;
         copy(from, &stage.join(place))?;
     }
-    let said = run::output(npm(&stage).args(["pack", "--silent", "--ignore-scripts", "--pack-destination"]).arg(&folder))?;
+    let said =
+        run::output(npm(&stage).args(["pack", "--silent", "--ignore-scripts", "--pack-destination"]).arg(&folder))?;
     let name = said.lines().last().unwrap_or_default().trim();
     std::fs::rename(folder.join(name), &tarball).with_context(|| format!("`npm pack` left no {name}"))?;
     fingerprint::record(&stamp, &inputs)?;
