@@ -34,9 +34,11 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Asks cargo about the workspace this program was built from.
+    /// Asks cargo about the workspace this program is run from. `cargo run` says which; the place it was built in is
+    /// not always that, where checkouts share a target folder.
     pub(crate) fn find() -> Result<Self> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let manifest = Path::new(&package).join("Cargo.toml");
         let json = run::output(
             Command::new(run::cargo())
                 .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
