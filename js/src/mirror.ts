@@ -99,6 +99,16 @@ export class Mirror {
   log: Logged[] | undefined = undefined
   /** False once the segment was evicted or deleted: its nodes keep their last values. */
   alive = true
+  /** Whether a live object was made for any node since `isHeld` last found none. */
+  handedOut = false
+
+  /** Whether a program may still hold a live object of this segment. */
+  get isHeld(): boolean {
+    if (!this.handedOut) return false
+    for (const node of this.nodes) if (node?.live?.deref() !== undefined) return true
+    this.handedOut = false
+    return false
+  }
 
   /** The first object. */
   get root(): Node | undefined {
