@@ -272,6 +272,12 @@ export class Reader {
     return this.#bytes.subarray(at, at + length)
   }
 
+  /** All that is left, as a view. */
+  rest(): Uint8Array {
+    const at = this.#take(this.left)
+    return this.#bytes.subarray(at)
+  }
+
   str(): string {
     const length = this.varint()
     const at = this.#take(length)

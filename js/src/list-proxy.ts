@@ -61,7 +61,7 @@ const listHandler: ProxyHandler<object> = {
   },
   set(target, key, value, receiver) {
     const node = nodeIn(target)
-    if (nodeOf(receiver) !== node || !Object.is(receiver, node.live?.deref())) {
+    if (!Object.is(receiver, node.live?.deref())) {
       return Reflect.defineProperty(receiver as object, key, { value, writable: true, enumerable: true, configurable: true })
     }
     const index = indexOfKey(key)

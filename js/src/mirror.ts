@@ -271,6 +271,11 @@ export class Mirror {
     })
   }
 
+  /** Adds to the log what is found out afterwards. */
+  note(node: Node, what: Happening): void {
+    if (this.log !== undefined) this.#note(node, what)
+  }
+
   /** Forgets what a node holds, without a word to watchers: all of it follows. */
   clear(node: Node): void {
     for (const child of children(node)) detach(child)

@@ -8,6 +8,7 @@
 import { EDIT, KIND, Reader, TAG, type Kind } from './edge.js'
 import { HeapError } from './errors.js'
 import { children, isNode, type ListNode, type MapNode, type Member, Mirror, type Node, type SetNode, type Stored, type TextNode } from './mirror.js'
+import { sameSnapshot, snapshotOf, snapshotOfStored } from './snapshot.js'
 import type { HeapRef } from './refs.js'
 import type { Id } from './uuid.js'
 
@@ -32,13 +33,45 @@ export function applyPatches(mirror: Mirror, patches: Uint8Array, makeRef: MakeR
 
 /** Replaces all a mirror holds by what the patches say; nodes keep their identity, and the values they had if they are gone. */
 export function resetMirror(mirror: Mirror, patches: Uint8Array, makeRef: MakeRef): Mark[] {
+  const before = mirror.log === undefined || mirror.root === undefined ? undefined : snapshotOf(mirror.root)
+  const log = mirror.log
+  mirror.log = undefined
   const kept: { node: Node; content: Content }[] = []
   for (const node of mirror.nodes) if (node !== undefined) kept.push({ node, content: contentOf(node) })
   for (const { node } of kept) mirror.clear(node)
   for (const { node } of kept) node.places = node.handle === 0 ? 1 : 0
   const marks = applyPatches(mirror, patches, makeRef)
   for (const { node, content } of kept) if (node.places === 0) restore(mirror, node, content)
+  mirror.log = log
+  if (before !== undefined && mirror.root !== undefined) noteDifferences(mirror, mirror.root, before)
   return marks
+}
+
+/** Tells the log what a reset changed, by comparing with the snapshot from before. */
+function noteDifferences(mirror: Mirror, node: Node, before: unknown): void {
+  const now = snapshotOf(node)
+  if (sameSnapshot(now, before)) return
+  if (node.kind === KIND.map) {
+    const old = before as Readonly<Record<string, unknown>>
+    for (const key of Object.keys(old)) if (node.bag[key] === undefined) mirror.note(node, { op: 'delete', key, before: old[key] })
+    for (const key of Object.keys(node.bag)) {
+      const value = node.bag[key]!
+      const was = Object.hasOwn(old, key) ? old[key] : undefined
+      if (isNode(value) && value.kind === KIND.map && isPlainSnapshot(was)) noteDifferences(mirror, value, was)
+      else if (!sameSnapshot(snapshotOfStored(value), was)) mirror.note(node, { op: 'set', key, value: snapshotOfStored(value), before: was })
+    }
+  } else if (node.kind === KIND.list || node.kind === KIND.set) {
+    const was = before as readonly unknown[]
+    if (was.length > 0) mirror.note(node, { op: 'remove', index: 0, values: [...was] })
+    const values = now as readonly unknown[]
+    if (values.length > 0) mirror.note(node, { op: 'insert', index: 0, values: [...values] })
+  } else if (node.kind === KIND.text) {
+    mirror.note(node, { op: 'splice', index: 0, removed: (before as string).length, text: node.text })
+  } else mirror.note(node, { op: 'add', by: node.value - (before as number) })
+}
+
+function isPlainSnapshot(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
 }
 
 function applyOne(mirror: Mirror, op: number, r: Reader, makeRef: MakeRef): void {

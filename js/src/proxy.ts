@@ -79,7 +79,7 @@ const mapHandler: ProxyHandler<object> = {
     return other !== undefined ? present(other) : INHERITED[key]
   },
   set(target, key, value, receiver) {
-    if (nodeOf(receiver) !== (target as MapTarget).node || !Object.is(receiver, (target as MapTarget).node.live?.deref())) {
+    if (!Object.is(receiver, (target as MapTarget).node.live?.deref())) {
       return Reflect.defineProperty(receiver as object, key, { value, writable: true, enumerable: true, configurable: true })
     }
     if (typeof key === 'symbol') throw new TypeError('a live map has strings as keys, not symbols')

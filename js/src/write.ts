@@ -22,7 +22,7 @@ export interface WriteHost extends RefHome {
   /** Opens the batch for a segment; throws if nothing may be written now. */
   section(mirror: Mirror): Section
   /** After each write: lets the heap close a batch that has grown large. */
-  wrote(section: Section): void
+  wrote(): void
 }
 
 const hosts = new WeakMap<Mirror, WriteHost>()
@@ -44,8 +44,8 @@ function begin(node: Node): Section {
   return section
 }
 
-function end(node: Node, section: Section): void {
-  hostOf(node.mirror).wrote(section)
+function end(node: Node): void {
+  hostOf(node.mirror).wrote()
 }
 
 /** The keys from the segment's first object to a node's child, for messages. */
@@ -99,7 +99,7 @@ export function setKey(node: MapNode, rawKey: string, value: unknown): void {
   const { stored, encoded } = take(node, key, section, [value], false)
   node.mirror.setKey(node, key, stored[0]!)
   section.set(node, key, encoded)
-  end(node, section)
+  end(node)
 }
 
 export function deleteKey(node: MapNode, rawKey: string): boolean {
@@ -108,7 +108,7 @@ export function deleteKey(node: MapNode, rawKey: string): boolean {
   const section = begin(node)
   node.mirror.deleteKey(node, key)
   section.delete(node, key)
-  end(node, section)
+  end(node)
   return true
 }
 
@@ -129,7 +129,7 @@ export function defaultKey(node: MapNode, rawKey: string, value: unknown): void 
   }
   node.mirror.setKey(node, key, stored)
   section.default(node, key, encoded)
-  end(node, section)
+  end(node)
 }
 
 // Lists
@@ -141,7 +141,7 @@ export function insertItems(node: ListNode, index: number, values: readonly unkn
   const { stored, encoded } = take(node, index, section, values, true)
   node.mirror.insert(node, index, stored)
   section.insert(node, index, values.length, encoded)
-  end(node, section)
+  end(node)
 }
 
 export function removeItems(node: ListNode, index: number, count: number): Stored[] {
@@ -149,7 +149,7 @@ export function removeItems(node: ListNode, index: number, count: number): Store
   const section = begin(node)
   const removed = node.mirror.remove(node, index, count)
   section.remove(node, index, count)
-  end(node, section)
+  end(node)
   return removed
 }
 
@@ -164,7 +164,7 @@ export function putItem(node: ListNode, index: number, value: unknown): void {
   const { stored, encoded } = take(node, index, section, [value], false)
   node.mirror.put(node, index, stored[0]!)
   section.put(node, index, encoded)
-  end(node, section)
+  end(node)
 }
 
 export function moveItem(node: ListNode, from: number, to: number): void {
@@ -176,7 +176,7 @@ export function moveItem(node: ListNode, from: number, to: number): void {
   const section = begin(node)
   node.mirror.move(node, from, to)
   section.move(node, from, to)
-  end(node, section)
+  end(node)
 }
 
 // Texts, counters, sets
@@ -187,7 +187,7 @@ export function spliceText(node: TextNode, index: number, removed: number, inser
   const section = begin(node)
   node.mirror.splice(node, index, removed, text)
   section.splice(node, index, removed, text)
-  end(node, section)
+  end(node)
 }
 
 export function addToCounter(node: CounterNode, by: number): void {
@@ -195,7 +195,7 @@ export function addToCounter(node: CounterNode, by: number): void {
   const section = begin(node)
   node.mirror.total(node, node.value + by)
   section.add(node, by)
-  end(node, section)
+  end(node)
 }
 
 export function includeMember(node: SetNode, value: unknown): void {
@@ -204,7 +204,7 @@ export function includeMember(node: SetNode, value: unknown): void {
   if (node.members.has(member)) return
   node.mirror.include(node, member)
   section.include(node, encodeMember(member))
-  end(node, section)
+  end(node)
 }
 
 export function excludeMember(node: SetNode, value: unknown): boolean {
@@ -213,7 +213,7 @@ export function excludeMember(node: SetNode, value: unknown): boolean {
   const section = begin(node)
   node.mirror.exclude(node, member)
   section.exclude(node, encodeMember(member))
-  end(node, section)
+  end(node)
   return true
 }
 
