@@ -12,8 +12,15 @@
 //!
 //! Reading order: [`id`], [`value`], [`commit`], [`wire`], [`admit`], [`relay`]; then [`segment`], [`heap`], [`replica`].
 pub mod commit;
+#[cfg(feature = "replica")]
+pub mod edge;
+#[cfg(feature = "replica")]
+pub mod edit;
 pub mod guard;
 pub mod id;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "replica")]
+pub mod segment;
+pub mod value;
 pub mod wire;
