@@ -1,0 +1,260 @@
+//! The layout of a yrs v1 update, and the walk that judges it.
+//!
+//! ```text
+//! update   = count(clients) section* deletes
+//! section  = count(structs) client clock struct+            clocks count up from `clock`, struct by struct
+//! struct   = info origin? right? root? content              0x80 origin, 0x40 right origin, 0x20 has a key, low nibble kind
+//! origin   = client clock                                   right origin alike
+//! root     = 1 name key?                                    only without origin and right origin; the key only with 0x20
+//! content  = 1: length | 4: string | 8: count value+        deleted, text, values
+//! deletes  = count(clients) ( client count(ranges) (clock length)* )*
+//! value    = 127 undefined | 126 null | 121 120 bool | 125 int | 124 f32 | 123 f64 | 122 i64
+//!          | 119 string | 116 bytes | 117 count value* | 118 count (key value)*
+//! ```
+//!
+//! A quirk: 0x20 is set on every item that has a key, but the key is written only where the root is. With an origin
+//! the engine takes root and key from the neighbour. Our documents hold root types with plain values and text, nothing
+//! else, and yrs writes for those just the three contents above: no GC (0; only ever made below nested types), no skip
+//! (10; only in updates with holes), no JSON, binary, embed, format, type or subdocument. `core/tests/guard.rs` checks
+//! this against yrs itself. Values cost the guard no memory.
+
+use std::collections::BTreeMap;
+
+use super::read::Cursor;
+use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, ROOT_NAME_MAX, Summary, VALUE_DEPTH_MAX};
+
+const HAS_ORIGIN: u8 = 0x80;
+const HAS_RIGHT: u8 = 0x40;
+const HAS_KEY: u8 = 0x20;
+const UNUSED: u8 = 0x10;
+const KIND: u8 = 0x0f;
+
+const DELETED: u8 = 1;
+const TEXT: u8 = 4;
+const VALUES: u8 = 8;
+
+/// The shortest struct (info, origin, a deleted length), section, client of deletes, range of deletes.
+const STRUCT_MIN: usize = 4;
+const SECTION_MIN: usize = 3 + STRUCT_MIN;
+const DELETES_MIN: usize = 2;
+const RANGE_MIN: usize = 2;
+
+/// A place in the history of a document.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Id {
+    pub client: u64,
+    pub clock: u32,
+}
+
+/// Where an item says it belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place<'a> {
+    /// First of its list or key: a root type's name and perhaps a key.
+    Root(&'a str, Option<&'a str>),
+    /// Beside others, where they are.
+    Beside { left: Option<Id>, right: Option<Id>, keyed: bool },
+}
+
+/// One struct of a section.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item<'a> {
+    pub place: Place<'a>,
+    pub start: u32,
+    pub end: u32,
+}
+
+/// Judges a delta.
+pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
+    let mut cursor = Cursor::new(bytes);
+    let mut named = BTreeMap::new();
+    let own = match cursor.count(SECTION_MIN)? {
+        0 => None,
+        1 => Some(section(&mut cursor, &mut |client, item| {
+            for id in item.neighbours() {
+                // Items are made beside what exists: a client's own later clocks cannot be neighbours.
+                if id.client != client {
+                    name(&mut named, id.client, id.clock.saturating_add(1));
+                } else if id.clock >= item.start {
+                    return Err(GuardError::UnknownClock);
+                }
+            }
+            Ok(())
+        })?),
+        _ => return Err(GuardError::SeveralClients),
+    };
+    deletes(&mut cursor, &mut |client, end| {
+        match own {
+            Some(own) if own.client == client && end > own.end => return Err(GuardError::UnknownClock),
+            Some(own) if own.client == client => {}
+            _ => name(&mut named, client, end),
+        }
+        Ok(())
+    })?;
+    cursor.end()?;
+    Ok(Summary { own, named: named.into_iter().collect() })
+}
+
+/// How many sections follow: the head of an update.
+pub(super) fn sections(cursor: &mut Cursor<'_>) -> Result<u32, GuardError> {
+    cursor.count(SECTION_MIN)
+}
+
+fn name(named: &mut BTreeMap<u64, u32>, client: u64, end: u32) {
+    let known = named.entry(client).or_insert(end);
+    *known = (*known).max(end);
+}
+
+impl Item<'_> {
+    /// The one or two items it was put beside.
+    pub fn neighbours(&self) -> impl Iterator<Item = Id> + use<> {
+        let (left, right) = match self.place {
+            Place::Root(..) => (None, None),
+            Place::Beside { left, right, .. } => (left, right),
+        };
+        left.into_iter().chain(right)
+    }
+}
+
+/// Reads one client's structs, and shows each to `visit` in the order of their clocks.
+pub(super) fn section<'a>(
+    cursor: &mut Cursor<'a>,
+    visit: &mut dyn FnMut(u64, Item<'a>) -> Result<(), GuardError>,
+) -> Result<OwnRange, GuardError> {
+    let count = cursor.count(STRUCT_MIN)?;
+    if count == 0 {
+        return Err(GuardError::Empty);
+    }
+    let client = client(cursor)?;
+    let start = cursor.var_u32()?;
+    let mut clock = start;
+    for _ in 0..count {
+        let info = cursor.u8()?;
+        if info & UNUSED != 0 || !matches!(info & KIND, DELETED | TEXT | VALUES) {
+            return Err(GuardError::BadContent);
+        }
+        let place = place(cursor, info)?;
+        let end = advance(clock, content(cursor, info & KIND)?)?;
+        visit(client, Item { place, start: clock, end })?;
+        clock = end;
+    }
+    Ok(OwnRange { client, start, end: clock })
+}
+
+fn place<'a>(cursor: &mut Cursor<'a>, info: u8) -> Result<Place<'a>, GuardError> {
+    let left = if info & HAS_ORIGIN != 0 { Some(id(cursor)?) } else { None };
+    let right = if info & HAS_RIGHT != 0 { Some(id(cursor)?) } else { None };
+    let keyed = info & HAS_KEY != 0;
+    if left.is_some() || right.is_some() {
+        // A key's newest entry is the right end of its chain: nothing was ever to the right of a new one.
+        if keyed && right.is_some() {
+            return Err(GuardError::TornItem);
+        }
+        return Ok(Place::Beside { left, right, keyed });
+    }
+    match cursor.var_u32()? {
+        0 => return Err(GuardError::Nested),
+        1 => {}
+        _ => return Err(GuardError::BadNumber),
+    }
+    let root = cursor.string()?;
+    if root.is_empty() || root.len() > ROOT_NAME_MAX {
+        return Err(GuardError::BadRootName);
+    }
+    let key = if keyed { Some(cursor.string()?) } else { None };
+    Ok(Place::Root(root, key))
+}
+
+/// Passes over an item's content, and says how many clocks it takes.
+fn content(cursor: &mut Cursor<'_>, kind: u8) -> Result<u32, GuardError> {
+    let len = match kind {
+        DELETED => cursor.var_u32()?,
+        TEXT => utf16_len(cursor.string()?)?,
+        _ => {
+            let count = cursor.count(1)?;
+            for _ in 0..count {
+                value(cursor, 0)?;
+            }
+            count
+        }
+    };
+    if len == 0 { Err(GuardError::Empty) } else { Ok(len) }
+}
+
+/// Text takes a clock per UTF-16 unit: one per character, two beyond the basic plane (four bytes in UTF-8).
+fn utf16_len(text: &str) -> Result<u32, GuardError> {
+    let units: usize = text.bytes().map(|b| usize::from(b & 0xc0 != 0x80) + usize::from(b >= 0xf0)).sum();
+    u32::try_from(units).map_err(|_| GuardError::ClockOverflow)
+}
+
+fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), GuardError> {
+    match cursor.u8()? {
+        120 | 121 | 126 | 127 => {}
+        125 => cursor.skip_int()?,
+        124 => _ = cursor.take(4)?,
+        122 | 123 => _ = cursor.take(8)?,
+        119 => _ = cursor.string()?,
+        116 => _ = cursor.buffer()?,
+        tag @ (117 | 118) => {
+            if depth == VALUE_DEPTH_MAX {
+                return Err(GuardError::TooDeep);
+            }
+            let keyed = tag == 118;
+            let count = cursor.count(if keyed { 2 } else { 1 })?;
+            for _ in 0..count {
+                if keyed {
+                    cursor.string()?;
+                }
+                value(cursor, depth + 1)?;
+            }
+        }
+        _ => return Err(GuardError::BadContent),
+    }
+    Ok(())
+}
+
+/// Reads the delete set, and shows each client in it with one past the highest clock deleted.
+pub(super) fn deletes(
+    cursor: &mut Cursor<'_>,
+    visit: &mut dyn FnMut(u64, u32) -> Result<(), GuardError>,
+) -> Result<(), GuardError> {
+    let clients = cursor.count(DELETES_MIN)?;
+    let mut seen = Vec::new();
+    for _ in 0..clients {
+        let client = client(cursor)?;
+        seen.push(client);
+        let ranges = cursor.count(RANGE_MIN)?;
+        let mut end = 0;
+        for n in 0..ranges {
+            let start = cursor.var_u32()?;
+            if n > 0 && start < end {
+                return Err(GuardError::BadRange);
+            }
+            let len = cursor.var_u32()?;
+            if len == 0 {
+                return Err(GuardError::Empty);
+            }
+            end = advance(start, len)?;
+        }
+        visit(client, end)?;
+    }
+    seen.sort_unstable();
+    if seen.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+        return Err(GuardError::RepeatedClient);
+    }
+    Ok(())
+}
+
+fn id(cursor: &mut Cursor<'_>) -> Result<Id, GuardError> {
+    let client = client(cursor)?;
+    let clock = cursor.var_u32()?;
+    if clock < CLOCK_END { Ok(Id { client, clock }) } else { Err(GuardError::ClockOverflow) }
+}
+
+fn client(cursor: &mut Cursor<'_>) -> Result<u64, GuardError> {
+    let client = cursor.var_u64()?;
+    if client < CLIENT_END { Ok(client) } else { Err(GuardError::BadClient) }
+}
+
+fn advance(clock: u32, len: u32) -> Result<u32, GuardError> {
+    clock.checked_add(len).filter(|end| *end <= CLOCK_END).ok_or(GuardError::ClockOverflow)
+}
