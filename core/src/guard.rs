@@ -12,20 +12,25 @@
 //!   state ──► state() ──────► StateSummary ─────────────► engine
 //! ```
 //!
-//! What it never does: allocate for a value, order or merge anything, repair bytes, keep text of a document. What it
-//! cannot see, since it holds no document: whether two neighbours that an item of a *delta* names lie in one list
-//! (quarantine, R12, is the answer to that; for whole states it is checked).
+//! What it never does: allocate for a value, order or merge anything, repair bytes, keep text of a document.
 //!
-//! Next: `guard/yrs.rs` (how a v1 update is laid out), `guard/clocks.rs` (the clock table), `guard/read.rs` (the cursor).
+//! One thing more than clocks must be known of every item: whether it is an entry under a *key* or an element of a
+//! list or text. yrs takes an item's key from the neighbours that it names; a left one in a list and a right one under
+//! a key make an item that is linked into both, and from then on lengths are wrong and edits of honest replicas panic.
+//! So the table notes which clocks are keyed, as runs, and an item must be what its neighbours are.
+//!
+//! Next: `guard/yrs.rs` (how a v1 update is laid out), `guard/clocks.rs` (the clock table), `guard/whole.rs` (states).
 
 mod clocks;
 mod read;
+mod runs;
 mod whole;
 mod yrs;
 
 use thiserror::Error;
 
 pub use clocks::{Clocks, Continuity};
+pub use runs::Runs;
 
 /// Client ids lie below this: a JavaScript number holds them, and yrs keeps no more bits.
 pub const CLIENT_END: u64 = 1 << 53;
@@ -106,8 +111,8 @@ pub enum GuardError {
     /// Structs of a state that wait for one another.
     #[error("structs wait for one another")]
     Cycle,
-    /// An item of a state names neighbours in two different lists or keys.
-    #[error("an item's neighbours lie in different places")]
+    /// An item that would lie in a list and under a key at once.
+    #[error("an item lies in a list and under a key")]
     TornItem,
     /// A clock table that its encoder could not have written.
     #[error("not a clock table")]
@@ -136,6 +141,10 @@ pub struct Summary {
     /// For every *other* client that origins or delete ranges name: one past the highest clock named, by client.
     /// What the delta names of its own client has been checked against its own structs.
     pub named: Vec<(u64, u32)>,
+    /// Which of its own clocks are entries under a key.
+    pub keyed: Runs,
+    /// The clocks outside this delta that its items lie beside, `true` for items that say they lie under a key.
+    pub beside: Vec<(u64, u32, bool)>,
 }
 
 /// What [`state`] learnt: each client's clocks, by client. Every range starts at 0.

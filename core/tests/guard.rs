@@ -9,7 +9,7 @@
 #![allow(unsafe_code, clippy::print_stdout, reason = "a counting allocator; counts are worth seeing")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use coheap_core::id::ReplicaId;
 use yrs::block::ClientID;
 use yrs::updates::decoder::Decode;
 use yrs::{
-    Any, Array, ArrayRef, Doc, GetString, Map, MapRef, OffsetKind, Options, ReadTxn, StateVector, Text, TextRef,
+    Any, Array, ArrayRef, Doc, GetString, Map, MapRef, OffsetKind, Options, Out, ReadTxn, StateVector, Text, TextRef,
     Transact, TransactionMut, Update,
 };
 
@@ -89,6 +89,19 @@ fn text(rng: &mut Rng, max: u64) -> String {
     (0..rng.below(max + 1)).map(|_| *rng.pick(&['a', 'b', ' ', 'é', '漢', '😀', '𝄞', '\u{0}', '\u{ffff}'])).collect()
 }
 
+/// A value in one form at every site: maps inside it are hashed, in an order of their own.
+fn shown(value: &Out) -> String {
+    fn show(value: &Any) -> String {
+        match value {
+            Any::Map(map) => format!("{:?}", map.iter().map(|(k, v)| (k, show(v))).collect::<BTreeMap<_, _>>()),
+            Any::Array(array) => format!("{:?}", array.iter().map(show).collect::<Vec<_>>()),
+            plain => format!("{plain:?}"),
+        }
+    }
+    let Out::Any(value) = value else { panic!("{value:?}") };
+    show(value)
+}
+
 /// A document and the roots that coheap keeps in one: a map of registers, some lists, some texts.
 struct Site {
     doc: Doc,
@@ -126,10 +139,10 @@ impl Site {
     }
 
     /// Everything there is to read.
-    fn read(&self) -> (HashMap<String, String>, Vec<String>) {
+    fn read(&self) -> (BTreeMap<String, String>, Vec<String>) {
         let txn = self.doc.transact();
-        let map = self.map.iter(&txn).map(|(key, value)| (key.to_owned(), format!("{value:?}"))).collect();
-        let lists = self.lists.iter().map(|list| format!("{:?}", list.iter(&txn).collect::<Vec<_>>()));
+        let map = self.map.iter(&txn).map(|(key, value)| (key.to_owned(), shown(&value))).collect();
+        let lists = self.lists.iter().map(|list| list.iter(&txn).map(|value| shown(&value) + ",").collect());
         let texts = self.texts.iter().map(|text| text.get_string(&txn));
         (map, lists.chain(texts).collect())
     }

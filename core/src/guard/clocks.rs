@@ -8,16 +8,18 @@
 //!
 //! ```text
 //! table = count entry*
-//! entry = client owner(16 bytes) next           client < 2^53, 0 < next <= CLOCK_END
+//! entry = client owner(16 bytes) next count turn*      client < 2^53, 0 < next <= CLOCK_END
+//! turn  = the first clock of a run of keyed clocks, or of unkeyed ones, in turn; each as its distance from the turn
+//!         before (the first from 0); all below next
 //! ```
 
 use std::collections::BTreeMap;
 
 use super::read::Cursor;
-use super::{CLIENT_END, CLOCK_END, GuardError, Summary};
+use super::{CLIENT_END, CLOCK_END, GuardError, Runs, Summary};
 use crate::id::ReplicaId;
 
-const ENTRY_MIN: usize = 18;
+const ENTRY_MIN: usize = 19;
 
 /// How a delta's structs stand to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,10 +36,12 @@ pub struct Clocks {
     clients: BTreeMap<u64, Client>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Client {
     owner: ReplicaId,
     next: u32,
+    /// Which clocks below `next` are entries under a key.
+    keyed: Runs,
 }
 
 impl Clocks {
@@ -61,15 +65,26 @@ impl Clocks {
                 return Err(GuardError::UnknownClock);
             }
         }
+        for (client, clock, keyed) in &summary.beside {
+            match self.clients.get(client) {
+                Some(known) if *clock < known.next && known.keyed.keyed(*clock) == *keyed => {}
+                Some(known) if *clock < known.next => return Err(GuardError::TornItem),
+                _ => return Err(GuardError::UnknownClock),
+            }
+        }
         Ok(continuity)
     }
 
     /// Takes in a delta that [`Clocks::check`] has passed, at its place in the log. A copy changes nothing.
     pub fn record(&mut self, owner: ReplicaId, summary: &Summary) {
         if let Some(own) = summary.own {
-            let client = self.clients.entry(own.client).or_insert(Client { owner, next: 0 });
-            debug_assert!(client.owner == owner && own.start <= client.next, "recorded without a check");
-            client.next = client.next.max(own.end);
+            let fresh = Client { owner, next: 0, keyed: Runs::default() };
+            let client = self.clients.entry(own.client).or_insert(fresh);
+            if own.end > client.next {
+                debug_assert!(client.owner == owner && own.start == client.next, "recorded without a check");
+                client.keyed.extend(own.start, &summary.keyed);
+                client.next = own.end;
+            }
         }
     }
 
@@ -107,6 +122,12 @@ impl Clocks {
             put(out, *id);
             out.extend_from_slice(&client.owner.0);
             put(out, u64::from(client.next));
+            put(out, client.keyed.turns().len() as u64);
+            let mut last = 0;
+            for turn in client.keyed.turns() {
+                put(out, u64::from(turn - last));
+                last = *turn;
+            }
         }
     }
 
@@ -123,7 +144,13 @@ impl Clocks {
                 return Err(GuardError::BadTable);
             }
             last = Some(id);
-            clients.insert(id, Client { owner: ReplicaId(owner), next });
+            let (mut turns, mut turn) = (Vec::new(), 0_u32);
+            for _ in 0..cursor.count(1)? {
+                turn = turn.checked_add(cursor.var_u32()?).ok_or(GuardError::BadTable)?;
+                turns.push(turn);
+            }
+            let keyed = Runs::of_turns(turns, next).ok_or(GuardError::BadTable)?;
+            clients.insert(id, Client { owner: ReplicaId(owner), next, keyed });
         }
         cursor.end()?;
         Ok(Clocks { clients })

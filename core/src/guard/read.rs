@@ -20,6 +20,10 @@ impl<'a> Cursor<'a> {
         self.rest.len()
     }
 
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Fails unless every byte has been read.
     pub fn end(&self) -> Result<(), GuardError> {
         if self.rest.is_empty() { Ok(()) } else { Err(GuardError::Trailing) }

@@ -1,47 +1,48 @@
 //! Whole states: snapshots, rolled and restored segments.
 //!
 //! A state has many clients, and its structs may name one another across sections, so the order in which an engine can
-//! take them in must exist: structs that wait for one another stay *pending* in yrs and break every later encode. As
-//! the whole document is at hand, one more thing can be decided here that a delta cannot show: that the neighbours an
-//! item names lie in one list, or under one key. (An engine that links an item into two chains at once corrupts memory.)
+//! take them in must exist: structs that wait for one another stay *pending* in yrs and break every later encode.
+//! Otherwise the rules are those that deltas go by, so a state made of accepted deltas is accepted.
 //!
-//! The walk: read all sections into a flat list of items, then take each section as far as its items' neighbours are
-//! known; a section that must wait is parked at the one it waits for. Memory is about 50 bytes for an item (each takes
-//! at least 4 in the input, rarely under 10), time `n log n`.
+//! The walk: note where each item begins, then take in each section as far as its items' neighbours are known; a section
+//! that must wait is parked at the one it waits for. Memory is eight bytes for an item, each of which takes at least
+//! four in the input; time is `n log n`.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 use super::read::Cursor;
-use super::yrs::{Id, Item, Place, deletes, section, sections};
-use super::{GuardError, OwnRange, StateSummary};
-
-/// A list, or one key of a map: items lie in one chain each.
-type Chain = u32;
+use super::yrs::{Id, deletes, reread, section, sections};
+use super::{GuardError, OwnRange, Runs, StateSummary};
 
 /// One client's items and how far they have been taken in.
-struct Section<'a> {
+struct Section {
     own: OwnRange,
-    items: Vec<Item<'a>>,
-    chains: Vec<Chain>,
+    /// Where each item begins in the bytes, and the clock behind it.
+    items: Vec<(u32, u32)>,
+    keyed: Runs,
+    taken: usize,
     /// Sections parked here, by the clock they wait for.
     parked: BinaryHeap<Reverse<(u32, usize)>>,
 }
 
 /// Judges a whole state.
 pub(super) fn state(bytes: &[u8]) -> Result<StateSummary, GuardError> {
+    u32::try_from(bytes.len()).map_err(|_| GuardError::TooMany)?;
     let mut cursor = Cursor::new(bytes);
     let mut all = Vec::new();
     for _ in 0..sections(&mut cursor)? {
-        let mut items = Vec::new();
+        let (mut items, mut keyed) = (Vec::new(), Runs::default());
         let own = section(&mut cursor, &mut |_, item| {
-            items.push(item);
+            // The cast loses nothing: the length of all bytes fits.
+            items.push(((bytes.len() - item.bytes.len()) as u32, item.end));
+            keyed.tell(item.start, item.keyed);
             Ok(())
         })?;
         if own.start != 0 {
             return Err(GuardError::ClockGap);
         }
-        all.push(Section { own, items, chains: Vec::new(), parked: BinaryHeap::new() });
+        all.push(Section { own, items, keyed, taken: 0, parked: BinaryHeap::new() });
     }
     all.sort_by_key(|section| section.own.client);
     if all.windows(2).any(|pair| matches!(pair, [a, b] if a.own.client == b.own.client)) {
@@ -52,110 +53,82 @@ pub(super) fn state(bytes: &[u8]) -> Result<StateSummary, GuardError> {
         _ => Err(GuardError::UnknownClock),
     })?;
     cursor.end()?;
-    let clients = all.iter().map(|section| section.own).collect();
-    Walk { all, roots: BTreeMap::new() }.run()?;
-    Ok(StateSummary { clients })
+
+    let mut ready: Vec<usize> = (0..all.len()).collect();
+    while let Some(n) = ready.pop() {
+        take_in(bytes, &mut all, n, &mut ready)?;
+    }
+    if all.iter().any(|section| section.taken < section.items.len()) {
+        return Err(GuardError::Cycle);
+    }
+    Ok(StateSummary { clients: all.iter().map(|section| section.own).collect() })
 }
 
-fn find(all: &[Section<'_>], client: u64) -> Option<usize> {
+fn find(all: &[Section], client: u64) -> Option<usize> {
     all.binary_search_by_key(&client, |section| section.own.client).ok()
 }
 
-struct Walk<'a> {
-    all: Vec<Section<'a>>,
-    /// Chains by root name and key, and whether the chain has a key.
-    roots: BTreeMap<(&'a str, Option<&'a str>), Chain>,
+/// Takes in section `n` until it ends or must wait, then frees those that waited for what is now known.
+fn take_in(bytes: &[u8], all: &mut [Section], n: usize, ready: &mut Vec<usize>) -> Result<(), GuardError> {
+    let mut known = 0;
+    while let Some((at, end, so_far)) = all.get(n).and_then(Section::next) {
+        known = so_far;
+        let item = bytes.get(at..).ok_or(GuardError::Truncated)?;
+        if let Some((section, clock)) = must_wait_for(all, item)? {
+            // An item that waits for its own section, for itself or what follows, waits for ever.
+            if section == n {
+                return Err(GuardError::Cycle);
+            }
+            if let Some(section) = all.get_mut(section) {
+                section.parked.push(Reverse((clock, n)));
+            }
+            break;
+        }
+        known = end;
+        if let Some(section) = all.get_mut(n) {
+            section.taken += 1;
+        }
+    }
+    if let Some(section) = all.get_mut(n) {
+        while let Some(Reverse((clock, waiting))) = section.parked.peek().copied() {
+            if clock >= known {
+                break;
+            }
+            section.parked.pop();
+            ready.push(waiting);
+        }
+    }
+    Ok(())
 }
 
-/// What one look at a neighbour gave.
-enum Look {
-    In(Chain),
-    Wait { section: usize, clock: u32 },
-}
-
-impl<'a> Walk<'a> {
-    fn run(mut self) -> Result<(), GuardError> {
-        let mut ready: Vec<usize> = (0..self.all.len()).collect();
-        while let Some(n) = ready.pop() {
-            self.advance(n, &mut ready)?;
-        }
-        let done = self.all.iter().all(|section| section.chains.len() == section.items.len());
-        if done { Ok(()) } else { Err(GuardError::Cycle) }
-    }
-
-    /// Takes in section `n` until it ends or must wait, then frees those that waited for what is now known.
-    fn advance(&mut self, n: usize, ready: &mut Vec<usize>) -> Result<(), GuardError> {
-        while let Some(item) = self.all.get(n).and_then(|s| s.items.get(s.chains.len()).copied()) {
-            match self.chain(item)? {
-                Look::In(chain) => {
-                    if let Some(section) = self.all.get_mut(n) {
-                        section.chains.push(chain);
-                    }
-                }
-                // An item that waits for its own section, for itself or what follows, waits for ever.
-                Look::Wait { section, .. } if section == n => return Err(GuardError::Cycle),
-                Look::Wait { section, clock } => {
-                    if let Some(section) = self.all.get_mut(section) {
-                        section.parked.push(Reverse((clock, n)));
-                    }
-                    break;
-                }
-            }
-        }
-        if let Some(section) = self.all.get_mut(n) {
-            let known = section.known();
-            while let Some(Reverse((clock, waiting))) = section.parked.peek().copied() {
-                if clock >= known {
-                    break;
-                }
-                section.parked.pop();
-                ready.push(waiting);
-            }
-        }
-        Ok(())
-    }
-
-    /// The chain an item lies in, or what must be known first.
-    fn chain(&mut self, item: Item<'a>) -> Result<Look, GuardError> {
-        match item.place {
-            Place::Root(root, key) => {
-                let fresh = u32::try_from(self.roots.len()).map_err(|_| GuardError::TooMany)?;
-                Ok(Look::In(*self.roots.entry((root, key)).or_insert(fresh)))
-            }
-            Place::Beside { left, right, .. } => {
-                let mut found = None;
-                for id in left.into_iter().chain(right) {
-                    match (self.look(id)?, found) {
-                        (Look::In(chain), Some(other)) if chain != other => return Err(GuardError::TornItem),
-                        (Look::In(chain), _) => found = Some(chain),
-                        (wait, _) => return Ok(wait),
-                    }
-                }
-                found.map(Look::In).ok_or(GuardError::BadContent)
-            }
-        }
-    }
-
-    fn look(&self, id: Id) -> Result<Look, GuardError> {
-        let n = find(&self.all, id.client).ok_or(GuardError::UnknownClock)?;
-        let section = self.all.get(n).ok_or(GuardError::UnknownClock)?;
-        if id.clock >= section.own.end {
+/// The section and clock that must be taken in before this item.
+fn must_wait_for(all: &[Section], item: &[u8]) -> Result<Option<(usize, u32)>, GuardError> {
+    let (place, keyed) = reread(item)?;
+    for Id { client, clock } in place.neighbours() {
+        let n = find(all, client).ok_or(GuardError::UnknownClock)?;
+        let section = all.get(n).ok_or(GuardError::UnknownClock)?;
+        if clock >= section.own.end {
             return Err(GuardError::UnknownClock);
         }
-        if id.clock >= section.known() {
-            return Ok(Look::Wait { section: n, clock: id.clock });
+        if section.keyed.keyed(clock) != keyed {
+            return Err(GuardError::TornItem);
         }
-        let at = section.items.partition_point(|item| item.end <= id.clock);
-        section.chains.get(at).copied().map(Look::In).ok_or(GuardError::UnknownClock)
+        if clock >= section.known() {
+            return Ok(Some((n, clock)));
+        }
     }
+    Ok(None)
 }
 
-impl Section<'_> {
+impl Section {
     /// One past the last clock taken in.
     fn known(&self) -> u32 {
-        match self.chains.len().checked_sub(1).and_then(|last| self.items.get(last)) {
-            Some(item) => item.end,
-            None => self.own.start,
-        }
+        self.taken.checked_sub(1).and_then(|last| self.items.get(last)).map_or(0, |(_, end)| *end)
+    }
+
+    /// The next item to take in: where it begins, the clock behind it, and what is known before it.
+    fn next(&self) -> Option<(usize, u32, u32)> {
+        let (at, end) = self.items.get(self.taken)?;
+        Some((*at as usize, *end, self.known()))
     }
 }

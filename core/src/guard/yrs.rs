@@ -21,7 +21,7 @@
 use std::collections::BTreeMap;
 
 use super::read::Cursor;
-use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, ROOT_NAME_MAX, Summary, VALUE_DEPTH_MAX};
+use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, ROOT_NAME_MAX, Runs, Summary, VALUE_DEPTH_MAX};
 
 const HAS_ORIGIN: u8 = 0x80;
 const HAS_RIGHT: u8 = 0x40;
@@ -48,17 +48,20 @@ pub(super) struct Id {
 
 /// Where an item says it belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place<'a> {
-    /// First of its list or key: a root type's name and perhaps a key.
-    Root(&'a str, Option<&'a str>),
-    /// Beside others, where they are.
-    Beside { left: Option<Id>, right: Option<Id>, keyed: bool },
+pub(super) enum Place {
+    /// First of its list or key, under a root type's name.
+    Root,
+    /// Beside others, wherever they are.
+    Beside { left: Option<Id>, right: Option<Id> },
 }
 
 /// One struct of a section.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item<'a> {
-    pub place: Place<'a>,
+    /// The update from this struct on, for [`reread`].
+    pub bytes: &'a [u8],
+    pub place: Place,
+    pub keyed: bool,
     pub start: u32,
     pub end: u32,
 }
@@ -67,17 +70,28 @@ pub(super) struct Item<'a> {
 pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
     let mut cursor = Cursor::new(bytes);
     let mut named = BTreeMap::new();
+    let (mut keyed, mut beside, mut first) = (Runs::default(), Vec::new(), None);
     let own = match cursor.count(SECTION_MIN)? {
         0 => None,
         1 => Some(section(&mut cursor, &mut |client, item| {
-            for id in item.neighbours() {
-                // Items are made beside what exists: a client's own later clocks cannot be neighbours.
-                if id.client != client {
-                    name(&mut named, id.client, id.clock.saturating_add(1));
-                } else if id.clock >= item.start {
-                    return Err(GuardError::UnknownClock);
+            let first = *first.get_or_insert(item.start);
+            for id in item.place.neighbours() {
+                if id.client == client && id.clock >= first {
+                    // Items are made beside what exists: a client's own later clocks cannot be neighbours.
+                    if id.clock >= item.start {
+                        return Err(GuardError::UnknownClock);
+                    }
+                    if keyed.keyed(id.clock) != item.keyed {
+                        return Err(GuardError::TornItem);
+                    }
+                } else {
+                    if id.client != client {
+                        name(&mut named, id.client, id.clock.saturating_add(1));
+                    }
+                    beside.push((id.client, id.clock, item.keyed));
                 }
             }
+            keyed.tell(item.start, item.keyed);
             Ok(())
         })?),
         _ => return Err(GuardError::SeveralClients),
@@ -91,7 +105,7 @@ pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
         Ok(())
     })?;
     cursor.end()?;
-    Ok(Summary { own, named: named.into_iter().collect() })
+    Ok(Summary { own, named: named.into_iter().collect(), keyed, beside })
 }
 
 /// How many sections follow: the head of an update.
@@ -104,12 +118,12 @@ fn name(named: &mut BTreeMap<u64, u32>, client: u64, end: u32) {
     *known = (*known).max(end);
 }
 
-impl Item<'_> {
+impl Place {
     /// The one or two items it was put beside.
-    pub fn neighbours(&self) -> impl Iterator<Item = Id> + use<> {
-        let (left, right) = match self.place {
-            Place::Root(..) => (None, None),
-            Place::Beside { left, right, .. } => (left, right),
+    pub fn neighbours(self) -> impl Iterator<Item = Id> {
+        let (left, right) = match self {
+            Place::Root => (None, None),
+            Place::Beside { left, right } => (left, right),
         };
         left.into_iter().chain(right)
     }
@@ -128,28 +142,35 @@ pub(super) fn section<'a>(
     let start = cursor.var_u32()?;
     let mut clock = start;
     for _ in 0..count {
-        let info = cursor.u8()?;
-        if info & UNUSED != 0 || !matches!(info & KIND, DELETED | TEXT | VALUES) {
-            return Err(GuardError::BadContent);
-        }
-        let place = place(cursor, info)?;
+        let bytes = cursor.rest();
+        let (info, place) = head(cursor)?;
         let end = advance(clock, content(cursor, info & KIND)?)?;
-        visit(client, Item { place, start: clock, end })?;
+        visit(client, Item { bytes, place, keyed: info & HAS_KEY != 0, start: clock, end })?;
         clock = end;
     }
     Ok(OwnRange { client, start, end: clock })
 }
 
-fn place<'a>(cursor: &mut Cursor<'a>, info: u8) -> Result<Place<'a>, GuardError> {
+/// The head of a struct seen before: where it belongs, and whether it is keyed.
+pub(super) fn reread(bytes: &[u8]) -> Result<(Place, bool), GuardError> {
+    let (info, place) = head(&mut Cursor::new(bytes))?;
+    Ok((place, info & HAS_KEY != 0))
+}
+
+fn head(cursor: &mut Cursor<'_>) -> Result<(u8, Place), GuardError> {
+    let info = cursor.u8()?;
+    if info & UNUSED != 0 || !matches!(info & KIND, DELETED | TEXT | VALUES) {
+        return Err(GuardError::BadContent);
+    }
+    let keyed = info & HAS_KEY != 0;
     let left = if info & HAS_ORIGIN != 0 { Some(id(cursor)?) } else { None };
     let right = if info & HAS_RIGHT != 0 { Some(id(cursor)?) } else { None };
-    let keyed = info & HAS_KEY != 0;
     if left.is_some() || right.is_some() {
         // A key's newest entry is the right end of its chain: nothing was ever to the right of a new one.
         if keyed && right.is_some() {
             return Err(GuardError::TornItem);
         }
-        return Ok(Place::Beside { left, right, keyed });
+        return Ok((info, Place::Beside { left, right }));
     }
     match cursor.var_u32()? {
         0 => return Err(GuardError::Nested),
@@ -160,8 +181,10 @@ fn place<'a>(cursor: &mut Cursor<'a>, info: u8) -> Result<Place<'a>, GuardError>
     if root.is_empty() || root.len() > ROOT_NAME_MAX {
         return Err(GuardError::BadRootName);
     }
-    let key = if keyed { Some(cursor.string()?) } else { None };
-    Ok(Place::Root(root, key))
+    if keyed {
+        cursor.string()?;
+    }
+    Ok((info, Place::Root))
 }
 
 /// Passes over an item's content, and says how many clocks it takes.
