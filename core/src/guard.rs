@@ -14,23 +14,24 @@
 //!
 //! What it never does: allocate for a value, order or merge anything, repair bytes, keep text of a document.
 //!
-//! One thing more than clocks must be known of every item: whether it is an entry under a *key* or an element of a
-//! list or text. yrs takes an item's key from the neighbours that it names; a left one in a list and a right one under
-//! a key make an item that is linked into both, and from then on lengths are wrong and edits of honest replicas panic.
-//! So the table notes which clocks are keyed, as runs, and an item must be what its neighbours are.
+//! One thing more than clocks must be known of every item: which of the three name spaces of `SEGMENT.md` it lies in,
+//! registers, sequences or texts. yrs does not care: an item goes where its neighbours are, whatever it holds. But one
+//! between a list element and a register is linked into both chains, and values inside a text count in its length and
+//! cannot be removed; from then on edits of *honest* replicas panic. So roots must bear the names that `SEGMENT.md` gives
+//! them, an item must lie in the space of its neighbours, and the table keeps the spaces of all clocks, as runs.
 //!
 //! Next: `guard/yrs.rs` (how a v1 update is laid out), `guard/clocks.rs` (the clock table), `guard/whole.rs` (states).
 
 mod clocks;
 mod read;
-mod runs;
+mod space;
 mod whole;
 mod yrs;
 
 use thiserror::Error;
 
 pub use clocks::{Clocks, Continuity};
-pub use runs::Runs;
+pub use space::{Beside, Claim, Runs, Space};
 
 /// Client ids lie below this: a JavaScript number holds them, and yrs keeps no more bits.
 pub const CLIENT_END: u64 = 1 << 53;
@@ -78,9 +79,9 @@ pub enum GuardError {
     /// Something of length zero where engines count on at least one.
     #[error("something has length zero")]
     Empty,
-    /// A root type without a name, or with one longer than [`ROOT_NAME_MAX`].
-    #[error("a root type's name is empty or too long")]
-    BadRootName,
+    /// A root type that `SEGMENT.md` does not know, or whose name is longer than [`ROOT_NAME_MAX`].
+    #[error("not a root type of ours")]
+    BadRoot,
     /// An item inside another item: our documents have root types only.
     #[error("an item's parent is another item")]
     Nested,
@@ -111,8 +112,8 @@ pub enum GuardError {
     /// Structs of a state that wait for one another.
     #[error("structs wait for one another")]
     Cycle,
-    /// An item that would lie in a list and under a key at once.
-    #[error("an item lies in a list and under a key")]
+    /// An item that would lie in two name spaces at once, or in one that its content does not belong to.
+    #[error("an item lies in two name spaces")]
     TornItem,
     /// A clock table that its encoder could not have written.
     #[error("not a clock table")]
@@ -141,10 +142,10 @@ pub struct Summary {
     /// For every *other* client that origins or delete ranges name: one past the highest clock named, by client.
     /// What the delta names of its own client has been checked against its own structs.
     pub named: Vec<(u64, u32)>,
-    /// Which of its own clocks are entries under a key.
-    pub keyed: Runs,
-    /// The clocks outside this delta that its items lie beside, `true` for items that say they lie under a key.
-    pub beside: Vec<(u64, u32, bool)>,
+    /// The name spaces of its own clocks.
+    pub spaces: Runs<Claim>,
+    /// The items outside this delta that its items lie beside.
+    pub beside: Vec<Beside>,
 }
 
 /// What [`state`] learnt: each client's clocks, by client. Every range starts at 0.
@@ -163,7 +164,7 @@ pub fn structure(engine: Engine, bytes: &[u8]) -> Result<Summary, GuardError> {
 }
 
 /// The structure half for a whole state (a snapshot, a restored or rolled segment): every client from clock 0, nothing
-/// named that is not in it, no structs that wait for one another, no item torn between two places.
+/// named that is not in it, no structs that wait for one another, no item torn between two name spaces.
 pub fn state(engine: Engine, bytes: &[u8]) -> Result<StateSummary, GuardError> {
     match engine {
         Engine::Yrs => whole::state(bytes),

@@ -8,18 +8,20 @@
 //!
 //! ```text
 //! table = count entry*
-//! entry = client owner(16 bytes) next count turn*      client < 2^53, 0 < next <= CLOCK_END
-//! turn  = the first clock of a run of keyed clocks, or of unkeyed ones, in turn; each as its distance from the turn
-//!         before (the first from 0); all below next
+//! entry = client owner(16 bytes) next count run*      client < 2^53, 0 < next <= CLOCK_END
+//! run   = distance * 4 + space                        from the run before (the first from 0, with distance 0) to this
+//!                                                     one's first clock, which is below next
+//! space = 0 registers | 1 sequences | 2 texts         runs that follow one another differ
 //! ```
 
 use std::collections::BTreeMap;
 
 use super::read::Cursor;
-use super::{CLIENT_END, CLOCK_END, GuardError, Runs, Summary};
+use super::space::{Beside, Claim, Runs, Space};
+use super::{CLIENT_END, CLOCK_END, GuardError, Summary};
 use crate::id::ReplicaId;
 
-const ENTRY_MIN: usize = 19;
+const ENTRY_MIN: usize = 20;
 
 /// How a delta's structs stand to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,8 +42,8 @@ pub struct Clocks {
 struct Client {
     owner: ReplicaId,
     next: u32,
-    /// Which clocks below `next` are entries under a key.
-    keyed: Runs,
+    /// The name spaces of all clocks below `next`.
+    spaces: Runs<Space>,
 }
 
 impl Clocks {
@@ -65,11 +67,10 @@ impl Clocks {
                 return Err(GuardError::UnknownClock);
             }
         }
-        for (client, clock, keyed) in &summary.beside {
-            match self.clients.get(client) {
-                Some(known) if *clock < known.next && known.keyed.keyed(*clock) == *keyed => {}
-                Some(known) if *clock < known.next => return Err(GuardError::TornItem),
-                _ => return Err(GuardError::UnknownClock),
+        for beside in &summary.beside {
+            let found = self.space(beside).ok_or(GuardError::UnknownClock)?;
+            if self.settle(beside.claim, summary) != Some(found) {
+                return Err(GuardError::TornItem);
             }
         }
         Ok(continuity)
@@ -78,14 +79,32 @@ impl Clocks {
     /// Takes in a delta that [`Clocks::check`] has passed, at its place in the log. A copy changes nothing.
     pub fn record(&mut self, owner: ReplicaId, summary: &Summary) {
         if let Some(own) = summary.own {
-            let fresh = Client { owner, next: 0, keyed: Runs::default() };
+            let spaces: Vec<(u32, Option<Space>)> =
+                summary.spaces.iter().map(|(clock, claim)| (clock, self.settle(claim, summary))).collect();
+            let fresh = Client { owner, next: 0, spaces: Runs::default() };
             let client = self.clients.entry(own.client).or_insert(fresh);
             if own.end > client.next {
                 debug_assert!(client.owner == owner && own.start == client.next, "recorded without a check");
-                client.keyed.extend(own.start, &summary.keyed);
+                for (clock, space) in spaces {
+                    debug_assert!(space.is_some(), "recorded without a check");
+                    client.spaces.tell(clock, space.unwrap_or(Space::Registers));
+                }
                 client.next = own.end;
             }
         }
+    }
+
+    /// The space that a claim comes down to.
+    fn settle(&self, claim: Claim, summary: &Summary) -> Option<Space> {
+        match claim {
+            Claim::Is(space) => Some(space),
+            Claim::Like(n) => self.space(summary.beside.get(n as usize)?),
+        }
+    }
+
+    fn space(&self, beside: &Beside) -> Option<Space> {
+        let client = self.clients.get(&beside.client).filter(|client| beside.clock < client.next)?;
+        client.spaces.at(beside.clock)
     }
 
     /// One past the highest clock of a client; 0 for one never seen.
@@ -122,11 +141,11 @@ impl Clocks {
             put(out, *id);
             out.extend_from_slice(&client.owner.0);
             put(out, u64::from(client.next));
-            put(out, client.keyed.turns().len() as u64);
+            put(out, client.spaces.len() as u64);
             let mut last = 0;
-            for turn in client.keyed.turns() {
-                put(out, u64::from(turn - last));
-                last = *turn;
+            for (clock, space) in client.spaces.iter() {
+                put(out, u64::from(clock - last) << 2 | space.code());
+                last = clock;
             }
         }
     }
@@ -144,15 +163,31 @@ impl Clocks {
                 return Err(GuardError::BadTable);
             }
             last = Some(id);
-            let (mut turns, mut turn) = (Vec::new(), 0_u32);
-            for _ in 0..cursor.count(1)? {
-                turn = turn.checked_add(cursor.var_u32()?).ok_or(GuardError::BadTable)?;
-                turns.push(turn);
-            }
-            let keyed = Runs::of_turns(turns, next).ok_or(GuardError::BadTable)?;
-            clients.insert(id, Client { owner: ReplicaId(owner), next, keyed });
+            let spaces = runs(&mut cursor, next)?;
+            clients.insert(id, Client { owner: ReplicaId(owner), next, spaces });
         }
         cursor.end()?;
         Ok(Clocks { clients })
     }
+}
+
+/// Reads the stored runs of a client whose clock stands at `next`.
+fn runs(cursor: &mut Cursor<'_>, next: u32) -> Result<Runs<Space>, GuardError> {
+    let mut runs = Runs::default();
+    let mut clock = 0_u32;
+    let count = cursor.count(1)?;
+    for n in 0..count {
+        let (distance, code) = {
+            let run = cursor.var_u64()?;
+            (run >> 2, run & 3)
+        };
+        clock = u32::try_from(distance).ok().and_then(|d| clock.checked_add(d)).ok_or(GuardError::BadTable)?;
+        let space = Space::of_code(code).ok_or(GuardError::BadTable)?;
+        if (n == 0) != (distance == 0) || clock >= next {
+            return Err(GuardError::BadTable);
+        }
+        runs.tell(clock, space);
+    }
+    // `tell` joins runs that should have been one.
+    if count == 0 || runs.len() as u64 != u64::from(count) { Err(GuardError::BadTable) } else { Ok(runs) }
 }

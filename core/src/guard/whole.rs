@@ -12,16 +12,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::read::Cursor;
-use super::yrs::{Id, deletes, reread, section, sections};
-use super::{GuardError, OwnRange, Runs, StateSummary};
+use super::space::{Runs, Space};
+use super::yrs::{Id, deletes, head, section, sections};
+use super::{GuardError, OwnRange, StateSummary};
 
 /// One client's items and how far they have been taken in.
 struct Section {
     own: OwnRange,
     /// Where each item begins in the bytes, and the clock behind it.
     items: Vec<(u32, u32)>,
-    keyed: Runs,
     taken: usize,
+    /// The name spaces of the items taken in.
+    spaces: Runs<Space>,
     /// Sections parked here, by the clock they wait for.
     parked: BinaryHeap<Reverse<(u32, usize)>>,
 }
@@ -32,17 +34,16 @@ pub(super) fn state(bytes: &[u8]) -> Result<StateSummary, GuardError> {
     let mut cursor = Cursor::new(bytes);
     let mut all = Vec::new();
     for _ in 0..sections(&mut cursor)? {
-        let (mut items, mut keyed) = (Vec::new(), Runs::default());
+        let mut items = Vec::new();
         let own = section(&mut cursor, &mut |_, item| {
             // The cast loses nothing: the length of all bytes fits.
             items.push(((bytes.len() - item.bytes.len()) as u32, item.end));
-            keyed.tell(item.start, item.keyed);
             Ok(())
         })?;
         if own.start != 0 {
             return Err(GuardError::ClockGap);
         }
-        all.push(Section { own, items, keyed, taken: 0, parked: BinaryHeap::new() });
+        all.push(Section { own, items, taken: 0, spaces: Runs::default(), parked: BinaryHeap::new() });
     }
     all.sort_by_key(|section| section.own.client);
     if all.windows(2).any(|pair| matches!(pair, [a, b] if a.own.client == b.own.client)) {
@@ -74,19 +75,22 @@ fn take_in(bytes: &[u8], all: &mut [Section], n: usize, ready: &mut Vec<usize>) 
     while let Some((at, end, so_far)) = all.get(n).and_then(Section::next) {
         known = so_far;
         let item = bytes.get(at..).ok_or(GuardError::Truncated)?;
-        if let Some((section, clock)) = must_wait_for(all, item)? {
+        match look(all, item)? {
+            Look::Lies(space) => {
+                if let Some(section) = all.get_mut(n) {
+                    section.spaces.tell(known, space);
+                    section.taken += 1;
+                }
+                known = end;
+            }
             // An item that waits for its own section, for itself or what follows, waits for ever.
-            if section == n {
-                return Err(GuardError::Cycle);
+            Look::Waits { section, .. } if section == n => return Err(GuardError::Cycle),
+            Look::Waits { section, clock } => {
+                if let Some(section) = all.get_mut(section) {
+                    section.parked.push(Reverse((clock, n)));
+                }
+                break;
             }
-            if let Some(section) = all.get_mut(section) {
-                section.parked.push(Reverse((clock, n)));
-            }
-            break;
-        }
-        known = end;
-        if let Some(section) = all.get_mut(n) {
-            section.taken += 1;
         }
     }
     if let Some(section) = all.get_mut(n) {
@@ -101,23 +105,30 @@ fn take_in(bytes: &[u8], all: &mut [Section], n: usize, ready: &mut Vec<usize>) 
     Ok(())
 }
 
-/// The section and clock that must be taken in before this item.
-fn must_wait_for(all: &[Section], item: &[u8]) -> Result<Option<(usize, u32)>, GuardError> {
-    let (place, keyed) = reread(item)?;
-    for Id { client, clock } in place.neighbours() {
+/// Where an item lies, or what must be taken in before that can be said.
+enum Look {
+    Lies(Space),
+    Waits { section: usize, clock: u32 },
+}
+
+fn look(all: &[Section], item: &[u8]) -> Result<Look, GuardError> {
+    let head = head(&mut Cursor::new(item))?;
+    let mut space = head.space;
+    for Id { client, clock } in [head.left, head.right].into_iter().flatten() {
         let n = find(all, client).ok_or(GuardError::UnknownClock)?;
         let section = all.get(n).ok_or(GuardError::UnknownClock)?;
         if clock >= section.own.end {
             return Err(GuardError::UnknownClock);
         }
-        if section.keyed.keyed(clock) != keyed {
+        if clock >= section.known() {
+            return Ok(Look::Waits { section: n, clock });
+        }
+        let found = section.spaces.at(clock).ok_or(GuardError::UnknownClock)?;
+        if *space.get_or_insert(found) != found {
             return Err(GuardError::TornItem);
         }
-        if clock >= section.known() {
-            return Ok(Some((n, clock)));
-        }
     }
-    Ok(None)
+    space.map(Look::Lies).ok_or(GuardError::BadContent)
 }
 
 impl Section {

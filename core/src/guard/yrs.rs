@@ -21,7 +21,8 @@
 use std::collections::BTreeMap;
 
 use super::read::Cursor;
-use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, ROOT_NAME_MAX, Runs, Summary, VALUE_DEPTH_MAX};
+use super::space::{Beside, Claim, Runs, Space};
+use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, ROOT_NAME_MAX, Summary, VALUE_DEPTH_MAX};
 
 const HAS_ORIGIN: u8 = 0x80;
 const HAS_RIGHT: u8 = 0x40;
@@ -46,22 +47,23 @@ pub(super) struct Id {
     pub clock: u32,
 }
 
-/// Where an item says it belongs.
+/// Where a struct was put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
-    /// First of its list or key, under a root type's name.
-    Root,
-    /// Beside others, wherever they are.
-    Beside { left: Option<Id>, right: Option<Id> },
+pub(super) struct Head {
+    /// The one or two items it lies beside; none for the first of its chain, which bears the root's name.
+    pub left: Option<Id>,
+    pub right: Option<Id>,
+    /// Its name space, unless it lost its content and only its neighbours can tell.
+    pub space: Option<Space>,
+    kind: u8,
 }
 
 /// One struct of a section.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item<'a> {
-    /// The update from this struct on, for [`reread`].
+    /// The update from this struct on, for [`head`] to read again.
     pub bytes: &'a [u8],
-    pub place: Place,
-    pub keyed: bool,
+    pub head: Head,
     pub start: u32,
     pub end: u32,
 }
@@ -69,64 +71,105 @@ pub(super) struct Item<'a> {
 /// Judges a delta.
 pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
     let mut cursor = Cursor::new(bytes);
-    let mut named = BTreeMap::new();
-    let (mut keyed, mut beside, mut first) = (Runs::default(), Vec::new(), None);
+    let mut outside = Outside::default();
     let own = match cursor.count(SECTION_MIN)? {
         0 => None,
-        1 => Some(section(&mut cursor, &mut |client, item| {
-            let first = *first.get_or_insert(item.start);
-            for id in item.place.neighbours() {
-                if id.client == client && id.clock >= first {
-                    // Items are made beside what exists: a client's own later clocks cannot be neighbours.
-                    if id.clock >= item.start {
-                        return Err(GuardError::UnknownClock);
-                    }
-                    if keyed.keyed(id.clock) != item.keyed {
-                        return Err(GuardError::TornItem);
-                    }
-                } else {
-                    if id.client != client {
-                        name(&mut named, id.client, id.clock.saturating_add(1));
-                    }
-                    beside.push((id.client, id.clock, item.keyed));
-                }
-            }
-            keyed.tell(item.start, item.keyed);
-            Ok(())
-        })?),
+        1 => {
+            let (mut spaces, mut first) = (Runs::default(), None);
+            let own = section(&mut cursor, &mut |client, item| {
+                let first = *first.get_or_insert(item.start);
+                let claim = place(client, first, item, &spaces, &mut outside)?;
+                spaces.tell(item.start, claim);
+                Ok(())
+            })?;
+            outside.spaces = spaces;
+            Some(own)
+        }
         _ => return Err(GuardError::SeveralClients),
     };
     deletes(&mut cursor, &mut |client, end| {
         match own {
             Some(own) if own.client == client && end > own.end => return Err(GuardError::UnknownClock),
             Some(own) if own.client == client => {}
-            _ => name(&mut named, client, end),
+            _ => outside.name(client, end),
         }
         Ok(())
     })?;
     cursor.end()?;
-    Ok(Summary { own, named: named.into_iter().collect(), keyed, beside })
+    let Outside { named, beside, spaces } = outside;
+    Ok(Summary { own, named: named.into_iter().collect(), spaces, beside })
+}
+
+/// What a delta says of things outside it.
+#[derive(Default)]
+struct Outside {
+    named: BTreeMap<u64, u32>,
+    beside: Vec<Beside>,
+    spaces: Runs<Claim>,
+}
+
+impl Outside {
+    fn name(&mut self, client: u64, end: u32) {
+        let known = self.named.entry(client).or_insert(end);
+        *known = (*known).max(end);
+    }
+
+    /// Notes that an item outside must be what `claim` says. `Like` the next number leaves it open.
+    fn claim(&mut self, id: Id, claim: Claim) {
+        self.beside.push(Beside { client: id.client, clock: id.clock, claim });
+    }
+
+    /// Two items of the delta lie in one chain.
+    fn same(&mut self, a: Claim, b: Claim) -> Result<(), GuardError> {
+        match (a, b) {
+            (a, b) if a == b => Ok(()),
+            (Claim::Like(n), other) | (other, Claim::Like(n)) => {
+                let known = *self.beside.get(n as usize).ok_or(GuardError::TornItem)?;
+                self.beside.push(Beside { claim: other, ..known });
+                Ok(())
+            }
+            _ => Err(GuardError::TornItem),
+        }
+    }
+}
+
+/// The name space of an item of a delta, which has told `spaces` of its clocks from `first` on so far.
+fn place(
+    client: u64,
+    first: u32,
+    item: Item<'_>,
+    spaces: &Runs<Claim>,
+    outside: &mut Outside,
+) -> Result<Claim, GuardError> {
+    let neighbours = [item.head.left, item.head.right].into_iter().flatten();
+    let inside = |id: Id| id.client == client && id.clock >= first;
+    // Items are made beside what exists: a client's own later clocks cannot be neighbours.
+    if neighbours.clone().any(|id| inside(id) && id.clock >= item.start) {
+        return Err(GuardError::UnknownClock);
+    }
+    let claim = match item.head.space {
+        Some(space) => Claim::Is(space),
+        None => match neighbours.clone().find(|id| inside(*id)).and_then(|id| spaces.at(id.clock)) {
+            Some(claim) => claim,
+            None => Claim::Like(u32::try_from(outside.beside.len()).map_err(|_| GuardError::TooMany)?),
+        },
+    };
+    for id in neighbours {
+        if inside(id) {
+            outside.same(claim, spaces.at(id.clock).ok_or(GuardError::UnknownClock)?)?;
+        } else {
+            outside.claim(id, claim);
+            if id.client != client {
+                outside.name(id.client, id.clock.saturating_add(1));
+            }
+        }
+    }
+    Ok(claim)
 }
 
 /// How many sections follow: the head of an update.
 pub(super) fn sections(cursor: &mut Cursor<'_>) -> Result<u32, GuardError> {
     cursor.count(SECTION_MIN)
-}
-
-fn name(named: &mut BTreeMap<u64, u32>, client: u64, end: u32) {
-    let known = named.entry(client).or_insert(end);
-    *known = (*known).max(end);
-}
-
-impl Place {
-    /// The one or two items it was put beside.
-    pub fn neighbours(self) -> impl Iterator<Item = Id> {
-        let (left, right) = match self {
-            Place::Root => (None, None),
-            Place::Beside { left, right } => (left, right),
-        };
-        left.into_iter().chain(right)
-    }
 }
 
 /// Reads one client's structs, and shows each to `visit` in the order of their clocks.
@@ -143,48 +186,62 @@ pub(super) fn section<'a>(
     let mut clock = start;
     for _ in 0..count {
         let bytes = cursor.rest();
-        let (info, place) = head(cursor)?;
-        let end = advance(clock, content(cursor, info & KIND)?)?;
-        visit(client, Item { bytes, place, keyed: info & HAS_KEY != 0, start: clock, end })?;
+        let head = head(cursor)?;
+        let end = advance(clock, content(cursor, head.kind)?)?;
+        visit(client, Item { bytes, head, start: clock, end })?;
         clock = end;
     }
     Ok(OwnRange { client, start, end: clock })
 }
 
-/// The head of a struct seen before: where it belongs, and whether it is keyed.
-pub(super) fn reread(bytes: &[u8]) -> Result<(Place, bool), GuardError> {
-    let (info, place) = head(&mut Cursor::new(bytes))?;
-    Ok((place, info & HAS_KEY != 0))
-}
-
-fn head(cursor: &mut Cursor<'_>) -> Result<(u8, Place), GuardError> {
+/// Reads a struct up to its content.
+pub(super) fn head(cursor: &mut Cursor<'_>) -> Result<Head, GuardError> {
     let info = cursor.u8()?;
-    if info & UNUSED != 0 || !matches!(info & KIND, DELETED | TEXT | VALUES) {
+    let (keyed, kind) = (info & HAS_KEY != 0, info & KIND);
+    let space = match kind {
+        DELETED | VALUES if keyed => Some(Space::Registers),
+        DELETED => None,
+        VALUES => Some(Space::Sequences),
+        TEXT if !keyed => Some(Space::Texts),
+        _ => return Err(GuardError::BadContent),
+    };
+    if info & UNUSED != 0 {
         return Err(GuardError::BadContent);
     }
-    let keyed = info & HAS_KEY != 0;
     let left = if info & HAS_ORIGIN != 0 { Some(id(cursor)?) } else { None };
     let right = if info & HAS_RIGHT != 0 { Some(id(cursor)?) } else { None };
-    if left.is_some() || right.is_some() {
-        // A key's newest entry is the right end of its chain: nothing was ever to the right of a new one.
-        if keyed && right.is_some() {
-            return Err(GuardError::TornItem);
-        }
-        return Ok((info, Place::Beside { left, right }));
+    if left.is_none() && right.is_none() {
+        let space = Some(root(cursor, keyed, space)?);
+        return Ok(Head { left, right, space, kind });
     }
+    // A register's newest entry is the right end of its chain: nothing was ever to the right of a new one.
+    if keyed && right.is_some() {
+        return Err(GuardError::TornItem);
+    }
+    Ok(Head { left, right, space, kind })
+}
+
+/// Reads the root that the first item of a chain bears. Its name tells the space, and must tell what the item says.
+fn root(cursor: &mut Cursor<'_>, keyed: bool, said: Option<Space>) -> Result<Space, GuardError> {
     match cursor.var_u32()? {
         0 => return Err(GuardError::Nested),
         1 => {}
         _ => return Err(GuardError::BadNumber),
     }
-    let root = cursor.string()?;
-    if root.is_empty() || root.len() > ROOT_NAME_MAX {
-        return Err(GuardError::BadRootName);
+    let name = cursor.string()?.as_bytes();
+    let space = match name {
+        b"r" => Space::Registers,
+        [b'q', ..] if name.len() <= ROOT_NAME_MAX => Space::Sequences,
+        [b't', ..] if name.len() <= ROOT_NAME_MAX => Space::Texts,
+        _ => return Err(GuardError::BadRoot),
+    };
+    if said.is_some_and(|said| said != space) || keyed != (space == Space::Registers) {
+        return Err(GuardError::TornItem);
     }
     if keyed {
         cursor.string()?;
     }
-    Ok((info, Place::Root))
+    Ok(space)
 }
 
 /// Passes over an item's content, and says how many clocks it takes.
