@@ -4,7 +4,8 @@
 //! test: every delta and every state passes. Second: deltas of such worlds, mutated, and third: deltas forged from
 //! scratch out of well-formed parts; what the guard lets through is applied, edited upon, encoded and read back, under
 //! `catch_unwind`, a watchdog and an allocator that notes the largest request. A seed prints with every failure;
-//! `COHEAP_GUARD_FACTOR=50` multiplies the work, `COHEAP_GUARD_SEED=n` moves it elsewhere.
+//! `COHEAP_GUARD_FACTOR=50` multiplies the work, `COHEAP_GUARD_SEED=n` moves it elsewhere. yrs is full of
+//! raw pointers, so run the built test under `valgrind --leak-check=no` too when a rule changes.
 #![cfg(feature = "yrs")]
 #![allow(unsafe_code, clippy::print_stdout, reason = "a counting allocator; counts are worth seeing")]
 
