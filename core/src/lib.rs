@@ -17,10 +17,15 @@ pub mod edge;
 #[cfg(feature = "replica")]
 pub mod edit;
 pub mod guard;
+#[cfg(feature = "replica")]
+pub mod heap;
 pub mod id;
 pub mod limits;
 pub mod log;
 #[cfg(feature = "replica")]
+pub mod replica;
+#[cfg(feature = "replica")]
 pub mod segment;
 pub mod value;
+pub mod version;
 pub mod wire;

@@ -28,6 +28,8 @@ pub struct Segment {
     objects: Objects,
     /// Bytes that came in as snapshot and deltas: its packed size, until it is encoded anew.
     size: usize,
+    /// No log knows it yet: the next commit creates it.
+    unborn: bool,
 }
 
 impl std::fmt::Debug for Segment {
@@ -126,7 +128,7 @@ impl Segment {
             engine.apply(deltas)?;
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size })
+        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay; [`Segment::show`] comes next.
@@ -164,6 +166,16 @@ impl Segment {
     /// Bytes of snapshot and deltas it was made of.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// True while no log knows it.
+    pub fn is_unborn(&self) -> bool {
+        self.unborn
+    }
+
+    /// Notes whether a log knows it.
+    pub fn set_unborn(&mut self, unborn: bool) {
+        self.unborn = unborn;
     }
 
     /// The kind of its first object.
