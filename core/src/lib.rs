@@ -11,9 +11,12 @@
 //! ```
 //!
 //! Reading order: [`id`], [`value`], [`commit`], [`wire`], [`admit`], [`relay`]; then [`segment`], [`heap`], [`replica`].
+pub mod admit;
 pub mod commit;
 pub mod guard;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod relay;
+pub mod time;
 pub mod wire;
