@@ -11,6 +11,8 @@
 //! ```
 //!
 //! Reading order: [`id`], [`value`], [`commit`], [`wire`], [`admit`], [`relay`]; then [`segment`], [`heap`], [`replica`].
+
+pub mod admit;
 pub mod commit;
 #[cfg(feature = "replica")]
 pub mod edge;
@@ -22,10 +24,12 @@ pub mod heap;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod relay;
 #[cfg(feature = "replica")]
 pub mod replica;
 #[cfg(feature = "replica")]
 pub mod segment;
+pub mod time;
 pub mod value;
 pub mod version;
 pub mod wire;
