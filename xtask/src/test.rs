@@ -49,5 +49,5 @@ fn node(workspace: &Workspace, folder: &Path, suffix: &str) -> Result<Outcome> {
     }
     let files: Vec<_> = files.iter().map(|file| workspace.shown(file)).collect();
     run::visibly(workspace.node(&["--enable-source-maps", "--test", "--test-reporter=spec"]).args(&files))?;
-    Ok(Outcome::Done(format!("{} files", files.len())))
+    Ok(Outcome::Done(format!("test files: {}", files.len())))
 }
