@@ -36,7 +36,8 @@ export interface Sink {
   committed(commit: Committed): void
   acked(seq: number, unsaved: number, unsavedBytes: number): void
   online(exists: boolean, timeMs: number, epoch: string): void
-  refused(seq: number, code: string, label: string, segments: readonly number[]): void
+  /** Gives the paths it touched. */
+  refused(seq: number, code: string, label: string, segments: readonly number[]): string[]
   problem(error: HeapError): void
   index(segment: Id, index: number): void
   evicted(segment: number): void
@@ -48,15 +49,16 @@ export interface Sink {
 }
 
 /** What one call answered with, beside what went to the sink. */
-export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded }
+export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded; failed?: (() => void)[]; refused?: Record<string, unknown> }
 
+interface Ask { readonly group: string; readonly run: string; readonly key: string; take(answer: ClaimAnswer): void }
 interface Ticket { resolve(value: string): void; reject(error: unknown): void }
 
 export class Driver {
   readonly #replica: WasmReplica
   readonly #sink: Sink
   readonly #tickets = new Map<number, Ticket>()
-  readonly #claims = new Map<number, (answer: ClaimAnswer) => void>()
+  readonly #claims = new Map<number, Ask>()
   #nextTicket = 1
   #timer: ReturnType<typeof setTimeout> | undefined
   #referenced = true
@@ -101,22 +103,38 @@ export class Driver {
     })
   }
 
-  /** Asks for a claim. */
+  /** Asks for a claim. Asked without a connection, it waits for `resendClaims`. */
   claim(group: string, run: string, key: string, wait: Wait | undefined): Promise<ClaimAnswer> {
     return waiting<ClaimAnswer>('the claim', wait, (resolve, reject) => {
       const ticket = this.#nextTicket++
-      this.#claims.set(ticket, resolve)
+      this.#claims.set(ticket, { group, run, key, take: resolve })
       this.#tickets.set(ticket, { resolve: () => {}, reject })
-      const { error } = this.call(OP.claim, w => w.varint(ticket).str(group).str(run).str(key))
-      if (error !== undefined) reject(error)
+      this.#sendClaim(ticket)
       return () => {
         this.#tickets.delete(ticket)
         // A grant that comes after all is given back at once.
-        this.#claims.set(ticket, answer => {
-          if (answer.state === 'granted' && !this.#closed) queueMicrotask(() => { if (!this.#closed) this.call(OP.release, w => w.str(group).str(answer.run).str(key).varint(answer.grant)) })
+        this.#claims.set(ticket, {
+          group, run, key,
+          take: answer => {
+            if (answer.state !== 'granted') return
+            queueMicrotask(() => { if (!this.#closed) this.call(OP.release, w => w.str(answer.group).str(answer.run).str(key).varint(answer.grant)) })
+          },
         })
       }
     })
+  }
+
+  #sendClaim(ticket: number): void {
+    const { group, run, key } = this.#claims.get(ticket)!
+    this.call(OP.claim, w => w.varint(ticket).str(group).str(run).str(key))
+  }
+
+  /** Asks again, on a new connection, for what was not answered. */
+  resendClaims(): void {
+    for (const ticket of this.#claims.keys()) {
+      if (this.#tickets.has(ticket)) this.#sendClaim(ticket)
+      else this.#claims.delete(ticket)
+    }
   }
 
   unref(): void {
@@ -146,6 +164,7 @@ export class Driver {
       const kind = r.u8()
       this.#record(op, kind, new Reader(r.bytes()), answer)
     }
+    for (const fail of answer.failed ?? []) fail()
     return answer
   }
 
@@ -172,10 +191,19 @@ export class Driver {
         return this.#take(ticket)?.resolve(r.str())
       }
       case RECORD.failed: {
-        const ticket = r.varint()
-        return this.#take(ticket)?.reject(readError(r))
+        const ticket = this.#take(r.varint())
+        const error = readError(r)
+        // Told after the records behind it: a Refused says why.
+        ;(answer.failed ??= []).push(() => ticket?.reject(error.code === 'ERR_REFUSED' ? new HeapError(error.code, error.message, { details: answer.refused ?? {} }) : error))
+        return
       }
-      case RECORD.refused: return sink.refused(r.varint(), r.str(), r.str(), r.list(each => each.varint()))
+      case RECORD.refused: {
+        const seq = r.varint()
+        const code = r.str()
+        const label = r.str()
+        answer.refused = { code, label, paths: sink.refused(seq, code, label, r.list(each => each.varint())) }
+        return
+      }
       case RECORD.problem: return sink.problem(readError(r))
       case RECORD.deadline: return this.#deadline(r.varint())
       case RECORD.index: return sink.index(r.id(), r.varint())
@@ -192,10 +220,10 @@ export class Driver {
         const group = r.str()
         const run = r.str()
         const claimed = { group, run, key: r.str(), grant: r.varint(), state: (['granted', 'held', 'done'] as const)[r.u8()] ?? 'held' }
-        const take = this.#claims.get(ticket)
+        const ask = this.#claims.get(ticket)
         this.#claims.delete(ticket)
         this.#tickets.delete(ticket)
-        return take?.(claimed)
+        return ask?.take(claimed)
       }
       case RECORD.lost: return sink.lost(r.str(), r.str(), r.str(), r.varint())
       case RECORD.member: {

@@ -25,7 +25,7 @@ import { HeapRef } from './refs.js'
 import { Segment, type SharedBudget } from './residence.js'
 import { ROOT_ID, Space, type VisibleCommit } from './space.js'
 import { nodeOf } from './symbols.js'
-import { encodeId, entropy } from './uuid.js'
+import { encodeId, entropy, replicaIdOf } from './uuid.js'
 import { waiting } from './wait.js'
 import { ChangeStream, Watchers } from './watch.js'
 import type { BigMap, Change, Claim, Heap, HeapEvents, HeapStats, NotThenable, Presence, Ref, Status, Version, Wait, WatchOptions, WebSocketLike } from './types.js'
@@ -71,7 +71,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   constructor(setup: HeapSetup) {
     this.#setup = setup
     const seed = entropy(32)
-    this.replica = encodeId(seed.subarray(0, 16))
+    this.replica = encodeId(replicaIdOf(seed))
     const me = { replica: this.replica, ...(setup.name === '' ? {} : { name: setup.name }) }
     this.#space = new Space({ heapName: setup.heapName, me, budget: setup.budget, maxUnsaved: setup.maxUnsaved }, {
       visible: commit => this.#visible(commit),
@@ -171,10 +171,16 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         })
       },
       refused: (_seq, code, label, segments) => {
-        const paths = segments.map(index => [...space.segments].find(segment => segment.index === index)).map(segment => (segment === undefined ? '' : `coheap:${segment.id}`))
+        const touched = new Set(segments)
+        const paths = [...space.segments].filter(segment => touched.has(segment.index)).map(segment => `coheap:${segment.id}`)
+        if (code === 'ERR_CONFLICT') this.#groups.refused()
         this.#watchers.later(() => this.#emit('refused', { code, paths, ...(label === '' ? {} : { label }) }))
+        return paths
       },
-      problem: error => this.#report(error),
+      problem: error => {
+        this.#watchers.later(() => this.#report(error))
+        if (error.code === 'ERR_PROTOCOL') queueMicrotask(() => this.#link.drop())
+      },
       index: (id, index) => space.index(id, index),
       evicted: index => space.evicted(index),
       joined: (group, run, member) => this.#groups.joined(group, run, member),
@@ -245,15 +251,15 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   // Objects
 
   alloc<T extends object>(value: T): Ref<T> {
-    return this.#space.alloc(value) as HeapRef as Ref<T>
+    return this.#space.alloc(value) as unknown as Ref<T>
   }
 
   ref<T extends object>(id: string): Ref<T> {
-    return this.#space.refs.parse(id) as HeapRef as Ref<T>
+    return this.#space.refs.parse(id) as unknown as Ref<T>
   }
 
   refOf<T extends object>(live: T): Ref<T> {
-    return this.#space.refOf(live) as HeapRef as Ref<T>
+    return this.#space.refOf(live) as unknown as Ref<T>
   }
 
   transact<R>(fn: () => NotThenable<R>, o?: { label?: string }): R {

@@ -61,6 +61,16 @@ export class Link {
     if (this.#open) this.#socket?.send(bytes)
   }
 
+  /** Gives the connection up: what came over it was not to be understood. */
+  drop(): void {
+    const socket = this.#socket
+    if (socket === undefined) return
+    this.#lost(socket, 1006, 'the relay sent what is no coheap message')
+    try {
+      socket.close(1002)
+    } catch { /* it is let go */ }
+  }
+
   get bufferedAmount(): number {
     return this.#socket?.bufferedAmount ?? 0
   }

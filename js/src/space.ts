@@ -17,10 +17,10 @@ import type { Applied, Committed, Driver, Loaded, SegmentPatches } from './drive
 import { LIMIT, KIND, OP } from './edge.js'
 import { HeapError } from './errors.js'
 import { Intake } from './input.js'
-import { isAttached, Mirror, type Logged, type MapNode, type Node } from './mirror.js'
+import { isAttached, Mirror, type Logged, type MapNode, type Node, type Stored } from './mirror.js'
 import { applyPatches, compare, resetMirror } from './patches.js'
 import { unrefTimer } from './link.js'
-import { liveOf } from './proxy.js'
+import { liveOf, present } from './proxy.js'
 import { HeapRef, RefTable, type RefHome } from './refs.js'
 import { Segment, type Resident, type SharedBudget, type Standing } from './residence.js'
 import { nodeOf } from './symbols.js'
@@ -501,6 +501,11 @@ export class Space implements RefHome, WriteHost, Resident {
     return liveOf(this.resolve(ref))
   }
 
+  /** What the mirror holds, as a program sees it. */
+  liveOfStored(value: Stored | undefined): unknown {
+    return value === undefined ? undefined : present(value)
+  }
+
   refOf(live: object): HeapRef {
     const node = nodeOf(live)
     const segment = node === undefined ? undefined : this.#byMirror.get(node.mirror)
@@ -584,7 +589,8 @@ export class Space implements RefHome, WriteHost, Resident {
   }
 }
 
-function refuseThenable<R>(result: R): R {
+/** Throws for what a synchronous function must not return. */
+export function refuseThenable<R>(result: R): R {
   const then: unknown = (typeof result === 'object' && result !== null) || typeof result === 'function' ? (result as { then?: unknown }).then : undefined
   if (typeof then !== 'function') return result
   void (result as unknown as Promise<unknown>).then(undefined, () => {})

@@ -61,3 +61,27 @@ export function decodeId(text: string): Uint8Array | undefined {
   }
   return (bits & 0x0f) === 0 ? out : undefined
 }
+
+const MASK = (1n << 64n) - 1n
+const rotate = (x: bigint, by: bigint): bigint => ((x << by) | (x >> (64n - by))) & MASK
+
+/**
+ * The id of the replica that was made with a seed: the first 16 bytes of xoshiro256++ on it, as `core/src/replica.rs` draws
+ * them. The edge has no record that tells it.
+ */
+export function replicaIdOf(seed: Uint8Array): Uint8Array {
+  const view = new DataView(seed.buffer, seed.byteOffset, 32)
+  const s = [0, 8, 16, 24].map(at => view.getBigUint64(at, true)) as [bigint, bigint, bigint, bigint]
+  const out = new DataView(new ArrayBuffer(16))
+  for (const at of [0, 8]) {
+    out.setBigUint64(at, (rotate((s[0] + s[3]) & MASK, 23n) + s[0]) & MASK, true)
+    const t = (s[1] << 17n) & MASK
+    s[2] ^= s[0]
+    s[3] ^= s[1]
+    s[1] ^= s[2]
+    s[0] ^= s[3]
+    s[2] ^= t
+    s[3] = rotate(s[3], 45n)
+  }
+  return new Uint8Array(out.buffer)
+}
