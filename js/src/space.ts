@@ -127,7 +127,9 @@ export class Space implements RefHome, WriteHost, Resident {
     if (this.over !== undefined) throw this.over
     const segment = this.#byMirror.get(mirror)
     if (segment === undefined) throw new HeapError('ERR_NOT_LOADED', 'the segment of this object is not loaded any more: reach it again through its Ref')
-    if (this.unsavedBytes >= this.options.maxUnsaved && this.unsaved > 0) {
+    const open = this.#batch === undefined || this.#batch.transact ? 0 : this.#batch.tally.bytes
+    if (this.unsavedBytes + open >= this.options.maxUnsaved) {
+      this.commitPending()
       throw new HeapError('ERR_UNSAVED_LIMIT', `${this.unsavedBytes} bytes of edits wait for the relay; await heap.flush() before writing on`, { details: { unsaved: this.unsaved, bytes: this.unsavedBytes } })
     }
     return this.#open().section(mirror, () => segment)
