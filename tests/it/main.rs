@@ -1,0 +1,3 @@
+//! Everything that is tested against the types that ship, in one binary.
+
+mod cluster;
