@@ -1,3 +1,5 @@
-//! Everything that is tested against the types that ship, in one binary.
+//! The tests of coheap. Each module's header says its goal and method.
+#![allow(clippy::print_stdout, reason = "statistics are worth seeing")]
 
 mod cluster;
+mod convergence;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coheap_core::edit::{Handle, Literal, Patch, Shown, Wish};
-use coheap_core::segment::layout::member_code;
+use coheap_core::segment::layout::{member_code, member_of};
 use coheap_core::value::{Kind, Value};
 
 use crate::tree::{Exact, Tree, by_key};
@@ -131,6 +131,13 @@ impl Mirror {
         }
     }
 
+    /// As a JavaScript `Set` takes a member: −0 is 0.
+    fn include(&mut self, handle: Handle, member: &Value) {
+        let code = member_code(member).expect("a member");
+        let member = member_of(&code).expect("a member");
+        self.set(handle).insert(code, member);
+    }
+
     /// Takes in what a patch shows: a handle that is new makes a node.
     fn shown(&mut self, value: &Shown) -> Shown {
         if let Shown::Object(kind, handle) = value {
@@ -194,8 +201,7 @@ impl Mirror {
             }
             Patch::Total { object, value } => *self.counter(*object) = *value,
             Patch::Include { object, member } => {
-                let code = member_code(member).expect("a member");
-                self.set(*object).insert(code, member.clone());
+                self.include(*object, member);
             }
             Patch::Exclude { object, member } => {
                 self.set(*object).remove(&member_code(member).expect("a member"));
@@ -246,8 +252,7 @@ impl Mirror {
             Literal::Counter(base) => *self.counter(handle) = *base,
             Literal::Set(members) => {
                 for member in members {
-                    let code = member_code(member).expect("a member");
-                    self.set(handle).insert(code, member.clone());
+                    self.include(handle, member);
                 }
             }
         }
@@ -290,8 +295,7 @@ impl Mirror {
             }
             Wish::Add { object, by } => *self.counter(*object) += by,
             Wish::Include { object, member } => {
-                let code = member_code(member).expect("a member");
-                self.set(*object).insert(code, member.clone());
+                self.include(*object, member);
             }
             Wish::Exclude { object, member } => {
                 self.set(*object).remove(&member_code(member).expect("a member"));
