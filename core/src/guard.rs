@@ -25,6 +25,8 @@
 mod clocks;
 mod read;
 mod space;
+#[cfg(test)]
+mod tests;
 mod whole;
 mod yrs;
 

@@ -94,11 +94,11 @@ impl Clocks {
         }
     }
 
-    /// The space that a claim comes down to.
+    /// The space that a claim comes down to. Registers always say so themselves: nothing may be like one.
     fn settle(&self, claim: Claim, summary: &Summary) -> Option<Space> {
         match claim {
             Claim::Is(space) => Some(space),
-            Claim::Like(n) => self.space(summary.beside.get(n as usize)?),
+            Claim::Like(n) => self.space(summary.beside.get(n as usize)?).filter(|space| *space != Space::Registers),
         }
     }
 

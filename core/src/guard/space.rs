@@ -20,7 +20,7 @@ pub enum Space {
 pub enum Claim {
     /// By its own key, content or root.
     Is(Space),
-    /// Where `beside[n]` of its summary lies.
+    /// Where `beside[n]` of its summary lies, which is not in the registers: those say so themselves.
     Like(u32),
 }
 

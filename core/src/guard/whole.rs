@@ -124,7 +124,9 @@ fn look(all: &[Section], item: &[u8]) -> Result<Look, GuardError> {
             return Ok(Look::Waits { section: n, clock });
         }
         let found = section.spaces.at(clock).ok_or(GuardError::UnknownClock)?;
-        if *space.get_or_insert(found) != found {
+        // Registers say so themselves.
+        let torn = head.space.is_none() && found == Space::Registers;
+        if torn || *space.get_or_insert(found) != found {
             return Err(GuardError::TornItem);
         }
     }

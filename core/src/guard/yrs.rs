@@ -53,7 +53,7 @@ pub(super) struct Head {
     /// The one or two items it lies beside; none for the first of its chain, which bears the root's name.
     pub left: Option<Id>,
     pub right: Option<Id>,
-    /// Its name space, unless it lost its content and only its neighbours can tell.
+    /// Its name space, unless it lost its content and only its neighbours can tell: sequences or texts.
     pub space: Option<Space>,
     kind: u8,
 }
@@ -150,6 +150,7 @@ fn place(
     let claim = match item.head.space {
         Some(space) => Claim::Is(space),
         None => match neighbours.clone().find(|id| inside(*id)).and_then(|id| spaces.at(id.clock)) {
+            Some(Claim::Is(Space::Registers)) => return Err(GuardError::TornItem),
             Some(claim) => claim,
             None => Claim::Like(u32::try_from(outside.beside.len()).map_err(|_| GuardError::TooMany)?),
         },

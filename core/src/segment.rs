@@ -1,0 +1,282 @@
+#![doc = include_str!("../SEGMENT.md")]
+
+pub mod engine;
+pub mod layout;
+pub mod list;
+pub mod objects;
+mod show;
+mod values;
+pub mod write;
+#[cfg(feature = "yrs")]
+pub mod yrs;
+
+use bytes::Bytes;
+
+use self::engine::{Engine, EngineError};
+use self::objects::Objects;
+use self::write::{Draw, WishError};
+use crate::commit::EngineKind;
+use crate::edit::{Edit, Handle, Patch, Wish};
+use crate::id::{GenId, ObjectId, SegmentId, Uid};
+use crate::value::Kind;
+
+/// One CRDT document and what is known of its objects. The only caller of engines.
+pub struct Segment {
+    id: SegmentId,
+    generation: GenId,
+    engine: Box<dyn Engine>,
+    objects: Objects,
+    /// Bytes that came in as snapshot and deltas: its packed size, until it is encoded anew.
+    size: usize,
+    /// No log knows it yet: the next commit creates it.
+    unborn: bool,
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Segment").field("id", &self.id).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// What local edits came to.
+#[derive(Debug)]
+pub struct Edited {
+    /// The engine's change.
+    pub delta: Bytes,
+    /// The edits, anchored.
+    pub edits: Vec<Edit>,
+    /// Where the result is not what the wishes said.
+    pub corrections: Vec<Patch>,
+}
+
+fn blank(kind: EngineKind, writer: u64) -> Result<Box<dyn Engine>, EngineError> {
+    match kind {
+        #[cfg(feature = "yrs")]
+        EngineKind::Yrs => Ok(Box::new(yrs::YrsEngine::new(writer))),
+        _ => Err(EngineError::Decode(format!("this module has no engine {kind:?}"))),
+    }
+}
+
+/// A document from its stored form (empty bytes: an empty one).
+fn document(kind: EngineKind, writer: u64, snapshot: &[u8]) -> Result<Box<dyn Engine>, EngineError> {
+    if snapshot.is_empty() {
+        return blank(kind, writer);
+    }
+    let payload = open_snapshot(snapshot)?;
+    match kind {
+        #[cfg(feature = "yrs")]
+        EngineKind::Yrs => Ok(Box::new(yrs::YrsEngine::decode(writer, payload)?)),
+        _ => Err(EngineError::Decode(format!("this module has no engine {kind:?}"))),
+    }
+}
+
+/// Snapshots are ours alone; their checksum goes with them from the worker that made them to the replica that reads them.
+const SNAPSHOT_FORMAT: u8 = 1;
+
+fn seal_snapshot(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(payload.len() + 9);
+    out.push(SNAPSHOT_FORMAT);
+    out.extend_from_slice(&checksum(payload).to_le_bytes());
+    out.extend_from_slice(payload);
+    out
+}
+
+fn open_snapshot(bytes: &[u8]) -> Result<&[u8], EngineError> {
+    let (format, rest) = bytes.split_first().ok_or_else(|| EngineError::Decode("empty snapshot".into()))?;
+    let (sum, payload) =
+        rest.split_first_chunk::<8>().ok_or_else(|| EngineError::Decode("snapshot ends early".into()))?;
+    if *format != SNAPSHOT_FORMAT {
+        return Err(EngineError::Decode(format!("snapshot of format {format}")));
+    }
+    if u64::from_le_bytes(*sum) != checksum(payload) {
+        return Err(EngineError::Decode("snapshot checksum differs".into()));
+    }
+    Ok(payload)
+}
+
+/// FNV-1a, eight bytes a step: enough to tell damage, no defence against malice (the guard is).
+fn checksum(bytes: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ bytes.len() as u64;
+    for chunk in bytes.chunks(8) {
+        let mut word = [0; 8];
+        for (to, from) in word.iter_mut().zip(chunk) {
+            *to = *from;
+        }
+        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3);
+        hash ^= hash >> 29;
+    }
+    hash
+}
+
+impl Segment {
+    /// An empty segment.
+    pub fn new(id: SegmentId, kind: EngineKind, writer: u64) -> Result<Self, EngineError> {
+        Segment::decode(id, kind, kind.generation_zero(), writer, &[], &[])
+    }
+
+    /// A segment from its stored snapshot and the deltas since.
+    pub fn decode(
+        id: SegmentId,
+        kind: EngineKind,
+        generation: GenId,
+        writer: u64,
+        snapshot: &[u8],
+        deltas: &[Bytes],
+    ) -> Result<Self, EngineError> {
+        let mut engine = document(kind, writer, snapshot)?;
+        if !deltas.is_empty() {
+            engine.apply(deltas)?;
+        }
+        let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
+        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false })
+    }
+
+    /// Puts another document of the same segment in the place of this one. Handles stay; [`Segment::show`] comes next.
+    pub fn replace(
+        &mut self,
+        generation: GenId,
+        writer: u64,
+        snapshot: &[u8],
+        deltas: &[Bytes],
+    ) -> Result<(), EngineError> {
+        let other = Segment::decode(self.id, self.engine.kind(), generation, writer, snapshot, deltas)?;
+        self.engine = other.engine;
+        self.generation = generation;
+        self.size = other.size;
+        self.objects.forget();
+        self.objects.set_writer(writer);
+        Ok(())
+    }
+
+    /// Its id.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Its generation.
+    pub fn generation(&self) -> GenId {
+        self.generation
+    }
+
+    /// What merges it.
+    pub fn engine(&self) -> EngineKind {
+        self.engine.kind()
+    }
+
+    /// Bytes of snapshot and deltas it was made of.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// True while no log knows it.
+    pub fn is_unborn(&self) -> bool {
+        self.unborn
+    }
+
+    /// Notes whether a log knows it.
+    pub fn set_unborn(&mut self, unborn: bool) {
+        self.unborn = unborn;
+    }
+
+    /// The kind of its first object.
+    pub fn first_kind(&self) -> Kind {
+        self.objects.first_kind()
+    }
+
+    /// Everything it shows, for a mirror that holds nothing of it (or forgets what it held).
+    pub fn show(&mut self) -> Vec<Patch> {
+        self.objects.forget();
+        self.objects.show_all(self.engine.as_mut())
+    }
+
+    /// Applies deltas of others, in one step. THE place where a delta is applied.
+    pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
+        let changes = self.engine.apply(deltas)?;
+        self.size += deltas.iter().map(Bytes::len).sum::<usize>();
+        Ok(self.objects.show_changes(self.engine.as_mut(), changes))
+    }
+
+    /// Performs a program's wishes in one engine transaction. On an error the document is half edited: it has to be rebuilt.
+    pub fn edit(&mut self, wishes: Vec<Wish>, uid: Uid, draw: &mut dyn Draw) -> Result<Edited, EditError> {
+        let (mut edits, mut failed, mut doubtful) = (Vec::with_capacity(wishes.len()), None, Vec::new());
+        let objects = &mut self.objects;
+        let mut wishes = Some(wishes);
+        let delta = self.engine.transact(&mut |tx| {
+            for wish in wishes.take().into_iter().flatten() {
+                if let Wish::Default { object, key, .. } = &wish {
+                    doubtful.push((*object, key.clone()));
+                }
+                match objects.resolve(tx, wish, draw) {
+                    Ok(edit) => {
+                        objects.perform(tx, &edit, uid);
+                        edits.push(edit);
+                    }
+                    Err(error) => {
+                        failed = Some(error);
+                        return;
+                    }
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(EditError::Wish(error));
+        }
+        self.size += delta.len();
+        self.objects.adopt(self.engine.as_mut());
+        let corrections = self.objects.show_keys(self.engine.as_mut(), &doubtful);
+        Ok(Edited { delta, edits, corrections })
+    }
+
+    /// Performs edits again, on another state. [`Segment::show`] tells a mirror what came of it.
+    pub fn redo(&mut self, edits: &[Edit], uid: Uid) -> Result<Bytes, EngineError> {
+        let objects = &mut self.objects;
+        let delta = self.engine.transact(&mut |tx| {
+            for edit in edits {
+                objects.perform(tx, edit, uid);
+            }
+        })?;
+        self.size += delta.len();
+        Ok(delta)
+    }
+
+    /// The whole document in its stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        seal_snapshot(&self.engine.encode())
+    }
+
+    /// The object of a handle.
+    pub fn object(&self, handle: Handle) -> Option<(ObjectId, Kind)> {
+        self.objects.object(handle).map(|object| (object.id, object.kind))
+    }
+
+    /// The handle of an object.
+    pub fn find(&self, object: ObjectId) -> Option<(Handle, Kind)> {
+        let handle = self.objects.find(object)?;
+        self.objects.object(handle).map(|object| (handle, object.kind))
+    }
+}
+
+/// Why an edit did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// The wish means nothing here.
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Folds deltas into a snapshot, and proves that the result says the same: it is decoded and compared, value by value, with
+/// what was folded. For the relay's worker process.
+pub fn fold(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Result<Vec<u8>, EngineError> {
+    let id = SegmentId::default();
+    let mut before = Segment::decode(id, kind, kind.generation_zero(), 0, snapshot, deltas)?;
+    let folded = before.encode();
+    let mut after = Segment::decode(id, kind, kind.generation_zero(), 0, &folded, &[])?;
+    if before.values() != after.values() {
+        return Err(EngineError::Failed("a folded snapshot does not say what was folded".into()));
+    }
+    Ok(folded)
+}

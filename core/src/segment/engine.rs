@@ -1,0 +1,101 @@
+//! The engine behind a segment: three name spaces (registers, sequences, texts), nothing of objects. `SEGMENT.md` §1.
+//!
+//! The trait is small on purpose: every rule of the value model lives above it, once, so two engines cannot differ in it.
+//! `segment.rs` is its only caller, and hands it only bytes that the guard has passed. Next: `yrs.rs`, then `layout.rs`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::commit::EngineKind;
+
+/// A scalar as engines keep it. Each comes back as it was put in.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Raw {
+    /// null
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// An integer within ±2⁵³.
+    Int(i64),
+    /// Any other double but −0.
+    Float(f64),
+    /// Text.
+    Str(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+/// One step of how a sequence or text changed, from its start.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step<T> {
+    /// This many elements stay.
+    Keep(u32),
+    /// These come.
+    Insert(T),
+    /// This many go.
+    Remove(u32),
+}
+
+/// What one application of deltas changed.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Registers: their new value, `None` where they went.
+    pub registers: BTreeMap<String, Option<Raw>>,
+    /// Watched sequences.
+    pub sequences: BTreeMap<String, Vec<Step<Vec<Raw>>>>,
+    /// Watched texts; lengths in UTF-16 units.
+    pub texts: BTreeMap<String, Vec<Step<String>>>,
+}
+
+/// Why an engine did not do it. The segment it happened in is to be rebuilt or quarantined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The bytes are no document or delta of this engine.
+    #[error("engine bytes do not decode: {0}")]
+    Decode(String),
+    /// The engine could not apply or edit.
+    #[error("engine failed: {0}")]
+    Failed(String),
+}
+
+/// Reads during a transaction.
+pub trait Read {
+    /// A register.
+    fn get(&self, key: &str) -> Option<Raw>;
+}
+
+/// Reads and writes inside one transaction. Indexes are the caller's to check.
+pub trait Write: Read {
+    /// Sets a register.
+    fn put(&mut self, key: &str, value: Raw);
+    /// Removes a register, if it is there.
+    fn remove(&mut self, key: &str);
+    /// Inserts into a sequence; `index` ≤ its length.
+    fn insert(&mut self, sequence: &str, index: u32, values: Vec<Raw>);
+    /// Removes from a sequence; the range is within it.
+    fn cut(&mut self, sequence: &str, index: u32, count: u32);
+    /// Replaces in a text, UTF-16 units; the range is within it.
+    fn splice(&mut self, text: &str, index: u32, removed: u32, inserted: &str);
+}
+
+/// One document.
+pub trait Engine {
+    /// Which engine.
+    fn kind(&self) -> EngineKind;
+    /// Reads registers.
+    fn read(&self, reading: &mut dyn FnMut(&dyn Read));
+    /// Every register, in no order.
+    fn scan(&self, each: &mut dyn FnMut(&str, Raw));
+    /// A sequence's elements; from now on its changes are reported.
+    fn watch_sequence(&mut self, name: &str) -> Vec<Raw>;
+    /// A text; from now on its changes are reported.
+    fn watch_text(&mut self, name: &str) -> String;
+    /// Applies deltas in one transaction.
+    fn apply(&mut self, deltas: &[Bytes]) -> Result<Changes, EngineError>;
+    /// Edits in one transaction; gives its delta.
+    fn transact(&mut self, editing: &mut dyn FnMut(&mut dyn Write)) -> Result<Bytes, EngineError>;
+    /// The whole document.
+    fn encode(&self) -> Vec<u8>;
+}

@@ -1,0 +1,219 @@
+//! Objects over registers: what a key shows, how an edit is written, what a change means to a mirror. `SEGMENT.md` §4.
+//!
+//! Engine-neutral: it sees only the name spaces of [`super::engine`]. What it keeps are indexes of things that registers
+//! cannot be asked for by name (which bases, writers, list slots an object has), and the handles that JavaScript knows.
+//! `write.rs` beside this file turns wishes into edits and edits into registers; `show.rs` turns changes into patches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::engine::{Raw, Read};
+use super::layout;
+use super::list::List;
+use crate::edit::Handle;
+use crate::id::{ObjectId, SegmentId};
+use crate::value::{Identity, Kind, Value};
+
+/// An object that a mirror knows.
+#[derive(Debug)]
+pub struct Object {
+    /// Its id.
+    pub id: ObjectId,
+    /// Its kind.
+    pub kind: Kind,
+    /// The prefix of its registers.
+    pub prefix: String,
+    /// Its slots, if it is a list.
+    pub list: Option<Box<List>>,
+    /// Its length in UTF-16 units, if it is a text.
+    pub length: u32,
+}
+
+/// What is known of a segment's objects.
+#[derive(Debug)]
+pub struct Objects {
+    pub(super) segment: SegmentId,
+    /// The writer, as counters name it.
+    pub(super) writer: String,
+    pub(super) table: Vec<Object>,
+    pub(super) by_id: BTreeMap<(ObjectId, Kind), Handle>,
+    /// Suffixes of the bases of objects whose creation met.
+    pub(super) bases: BTreeMap<ObjectId, BTreeSet<String>>,
+    /// Who has added to a counter.
+    pub(super) writers: BTreeMap<ObjectId, BTreeSet<String>>,
+    /// Objects that have registers but are not shown anywhere yet.
+    pub(super) orphans: BTreeSet<ObjectId>,
+    /// While everything is shown anew: what has been shown.
+    pub(super) again: Option<BTreeSet<Handle>>,
+    /// Objects below this handle are watched.
+    pub(super) adopted: usize,
+}
+
+impl Objects {
+    /// Nothing but the first object, a map until told otherwise.
+    pub fn new(segment: SegmentId, writer: u64) -> Self {
+        let mut objects = Objects {
+            segment,
+            writer: layout::short(writer),
+            table: Vec::new(),
+            by_id: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            again: None,
+            adopted: 0,
+        };
+        objects.enter(segment.first(), Kind::Map);
+        objects
+    }
+
+    /// Gives an object the next handle.
+    pub(super) fn enter(&mut self, id: ObjectId, kind: Kind) -> Handle {
+        let handle = Handle(u32::try_from(self.table.len()).unwrap_or(u32::MAX));
+        let prefix = layout::prefix(self.segment, id);
+        self.table.push(Object { id, kind, prefix, list: None, length: 0 });
+        self.by_id.entry((id, kind)).or_insert(handle);
+        handle
+    }
+
+    /// The object of a handle.
+    pub fn object(&self, handle: Handle) -> Option<&Object> {
+        self.table.get(handle.0 as usize)
+    }
+
+    pub(super) fn object_mut(&mut self, handle: Handle) -> Option<&mut Object> {
+        self.table.get_mut(handle.0 as usize)
+    }
+
+    /// The object of a handle, where two handles may have been given to one object.
+    pub(super) fn canonical(&self, handle: Handle) -> Option<&Object> {
+        let object = self.object(handle)?;
+        self.by_id.get(&(object.id, object.kind)).and_then(|handle| self.object(*handle))
+    }
+
+    /// The handle of an object, whatever its kind.
+    pub fn find(&self, id: ObjectId) -> Option<Handle> {
+        let kinds = [Kind::Map, Kind::List, Kind::Text, Kind::Counter, Kind::Set];
+        kinds.iter().find_map(|kind| self.by_id.get(&(id, *kind))).copied()
+    }
+
+    /// How many handles have been given out.
+    pub fn handles(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The kind of the first object.
+    pub fn first_kind(&self) -> Kind {
+        self.table.first().map_or(Kind::Map, |first| first.kind)
+    }
+
+    pub(super) fn set_first_kind(&mut self, kind: Kind) {
+        if let Some(first) = self.table.first_mut() {
+            self.by_id.remove(&(first.id, first.kind));
+            first.kind = kind;
+            self.by_id.insert((first.id, kind), Handle(0));
+        }
+    }
+
+    pub(super) fn prefix(&self, id: ObjectId) -> String {
+        layout::prefix(self.segment, id)
+    }
+}
+
+/// How many lives of a key have ended. The marks are contiguous, so doubling and halving find the last one.
+pub fn lives(tx: &dyn Read, prefix: &str, key: &str) -> u64 {
+    let ended = |n: u64| tx.get(&layout::life_name(prefix, n, key)).is_some();
+    if !ended(1) {
+        return 0;
+    }
+    let mut low = 1;
+    while low < u64::MAX / 2 && ended(low * 2) {
+        low *= 2;
+    }
+    let mut high = low * 2;
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if ended(middle) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+impl Objects {
+    /// The bases of an object, the strongest first.
+    pub(super) fn bases_of(&self, tx: &dyn Read, id: ObjectId, prefix: &str) -> Vec<Raw> {
+        let mut bases = Vec::new();
+        if let Some(suffixes) = self.bases.get(&id) {
+            for suffix in suffixes.iter().rev() {
+                bases.extend(tx.get(&layout::name(prefix, layout::BASE, suffix)));
+            }
+        }
+        bases.extend(tx.get(&layout::name(prefix, layout::BASE, "")));
+        bases
+    }
+
+    /// What a key of a map (or a member of a set) shows.
+    pub(super) fn effective(&self, tx: &dyn Read, id: ObjectId, prefix: &str, key: &str) -> Option<Value> {
+        if let Some(value) = tx.get(&layout::name(prefix, layout::VALUE, key)).and_then(layout::value_of) {
+            return Some(value);
+        }
+        if tx.get(&layout::life_name(prefix, 1, key)).is_some() {
+            return None;
+        }
+        for base in self.bases_of(tx, id, prefix) {
+            let mut found = None;
+            layout::each_base_entry(&base, &mut |entry, bytes| {
+                if entry == key {
+                    found = Value::decode_tagged(bytes).ok();
+                }
+                found.is_none()
+            });
+            if let Some(value) = found {
+                return Some(value);
+            }
+        }
+        tx.get(&layout::name(prefix, layout::DEFAULT, key)).and_then(layout::value_of)
+    }
+
+    /// A counter's value.
+    pub(super) fn total(&self, tx: &dyn Read, id: ObjectId, prefix: &str) -> f64 {
+        let base = self.bases_of(tx, id, prefix).iter().find_map(layout::number_of);
+        let default = || tx.get(&layout::name(prefix, layout::DEFAULT, "")).as_ref().and_then(layout::number_of);
+        let mut total = base.or_else(default).unwrap_or(0.0);
+        for writer in self.writers.get(&id).into_iter().flatten() {
+            let sum = tx.get(&layout::name(prefix, layout::SUM, writer));
+            total += sum.as_ref().and_then(layout::number_of).unwrap_or(0.0);
+        }
+        total
+    }
+
+    /// The handle of the container that a value shows under a parent; `true` if its content has to be shown too.
+    pub(super) fn handle_of(&mut self, parent: ObjectId, key: &[u8], kind: Kind, identity: Identity) -> (Handle, bool) {
+        let id = layout::identify(parent, key, kind.code(), identity);
+        let (handle, new) = match self.by_id.get(&(id, kind)) {
+            Some(handle) => (*handle, false),
+            None => (self.enter(id, kind), true),
+        };
+        let again = self.again.as_mut().is_some_and(|shown| shown.insert(handle));
+        (handle, new || again)
+    }
+
+    /// Forgets everything about the document but not the handles: another document of the same segment takes its place.
+    pub(super) fn forget(&mut self) {
+        self.bases.clear();
+        self.writers.clear();
+        self.orphans.clear();
+        self.adopted = 0;
+        for object in &mut self.table {
+            object.list = None;
+            object.length = 0;
+        }
+    }
+
+    /// From here on another writer edits.
+    pub(super) fn set_writer(&mut self, writer: u64) {
+        self.writer = layout::short(writer);
+    }
+}

@@ -1,0 +1,442 @@
+//! From changes to patches: what a mirror has to do after deltas of others were applied, or to hold the whole segment.
+//!
+//! Only objects that a mirror knows are spoken of. One that comes into view brings all its content; its registers are mostly
+//! among the changes at hand, and only for an *orphan* (one whose registers came earlier) the document is searched.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::engine::{Changes, Engine, Raw, Read, Step};
+use super::layout;
+use super::list::{List, ListChange, Place};
+use super::objects::Objects;
+use crate::edit::{ElementId, Handle, Patch, Shown};
+use crate::id::ObjectId;
+use crate::value::{Kind, Value};
+
+/// What changed about one object.
+#[derive(Debug, Default)]
+struct Touched {
+    /// Keys, members or elements whose shown value may be another.
+    keys: BTreeSet<String>,
+    /// All keys of its bases may show another value.
+    base: bool,
+    /// A sum changed.
+    sum: bool,
+    places: BTreeSet<String>,
+    marks: Vec<(String, String)>,
+}
+
+/// What an application of deltas touched, by object.
+type Report = BTreeMap<ObjectId, Touched>;
+
+impl Objects {
+    /// The patches of the whole segment, for a mirror that holds nothing of it.
+    pub fn show_all(&mut self, engine: &mut dyn Engine) -> Vec<Patch> {
+        let report = self.survey(engine, None);
+        self.orphans = report.keys().copied().collect();
+        let first = Handle(0);
+        self.again = Some(BTreeSet::from([first]));
+        let mut patches: Vec<Patch> =
+            (1..self.table.len()).map(|h| Patch::Clear { object: Handle(h as u32) }).collect();
+        patches.push(Patch::Root { kind: self.first_kind() });
+        patches.push(Patch::Clear { object: first });
+        self.marks(&report, &mut patches);
+        self.reveal(engine, &report, VecDeque::from([first]), true, &mut patches);
+        self.again = None;
+        self.adopted = self.table.len();
+        patches
+    }
+
+    /// The patches of an application.
+    pub fn show_changes(&mut self, engine: &mut dyn Engine, changes: Changes) -> Vec<Patch> {
+        let mut report = Report::new();
+        for (name, value) in &changes.registers {
+            self.note(name, value.as_ref(), &mut report);
+        }
+        let mut patches = Vec::new();
+        let kind_before = self.table.first().map(|o| o.kind);
+        self.marks(&report, &mut patches);
+        if kind_before != self.table.first().map(|o| o.kind) {
+            patches.push(Patch::Root { kind: self.first_kind() });
+        }
+        let mut known: VecDeque<Handle> = VecDeque::new();
+        for id in report.keys() {
+            known.extend(self.all_of(*id));
+        }
+        // Sequences and texts are watched only for objects that are known.
+        let mut follow: BTreeMap<Handle, Vec<ElementId>> = BTreeMap::new();
+        for (name, steps) in &changes.sequences {
+            let Some(handle) = self.named(name, Kind::List) else { continue };
+            if let Some(list) = self.object_mut(handle).and_then(|o| o.list.as_mut()) {
+                follow.insert(handle, list.elements());
+                list.follow(steps);
+                if !known.contains(&handle) {
+                    known.push_back(handle);
+                }
+            }
+        }
+        for (name, steps) in &changes.texts {
+            if let Some(handle) = self.named(name, Kind::Text) {
+                self.splices(handle, steps, &mut patches);
+            }
+        }
+        for handle in known {
+            let before = follow.remove(&handle);
+            self.update(engine, &report, handle, before, &mut patches);
+        }
+        // What is still unknown has registers that a mirror may ask for later.
+        for id in report.keys() {
+            if self.find(*id).is_none() {
+                self.orphans.insert(*id);
+            }
+        }
+        self.adopted = self.table.len();
+        patches
+    }
+
+    /// Patches of single keys, for a mirror that may have guessed wrong.
+    pub fn show_keys(&mut self, engine: &mut dyn Engine, keys: &[(Handle, String)]) -> Vec<Patch> {
+        let mut patches = Vec::new();
+        for (handle, key) in keys {
+            let touched = Touched { keys: BTreeSet::from([key.clone()]), ..Touched::default() };
+            let mut fresh = VecDeque::new();
+            self.entries(engine, *handle, &touched, &mut fresh, &mut patches);
+            self.reveal(engine, &Report::new(), fresh, false, &mut patches);
+        }
+        patches
+    }
+
+    /// Watches the lists and texts that this replica itself has just made.
+    pub fn adopt(&mut self, engine: &mut dyn Engine) {
+        for object in self.table.iter().skip(self.adopted) {
+            match object.kind {
+                Kind::List => drop(engine.watch_sequence(&object.prefix)),
+                Kind::Text => drop(engine.watch_text(&object.prefix)),
+                _ => {}
+            }
+        }
+        self.adopted = self.table.len();
+    }
+
+    /// Every known object with this id (a hostile peer may show one id as two kinds).
+    fn all_of(&self, id: ObjectId) -> Vec<Handle> {
+        let kinds = [Kind::Map, Kind::List, Kind::Text, Kind::Counter, Kind::Set];
+        kinds.iter().filter_map(|kind| self.by_id.get(&(id, *kind)).copied()).collect()
+    }
+
+    /// The object whose sequence or text has this name.
+    fn named(&self, name: &str, kind: Kind) -> Option<Handle> {
+        let id = if name.is_empty() { self.segment.first() } else { ObjectId(crate::id::decode_id(name.as_bytes())?) };
+        self.by_id.get(&(id, kind)).copied()
+    }
+
+    /// Takes every register into a report; `only`: those of one object.
+    fn survey(&mut self, engine: &dyn Engine, only: Option<ObjectId>) -> Report {
+        let mut names = Vec::new();
+        let prefix = only.map(|id| self.prefix(id));
+        engine.scan(&mut |name, raw| {
+            if prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix.as_str())) {
+                names.push((name.to_owned(), raw));
+            }
+        });
+        let mut report = Report::new();
+        for (name, raw) in &names {
+            self.note(name, Some(raw), &mut report);
+        }
+        if let Some(only) = only {
+            report.retain(|id, _| *id == only);
+        }
+        report
+    }
+
+    /// Takes one register into a report and into the indexes.
+    fn note(&mut self, name: &str, value: Option<&Raw>, report: &mut Report) {
+        let Some((id, sign, rest)) = layout::parse_name(self.segment, name) else { return };
+        let touched = report.entry(id).or_default();
+        match sign {
+            layout::VALUE => {
+                touched.keys.insert(rest.to_owned());
+            }
+            layout::DEFAULT => {
+                touched.keys.insert(rest.to_owned());
+                touched.sum |= rest.is_empty();
+            }
+            layout::LIFE => {
+                touched.keys.extend(layout::life_key(rest).map(str::to_owned));
+            }
+            layout::BASE => {
+                touched.base = true;
+                if !rest.is_empty() {
+                    self.bases.entry(id).or_default().insert(rest.to_owned());
+                }
+            }
+            layout::SUM => {
+                touched.sum = true;
+                self.writers.entry(id).or_default().insert(rest.to_owned());
+            }
+            layout::PLACE => {
+                touched.places.insert(rest.to_owned());
+            }
+            layout::MARK => {
+                if let Some(Raw::Str(run)) = value {
+                    touched.marks.push((rest.to_owned(), run.clone()));
+                }
+            }
+            layout::KIND if id == self.segment.first() => {
+                if let Some(Value::Container(kind, _)) = value.cloned().and_then(layout::value_of) {
+                    self.set_first_kind(kind);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn marks(&self, report: &Report, patches: &mut Vec<Patch>) {
+        if let Some(touched) = report.get(&self.segment.first()) {
+            for (group, run) in &touched.marks {
+                patches.push(Patch::Mark { group: group.clone(), run: run.clone() });
+            }
+        }
+    }
+
+    /// Patches one known object, and shows what comes into view with it.
+    fn update(
+        &mut self,
+        engine: &mut dyn Engine,
+        report: &Report,
+        handle: Handle,
+        before: Option<Vec<ElementId>>,
+        patches: &mut Vec<Patch>,
+    ) {
+        let Some(object) = self.object(handle) else { return };
+        let (id, kind) = (object.id, object.kind);
+        let nothing = Touched::default();
+        let touched = report.get(&id).unwrap_or(&nothing);
+        let mut fresh = VecDeque::new();
+        match kind {
+            Kind::Map | Kind::Set => self.entries(engine, handle, touched, &mut fresh, patches),
+            Kind::Counter => {
+                if touched.sum || touched.base {
+                    self.count(engine, handle, patches);
+                }
+            }
+            Kind::List => self.elements_changed(engine, handle, touched, before, &mut fresh, patches),
+            Kind::Text => {}
+        }
+        self.reveal(engine, report, fresh, false, patches);
+    }
+
+    /// Shows the content of objects that came into view, and of what they bring into view.
+    fn reveal(
+        &mut self,
+        engine: &mut dyn Engine,
+        report: &Report,
+        mut fresh: VecDeque<Handle>,
+        whole: bool,
+        patches: &mut Vec<Patch>,
+    ) {
+        while let Some(handle) = fresh.pop_front() {
+            let Some(object) = self.object(handle) else { continue };
+            let (id, kind, prefix) = (object.id, object.kind, object.prefix.clone());
+            let searched;
+            let report = if self.orphans.remove(&id) && !whole {
+                searched = self.survey(engine, Some(id));
+                &searched
+            } else {
+                report
+            };
+            let nothing = Touched::default();
+            let touched = report.get(&id).unwrap_or(&nothing);
+            match kind {
+                Kind::Map | Kind::Set => self.entries(engine, handle, touched, &mut fresh, patches),
+                Kind::Counter => self.count(engine, handle, patches),
+                Kind::Text => {
+                    let text = engine.watch_text(&prefix);
+                    let length = text.encode_utf16().count() as u32;
+                    if let Some(object) = self.object_mut(handle) {
+                        object.length = length;
+                    }
+                    if length > 0 {
+                        patches.push(Patch::Splice { object: handle, index: 0, removed: 0, inserted: text });
+                    }
+                }
+                Kind::List => self.whole_list(engine, handle, touched, &mut fresh, patches),
+            }
+        }
+    }
+
+    fn shown(&mut self, parent: ObjectId, key: &[u8], value: Value, fresh: &mut VecDeque<Handle>) -> Shown {
+        match value {
+            Value::Container(kind, identity) => {
+                let (handle, new) = self.handle_of(parent, key, kind, identity);
+                if new {
+                    fresh.push_back(handle);
+                }
+                Shown::Object(kind, handle)
+            }
+            value => Shown::Scalar(value),
+        }
+    }
+
+    /// Keys of a map, members of a set.
+    fn entries(
+        &mut self,
+        engine: &dyn Engine,
+        handle: Handle,
+        touched: &Touched,
+        fresh: &mut VecDeque<Handle>,
+        patches: &mut Vec<Patch>,
+    ) {
+        let Some(object) = self.object(handle) else { return };
+        let (id, kind, prefix) = (object.id, object.kind, object.prefix.clone());
+        let mut shown = Vec::new();
+        engine.read(&mut |tx| {
+            let mut keys = touched.keys.clone();
+            if touched.base {
+                for base in self.bases_of(tx, id, &prefix) {
+                    layout::each_base_entry(&base, &mut |key, _| {
+                        keys.insert(key.to_owned());
+                        true
+                    });
+                }
+            }
+            for key in keys {
+                let value = self.effective(tx, id, &prefix, &key);
+                shown.push((key, value));
+            }
+        });
+        for (key, value) in shown {
+            let patch = match (kind, value) {
+                (Kind::Set, value) => {
+                    let Some(member) = layout::member_of(&key) else { continue };
+                    match value {
+                        Some(_) => Patch::Include { object: handle, member },
+                        None => Patch::Exclude { object: handle, member },
+                    }
+                }
+                (_, Some(value)) => {
+                    let value = self.shown(id, key.as_bytes(), value, fresh);
+                    Patch::Set { object: handle, key, value }
+                }
+                (_, None) => Patch::Delete { object: handle, key },
+            };
+            patches.push(patch);
+        }
+    }
+
+    fn count(&mut self, engine: &dyn Engine, handle: Handle, patches: &mut Vec<Patch>) {
+        let Some(object) = self.object(handle) else { return };
+        let mut value = 0.0;
+        engine.read(&mut |tx| value = self.total(tx, object.id, &object.prefix));
+        patches.push(Patch::Total { object: handle, value });
+    }
+
+    fn splices(&mut self, handle: Handle, steps: &[Step<String>], patches: &mut Vec<Patch>) {
+        let Some(object) = self.object_mut(handle) else { return };
+        let mut at = 0;
+        for step in steps {
+            match step {
+                Step::Keep(count) => at += count,
+                Step::Remove(count) => {
+                    object.length = object.length.saturating_sub(*count);
+                    patches.push(Patch::Splice { object: handle, index: at, removed: *count, inserted: String::new() });
+                }
+                Step::Insert(text) => {
+                    let length = text.encode_utf16().count() as u32;
+                    object.length += length;
+                    patches.push(Patch::Splice { object: handle, index: at, removed: 0, inserted: text.clone() });
+                    at += length;
+                }
+            }
+        }
+    }
+
+    fn whole_list(
+        &mut self,
+        engine: &mut dyn Engine,
+        handle: Handle,
+        touched: &Touched,
+        fresh: &mut VecDeque<Handle>,
+        patches: &mut Vec<Patch>,
+    ) {
+        let Some(object) = self.object(handle) else { return };
+        let (id, prefix) = (object.id, object.prefix.clone());
+        let sequence = engine.watch_sequence(&prefix);
+        let mut list = List::new(&sequence, BTreeMap::new(), BTreeMap::new());
+        engine.read(&mut |tx| take_registers(tx, &prefix, touched, &mut list));
+        list.refresh(&[]);
+        let values: Vec<(ElementId, Value)> = list.values().map(|(e, v)| (e, v.clone())).collect();
+        let shown: Vec<Shown> = values.into_iter().map(|(e, v)| self.shown(id, &e.0.to_be_bytes(), v, fresh)).collect();
+        if !shown.is_empty() {
+            patches.push(Patch::Insert { object: handle, index: 0, values: shown });
+        }
+        if let Some(object) = self.object_mut(handle) {
+            object.list = Some(Box::new(list));
+        }
+    }
+
+    fn elements_changed(
+        &mut self,
+        engine: &dyn Engine,
+        handle: Handle,
+        touched: &Touched,
+        before: Option<Vec<ElementId>>,
+        fresh: &mut VecDeque<Handle>,
+        patches: &mut Vec<Patch>,
+    ) {
+        let Some(object) = self.object_mut(handle) else { return };
+        let (id, prefix) = (object.id, object.prefix.clone());
+        let Some(mut list) = object.list.take() else { return };
+        let before = before.unwrap_or_else(|| list.elements());
+        engine.read(&mut |tx| take_registers(tx, &prefix, touched, &mut list));
+        let mut brought = BTreeSet::new();
+        for change in list.refresh(&before) {
+            patches.push(match change {
+                ListChange::Remove(index, count) => {
+                    Patch::Remove { object: handle, index: index as u32, count: count as u32 }
+                }
+                ListChange::Move(from, to) => Patch::Move { object: handle, from: from as u32, to: to as u32 },
+                ListChange::Insert(index, elements) => {
+                    brought.extend(elements.iter().copied());
+                    let values = elements.iter().map(|e| {
+                        let value = list.value(*e).cloned().unwrap_or(Value::Null);
+                        self.shown(id, &e.0.to_be_bytes(), value, fresh)
+                    });
+                    Patch::Insert { object: handle, index: index as u32, values: values.collect() }
+                }
+            });
+        }
+        for key in &touched.keys {
+            let Some(element) = layout::parse_short(key).map(ElementId) else { continue };
+            if brought.contains(&element) {
+                continue;
+            }
+            let Some(index) = list.index_of(element) else { continue };
+            let value = list.value(element).cloned().unwrap_or(Value::Null);
+            let value = self.shown(id, &element.0.to_be_bytes(), value, fresh);
+            patches.push(Patch::Put { object: handle, index: index as u32, value });
+        }
+        if let Some(object) = self.object_mut(handle) {
+            object.list = Some(list);
+        }
+    }
+}
+
+/// Takes the registers of a list's elements into its index.
+fn take_registers(tx: &dyn Read, prefix: &str, touched: &Touched, list: &mut List) {
+    for key in &touched.keys {
+        if let Some(element) = layout::parse_short(key).map(ElementId) {
+            list.replace(element, tx.get(&layout::name(prefix, layout::VALUE, key)).and_then(layout::value_of));
+        }
+    }
+    for key in &touched.places {
+        if let Some(element) = layout::parse_short(key).map(ElementId) {
+            let place = match tx.get(&layout::name(prefix, layout::PLACE, key)) {
+                Some(Raw::Null) => Some(Place::Deleted),
+                Some(Raw::Bytes(bytes)) => bytes.first_chunk::<8>().map(|b| Place::Slot(u64::from_be_bytes(*b))),
+                _ => None,
+            };
+            list.place(element, place);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+export { HeapError } from './errors.js'
