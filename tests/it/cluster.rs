@@ -102,11 +102,11 @@ fn check(seed: u64, replicas: usize, steps: usize, faults: bool) -> usize {
 #[test]
 fn p1_replicas_converge_without_faults() {
     let entries: usize = seeds(60).into_iter().map(|seed| check(seed, 2 + (seed % 4) as usize, 200, false)).sum();
-    assert!(entries > 1000, "the worlds did nothing: {entries} entries");
+    assert!(entries > 1000 || std::env::var("COHEAP_SEED").is_ok(), "the worlds did nothing: {entries} entries");
 }
 
 #[test]
 fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
     let entries: usize = seeds(150).into_iter().map(|seed| check(seed, 2 + (seed % 4) as usize, 300, true)).sum();
-    assert!(entries > 3000, "the worlds did nothing: {entries} entries");
+    assert!(entries > 3000 || std::env::var("COHEAP_SEED").is_ok(), "the worlds did nothing: {entries} entries");
 }
