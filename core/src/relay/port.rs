@@ -52,8 +52,8 @@ pub struct Recovered {
     pub admit: Vec<(ReplicaId, AdmitRow)>,
     /// Every segment, by number from 0 without a gap.
     pub segments: Vec<SegmentRow>,
-    /// The clock table of every segment that has one, encoded.
-    pub clocks: Vec<(SegmentNumber, Bytes)>,
+    /// The clock table of every segment that has one, encoded, and the generation it is of.
+    pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
 }
 
 /// A segment as the log knows it.
@@ -270,8 +270,8 @@ pub struct Append {
     pub segments: Vec<(SegmentNumber, SegmentRow)>,
     /// Where the deltas of a segment lie: entry, and the place of the bytes in the encoded entry.
     pub deltas: Vec<DeltaPlace>,
-    /// Clock tables as they are after the entries, encoded.
-    pub clocks: Vec<(SegmentNumber, Bytes)>,
+    /// Clock tables as they are after the entries, encoded, and the generation each is of.
+    pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
 }
 
 /// Where a delta lies in the log.

@@ -124,9 +124,10 @@ impl Sequencer {
         let head = recovered.head;
         let mut segments: Vec<Segment> =
             recovered.segments.iter().map(|row| Segment { row: *row, clocks: Clocks::default() }).collect();
-        for (number, bytes) in &recovered.clocks {
+        for (number, generation, bytes) in &recovered.clocks {
             let segment = usize::try_from(number.0).ok().and_then(|at| segments.get_mut(at));
             // A table that does not read back is a damaged store: an empty one refuses what continues, and admits nothing false.
+            let segment = segment.filter(|segment| segment.row.generation == *generation);
             if let (Some(segment), Ok(clocks)) = (segment, Clocks::decode(bytes)) {
                 segment.clocks = clocks;
             }
@@ -416,7 +417,7 @@ impl Sequencer {
             let Some(segment) = self.segment_mut(number) else { continue };
             let mut table = Vec::new();
             segment.clocks.encode(&mut table);
-            batch.clocks.push((number, Bytes::from(table)));
+            batch.clocks.push((number, segment.row.generation, Bytes::from(table)));
         }
         batch.attempt = self.attempt;
         if batch.entries.is_empty() {
