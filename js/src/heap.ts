@@ -457,12 +457,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     if (this.#space.over !== undefined) return
     this.#space.commitPendingReporting()
     this.#setConnection('closed')
-    this.#space.over = over
     this.#link.end()
-    this.#space.failLoads(over)
+    this.#space.end(over)
     this.#groups.failAll(over)
     this.#driver.close(over)
-    this.#setup.budget.leave(this.#space)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
