@@ -268,7 +268,7 @@ export class Space implements RefHome, WriteHost, Resident {
     const segment = this.segment(id)
     const mirror = this.#give(segment)
     const section = this.section(mirror)
-    const intake = new Intake(mirror, this, [])
+    const intake = new Intake(mirror, this, section.values, [])
     try {
       intake.value(value)
     } catch (error) {
