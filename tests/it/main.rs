@@ -2,3 +2,4 @@
 #![allow(clippy::print_stdout, reason = "statistics are worth seeing")]
 
 mod convergence;
+mod semantics;

@@ -48,11 +48,11 @@ impl Objects {
             return self.show_all(engine);
         }
         let mut report = Report::new();
+        let kind_before = self.table.first().map(|o| o.kind);
         for (name, value) in &changes.registers {
             self.note(name, value.as_ref(), &mut report);
         }
         let mut patches = Vec::new();
-        let kind_before = self.table.first().map(|o| o.kind);
         self.marks(&report, &mut patches);
         let mut fresh = VecDeque::new();
         if kind_before != self.table.first().map(|o| o.kind) {
