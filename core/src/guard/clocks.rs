@@ -1,0 +1,193 @@
+//! The clock table: per (segment, generation), who owns each engine client id and where its clock stands.
+//!
+//! A function of the log: relay and replica hold the same table at the same position, so both judge a delta alike
+//! (CORE-PROTOCOL R10). The order of use is `structure`, then [`Clocks::check`], and once the commit is in the log
+//! [`Clocks::record`] with the same arguments. The table does not look at bytes.
+//!
+//! Stored form, little-endian base-128 varints in their shortest form, clients ascending:
+//!
+//! ```text
+//! table = count entry*
+//! entry = client owner(16 bytes) next count run*      client < 2^53, 0 < next <= CLOCK_END
+//! run   = distance * 4 + space                        from the run before (the first from 0, with distance 0) to this
+//!                                                     one's first clock, which is below next
+//! space = 0 registers | 1 sequences | 2 texts         runs that follow one another differ
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::read::Cursor;
+use super::space::{Beside, Claim, Runs, Space};
+use super::{CLIENT_END, CLOCK_END, GuardError, Summary};
+use crate::id::ReplicaId;
+
+const ENTRY_MIN: usize = 20;
+
+/// How a delta's structs stand to the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Continuity {
+    /// It continues its client's clocks, or has no structs.
+    New,
+    /// Its structs are all known already: a copy, which changes no clock. Its deletes may still be new.
+    Copy,
+}
+
+/// Client id → (owner, next clock).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Clocks {
+    clients: BTreeMap<u64, Client>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Client {
+    owner: ReplicaId,
+    next: u32,
+    /// The name spaces of all clocks below `next`.
+    spaces: Runs<Space>,
+}
+
+impl Clocks {
+    /// Whether `owner` may commit a delta of this summary here. Changes nothing.
+    pub fn check(&self, owner: ReplicaId, summary: &Summary) -> Result<Continuity, GuardError> {
+        let mut continuity = Continuity::New;
+        if let Some(own) = summary.own {
+            let next = match self.clients.get(&own.client) {
+                Some(client) if client.owner != owner => return Err(GuardError::ForeignClient),
+                Some(client) => client.next,
+                None => 0,
+            };
+            if own.end <= next {
+                continuity = Continuity::Copy;
+            } else if own.start != next {
+                return Err(GuardError::ClockGap);
+            }
+        }
+        for (client, end) in &summary.named {
+            if *end > self.next(*client) {
+                return Err(GuardError::UnknownClock);
+            }
+        }
+        for beside in &summary.beside {
+            let found = self.space(beside).ok_or(GuardError::UnknownClock)?;
+            if self.settle(beside.claim, summary) != Some(found) {
+                return Err(GuardError::TornItem);
+            }
+        }
+        Ok(continuity)
+    }
+
+    /// Takes in a delta that [`Clocks::check`] has passed, at its place in the log. A copy changes nothing.
+    pub fn record(&mut self, owner: ReplicaId, summary: &Summary) {
+        if let Some(own) = summary.own {
+            let spaces: Vec<(u32, Option<Space>)> =
+                summary.spaces.iter().map(|(clock, claim)| (clock, self.settle(claim, summary))).collect();
+            let fresh = Client { owner, next: 0, spaces: Runs::default() };
+            let client = self.clients.entry(own.client).or_insert(fresh);
+            if own.end > client.next {
+                debug_assert!(client.owner == owner && own.start == client.next, "recorded without a check");
+                for (clock, space) in spaces {
+                    debug_assert!(space.is_some(), "recorded without a check");
+                    client.spaces.tell(clock, space.unwrap_or(Space::Registers));
+                }
+                client.next = own.end;
+            }
+        }
+    }
+
+    /// The space that a claim comes down to. Registers always say so themselves: nothing may be like one.
+    fn settle(&self, claim: Claim, summary: &Summary) -> Option<Space> {
+        match claim {
+            Claim::Is(space) => Some(space),
+            Claim::Like(n) => self.space(summary.beside.get(n as usize)?).filter(|space| *space != Space::Registers),
+        }
+    }
+
+    fn space(&self, beside: &Beside) -> Option<Space> {
+        let client = self.clients.get(&beside.client).filter(|client| beside.clock < client.next)?;
+        client.spaces.at(beside.clock)
+    }
+
+    /// One past the highest clock of a client; 0 for one never seen.
+    pub fn next(&self, client: u64) -> u32 {
+        self.clients.get(&client).map_or(0, |client| client.next)
+    }
+
+    /// How many clients have written here.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether nobody has written here.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Clients with owner and next clock, by client.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, ReplicaId, u32)> + '_ {
+        self.clients.iter().map(|(id, client)| (*id, client.owner, client.next))
+    }
+
+    /// Appends the stored form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let put = |out: &mut Vec<u8>, mut value: u64| {
+            while value >= 0x80 {
+                out.push((value & 0x7f) as u8 | 0x80);
+                value >>= 7;
+            }
+            out.push(value as u8);
+        };
+        put(out, self.clients.len() as u64);
+        for (id, client) in &self.clients {
+            put(out, *id);
+            out.extend_from_slice(&client.owner.0);
+            put(out, u64::from(client.next));
+            put(out, client.spaces.len() as u64);
+            let mut last = 0;
+            for (clock, space) in client.spaces.iter() {
+                put(out, u64::from(clock - last) << 2 | space.code());
+                last = clock;
+            }
+        }
+    }
+
+    /// Reads exactly one stored table.
+    pub fn decode(bytes: &[u8]) -> Result<Clocks, GuardError> {
+        let mut cursor = Cursor::new(bytes);
+        let mut clients = BTreeMap::new();
+        let mut last = None;
+        for _ in 0..cursor.count(ENTRY_MIN)? {
+            let id = cursor.var_u64()?;
+            let owner = <[u8; 16]>::try_from(cursor.take(16)?).map_err(|_| GuardError::Truncated)?;
+            let next = cursor.var_u32()?;
+            if id >= CLIENT_END || last.is_some_and(|last| id <= last) || next == 0 || next > CLOCK_END {
+                return Err(GuardError::BadTable);
+            }
+            last = Some(id);
+            let spaces = runs(&mut cursor, next)?;
+            clients.insert(id, Client { owner: ReplicaId(owner), next, spaces });
+        }
+        cursor.end()?;
+        Ok(Clocks { clients })
+    }
+}
+
+/// Reads the stored runs of a client whose clock stands at `next`.
+fn runs(cursor: &mut Cursor<'_>, next: u32) -> Result<Runs<Space>, GuardError> {
+    let mut runs = Runs::default();
+    let mut clock = 0_u32;
+    let count = cursor.count(1)?;
+    for n in 0..count {
+        let (distance, code) = {
+            let run = cursor.var_u64()?;
+            (run >> 2, run & 3)
+        };
+        clock = u32::try_from(distance).ok().and_then(|d| clock.checked_add(d)).ok_or(GuardError::BadTable)?;
+        let space = Space::of_code(code).ok_or(GuardError::BadTable)?;
+        if (n == 0) != (distance == 0) || clock >= next {
+            return Err(GuardError::BadTable);
+        }
+        runs.tell(clock, space);
+    }
+    // `tell` joins runs that should have been one.
+    if count == 0 || runs.len() as u64 != u64::from(count) { Err(GuardError::BadTable) } else { Ok(runs) }
+}
