@@ -2,4 +2,6 @@
 #![allow(clippy::print_stdout, reason = "statistics are worth seeing")]
 
 mod convergence;
+mod golden;
 mod semantics;
+mod wire_golden;
