@@ -111,10 +111,12 @@ fn checksum(bytes: &[u8]) -> u64 {
 impl Segment {
     /// An empty segment.
     pub fn new(id: SegmentId, kind: EngineKind, writer: u64) -> Result<Self, EngineError> {
-        Segment::decode(id, kind, kind.generation_zero(), writer, &[], &[])
+        let mut segment = Segment::decode(id, kind, kind.generation_zero(), writer, &[], &[])?;
+        segment.objects.nothing_to_show();
+        Ok(segment)
     }
 
-    /// A segment from its stored snapshot and the deltas since.
+    /// A segment from its stored snapshot and the deltas since. [`Segment::show`] comes next, or [`Segment::redo`].
     pub fn decode(
         id: SegmentId,
         kind: EngineKind,
@@ -131,7 +133,8 @@ impl Segment {
         Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false })
     }
 
-    /// Puts another document of the same segment in the place of this one. Handles stay; [`Segment::show`] comes next.
+    /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or
+    /// [`Segment::show`] comes next.
     pub fn replace(
         &mut self,
         generation: GenId,
@@ -185,7 +188,6 @@ impl Segment {
 
     /// Everything it shows, for a mirror that holds nothing of it (or forgets what it held).
     pub fn show(&mut self) -> Vec<Patch> {
-        self.objects.forget();
         self.objects.show_all(self.engine.as_mut())
     }
 
@@ -196,10 +198,12 @@ impl Segment {
         Ok(self.objects.show_changes(self.engine.as_mut(), changes))
     }
 
-    /// Performs a program's wishes in one engine transaction. On an error the document is half edited: it has to be rebuilt.
+    /// Performs a program's wishes in one engine transaction. On an error the document is half edited: it has to be rebuilt
+    /// ([`Segment::replace`]); the handles that the wishes took are free again.
     pub fn edit(&mut self, wishes: Vec<Wish>, uid: Uid, draw: &mut dyn Draw) -> Result<Edited, EditError> {
         let (mut edits, mut failed, mut doubtful) = (Vec::with_capacity(wishes.len()), None, Vec::new());
         let objects = &mut self.objects;
+        let handles = objects.handles();
         let mut wishes = Some(wishes);
         let delta = self.engine.transact(&mut |tx| {
             for wish in wishes.take().into_iter().flatten() {
@@ -219,16 +223,24 @@ impl Segment {
             }
         })?;
         if let Some(error) = failed {
+            self.objects.truncate(handles);
             return Err(EditError::Wish(error));
         }
         self.size += delta.len();
         self.objects.adopt(self.engine.as_mut());
-        let corrections = self.objects.show_keys(self.engine.as_mut(), &doubtful);
+        let mut corrections = self.objects.show_keys(self.engine.as_mut(), &doubtful);
+        let counted = edits.iter().filter_map(|edit| match edit {
+            Edit::Add { counter, .. } => Some(*counter),
+            _ => None,
+        });
+        corrections.extend(self.objects.show_totals(self.engine.as_ref(), &counted.collect()));
         Ok(Edited { delta, edits, corrections })
     }
 
-    /// Performs edits again, on another state. [`Segment::show`] tells a mirror what came of it.
+    /// Performs edits again, on another state: after [`Segment::decode`] or [`Segment::replace`], as often as there are
+    /// commits to redo. [`Segment::show`] then tells a mirror what came of it.
     pub fn redo(&mut self, edits: &[Edit], uid: Uid) -> Result<Bytes, EngineError> {
+        self.objects.prepare(self.engine.as_mut(), edits);
         let objects = &mut self.objects;
         let delta = self.engine.transact(&mut |tx| {
             for edit in edits {

@@ -63,8 +63,8 @@ pub enum Identity {
     Derived(u64),
 }
 
-/// What one register holds.
-#[derive(Clone, PartialEq, Debug)]
+/// What one register holds. Equal is what is stored alike: NaN is NaN, −0 is not 0.
+#[derive(Clone, Debug)]
 pub enum Value {
     /// null
     Null,
@@ -85,6 +85,24 @@ pub enum Value {
     /// An object of this segment.
     Container(Kind, Identity),
 }
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Value::Null, Value::Null) => true,
+            (Value::Bool(a), Value::Bool(b)) => a == b,
+            (Value::Number(a), Value::Number(b)) | (Value::Date(a), Value::Date(b)) => a.to_bits() == b.to_bits(),
+            (Value::BigInt(a), Value::BigInt(b)) => a == b,
+            (Value::Str(a), Value::Str(b)) => a == b,
+            (Value::Bytes(a), Value::Bytes(b)) => a == b,
+            (Value::Ref(a), Value::Ref(b)) => a == b,
+            (Value::Container(a, x), Value::Container(b, y)) => a == b && x == y,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Value {}
 
 /// Integers up to here are exact as f64.
 const EXACT: f64 = 9_007_199_254_740_992.0;

@@ -9,9 +9,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::engine::{Raw, Read};
 use super::layout;
 use super::list::List;
+use super::show::Report;
 use crate::edit::Handle;
 use crate::id::{ObjectId, SegmentId};
 use crate::value::{Identity, Kind, Value};
+
+/// What a mirror's node of an object is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sight {
+    /// It shows what the object holds.
+    Shown,
+    /// A new, empty node; what the object holds is about to follow.
+    Due,
+    /// A node with what the object once held; it is about to be cleared and filled.
+    DueAnew,
+    /// A node with what the object once held, or was meant to hold.
+    Stale,
+}
 
 /// An object that a mirror knows.
 #[derive(Debug)]
@@ -26,6 +40,19 @@ pub struct Object {
     pub list: Option<Box<List>>,
     /// Its length in UTF-16 units, if it is a text.
     pub length: u32,
+    /// What the mirror knows of it.
+    pub sight: Sight,
+}
+
+/// What is needed while edits are redone in a document that no mirror has seen yet.
+#[derive(Debug)]
+pub(super) struct Redo {
+    /// Handles above these are borrowed until the document is shown.
+    pub handles: usize,
+    /// The document's registers.
+    pub report: Report,
+    /// The texts that edits speak of, in UTF-16.
+    pub texts: BTreeMap<ObjectId, Vec<u16>>,
 }
 
 /// What is known of a segment's objects.
@@ -42,10 +69,10 @@ pub struct Objects {
     pub(super) writers: BTreeMap<ObjectId, BTreeSet<String>>,
     /// Objects that have registers but are not shown anywhere yet.
     pub(super) orphans: BTreeSet<ObjectId>,
-    /// While everything is shown anew: what has been shown.
-    pub(super) again: Option<BTreeSet<Handle>>,
-    /// Objects below this handle are watched.
-    pub(super) adopted: usize,
+    /// Lists and texts that this replica has just made.
+    pub(super) unwatched: Vec<Handle>,
+    /// Set while edits are redone.
+    pub(super) redo: Option<Redo>,
 }
 
 impl Objects {
@@ -59,20 +86,43 @@ impl Objects {
             bases: BTreeMap::new(),
             writers: BTreeMap::new(),
             orphans: BTreeSet::new(),
-            again: None,
-            adopted: 0,
+            unwatched: Vec::new(),
+            redo: None,
         };
-        objects.enter(segment.first(), Kind::Map);
+        let first = objects.enter(segment.first(), Kind::Map, Sight::Stale);
+        objects.by_id.insert((segment.first(), Kind::Map), first);
         objects
     }
 
-    /// Gives an object the next handle.
-    pub(super) fn enter(&mut self, id: ObjectId, kind: Kind) -> Handle {
+    /// The next handle, for an object. Nothing is found under it unless `by_id` says so too.
+    pub(super) fn enter(&mut self, id: ObjectId, kind: Kind, sight: Sight) -> Handle {
         let handle = Handle(u32::try_from(self.table.len()).unwrap_or(u32::MAX));
         let prefix = layout::prefix(self.segment, id);
-        self.table.push(Object { id, kind, prefix, list: None, length: 0 });
-        self.by_id.entry((id, kind)).or_insert(handle);
+        self.table.push(Object { id, kind, prefix, list: None, length: 0, sight });
         handle
+    }
+
+    /// A container that this replica makes. The mirror has made its node already, so an older node of this object (its
+    /// creation was undone, and now happens again) is no longer the one to speak of.
+    pub(super) fn make(&mut self, id: ObjectId, kind: Kind) {
+        let handle = self.enter(id, kind, Sight::Shown);
+        if let Some(old) = self.by_id.insert((id, kind), handle).and_then(|old| self.object_mut(old)) {
+            old.sight = Sight::Stale;
+            old.list = None;
+        }
+        if matches!(kind, Kind::List | Kind::Text) {
+            self.unwatched.push(handle);
+        }
+    }
+
+    /// Takes handles back: what they were given for did not happen.
+    pub(super) fn truncate(&mut self, handles: usize) {
+        self.table.truncate(handles);
+        self.unwatched.clear();
+        self.by_id.retain(|_, handle| (handle.0 as usize) < handles);
+        for (handle, object) in self.table.iter().enumerate() {
+            self.by_id.entry((object.id, object.kind)).or_insert(Handle(handle as u32));
+        }
     }
 
     /// The object of a handle.
@@ -106,11 +156,21 @@ impl Objects {
         self.table.first().map_or(Kind::Map, |first| first.kind)
     }
 
-    pub(super) fn set_first_kind(&mut self, kind: Kind) {
+    /// The first object turns out to be of this kind; `true` if that is news.
+    pub(super) fn set_first_kind(&mut self, kind: Kind) -> bool {
+        let Some(first) = self.table.first_mut().filter(|first| first.kind != kind) else { return false };
+        self.by_id.remove(&(first.id, first.kind));
+        first.kind = kind;
+        first.list = None;
+        first.length = 0;
+        self.by_id.insert((first.id, kind), Handle(0));
+        true
+    }
+
+    /// The first object is as a mirror has it that knows nothing: empty.
+    pub(super) fn nothing_to_show(&mut self) {
         if let Some(first) = self.table.first_mut() {
-            self.by_id.remove(&(first.id, first.kind));
-            first.kind = kind;
-            self.by_id.insert((first.id, kind), Handle(0));
+            first.sight = Sight::Shown;
         }
     }
 
@@ -192,23 +252,29 @@ impl Objects {
     /// The handle of the container that a value shows under a parent; `true` if its content has to be shown too.
     pub(super) fn handle_of(&mut self, parent: ObjectId, key: &[u8], kind: Kind, identity: Identity) -> (Handle, bool) {
         let id = layout::identify(parent, key, kind.code(), identity);
-        let (handle, new) = match self.by_id.get(&(id, kind)) {
-            Some(handle) => (*handle, false),
-            None => (self.enter(id, kind), true),
-        };
-        let again = self.again.as_mut().is_some_and(|shown| shown.insert(handle));
-        (handle, new || again)
+        if let Some(handle) = self.by_id.get(&(id, kind)).copied() {
+            let stale = self.object_mut(handle).filter(|object| object.sight == Sight::Stale);
+            let due = stale.map(|object| object.sight = Sight::DueAnew).is_some();
+            return (handle, due);
+        }
+        let handle = self.enter(id, kind, Sight::Due);
+        self.by_id.insert((id, kind), handle);
+        (handle, true)
     }
 
     /// Forgets everything about the document but not the handles: another document of the same segment takes its place.
     pub(super) fn forget(&mut self) {
+        if let Some(redo) = self.redo.take() {
+            self.truncate(redo.handles);
+        }
         self.bases.clear();
         self.writers.clear();
         self.orphans.clear();
-        self.adopted = 0;
+        self.unwatched.clear();
         for object in &mut self.table {
             object.list = None;
             object.length = 0;
+            object.sight = Sight::Stale;
         }
     }
 

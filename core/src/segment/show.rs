@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::engine::{Changes, Engine, Raw, Read, Step};
 use super::layout;
 use super::list::{List, ListChange, Place};
-use super::objects::Objects;
-use crate::edit::{ElementId, Handle, Patch, Shown};
+use super::objects::{Objects, Redo, Sight};
+use crate::edit::{Content, Edit, ElementId, Handle, New, Patch, Shown};
 use crate::id::ObjectId;
-use crate::value::{Kind, Value};
+use crate::value::{Kind, Value, exact_integer};
 
 /// What changed about one object.
 #[derive(Debug, Default)]
-struct Touched {
+pub(super) struct Touched {
     /// Keys, members or elements whose shown value may be another.
     keys: BTreeSet<String>,
     /// All keys of its bases may show another value.
@@ -23,32 +23,30 @@ struct Touched {
     /// A sum changed.
     sum: bool,
     places: BTreeSet<String>,
-    marks: Vec<(String, String)>,
+    marks: BTreeMap<String, String>,
 }
 
 /// What an application of deltas touched, by object.
-type Report = BTreeMap<ObjectId, Touched>;
+pub(super) type Report = BTreeMap<ObjectId, Touched>;
 
 impl Objects {
     /// The patches of the whole segment, for a mirror that holds nothing of it.
     pub fn show_all(&mut self, engine: &mut dyn Engine) -> Vec<Patch> {
+        self.forget();
         let report = self.survey(engine, None);
         self.orphans = report.keys().copied().collect();
-        let first = Handle(0);
-        self.again = Some(BTreeSet::from([first]));
-        let mut patches: Vec<Patch> =
-            (1..self.table.len()).map(|h| Patch::Clear { object: Handle(h as u32) }).collect();
-        patches.push(Patch::Root { kind: self.first_kind() });
-        patches.push(Patch::Clear { object: first });
+        let mut patches = vec![Patch::Root { kind: self.first_kind() }];
         self.marks(&report, &mut patches);
-        self.reveal(engine, &report, VecDeque::from([first]), true, &mut patches);
-        self.again = None;
-        self.adopted = self.table.len();
+        self.due(Handle(0));
+        self.reveal(engine, &report, VecDeque::from([Handle(0)]), true, &mut patches);
         patches
     }
 
     /// The patches of an application.
     pub fn show_changes(&mut self, engine: &mut dyn Engine, changes: Changes) -> Vec<Patch> {
+        if !self.is_shown(Handle(0)) {
+            return self.show_all(engine);
+        }
         let mut report = Report::new();
         for (name, value) in &changes.registers {
             self.note(name, value.as_ref(), &mut report);
@@ -56,17 +54,22 @@ impl Objects {
         let mut patches = Vec::new();
         let kind_before = self.table.first().map(|o| o.kind);
         self.marks(&report, &mut patches);
+        let mut fresh = VecDeque::new();
         if kind_before != self.table.first().map(|o| o.kind) {
             patches.push(Patch::Root { kind: self.first_kind() });
+            self.due(Handle(0));
+            self.orphans.insert(self.segment.first());
+            fresh.push_back(Handle(0));
         }
         let mut known: VecDeque<Handle> = VecDeque::new();
         for id in report.keys() {
             known.extend(self.all_of(*id));
         }
+        known.retain(|handle| self.is_shown(*handle));
         // Sequences and texts are watched only for objects that are known.
         let mut follow: BTreeMap<Handle, Vec<ElementId>> = BTreeMap::new();
         for (name, steps) in &changes.sequences {
-            let Some(handle) = self.named(name, Kind::List) else { continue };
+            let Some(handle) = self.named(name, Kind::List).filter(|handle| self.is_shown(*handle)) else { continue };
             if let Some(list) = self.object_mut(handle).and_then(|o| o.list.as_mut()) {
                 follow.insert(handle, list.elements());
                 list.follow(steps);
@@ -76,7 +79,7 @@ impl Objects {
             }
         }
         for (name, steps) in &changes.texts {
-            if let Some(handle) = self.named(name, Kind::Text) {
+            if let Some(handle) = self.named(name, Kind::Text).filter(|handle| self.is_shown(*handle)) {
                 self.splices(handle, steps, &mut patches);
             }
         }
@@ -84,14 +87,25 @@ impl Objects {
             let before = follow.remove(&handle);
             self.update(engine, &report, handle, before, &mut patches);
         }
-        // What is still unknown has registers that a mirror may ask for later.
+        self.reveal(engine, &report, fresh, false, &mut patches);
+        // What is still not shown has registers that a mirror may ask for later.
         for id in report.keys() {
-            if self.find(*id).is_none() {
+            if !self.all_of(*id).iter().any(|handle| self.is_shown(*handle)) {
                 self.orphans.insert(*id);
             }
         }
-        self.adopted = self.table.len();
         patches
+    }
+
+    fn is_shown(&self, handle: Handle) -> bool {
+        self.object(handle).is_some_and(|object| object.sight == Sight::Shown)
+    }
+
+    /// All that an object holds is about to be shown, to a mirror that has a node of it.
+    fn due(&mut self, handle: Handle) {
+        if let Some(object) = self.object_mut(handle) {
+            object.sight = Sight::DueAnew;
+        }
     }
 
     /// Patches of single keys, for a mirror that may have guessed wrong.
@@ -108,14 +122,113 @@ impl Objects {
 
     /// Watches the lists and texts that this replica itself has just made.
     pub fn adopt(&mut self, engine: &mut dyn Engine) {
-        for object in self.table.iter().skip(self.adopted) {
+        for handle in std::mem::take(&mut self.unwatched) {
+            let Some(object) = self.object(handle) else { continue };
             match object.kind {
                 Kind::List => drop(engine.watch_sequence(&object.prefix)),
                 Kind::Text => drop(engine.watch_text(&object.prefix)),
                 _ => {}
             }
         }
-        self.adopted = self.table.len();
+    }
+
+    /// Totals of counters that were added to: a sum of fractions depends on its order, and a mirror has added in its own.
+    pub fn show_totals(&mut self, engine: &dyn Engine, counters: &BTreeSet<ObjectId>) -> Vec<Patch> {
+        let mut patches = Vec::new();
+        for id in counters {
+            if let Some(handle) = self.by_id.get(&(*id, Kind::Counter)).copied() {
+                self.count(engine, handle, &mut patches);
+            }
+        }
+        patches.retain(|patch| !matches!(patch, Patch::Total { value, .. } if exact_integer(*value).is_some()));
+        patches
+    }
+
+    /// Makes ready for edits to be redone: finds all that they speak of in the document. Until it is shown, handles that
+    /// this takes are borrowed: a mirror does not know of them.
+    pub fn prepare(&mut self, engine: &mut dyn Engine, edits: &[Edit]) {
+        if self.redo.is_none() {
+            let report = self.survey(engine, None);
+            self.redo = Some(Redo { handles: self.table.len(), report, texts: BTreeMap::new() });
+        }
+        for edit in edits {
+            match edit {
+                Edit::Insert { list, values, .. } => {
+                    self.hold(engine, *list, Kind::List);
+                    for (element, value) in values {
+                        self.hold_new(engine, *list, &element.0.to_be_bytes(), value);
+                    }
+                }
+                Edit::Put { list, element, value } => {
+                    self.hold(engine, *list, Kind::List);
+                    self.hold_new(engine, *list, &element.0.to_be_bytes(), value);
+                }
+                Edit::Remove { list, .. } | Edit::Move { list, .. } => self.hold(engine, *list, Kind::List),
+                Edit::Splice { text, .. } => self.hold(engine, *text, Kind::Text),
+                Edit::Set { object, key, value } | Edit::Default { object, key, value } => {
+                    self.hold_new(engine, *object, key.as_bytes(), value);
+                }
+                Edit::Root { content } => {
+                    self.set_first_kind(content.kind());
+                    self.hold_content(engine, self.segment.first(), content);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn hold_new(&mut self, engine: &mut dyn Engine, parent: ObjectId, key: &[u8], value: &New) {
+        if let New::Container(identity, content) = value {
+            let id = layout::identify(parent, key, content.kind().code(), *identity);
+            self.hold_content(engine, id, content);
+        }
+    }
+
+    fn hold_content(&mut self, engine: &mut dyn Engine, id: ObjectId, content: &Content) {
+        match content {
+            Content::Map(entries) => {
+                for (key, value) in entries {
+                    self.hold_new(engine, id, key.as_bytes(), value);
+                }
+            }
+            Content::List(values) => {
+                self.hold(engine, id, Kind::List);
+                for (element, value) in values {
+                    self.hold_new(engine, id, &element.0.to_be_bytes(), value);
+                }
+            }
+            Content::Text(_) => self.hold(engine, id, Kind::Text),
+            Content::Counter(_) | Content::Set(_) => {}
+        }
+    }
+
+    /// Finds a list's slots or a text's characters, for edits to be redone.
+    fn hold(&mut self, engine: &mut dyn Engine, id: ObjectId, kind: Kind) {
+        let handle = match self.by_id.get(&(id, kind)) {
+            Some(handle) => *handle,
+            None => {
+                let handle = self.enter(id, kind, Sight::Stale);
+                self.by_id.insert((id, kind), handle);
+                handle
+            }
+        };
+        let Some(object) = self.object(handle) else { return };
+        let (prefix, known) = (object.prefix.clone(), object.list.is_some());
+        let Some(redo) = self.redo.as_mut() else { return };
+        if kind == Kind::Text && !redo.texts.contains_key(&id) {
+            let units: Vec<u16> = engine.watch_text(&prefix).encode_utf16().collect();
+            let length = units.len() as u32;
+            redo.texts.insert(id, units);
+            if let Some(object) = self.object_mut(handle) {
+                object.length = length;
+            }
+        } else if kind == Kind::List && !known {
+            let nothing = Touched::default();
+            let list = list_of(engine, &prefix, redo.report.get(&id).unwrap_or(&nothing));
+            if let Some(object) = self.object_mut(handle) {
+                object.list = Some(Box::new(list));
+            }
+        }
     }
 
     /// Every known object with this id (a hostile peer may show one id as two kinds).
@@ -179,7 +292,7 @@ impl Objects {
             }
             layout::MARK => {
                 if let Some(Raw::Str(run)) = value {
-                    touched.marks.push((rest.to_owned(), run.clone()));
+                    touched.marks.insert(rest.to_owned(), run.clone());
                 }
             }
             layout::KIND if id == self.segment.first() => {
@@ -236,8 +349,12 @@ impl Objects {
         patches: &mut Vec<Patch>,
     ) {
         while let Some(handle) = fresh.pop_front() {
-            let Some(object) = self.object(handle) else { continue };
+            let Some(object) = self.object_mut(handle) else { continue };
             let (id, kind, prefix) = (object.id, object.kind, object.prefix.clone());
+            if object.sight == Sight::DueAnew {
+                patches.push(Patch::Clear { object: handle });
+            }
+            object.sight = Sight::Shown;
             let searched;
             let report = if self.orphans.remove(&id) && !whole {
                 searched = self.survey(engine, Some(id));
@@ -361,10 +478,7 @@ impl Objects {
     ) {
         let Some(object) = self.object(handle) else { return };
         let (id, prefix) = (object.id, object.prefix.clone());
-        let sequence = engine.watch_sequence(&prefix);
-        let mut list = List::new(&sequence, BTreeMap::new(), BTreeMap::new());
-        engine.read(&mut |tx| take_registers(tx, &prefix, touched, &mut list));
-        list.refresh(&[]);
+        let list = list_of(engine, &prefix, touched);
         let values: Vec<(ElementId, Value)> = list.values().map(|(e, v)| (e, v.clone())).collect();
         let shown: Vec<Shown> = values.into_iter().map(|(e, v)| self.shown(id, &e.0.to_be_bytes(), v, fresh)).collect();
         if !shown.is_empty() {
@@ -420,6 +534,15 @@ impl Objects {
             object.list = Some(list);
         }
     }
+}
+
+/// A list as the document has it.
+fn list_of(engine: &mut dyn Engine, prefix: &str, touched: &Touched) -> List {
+    let sequence = engine.watch_sequence(prefix);
+    let mut list = List::new(&sequence, BTreeMap::new(), BTreeMap::new());
+    engine.read(&mut |tx| take_registers(tx, prefix, touched, &mut list));
+    list.refresh(&[]);
+    list
 }
 
 /// Takes the registers of a list's elements into its index.

@@ -7,7 +7,7 @@ use super::engine::Raw;
 use super::layout;
 use crate::edit::Patch;
 
-/// What a document says: its registers, and everything a mirror would show of it.
+/// What a document says: its registers, and everything a mirror would show of it (but totals, which follow from registers).
 #[derive(PartialEq, Debug)]
 pub struct Values {
     registers: BTreeMap<String, String>,
@@ -15,7 +15,7 @@ pub struct Values {
 }
 
 impl Segment {
-    /// All that this document says; equal for documents that say the same. (NaN equals NaN here.)
+    /// All that this document says; equal for documents that say the same.
     pub fn values(&mut self) -> Values {
         let mut registers = BTreeMap::new();
         self.engine.scan(&mut |name, raw: Raw| {
@@ -31,6 +31,8 @@ impl Segment {
             }
             registers.insert(name.to_owned(), format!("{raw:?}"));
         });
-        Values { registers, shown: self.show() }
+        let mut shown = self.show();
+        shown.retain(|patch| !matches!(patch, Patch::Total { .. }));
+        Values { registers, shown }
     }
 }

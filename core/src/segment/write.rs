@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::engine::{Raw, Read, Write};
 use super::layout::{self, Slot};
 use super::list::{List, Place};
-use super::objects::{Objects, lives};
+use super::objects::{Objects, Sight, lives};
 use crate::edit::{Content, Edit, ElementId, Handle, Literal, New, Wish};
 use crate::id::{ObjectId, SegmentId, Uid};
 use crate::value::{Identity, Kind, Value};
@@ -40,6 +40,17 @@ pub enum WishError {
     /// A value that cannot stand there.
     #[error("not a value for this place")]
     Value,
+}
+
+/// What comes of the containers in a literal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Makes {
+    /// They are made, with ids of their own where they are inside a list.
+    Own,
+    /// They are made, as `initial` makes them everywhere.
+    Initial,
+    /// Nothing: the default is not wanted here.
+    Nothing,
 }
 
 /// A base larger than this is not one register: the rest of its entries get their own.
@@ -131,13 +142,15 @@ impl Objects {
             Wish::Root { value } => {
                 let kind = value.kind().ok_or(WishError::Value)?;
                 self.set_first_kind(kind);
+                self.unwatched.push(Handle(0));
                 let first = self.segment.first();
-                Edit::Root { content: self.content(first, value, false, draw)? }
+                Edit::Root { content: self.content(first, value, Makes::Own, draw)? }
             }
             Wish::Default { object, key, value } => {
                 let (id, prefix) = self.of_kind(object, Kind::Map)?;
                 let identity = Identity::Derived(lives(tx, &prefix, &key));
-                let value = self.anchor_default(id, key.as_bytes(), identity, value, draw)?;
+                let makes = if self.is_taken(tx, id, &prefix, &key) { Makes::Nothing } else { Makes::Initial };
+                let value = self.anchored(id, key.as_bytes(), identity, value, makes, draw)?;
                 Edit::Default { object: id, key, value }
             }
             Wish::Mark { group, run } => Edit::Mark { group, run },
@@ -152,18 +165,7 @@ impl Objects {
         value: Literal,
         draw: &mut dyn Draw,
     ) -> Result<New, WishError> {
-        self.anchored(parent, key, identity, value, false, draw)
-    }
-
-    fn anchor_default(
-        &mut self,
-        parent: ObjectId,
-        key: &[u8],
-        identity: Identity,
-        value: Literal,
-        draw: &mut dyn Draw,
-    ) -> Result<New, WishError> {
-        self.anchored(parent, key, identity, value, true, draw)
+        self.anchored(parent, key, identity, value, Makes::Own, draw)
     }
 
     fn anchored(
@@ -172,7 +174,7 @@ impl Objects {
         key: &[u8],
         identity: Identity,
         value: Literal,
-        initial: bool,
+        makes: Makes,
         draw: &mut dyn Draw,
     ) -> Result<New, WishError> {
         match (value.kind(), value) {
@@ -180,8 +182,13 @@ impl Objects {
             (None, Literal::Scalar(value)) => Ok(New::Scalar(value)),
             (Some(kind), value) => {
                 let id = layout::identify(parent, key, kind.code(), identity);
-                self.enter(id, kind);
-                Ok(New::Container(identity, self.content(id, value, initial, draw)?))
+                if makes == Makes::Nothing {
+                    // The mirror has taken a handle for it, so it is counted, and that is all.
+                    self.enter(id, kind, Sight::Stale);
+                } else {
+                    self.make(id, kind);
+                }
+                Ok(New::Container(identity, self.content(id, value, makes, draw)?))
             }
             (None, _) => Err(WishError::Value),
         }
@@ -191,15 +198,16 @@ impl Objects {
         &mut self,
         id: ObjectId,
         value: Literal,
-        initial: bool,
+        makes: Makes,
         draw: &mut dyn Draw,
     ) -> Result<Content, WishError> {
+        let initial = makes != Makes::Own;
         Ok(match value {
             Literal::Scalar(_) => return Err(WishError::Value),
             Literal::Map(entries) => {
                 let mut out = Vec::with_capacity(entries.len());
                 for (key, value) in entries {
-                    let value = self.anchored(id, key.as_bytes(), Identity::Derived(0), value, initial, draw)?;
+                    let value = self.anchored(id, key.as_bytes(), Identity::Derived(0), value, makes, draw)?;
                     out.push((key, value));
                 }
                 Content::Map(out)
@@ -212,7 +220,7 @@ impl Objects {
                     } else {
                         (ElementId(draw.draw()), Identity::Fresh(draw.object()))
                     };
-                    let value = self.anchored(id, &element.0.to_be_bytes(), identity, value, initial, draw)?;
+                    let value = self.anchored(id, &element.0.to_be_bytes(), identity, value, makes, draw)?;
                     out.push((element, value));
                 }
                 Content::List(out)
@@ -296,11 +304,7 @@ impl Objects {
             }
             Edit::Default { object, key, value } => {
                 let prefix = self.prefix(*object);
-                let name = layout::name(&prefix, layout::DEFAULT, key);
-                let taken = self.effective(tx, *object, &prefix, key).is_some()
-                    || lives(tx, &prefix, key) > 0
-                    || tx.get(&name).is_some();
-                if !taken {
+                if !self.is_taken(tx, *object, &prefix, key) {
                     self.write_default(tx, *object, &prefix, key, value);
                 }
             }
@@ -308,6 +312,13 @@ impl Objects {
                 tx.put(&layout::name("", layout::MARK, group), Raw::Str(run.clone()));
             }
         }
+    }
+
+    /// A key that takes no default: it has a value, or had one, or has a default already.
+    fn is_taken(&self, tx: &dyn Read, object: ObjectId, prefix: &str, key: &str) -> bool {
+        self.effective(tx, object, prefix, key).is_some()
+            || lives(tx, prefix, key) > 0
+            || tx.get(&layout::name(prefix, layout::DEFAULT, key)).is_some()
     }
 
     fn inherits(&self, tx: &dyn Read, object: ObjectId, prefix: &str, key: &str) -> bool {
@@ -524,11 +535,14 @@ impl Objects {
         let prefix = self.prefix(text);
         let Some(handle) = self.by_id.get(&(text, Kind::Text)).copied() else { return };
         let Some(object) = self.object_mut(handle) else { return };
-        // A redo may find a shorter text.
-        let index = index.min(object.length);
-        let removed = removed.min(object.length - index);
-        tx.splice(&prefix, index, removed, inserted);
-        object.length = object.length - removed + inserted.encode_utf16().count() as u32;
+        // A redo may find a shorter text, and other characters at these indexes.
+        let (mut index, mut end) = (index.min(object.length), index.saturating_add(removed).min(object.length));
+        object.length = object.length - (end - index) + inserted.encode_utf16().count() as u32;
+        if let Some(units) = self.redo.as_mut().and_then(|redo| redo.texts.get_mut(&text)) {
+            (index, end) = (boundary(units, index), boundary(units, end));
+            units.splice(index as usize..end as usize, inserted.encode_utf16());
+        }
+        tx.splice(&prefix, index, end - index, inserted);
     }
 }
 
@@ -537,6 +551,13 @@ fn value_of(new: &New) -> Value {
         New::Scalar(value) => value.clone(),
         New::Container(identity, content) => Value::Container(content.kind(), *identity),
     }
+}
+
+/// The start of the character that a cut falls into (S10).
+fn boundary(units: &[u16], index: u32) -> u32 {
+    let before = (index as usize).checked_sub(1).and_then(|before| units.get(before));
+    let inside = before.is_some_and(|unit| (0xd800..0xdc00).contains(unit));
+    if inside && (index as usize) < units.len() { index - 1 } else { index }
 }
 
 fn weight(value: &Value) -> usize {

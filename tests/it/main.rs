@@ -1,0 +1,5 @@
+//! The tests of coheap. Each module's header says its goal and method.
+#![allow(clippy::print_stdout, reason = "statistics are worth seeing")]
+
+mod cluster;
+mod convergence;
