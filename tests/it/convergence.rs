@@ -63,11 +63,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[test]
 fn replicas_that_have_seen_the_same_log_see_the_same() {
-    let programs = std::env::var("COHEAP_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    let programs = std::env::var("COHEAP_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
     for engine in ENGINES {
         let statistics = RefCell::new(Statistics::default());
         let mut runner = TestRunner::new(Config { cases: programs, failure_persistence: None, ..Config::default() });
-        let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 20..60));
+        let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 30..70));
         let outcome = runner.run(&programs, |(count, seed, root, steps)| {
             let id = if root { SegmentId::ROOT } else { SegmentId([7; 16]) };
             let mut world = World::new(*engine, id, count, seed);

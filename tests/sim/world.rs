@@ -119,6 +119,7 @@ impl World {
         let value = self.peers[0].value();
         for peer in &mut self.peers {
             assert_eq!(value, peer.value(), "two replicas that have seen the same log");
+            peer.check();
         }
         for folded in [false, true] {
             let (snapshot, deltas) = self.state(folded);
