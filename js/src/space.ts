@@ -22,6 +22,7 @@ import { applyPatches, compare, resetMirror } from './patches.js'
 import { unrefTimer } from './link.js'
 import { liveOf, present } from './proxy.js'
 import { HeapRef, RefTable, type RefHome } from './refs.js'
+import { canCollect, collectGarbage } from './collect.js'
 import { Segment, type Resident, type SharedBudget, type Standing } from './residence.js'
 import { nodeOf } from './symbols.js'
 import { decodeId, encodeId, freshId, type Id } from './uuid.js'
@@ -60,8 +61,8 @@ export interface SpaceOptions {
 /** For how long a heap may be over its budget before that is an error. */
 const OVER_MS = 5000
 const RETRY_MS = 250
-/** How often the collector may be asked. */
-const PROVOKE_MS = 1000
+/** Far over the budget. */
+const RETRY_MS_FAR = 20
 
 const debug = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.['COHEAP_DEBUG'] !== undefined
 
@@ -559,37 +560,32 @@ export class Space implements RefHome, WriteHost, Resident {
   #enforceIn(delayMs: number): void {
     this.#enforcing = setTimeout(() => {
       this.#enforcing = undefined
-      if (this.over === undefined) this.#enforce()
+      if (this.over !== undefined) return
+      // Before any weak reference is read: those that were stay until the job ends.
+      const collected = this.#overSince !== undefined && collectGarbage(() => performance.now())
+      this.#enforce(collected)
     }, delayMs)
     unrefTimer(this.#enforcing)
   }
-
-  #provoked = -Infinity
 
   /**
    * What stays over the budget is tried again: much of it is held only until the collector has been. What stays for long
    * is told, and then loads fail until it is better (S24).
    */
-  #enforce(): boolean {
+  #enforce(collected = false): boolean {
     const left = this.options.budget.enforce(this)
     if (left === 0) {
       this.#overSince = undefined
       this.#overTold = false
       return true
     }
-    const now = performance.now()
-    this.#overSince ??= now
-    const far = left > this.options.budget.bytes / 8 || now - this.#overSince > PROVOKE_MS
-    if (far && now - this.#provoked > PROVOKE_MS) {
-      this.#provoked = now
-      // In a task of its own: what this one looked at counts as held until it ends.
-      unrefTimer(setTimeout(provokeCollector, 0))
-    }
-    if (!this.#overTold && now - this.#overSince > OVER_MS) {
+    this.#overSince ??= performance.now()
+    const long = performance.now() - this.#overSince > OVER_MS
+    if (!this.#overTold && long && (collected || !canCollect())) {
       this.#overTold = true
       this.events.report(this.#overBudget())
     }
-    if (this.#enforcing === undefined) this.#enforceIn(RETRY_MS)
+    if (this.#enforcing === undefined) this.#enforceIn(left > this.options.budget.bytes / 8 ? RETRY_MS_FAR : RETRY_MS)
     return false
   }
 
@@ -645,14 +641,6 @@ export class Space implements RefHome, WriteHost, Resident {
   get root(): object {
     return liveOf(this.segment(ROOT_ID).mirror!.root as MapNode)
   }
-}
-
-/**
- * Makes the collector look: a program that rests makes no garbage, so what it let go would count as held for as long. Large
- * buffers that nobody touches cost no memory, but count.
- */
-function provokeCollector(): void {
-  for (let i = 0; i < 6; i++) void new ArrayBuffer(32 << 20)
 }
 
 /** Throws for what a synchronous function must not return. */
