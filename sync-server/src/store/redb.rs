@@ -14,7 +14,7 @@ use redb::{
 };
 
 use super::record::{Record, RecordWriter, checksum};
-use super::{HeapAppend, StoreError, recover};
+use super::{FoldResult, HeapAppend, StoreError, recover};
 
 /// The newest format this build writes and reads.
 pub(super) const FORMAT: u64 = 1;
@@ -185,17 +185,19 @@ impl Store {
         })
     }
 
-    /// Puts a verified snapshot in the place of the deltas below its position, and drops the log that nothing needs any more.
+    /// Puts a verified snapshot in the place of the deltas below its position, and drops the log that no segment needs any
+    /// more, and no stream: it stays from `keep` on.
     pub fn fold(
         &self,
         heap: &str,
         segment: SegmentNumber,
         position: Offset,
+        keep: Offset,
         snapshot: &[u8],
-    ) -> Result<(Folded, Offset), StoreError> {
+    ) -> Result<FoldResult, StoreError> {
         self.write(|transaction| {
             let heap = number_of_writing(transaction, heap)?.ok_or(StoreError::Gone)?;
-            fold(transaction, heap, segment, position, snapshot)
+            fold(transaction, heap, segment, position, keep, snapshot)
         })
     }
 }
@@ -422,8 +424,9 @@ fn fold(
     heap: u64,
     segment: SegmentNumber,
     position: Offset,
+    keep: Offset,
     snapshot: &[u8],
-) -> Result<(Folded, Offset), StoreError> {
+) -> Result<FoldResult, StoreError> {
     let mut folded = Folded { snapshot_bytes: snapshot.len() as u64, ..Folded::default() };
     let mut value = Vec::with_capacity(snapshot.len() + 18);
     value.varint(position.0);
@@ -445,15 +448,19 @@ fn fold(
         None => return Err(damaged("a heap has no meta row")),
     };
     // R8: the floor is the first entry that some segment still needs.
-    let mut floor = meta.head;
+    let (mut floor, mut holder) = (meta.head, None);
     let segments = transaction.open_table(SEGMENTS).map_err(failed)?;
     for row in segments.range((heap, 0)..=(heap, u64::MAX)).map_err(failed)? {
         let number = row.map_err(failed)?.0.value().1;
         let mut rest = index.range((heap, number, 0)..=(heap, number, u64::MAX)).map_err(failed)?;
         if let Some(first) = rest.next() {
-            floor = floor.min(Offset(first.map_err(failed)?.0.value().2));
+            let first = Offset(first.map_err(failed)?.0.value().2);
+            if first < floor {
+                (floor, holder) = (first, Some(SegmentNumber(number)));
+            }
         }
     }
+    let floor = floor.min(keep);
     if floor > meta.floor {
         // The record that holds the floor stays whole, and so do those above it.
         let mut log = transaction.open_table(LOG).map_err(failed)?;
@@ -464,7 +471,7 @@ fn fold(
         }
         metas.insert(heap, meta.encode().as_slice()).map_err(failed)?;
     }
-    Ok((folded, meta.floor))
+    Ok(FoldResult { folded, floor: meta.floor, holder })
 }
 
 /// The last key of a range.
