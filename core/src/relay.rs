@@ -192,7 +192,7 @@ impl Relay {
     fn message(&mut self, conn: ConnId, bytes: &Bytes) {
         let frames = match split(bytes) {
             Ok(frames) => frames,
-            Err(_) if self.conns.contains_key(&conn) => return self.close(conn, Code::BadMessage),
+            Err(_) if self.conns.contains_key(&conn) => return self.close(conn, Code::BadFrame),
             Err(_) => return,
         };
         for (kind, body) in frames {

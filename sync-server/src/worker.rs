@@ -72,7 +72,10 @@ pub(crate) async fn run(
     let mut worker = None;
     while let Some(job) = jobs.recv().await {
         let result = fold(&program, &mut worker, &store, &job).await;
-        if let Err(error) = &result {
+        // While the relay stops, reads of the store are given up.
+        if let Err(error) = &result
+            && !jobs.is_closed()
+        {
             eprintln!("coheap-relay: heap {:?}: segment {} was not folded: {error}", job.heap, job.segment.0);
         }
         done(Folded { job, result });

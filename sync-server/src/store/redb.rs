@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coheap_core::id::{EpochId, Offset, SegmentNumber};
@@ -20,6 +21,9 @@ use super::{FoldResult, HeapAppend, StoreError, recover};
 pub(super) const FORMAT: u64 = 1;
 /// redb's cache: enough for the leaves that appends touch; states are read seldom.
 const CACHE_BYTES: usize = 32 << 20;
+/// How long the lock of a killed relay may outlive it.
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// A record grows to about this: a load reads whole records to get at its deltas.
 const RECORD_BYTES: usize = 64 * 1024;
 
@@ -77,7 +81,14 @@ impl Store {
     pub fn open(directory: &Path, min_free_bytes: u64) -> Result<Store, StoreError> {
         std::fs::create_dir_all(directory).map_err(|error| StoreError::Failed(error.to_string()))?;
         let path = directory.join("relay.redb");
-        let database = open_database(&path)?;
+        let begun = Instant::now();
+        let database = loop {
+            match open_database(&path) {
+                // A relay that was killed while it started its worker leaves the lock to it for a moment.
+                Err(StoreError::InUse) if begun.elapsed() < LOCK_WITHIN => std::thread::sleep(LOCK_RETRY),
+                other => break other?,
+            }
+        };
         Ok(Store { path, min_free_bytes, database: RwLock::new(Some(database)) })
     }
 

@@ -56,8 +56,10 @@ async fn a_killed_relay_keeps_every_acknowledged_commit_and_takes_each_once() {
     let (epoch, cut) = place.unwrap();
     let (mut client, _) = Client::hello(&relay.heap("h"), back(1, epoch, cut)).await;
     let rest: Vec<Up> = pending.into_iter().map(|(_, commit)| commit).collect();
-    client.send(&rest).await;
-    client.acked(made).await;
+    if !rest.is_empty() {
+        client.send(&rest).await;
+        client.acked(made).await;
+    }
     // The log has each one once.
     let (_, welcome) = Client::hello(&relay.heap("h"), hello(2)).await;
     assert_eq!(welcome.position, Offset(made));
