@@ -1,5 +1,7 @@
 #![doc = include_str!("../SEGMENT.md")]
 
+#[cfg(feature = "automerge")]
+pub mod automerge;
 pub mod engine;
 pub mod layout;
 pub mod list;
@@ -53,6 +55,9 @@ fn blank(kind: EngineKind, writer: u64) -> Result<Box<dyn Engine>, EngineError> 
     match kind {
         #[cfg(feature = "yrs")]
         EngineKind::Yrs => Ok(Box::new(yrs::YrsEngine::new(writer))),
+        #[cfg(feature = "automerge")]
+        EngineKind::Automerge => Ok(Box::new(automerge::AutomergeEngine::new(writer))),
+        #[allow(unreachable_patterns, reason = "engines that were not built in")]
         _ => Err(EngineError::Decode(format!("this module has no engine {kind:?}"))),
     }
 }
@@ -66,6 +71,9 @@ fn document(kind: EngineKind, writer: u64, snapshot: &[u8]) -> Result<Box<dyn En
     match kind {
         #[cfg(feature = "yrs")]
         EngineKind::Yrs => Ok(Box::new(yrs::YrsEngine::decode(writer, payload)?)),
+        #[cfg(feature = "automerge")]
+        EngineKind::Automerge => Ok(Box::new(automerge::AutomergeEngine::decode(writer, payload)?)),
+        #[allow(unreachable_patterns, reason = "engines that were not built in")]
         _ => Err(EngineError::Decode(format!("this module has no engine {kind:?}"))),
     }
 }

@@ -46,7 +46,13 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Op::Mark),
     ];
     // Few places, so that replicas meet in them.
-    (op, 0..40_u16, 0..12_u16, any::<u16>(), seed()).prop_map(|(op, target, a, b, value)| Act { op, target, a, b, value })
+    (op, 0..40_u16, 0..12_u16, any::<u16>(), seed()).prop_map(|(op, target, a, b, value)| Act {
+        op,
+        target,
+        a,
+        b,
+        value,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -63,11 +69,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[test]
 fn replicas_that_have_seen_the_same_log_see_the_same() {
-    let programs = std::env::var("COHEAP_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    let programs = std::env::var("COHEAP_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
     for engine in ENGINES {
         let statistics = RefCell::new(Statistics::default());
         let mut runner = TestRunner::new(Config { cases: programs, failure_persistence: None, ..Config::default() });
-        let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 20..60));
+        let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 30..70));
         let outcome = runner.run(&programs, |(count, seed, root, steps)| {
             let id = if root { SegmentId::ROOT } else { SegmentId([7; 16]) };
             let mut world = World::new(*engine, id, count, seed);

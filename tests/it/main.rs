@@ -3,3 +3,6 @@
 
 mod cluster;
 mod convergence;
+mod golden;
+mod semantics;
+mod wire_golden;

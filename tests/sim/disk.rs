@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
-use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentNumber};
+use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, StoredState};
 use coheap_core::wire::codec::Reader;
@@ -17,7 +17,7 @@ pub struct Disk {
     admit: BTreeMap<ReplicaId, Bytes>,
     segments: BTreeMap<SegmentNumber, SegmentRow>,
     deltas: Vec<DeltaPlace>,
-    clocks: BTreeMap<SegmentNumber, Bytes>,
+    clocks: BTreeMap<(SegmentNumber, GenId), Bytes>,
     unsynced: Vec<Append>,
 }
 
@@ -58,7 +58,7 @@ impl Disk {
         self.admit.extend(append.admit);
         self.segments.extend(append.segments);
         self.deltas.extend(append.deltas);
-        self.clocks.extend(append.clocks);
+        self.clocks.extend(append.clocks.into_iter().map(|(number, generation, table)| ((number, generation), table)));
     }
 
     /// What a relay finds at its start.
@@ -70,7 +70,11 @@ impl Disk {
             floor: Offset(0),
             admit: self.admit.iter().map(|(id, row)| (*id, AdmitRow::decode(row).expect("a stored row"))).collect(),
             segments: self.segments.values().copied().collect(),
-            clocks: self.clocks.iter().map(|(number, bytes)| (*number, bytes.clone())).collect(),
+            clocks: self
+                .clocks
+                .iter()
+                .map(|((number, generation), table)| (*number, *generation, table.clone()))
+                .collect(),
         }
     }
 

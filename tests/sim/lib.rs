@@ -16,7 +16,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::segment::write::Draw;
 
 /// Every engine that the suites run on. A new engine is one more entry here.
-pub const ENGINES: &[EngineKind] = &[EngineKind::Yrs];
+pub const ENGINES: &[EngineKind] = &[EngineKind::Yrs, EngineKind::Automerge];
 
 /// Random numbers from a seed (SplitMix64).
 #[derive(Clone, Debug)]

@@ -106,9 +106,8 @@ pub enum Seed {
     Set(Vec<u8>),
 }
 
-const KEYS: &[&str] = &[
-    "a", "b", "c", "10", "2", "__proto__", "", "~1~a", "é.=!", "😀", "AAAAAAAAAAAAAAAAAAAAAA.a", "constructor",
-];
+const KEYS: &[&str] =
+    &["a", "b", "c", "10", "2", "__proto__", "", "~1~a", "é.=!", "😀", "AAAAAAAAAAAAAAAAAAAAAA.a", "constructor"];
 const RUNS: &[&str] = &["x", "yz", "hello", "", "😀", "é", "a😀b", "\u{fffd}", "漢字"];
 
 fn key(n: usize) -> String {
@@ -288,21 +287,29 @@ pub fn run(world: &mut World, steps: &[Step], statistics: &mut Statistics) {
                 let peer = *peer as usize % count;
                 let concurrent = (0..count).any(|other| other != peer && !world.peers[other].unsent.is_empty())
                     || world.log[world.seen[peer]..].iter().any(|entry| entry.author != peer);
-                let mut wishes = Vec::new();
-                let mut seen = world.peers[peer].mirror.clone();
-                for act in acts {
-                    let (op, wish) = wish_of(&seen, act);
-                    seen.wish(&wish);
-                    *statistics.ops.entry(op).or_default() += 1;
-                    wishes.push(wish);
+                // `initial` is a commit of its own: whether its defaults are wanted is known after it.
+                for acts in acts.chunk_by(|a, b| (a.op == Op::Default) == (b.op == Op::Default)) {
+                    let mut wishes = Vec::new();
+                    let mut seen = world.peers[peer].mirror.clone();
+                    for act in acts {
+                        let (op, wish) = wish_of(&seen, act);
+                        seen.wish(&wish);
+                        *statistics.ops.entry(op).or_default() += 1;
+                        wishes.push(wish);
+                    }
+                    world.peers[peer].edit(wishes);
+                    statistics.commits += 1;
+                    statistics.concurrent += usize::from(concurrent);
                 }
-                world.peers[peer].edit(wishes);
-                statistics.commits += 1;
-                statistics.concurrent += usize::from(concurrent);
             }
             Step::Send(peer, n) => world.send(*peer as usize % count, 1 + *n as usize % 4),
             Step::Receive { peer, count: n, batch, again } => {
-                world.receive(*peer as usize % count, 1 + *n as usize % 8, 1 + *batch as usize % 4, *again as usize % 3);
+                world.receive(
+                    *peer as usize % count,
+                    1 + *n as usize % 8,
+                    1 + *batch as usize % 4,
+                    *again as usize % 3,
+                );
             }
             Step::Reload(peer, folded) => {
                 let peer = *peer as usize % count;

@@ -74,11 +74,9 @@ impl List {
         self.replaced.get(&slot.element).unwrap_or(&slot.value)
     }
 
-    /// The value an element shows, wherever it stands.
-    pub fn value(&self, element: ElementId) -> Option<&Value> {
-        self.replaced
-            .get(&element)
-            .or_else(|| self.slots.iter().flatten().find(|slot| slot.element == element).map(|slot| &slot.value))
+    /// The value shown at an index.
+    pub fn value_at(&self, index: usize) -> Option<&Value> {
+        self.slot_at(index).map(|slot| self.value_of(slot))
     }
 
     /// The value in an element's slot, whether or not a register replaces it.
@@ -217,6 +215,12 @@ impl List {
     pub fn refresh(&mut self, before: &[ElementId]) -> Vec<ListChange> {
         self.shown = self.show();
         difference(before, &self.elements())
+    }
+
+    /// The values in the slots of elements of `initial`: another replica's slot of the same element may hold another one.
+    pub fn initial_values(&self) -> BTreeMap<ElementId, Value> {
+        let slots = (0..self.shown.len()).filter_map(|index| self.slot_at(index));
+        slots.filter(|slot| slot.initial).map(|slot| (slot.element, slot.value.clone())).collect()
     }
 }
 

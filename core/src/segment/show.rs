@@ -48,11 +48,11 @@ impl Objects {
             return self.show_all(engine);
         }
         let mut report = Report::new();
+        let kind_before = self.table.first().map(|o| o.kind);
         for (name, value) in &changes.registers {
             self.note(name, value.as_ref(), &mut report);
         }
         let mut patches = Vec::new();
-        let kind_before = self.table.first().map(|o| o.kind);
         self.marks(&report, &mut patches);
         let mut fresh = VecDeque::new();
         if kind_before != self.table.first().map(|o| o.kind) {
@@ -67,11 +67,11 @@ impl Objects {
         }
         known.retain(|handle| self.is_shown(*handle));
         // Sequences and texts are watched only for objects that are known.
-        let mut follow: BTreeMap<Handle, Vec<ElementId>> = BTreeMap::new();
+        let mut follow: BTreeMap<Handle, Before> = BTreeMap::new();
         for (name, steps) in &changes.sequences {
             let Some(handle) = self.named(name, Kind::List).filter(|handle| self.is_shown(*handle)) else { continue };
             if let Some(list) = self.object_mut(handle).and_then(|o| o.list.as_mut()) {
-                follow.insert(handle, list.elements());
+                follow.insert(handle, Before::of(list));
                 list.follow(steps);
                 if !known.contains(&handle) {
                     known.push_back(handle);
@@ -318,7 +318,7 @@ impl Objects {
         engine: &mut dyn Engine,
         report: &Report,
         handle: Handle,
-        before: Option<Vec<ElementId>>,
+        before: Option<Before>,
         patches: &mut Vec<Patch>,
     ) {
         let Some(object) = self.object(handle) else { return };
@@ -494,17 +494,18 @@ impl Objects {
         engine: &dyn Engine,
         handle: Handle,
         touched: &Touched,
-        before: Option<Vec<ElementId>>,
+        before: Option<Before>,
         fresh: &mut VecDeque<Handle>,
         patches: &mut Vec<Patch>,
     ) {
         let Some(object) = self.object_mut(handle) else { return };
         let (id, prefix) = (object.id, object.prefix.clone());
         let Some(mut list) = object.list.take() else { return };
-        let before = before.unwrap_or_else(|| list.elements());
+        let before = before.unwrap_or_else(|| Before::of(&list));
         engine.read(&mut |tx| take_registers(tx, &prefix, touched, &mut list));
         let mut brought = BTreeSet::new();
-        for change in list.refresh(&before) {
+        let mut inserted = Vec::new();
+        for change in list.refresh(&before.elements) {
             patches.push(match change {
                 ListChange::Remove(index, count) => {
                     Patch::Remove { object: handle, index: index as u32, count: count as u32 }
@@ -512,27 +513,54 @@ impl Objects {
                 ListChange::Move(from, to) => Patch::Move { object: handle, from: from as u32, to: to as u32 },
                 ListChange::Insert(index, elements) => {
                     brought.extend(elements.iter().copied());
-                    let values = elements.iter().map(|e| {
-                        let value = list.value(*e).cloned().unwrap_or(Value::Null);
-                        self.shown(id, &e.0.to_be_bytes(), value, fresh)
-                    });
-                    Patch::Insert { object: handle, index: index as u32, values: values.collect() }
+                    inserted.push((patches.len(), elements));
+                    Patch::Insert { object: handle, index: index as u32, values: Vec::new() }
                 }
             });
         }
-        for key in &touched.keys {
-            let Some(element) = layout::parse_short(key).map(ElementId) else { continue };
+        // Indexes of changes are those of a moment; values are found at the indexes of the end.
+        let index_of: BTreeMap<ElementId, usize> =
+            if brought.is_empty() { BTreeMap::new() } else { list.elements().into_iter().zip(0..).collect() };
+        for (at, elements) in inserted {
+            let shown = elements.iter().map(|element| {
+                let value = index_of.get(element).and_then(|index| list.value_at(*index)).cloned();
+                self.shown(id, &element.0.to_be_bytes(), value.unwrap_or(Value::Null), fresh)
+            });
+            if let Some(Patch::Insert { values, .. }) = patches.get_mut(at) {
+                *values = shown.collect();
+            }
+        }
+        let mut changed: BTreeSet<ElementId> =
+            touched.keys.iter().filter_map(|key| layout::parse_short(key)).map(ElementId).collect();
+        for (element, value) in list.initial_values() {
+            if before.initial.get(&element).is_some_and(|before| *before != value) {
+                changed.insert(element);
+            }
+        }
+        for element in changed {
             if brought.contains(&element) {
                 continue;
             }
             let Some(index) = list.index_of(element) else { continue };
-            let value = list.value(element).cloned().unwrap_or(Value::Null);
+            let value = list.value_at(index).cloned().unwrap_or(Value::Null);
             let value = self.shown(id, &element.0.to_be_bytes(), value, fresh);
             patches.push(Patch::Put { object: handle, index: index as u32, value });
         }
         if let Some(object) = self.object_mut(handle) {
             object.list = Some(list);
         }
+    }
+}
+
+/// What a list showed.
+struct Before {
+    elements: Vec<ElementId>,
+    initial: BTreeMap<ElementId, Value>,
+}
+
+impl Before {
+    fn of(list: &List) -> Self {
+        Before { elements: list.elements(), initial: list.initial_values() }
     }
 }
 
