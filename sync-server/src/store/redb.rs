@@ -1,5 +1,6 @@
 //! The tables, and the transactions over them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -282,9 +283,7 @@ fn append_heap(transaction: &WriteTransaction, append: &HeapAppend) -> Result<bo
         Some(heap) => heap,
         None => create_heap(transaction, &append.heap)?,
     };
-    for part in &append.appends {
-        put_rows(transaction, heap, &mut meta, part)?;
-    }
+    put_rows(transaction, heap, &mut meta, &append.appends)?;
     put_records(transaction, heap, &mut meta, &append.appends)?;
     metas.insert(heap, meta.encode().as_slice()).map_err(failed)?;
     Ok(true)
@@ -298,9 +297,9 @@ fn create_heap(transaction: &WriteTransaction, name: &str) -> Result<u64, StoreE
     Ok(number)
 }
 
-/// The rows that go with entries: epoch, lines, segments, clock tables.
-fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, part: &Append) -> Result<(), StoreError> {
-    if let Some((epoch, start)) = part.epoch {
+/// The rows that go with entries: epoch, lines, segments, clock tables. Each once, as it is after the last of them.
+fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends: &[Append]) -> Result<(), StoreError> {
+    for (epoch, start) in appends.iter().filter_map(|part| part.epoch) {
         let mut epochs = transaction.open_table(EPOCHS).map_err(failed)?;
         let last = last_key(epochs.range((heap, 0)..=(heap, u64::MAX)).map_err(failed)?)?;
         if last.is_none() {
@@ -313,15 +312,18 @@ fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, part: &A
         epochs.insert((heap, index), value.as_slice()).map_err(failed)?;
     }
     let mut admit = transaction.open_table(ADMIT).map_err(failed)?;
-    for (replica, row) in &part.admit {
+    let lines: BTreeMap<_, _> = appends.iter().flat_map(|part| &part.admit).map(|(id, row)| (id, row)).collect();
+    for (replica, row) in lines {
         admit.insert((heap, replica.0), &row[..]).map_err(failed)?;
     }
     let mut segments = transaction.open_table(SEGMENTS).map_err(failed)?;
-    for (number, row) in &part.segments {
+    for (number, row) in appends.iter().flat_map(|part| &part.segments) {
         segments.insert((heap, number.0), recover::encode_segment(row).as_slice()).map_err(failed)?;
     }
     let mut clocks = transaction.open_table(CLOCKS).map_err(failed)?;
-    for (number, generation, table) in &part.clocks {
+    let tables: BTreeMap<_, _> =
+        appends.iter().flat_map(|part| &part.clocks).map(|(number, of, table)| (number, (of, table))).collect();
+    for (number, (generation, table)) in tables {
         let mut value = Vec::with_capacity(table.len() + 17);
         value.generation(*generation);
         value.extend_from_slice(table);
