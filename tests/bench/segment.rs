@@ -195,8 +195,12 @@ fn run(engine: EngineKind) {
     time("text: 1000 characters typed into one of", [10_000, 20_000], |n| {
         let mut b = new(1);
         b.set("text", Literal::Text("x".repeat(n)));
-        let splice =
-            |i: usize| Wish::Splice { object: Handle(1), index: (n / 2 + i) as u32, removed: 0, inserted: "y".to_owned() };
+        let splice = |i: usize| Wish::Splice {
+            object: Handle(1),
+            index: (n / 2 + i) as u32,
+            removed: 0,
+            inserted: "y".to_owned(),
+        };
         ms(|| (0..1000).for_each(|i| drop(b.edit(vec![splice(i)]))))
     });
 }

@@ -46,7 +46,13 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Op::Mark),
     ];
     // Few places, so that replicas meet in them.
-    (op, 0..40_u16, 0..12_u16, any::<u16>(), seed()).prop_map(|(op, target, a, b, value)| Act { op, target, a, b, value })
+    (op, 0..40_u16, 0..12_u16, any::<u16>(), seed()).prop_map(|(op, target, a, b, value)| Act {
+        op,
+        target,
+        a,
+        b,
+        value,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {

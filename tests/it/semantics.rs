@@ -221,13 +221,9 @@ fn s02_deletions_at_once_are_one_so_creation_after_them_meets() {
 
 #[test]
 fn s02_a_recreated_object_has_only_new_content() {
-    for (first, again) in [
-        (o([("old", n(1))]), o([])),
-        (l([n(1)]), l([])),
-        (t("old"), t("")),
-        (c(7), c(0)),
-        (m(["old"]), m([])),
-    ] {
+    for (first, again) in
+        [(o([("old", n(1))]), o([])), (l([n(1)]), l([])), (t("old"), t("")), (c(7), c(0)), (m(["old"]), m([]))]
+    {
         check(2, |w| {
             w.peers[0].set("", "a", first.clone());
             w.meet();
@@ -571,7 +567,11 @@ fn s05_a_write_wins_against_a_delete_at_once_in_a_literal() {
 #[test]
 fn s05_a_delete_of_an_object_wins_against_edits_inside() {
     check(2, |w| {
-        w.peers[0].set("", "o", o([("m", o([("x", n(1))])), ("l", l([n(1)])), ("t", t("x")), ("c", c(1)), ("s", m(["x"]))]));
+        w.peers[0].set(
+            "",
+            "o",
+            o([("m", o([("x", n(1))])), ("l", l([n(1)])), ("t", t("x")), ("c", c(1)), ("s", m(["x"]))]),
+        );
         w.meet();
         w.peers[0].delete("", "o");
         w.peers[1].set("o/m", "y", n(2));
@@ -669,7 +669,8 @@ fn s06_names_of_the_prototype_are_ordinary_keys() {
 #[test]
 fn s06_keys_that_look_like_the_layouts_own_names_are_ordinary_keys() {
     let id = SegmentId([1; 16]).to_string();
-    let keys = [".", "!", "=", "~1~a", "@", "+", "%", "?", ".a", "", "~", "a~1~", &id, &format!("{id}.a"), &format!("{id}=")];
+    let keys =
+        [".", "!", "=", "~1~a", "@", "+", "%", "?", ".a", "", "~", "a~1~", &id, &format!("{id}.a"), &format!("{id}=")];
     check(2, |w| {
         for (i, key) in keys.iter().enumerate() {
             w.peers[i % 2].set("", key, o([(key, n(1))]));
@@ -742,7 +743,22 @@ fn every_scalar() -> Vec<Value> {
     values.push(Value::Ref(Ref { segment, object: segment.first() }));
     values.push(Value::Ref(Ref { segment, object: ObjectId([4; 16]) }));
     let long = "长".repeat(30_000);
-    for text in ["", "a", "\0", "\u{1}\u{2}\n", "é", "e\u{301}", "漢字", "😀", "👩‍👩‍👧‍👦", "\u{feff}", "\u{fffd}", "\u{10ffff}", "\u{e000}", &long] {
+    for text in [
+        "",
+        "a",
+        "\0",
+        "\u{1}\u{2}\n",
+        "é",
+        "e\u{301}",
+        "漢字",
+        "😀",
+        "👩‍👩‍👧‍👦",
+        "\u{feff}",
+        "\u{fffd}",
+        "\u{10ffff}",
+        "\u{e000}",
+        &long,
+    ] {
         values.push(Value::Str(text.to_owned()));
     }
     values
@@ -1187,7 +1203,8 @@ fn a_segment_shown_to_a_new_mirror_is_what_the_old_one_shows() {
         let mut peer = Peer::new(*engine, SegmentId::ROOT, 5);
         peer.set("", "a", o([("x", l([o([]), t("abc"), c(4), m(["q"])]))]));
         peer.dump();
-        let mut copy = Segment::decode(SegmentId::ROOT, *engine, engine.generation_zero(), 9, &peer.stored(), &[]).expect("decodes");
+        let mut copy = Segment::decode(SegmentId::ROOT, *engine, engine.generation_zero(), 9, &peer.stored(), &[])
+            .expect("decodes");
         assert_eq!(Mirror::of(&copy.show()).value(), peer.value());
         assert_eq!(Mirror::of(&copy.show()).value(), peer.value(), "as often as one likes");
     }

@@ -106,9 +106,8 @@ pub enum Seed {
     Set(Vec<u8>),
 }
 
-const KEYS: &[&str] = &[
-    "a", "b", "c", "10", "2", "__proto__", "", "~1~a", "é.=!", "😀", "AAAAAAAAAAAAAAAAAAAAAA.a", "constructor",
-];
+const KEYS: &[&str] =
+    &["a", "b", "c", "10", "2", "__proto__", "", "~1~a", "é.=!", "😀", "AAAAAAAAAAAAAAAAAAAAAA.a", "constructor"];
 const RUNS: &[&str] = &["x", "yz", "hello", "", "😀", "é", "a😀b", "\u{fffd}", "漢字"];
 
 fn key(n: usize) -> String {
@@ -305,7 +304,12 @@ pub fn run(world: &mut World, steps: &[Step], statistics: &mut Statistics) {
             }
             Step::Send(peer, n) => world.send(*peer as usize % count, 1 + *n as usize % 4),
             Step::Receive { peer, count: n, batch, again } => {
-                world.receive(*peer as usize % count, 1 + *n as usize % 8, 1 + *batch as usize % 4, *again as usize % 3);
+                world.receive(
+                    *peer as usize % count,
+                    1 + *n as usize % 8,
+                    1 + *batch as usize % 4,
+                    *again as usize % 3,
+                );
             }
             Step::Reload(peer, folded) => {
                 let peer = *peer as usize % count;

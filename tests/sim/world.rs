@@ -53,7 +53,8 @@ impl World {
     /// `count` replicas of an empty segment.
     pub fn new(engine: EngineKind, id: SegmentId, count: usize, seed: u64) -> Self {
         let mut draws = Draws(seed);
-        let peers = (0..count).map(|i| Peer::new(engine, id, Draws(seed).below(1 << 40) as u64 + i as u64 * 7919)).collect();
+        let peers =
+            (0..count).map(|i| Peer::new(engine, id, Draws(seed).below(1 << 40) as u64 + i as u64 * 7919)).collect();
         draws.below(2);
         World { peers, log: Vec::new(), seen: vec![0; count], engine, id, draws, clocks: Clocks::default() }
     }

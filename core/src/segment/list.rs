@@ -58,7 +58,7 @@ impl List {
     }
 
     /// How many elements are shown.
-    pub fn len(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.shown.len()
     }
 
@@ -134,7 +134,10 @@ impl List {
         let mut initial = BTreeSet::new();
         let raws = self.only_slots_of(elements).unwrap_or_else(|| {
             let slots = self.slots.iter().enumerate().rev();
-            slots.filter(|(_, s)| s.as_ref().is_some_and(|s| elements.contains(&s.element))).map(|(raw, _)| raw).collect()
+            slots
+                .filter(|(_, s)| s.as_ref().is_some_and(|s| elements.contains(&s.element)))
+                .map(|(raw, _)| raw)
+                .collect()
         });
         for raw in raws {
             let Some(Some(slot)) = self.slots.get(raw) else { continue };

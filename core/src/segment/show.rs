@@ -43,7 +43,7 @@ impl Objects {
     }
 
     /// The patches of an application.
-    pub fn show_changes(&mut self, engine: &mut dyn Engine, changes: Changes) -> Vec<Patch> {
+    pub fn show_changes(&mut self, engine: &mut dyn Engine, changes: &Changes) -> Vec<Patch> {
         if !self.is_shown(Handle(0)) {
             return self.show_all(engine);
         }
@@ -286,6 +286,7 @@ impl Objects {
             }
             layout::BASE => {
                 touched.base = true;
+                self.forget_base();
                 if !rest.is_empty() {
                     self.bases.entry(id).or_default().insert(rest.to_owned());
                 }
