@@ -103,3 +103,9 @@
 //! 22 Fatal      code:str message:str                        the connection is not to be opened again (refused credentials …)
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
+
+mod input;
+mod output;
+
+pub use input::{BadCall, options, read};
+pub use output::write;

@@ -22,6 +22,8 @@
 //!
 //! Next: `guard/yrs.rs` (how a v1 update is laid out), `guard/clocks.rs` (the clock table), `guard/whole.rs` (states).
 
+#[cfg(feature = "guard-automerge")]
+pub mod automerge;
 mod clocks;
 mod read;
 mod space;
@@ -117,6 +119,9 @@ pub enum GuardError {
     /// An item that would lie in two name spaces at once, or in one that its content does not belong to.
     #[error("an item lies in two name spaces")]
     TornItem,
+    /// A checksum that is not that of its bytes.
+    #[error("a checksum differs")]
+    BadSum,
     /// A clock table that its encoder could not have written.
     #[error("not a clock table")]
     BadTable,
@@ -161,6 +166,9 @@ pub struct StateSummary {
 pub fn structure(engine: Engine, bytes: &[u8]) -> Result<Summary, GuardError> {
     match engine {
         Engine::Yrs => yrs::delta(bytes),
+        #[cfg(feature = "guard-automerge")]
+        Engine::Automerge => automerge::delta(bytes),
+        #[cfg(not(feature = "guard-automerge"))]
         Engine::Automerge => Err(GuardError::UnsupportedEngine),
     }
 }

@@ -11,16 +11,25 @@
 //! ```
 //!
 //! Reading order: [`id`], [`value`], [`commit`], [`wire`], [`admit`], [`relay`]; then [`segment`], [`heap`], [`replica`].
+
+pub mod admit;
 pub mod commit;
 #[cfg(feature = "replica")]
 pub mod edge;
 #[cfg(feature = "replica")]
 pub mod edit;
 pub mod guard;
+#[cfg(feature = "replica")]
+pub mod heap;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod relay;
+#[cfg(feature = "replica")]
+pub mod replica;
 #[cfg(feature = "replica")]
 pub mod segment;
+pub mod time;
 pub mod value;
+pub mod version;
 pub mod wire;

@@ -1,5 +1,7 @@
 #![doc = include_str!("../SEGMENT.md")]
 
+#[cfg(feature = "automerge")]
+pub mod automerge;
 pub mod engine;
 pub mod layout;
 pub mod list;
@@ -28,6 +30,8 @@ pub struct Segment {
     objects: Objects,
     /// Bytes that came in as snapshot and deltas: its packed size, until it is encoded anew.
     size: usize,
+    /// No log knows it yet: the next commit creates it.
+    unborn: bool,
 }
 
 impl std::fmt::Debug for Segment {
@@ -51,6 +55,9 @@ fn blank(kind: EngineKind, writer: u64) -> Result<Box<dyn Engine>, EngineError> 
     match kind {
         #[cfg(feature = "yrs")]
         EngineKind::Yrs => Ok(Box::new(yrs::YrsEngine::new(writer))),
+        #[cfg(feature = "automerge")]
+        EngineKind::Automerge => Ok(Box::new(automerge::AutomergeEngine::new(writer))),
+        #[allow(unreachable_patterns, reason = "engines that were not built in")]
         _ => Err(EngineError::Decode(format!("this module has no engine {kind:?}"))),
     }
 }
@@ -64,6 +71,9 @@ fn document(kind: EngineKind, writer: u64, snapshot: &[u8]) -> Result<Box<dyn En
     match kind {
         #[cfg(feature = "yrs")]
         EngineKind::Yrs => Ok(Box::new(yrs::YrsEngine::decode(writer, payload)?)),
+        #[cfg(feature = "automerge")]
+        EngineKind::Automerge => Ok(Box::new(automerge::AutomergeEngine::decode(writer, payload)?)),
+        #[allow(unreachable_patterns, reason = "engines that were not built in")]
         _ => Err(EngineError::Decode(format!("this module has no engine {kind:?}"))),
     }
 }
@@ -128,7 +138,7 @@ impl Segment {
             engine.apply(deltas)?;
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size })
+        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or
@@ -167,6 +177,16 @@ impl Segment {
     /// Bytes of snapshot and deltas it was made of.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// True while no log knows it.
+    pub fn is_unborn(&self) -> bool {
+        self.unborn
+    }
+
+    /// Notes whether a log knows it.
+    pub fn set_unborn(&mut self, unborn: bool) {
+        self.unborn = unborn;
     }
 
     /// The kind of its first object.

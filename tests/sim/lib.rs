@@ -4,6 +4,8 @@
 //! Nothing here knows engines or layouts: everything goes through `coheap_core::segment::Segment`, as a replica does.
 #![allow(clippy::missing_panics_doc, reason = "a test that finds something wrong panics")]
 
+pub mod cluster;
+pub mod disk;
 pub mod mirror;
 pub mod peer;
 pub mod program;
@@ -14,7 +16,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::segment::write::Draw;
 
 /// Every engine that the suites run on. A new engine is one more entry here.
-pub const ENGINES: &[EngineKind] = &[EngineKind::Yrs];
+pub const ENGINES: &[EngineKind] = &[EngineKind::Yrs, EngineKind::Automerge];
 
 /// Random numbers from a seed (SplitMix64).
 #[derive(Clone, Debug)]

@@ -305,9 +305,15 @@ impl SegmentState {
 }
 
 /// Puts the pieces of long messages together, within bounds. One per direction of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Assembly<H> {
     streams: std::collections::BTreeMap<u64, (H, Vec<u8>)>,
+}
+
+impl<H> Default for Assembly<H> {
+    fn default() -> Self {
+        Assembly::new()
+    }
 }
 
 impl<H> Assembly<H> {

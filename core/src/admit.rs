@@ -1,0 +1,266 @@
+//! The admit rule (CORE-PROTOCOL R2): THE place where order and duplicates are decided, for every reader of a log.
+//!
+//! It looks at nothing but what the log says before the entry in question: per replica id the last admitted number and the
+//! newest [`limits::WINDOW`] commits of its line, and the current generation of the segments a commit touches. What a
+//! relay adds to it (rights, limits, guard, claims: R10, R11) is refused *by an entry*, so this rule sees it in the log.
+//!
+//! ```text
+//!   frame ──► R2a seen? ─► R2b same line? ─► R2c next? ─► R2d after what it needs? ─► R2e current generation? ──► R2f append
+//!             Duplicate     Conflict          Unknown,      Ignored                     Rebase
+//!             Refused                         Ignored
+//! ```
+//!
+//! Next: `relay/sequencer.rs`, which calls it and appends.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::commit::After;
+use crate::id::{GenId, ReplicaId, SegmentId, Seq, Uid};
+use crate::limits;
+use crate::log::AuthorInfo;
+use crate::wire::codec::{Malformed, Reader, Write};
+use crate::wire::frame::down::{Fate, Row};
+
+/// What the rule says about a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The next of its line: append it (R2f).
+    Admit,
+    /// The log has it: acknowledge it when it is durable (R2a, R3).
+    Duplicate,
+    /// The log has it as void: say so again (R11).
+    Refused {
+        /// Why it was refused.
+        code: u64,
+    },
+    /// The log has another commit in its place, or another one before it (R2a, R2b).
+    Conflict {
+        /// The uid of the line's last commit in the log.
+        uid: Uid,
+    },
+    /// The id has sent commits before, but the log knows nothing of them (R2c).
+    Unknown,
+    /// Not now: the author will send it again, or has given it up.
+    Ignored(Ignored),
+    /// Made against a generation that is no longer current (R2e).
+    Rebase {
+        /// The segment.
+        segment: SegmentId,
+        /// Its current generation.
+        generation: GenId,
+    },
+}
+
+/// Why a commit is passed over without an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ignored {
+    /// Commits before it are missing (R2c): one of them was not admitted.
+    Gap,
+    /// It was sent before its author knew that the one before it was refused (R11).
+    BehindRefused,
+    /// The commit it must come after is not in the log (R2d).
+    After,
+}
+
+/// What the rule has to know of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// Whose line.
+    pub owner: ReplicaId,
+    /// Its number there.
+    pub seq: Seq,
+    /// Its identity.
+    pub uid: Uid,
+    /// The uid before it in its line.
+    pub prev: Uid,
+    /// A commit that must be in the log before it.
+    pub after: Option<After>,
+}
+
+/// One part's generation beside the segment's current one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartGeneration {
+    /// The segment.
+    pub segment: SegmentId,
+    /// What the part was made against.
+    pub given: GenId,
+    /// What the segment is at.
+    pub current: GenId,
+}
+
+/// What the log knows of one line.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AdmitRow {
+    /// The newest commits, oldest first, numbers without a gap; never empty once the line has begun.
+    ring: VecDeque<Row>,
+    /// Who the replica says it is, and what its token proved.
+    pub author: AuthorInfo,
+    /// When it last appended, in Unix milliseconds of the relay; for the retention of rows only.
+    pub seen_ms: u64,
+}
+
+impl AdmitRow {
+    /// The number admitted last; 0 if none.
+    pub fn last(&self) -> Seq {
+        self.ring.back().map_or(Seq(0), |row| row.seq)
+    }
+
+    /// The newest commits of the line, oldest first.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &Row> {
+        self.ring.iter()
+    }
+
+    /// The uid that the next commit of the line must name: the last one's, or its complement if that was refused (R11).
+    pub fn line_uid(&self) -> Uid {
+        self.ring.back().map_or(Uid::NONE, line_uid)
+    }
+
+    fn row(&self, seq: Seq) -> Option<&Row> {
+        let first = self.ring.front()?.seq;
+        self.ring.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
+    }
+
+    fn push(&mut self, row: Row) {
+        assert!(row.seq == self.last().next(), "a line is appended to in order");
+        if self.ring.len() == limits::WINDOW {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(row);
+    }
+
+    /// Appends the stored form (`sync-server/STORE.md`).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.varint(self.seen_ms);
+        out.str(&self.author.name);
+        out.str(&self.author.subject);
+        out.varint(self.last().0);
+        out.varint(self.ring.len() as u64);
+        for row in &self.ring {
+            Write::u64(out, row.uid.0);
+            let (kind, value) = match row.fate {
+                Fate::Admitted(hash) => (0, hash),
+                Fate::Void(code) => (1, code),
+            };
+            out.push(kind);
+            Write::u64(out, value);
+        }
+    }
+
+    /// Reads exactly one stored row.
+    pub fn decode(bytes: &[u8]) -> Result<AdmitRow, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let seen_ms = reader.varint()?;
+        let name = reader.str(limits::NAME_BYTES_MAX, "name")?.to_owned();
+        let subject = reader.str(limits::NAME_BYTES_MAX, "subject")?.to_owned();
+        let last = reader.varint()?;
+        let count = reader.count(limits::WINDOW, "rows")?;
+        let first = last.checked_sub(count as u64).ok_or(Malformed::Field("rows"))?;
+        let mut ring = VecDeque::with_capacity(count);
+        for seq in first + 1..=last {
+            let uid = Uid(reader.u64()?);
+            let fate = match (reader.u8()?, reader.u64()?) {
+                (0, hash) => Fate::Admitted(hash),
+                (1, code) => Fate::Void(code),
+                _ => return Err(Malformed::Field("fate")),
+            };
+            ring.push_back(Row { seq: Seq(seq), uid, fate });
+        }
+        reader.end()?;
+        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms })
+    }
+}
+
+/// The uid by which a line goes on from this commit.
+fn line_uid(row: &Row) -> Uid {
+    match row.fate {
+        Fate::Admitted(_) => row.uid,
+        Fate::Void(_) => row.uid.voided(),
+    }
+}
+
+/// Replica id → its line, as the log has it at one place.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AdmitTable {
+    rows: BTreeMap<ReplicaId, AdmitRow>,
+}
+
+impl AdmitTable {
+    /// A table of stored rows.
+    pub fn from_rows(rows: impl IntoIterator<Item = (ReplicaId, AdmitRow)>) -> Self {
+        AdmitTable { rows: rows.into_iter().collect() }
+    }
+
+    /// One line.
+    pub fn get(&self, owner: ReplicaId) -> Option<&AdmitRow> {
+        self.rows.get(&owner)
+    }
+
+    /// The whole rule, R2a to R2e: whether this commit is the next entry of the log. Changes nothing.
+    pub fn admit(&self, commit: &Candidate, parts: impl IntoIterator<Item = PartGeneration>) -> Verdict {
+        match self.line(commit) {
+            Verdict::Admit => generations(parts),
+            verdict => verdict,
+        }
+    }
+
+    /// R2a to R2d, what concerns lines. Apart from [`generations`], since a refusal (R11) is decided between the two.
+    pub fn line(&self, commit: &Candidate) -> Verdict {
+        let row = self.rows.get(&commit.owner);
+        let last = row.map_or(Seq(0), AdmitRow::last);
+        // R2a: in the log already. Under another uid it is another commit: a clone's [X36].
+        if commit.seq <= last {
+            let Some(row) = row else { return Verdict::Duplicate };
+            return match row.row(commit.seq) {
+                None => Verdict::Duplicate,
+                Some(known) if known.uid != commit.uid => Verdict::Conflict { uid: row.line_uid() },
+                Some(Row { fate: Fate::Void(code), .. }) => Verdict::Refused { code: *code },
+                Some(_) => Verdict::Duplicate,
+            };
+        }
+        let line = row.map_or(Uid::NONE, AdmitRow::line_uid);
+        if commit.seq == last.next() {
+            if commit.prev != line {
+                // R11: in flight when the one before it was refused; not a sign of a clone.
+                let refused = row.and_then(|row| row.ring.back()).is_some_and(|row| matches!(row.fate, Fate::Void(_)));
+                if refused && commit.prev == line.voided() {
+                    return Verdict::Ignored(Ignored::BehindRefused);
+                }
+                // R2b: the next number, but of another line [X39].
+                return Verdict::Conflict { uid: line };
+            }
+        } else if row.is_none() {
+            // R2c: an id that has sent commits, and a log that knows none of them (G5).
+            return Verdict::Unknown;
+        } else {
+            // R2c: behind one that was not admitted [X9].
+            return Verdict::Ignored(Ignored::Gap);
+        }
+        // R2d: what it must come after is in the log, and is the very commit that is meant [X32, X42].
+        if let Some(after) = commit.after {
+            let Some(row) = self.rows.get(&after.owner) else { return Verdict::Ignored(Ignored::After) };
+            let meant = row.row(after.seq).is_none_or(|known| line_uid(known) == after.uid);
+            if after.seq > row.last() || !meant {
+                return Verdict::Ignored(Ignored::After);
+            }
+        }
+        Verdict::Admit
+    }
+
+    /// R2f: an admitted or voided commit takes its place in its line.
+    pub fn record(&mut self, owner: ReplicaId, row: Row, seen_ms: u64) -> &mut AdmitRow {
+        let line = self.rows.entry(owner).or_default();
+        line.push(row);
+        line.seen_ms = seen_ms;
+        line
+    }
+}
+
+/// R2e: every part was made against its segment's current generation [X23].
+pub fn generations(parts: impl IntoIterator<Item = PartGeneration>) -> Verdict {
+    for part in parts {
+        if part.given != part.current {
+            return Verdict::Rebase { segment: part.segment, generation: part.current };
+        }
+    }
+    Verdict::Admit
+}

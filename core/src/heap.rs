@@ -1,0 +1,124 @@
+//! What a replica holds: its segments by index and id, and in which state each is. Next: `replica.rs`, which changes it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::id::{Nonce, Offset, SegmentId};
+use crate::segment::Segment;
+
+/// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Index(pub u32);
+
+/// How a segment is here.
+#[derive(Debug)]
+pub enum State {
+    /// Not here.
+    Away,
+    /// Asked for. `buffer` holds what was committed to it meanwhile (L3); `before` is the document it had, where it is loaded anew.
+    Loading {
+        /// Of the newest request; `None` until there is a connection to send it on.
+        nonce: Option<Nonce>,
+        /// Entries that came while it was under way.
+        buffer: Vec<(Offset, Vec<Bytes>)>,
+        /// The document it had: readable and writable until the new one is here.
+        before: Option<Box<Segment>>,
+        /// Where later own commits to it are to be redone from edits: behind this place of `pending` (a refusal).
+        redo: bool,
+    },
+    /// Here, decoded.
+    Live(Box<Segment>),
+}
+
+/// One segment that this replica has to do with.
+#[derive(Debug)]
+pub struct Slot {
+    /// Its id.
+    pub id: SegmentId,
+    /// Its id is derived: if nobody made it yet, it is an empty map.
+    pub derived: bool,
+    /// How it is here.
+    pub state: State,
+}
+
+impl Slot {
+    /// The document that can be read and written now.
+    pub fn document(&mut self) -> Option<&mut Segment> {
+        match &mut self.state {
+            State::Live(segment) => Some(segment),
+            State::Loading { before, .. } => before.as_deref_mut(),
+            State::Away => None,
+        }
+    }
+
+    /// As [`Slot::document`], to look at.
+    pub fn peek(&self) -> Option<&Segment> {
+        match &self.state {
+            State::Live(segment) => Some(segment),
+            State::Loading { before, .. } => before.as_deref(),
+            State::Away => None,
+        }
+    }
+}
+
+/// All segments by index.
+#[derive(Debug, Default)]
+pub struct Heap {
+    slots: Vec<Slot>,
+    by_id: BTreeMap<SegmentId, Index>,
+}
+
+impl Heap {
+    /// Nothing but the root, which is away.
+    pub fn new() -> Self {
+        let mut heap = Heap::default();
+        heap.enter(SegmentId::ROOT, true);
+        heap
+    }
+
+    /// The index of a segment, given now if it has none; `true` if it is new.
+    pub fn enter(&mut self, id: SegmentId, derived: bool) -> (Index, bool) {
+        if let Some(index) = self.by_id.get(&id).copied() {
+            if let Some(slot) = self.slot_mut(index) {
+                slot.derived |= derived;
+            }
+            return (index, false);
+        }
+        let index = Index(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        self.slots.push(Slot { id, derived, state: State::Away });
+        self.by_id.insert(id, index);
+        (index, true)
+    }
+
+    /// The index of a segment that has one.
+    pub fn index(&self, id: SegmentId) -> Option<Index> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// A segment's slot.
+    pub fn slot(&self, index: Index) -> Option<&Slot> {
+        self.slots.get(index.0 as usize)
+    }
+
+    /// A segment's slot.
+    pub fn slot_mut(&mut self, index: Index) -> Option<&mut Slot> {
+        self.slots.get_mut(index.0 as usize)
+    }
+
+    /// A segment's slot, by id.
+    pub fn by_id_mut(&mut self, id: SegmentId) -> Option<(Index, &mut Slot)> {
+        let index = self.index(id)?;
+        self.slot_mut(index).map(|slot| (index, slot))
+    }
+
+    /// Every slot with its index.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Index, &mut Slot)> {
+        self.slots.iter_mut().enumerate().map(|(i, slot)| (Index(i as u32), slot))
+    }
+
+    /// Every slot with its index.
+    pub fn iter(&self) -> impl Iterator<Item = (Index, &Slot)> {
+        self.slots.iter().enumerate().map(|(i, slot)| (Index(i as u32), slot))
+    }
+}

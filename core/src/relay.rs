@@ -1,0 +1,410 @@
+//! The relay of one heap: gives commits their one order, knows who follows what and what is on the disk. No I/O, no clock,
+//! no randomness, and no engine: to it a delta is opaque bytes that the guard has judged.
+//!
+//! ```text
+//!   Message ─► session ─► admit + guard ─► Append ──────► store
+//!                         (sequencer: offset = head)        │
+//!   Send ◄── deliver ◄──────────────── Durable{upto} ◄──────┘
+//!            entries below `durable`, in order, filtered; then what is owed: Ack, Refused
+//! ```
+//!
+//! Calling it: [`Relay::handle`] one input, then [`Relay::poll`] until there is nothing left, and perform the outputs in that
+//! order; only then the next input. Send [`Input::Wake`] at [`Relay::deadline`]. A commit is acknowledged, and shown to
+//! others, on the input that says its append is durable, and nowhere else (`deliver.rs`).
+//!
+//! Reading order: `relay/port.rs` (inputs and outputs), `sequencer.rs` (the log), `session.rs` and `hello.rs` (a connection
+//! begins), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
+
+mod claims;
+mod deliver;
+mod hello;
+mod interest;
+mod load;
+mod port;
+mod presence;
+mod sequencer;
+mod session;
+mod timers;
+mod uplink;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::id::{Offset, ReplicaId, SegmentNumber};
+use crate::time::{Millis, Time};
+use crate::wire::code::Code;
+use crate::wire::frame::{Down, Up, split};
+use claims::Claims;
+use interest::Interest;
+use presence::Presence;
+use sequencer::Sequencer;
+use session::{Conn, Owed};
+use timers::{Timer, Timers};
+
+pub use port::{
+    Append, Config, ConnId, DeltaPlace, Folded, Input, Output, Recovered, SegmentRow, SegmentTail, StoredState, Ticket,
+};
+
+/// How long a connection may take over a Hello that came in pieces.
+const HELLO_WITHIN: Millis = Millis(30_000);
+/// How long a connection may be over its budget of bytes in flight.
+const SLOW_FOR: Millis = Millis(30_000);
+/// When a commit that the disk has no room for may be sent again.
+const BUSY_RETRY_MS: u64 = 1_000;
+/// Deltas of one segment after which it is folded, whatever their size.
+const FOLD_DELTAS: u64 = 256;
+/// WebSocket close code for a relay that stops.
+const GOING_AWAY: u16 = 1012;
+
+/// How the log stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    /// Well.
+    Running,
+    /// Being read again after a failed append; nothing is admitted, reading goes on.
+    Recovering,
+    /// Finishing what is under way; nothing is admitted.
+    Stopping,
+    /// Over; every input is ignored.
+    Over,
+}
+
+/// The relay machine of one heap.
+#[derive(Debug)]
+pub struct Relay {
+    config: Config,
+    now: Time,
+    standing: Standing,
+    out: VecDeque<Output>,
+    log: Sequencer,
+    conns: BTreeMap<ConnId, Conn>,
+    /// Which connection declares which own id (R1: at most one).
+    ids: BTreeMap<ReplicaId, ConnId>,
+    /// Connections whose cursor is at `durable`.
+    live: BTreeSet<ConnId>,
+    interest: Interest,
+    /// Numbers given to authors, the same on all connections so that frames can be shared; declared on each.
+    authors: BTreeMap<ReplicaId, u64>,
+    claims: Claims,
+    presence: Presence,
+    timers: Timers,
+    /// Which connection a read is for.
+    reads: BTreeMap<Ticket, ConnId>,
+    tickets: u64,
+    /// After a failure for want of room: when to try again without a commit that asks for it.
+    retry_at: Option<Time>,
+    folding: Option<SegmentNumber>,
+    fold_wanted: BTreeSet<SegmentNumber>,
+}
+
+impl Relay {
+    /// A machine over a recovered log. Poll it before the first input: a log that has entries begins its new epoch first.
+    pub fn new(config: Config, recovered: Recovered, now: Time) -> Relay {
+        let mut relay = Relay {
+            now,
+            standing: Standing::Running,
+            out: VecDeque::new(),
+            log: Sequencer::new(recovered, config.life),
+            conns: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            live: BTreeSet::new(),
+            interest: Interest::default(),
+            authors: BTreeMap::new(),
+            claims: Claims::new(config.entropy, now),
+            presence: Presence::default(),
+            timers: Timers::default(),
+            reads: BTreeMap::new(),
+            tickets: 0,
+            retry_at: None,
+            folding: None,
+            fold_wanted: BTreeSet::new(),
+            config,
+        };
+        relay.timers.set(Timer::Idle, now + relay.config.idle);
+        relay.flush_appends();
+        relay
+    }
+
+    /// Takes one input. All outputs of the one before must have been polled.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        assert!(self.out.is_empty(), "poll until there is nothing left before the next input");
+        debug_assert!(now >= self.now, "time does not go back");
+        self.now = now.max(self.now);
+        if self.standing == Standing::Over {
+            return;
+        }
+        self.dispatch(input);
+        self.flush_appends();
+        self.flush_volatile();
+        self.finish_stop();
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to send [`Input::Wake`].
+    pub fn deadline(&self) -> Option<Time> {
+        [self.timers.next(), self.claims.deadline(), self.presence.deadline()].into_iter().flatten().min()
+    }
+
+    /// The position up to which everything is on the disk.
+    pub fn durable(&self) -> Offset {
+        self.log.durable
+    }
+
+    /// The position after the last commit.
+    pub fn head(&self) -> Offset {
+        self.log.head
+    }
+
+    fn dispatch(&mut self, input: Input) {
+        match input {
+            Input::Opened { conn, subject, can_write } => {
+                self.conns.insert(conn, Conn::new(subject, can_write));
+                self.timers.set(Timer::Hello(conn), self.now + HELLO_WITHIN);
+                self.timers.clear(Timer::Idle);
+            }
+            Input::Message { conn, bytes } => self.message(conn, &bytes),
+            Input::Written { conn, bytes } => self.written(conn, bytes),
+            Input::Closed { conn } => self.forget(conn),
+            Input::Durable { upto } => self.now_durable(upto),
+            Input::AppendFailed { attempt, full } => self.append_failed(attempt, full),
+            Input::Recovered(recovered) => self.recovered(recovered),
+            Input::Log { ticket, entries } => self.log_read(ticket, entries),
+            Input::States { ticket, states } => self.states_read(ticket, states),
+            Input::ReadFailed { ticket } => {
+                if let Some(conn) = self.reads.remove(&ticket) {
+                    self.close(conn, Code::StoreFailed);
+                }
+            }
+            Input::Folded { segment, folded, floor } => self.folded(segment, folded, floor),
+            Input::Stop => self.standing = Standing::Stopping,
+            Input::Wake => self.wake(),
+        }
+    }
+
+    fn message(&mut self, conn: ConnId, bytes: &Bytes) {
+        let frames = match split(bytes) {
+            Ok(frames) => frames,
+            Err(_) if self.conns.contains_key(&conn) => return self.close(conn, Code::BadMessage),
+            Err(_) => return,
+        };
+        for (kind, body) in frames {
+            // A frame may have closed its connection: what lies behind it is not looked at (R1's fence).
+            if !self.conns.contains_key(&conn) {
+                return;
+            }
+            match Up::decode(kind, &body) {
+                Ok(Some(frame)) => self.frame(conn, frame),
+                Ok(None) => {}
+                Err(_) => return self.close(conn, hello::why_malformed(kind, &body)),
+            }
+        }
+        self.settle(conn);
+    }
+
+    fn wake(&mut self) {
+        while let Some(timer) = self.timers.due(self.now) {
+            match timer {
+                Timer::Hello(conn) => self.close(conn, Code::HelloTimeout),
+                Timer::Slow(conn) => self.close(conn, Code::SlowReader),
+                Timer::Idle => self.idle(),
+                // `flush_appends` follows every input.
+                Timer::Retry => self.retry_at = None,
+            }
+        }
+    }
+
+    fn idle(&mut self) {
+        let quiet = self.conns.is_empty() && self.log.head == self.log.durable && self.folding.is_none();
+        if quiet && self.claims.is_empty() && self.standing == Standing::Running {
+            self.out.push_back(Output::Idle);
+        }
+        self.timers.set(Timer::Idle, self.now + self.config.idle);
+    }
+
+    /// Sends one frame to one connection.
+    fn send(&mut self, conn: ConnId, frame: &Down) {
+        let mut frames = Vec::new();
+        frame.encode(&mut frames);
+        self.send_bytes(conn, Bytes::from(frames));
+    }
+
+    fn send_bytes(&mut self, conn: ConnId, frames: Bytes) {
+        self.send_all(vec![conn], frames);
+    }
+
+    /// Sends frames to several connections and counts them as in flight.
+    fn send_all(&mut self, to: Vec<ConnId>, frames: Bytes) {
+        if frames.is_empty() || to.is_empty() {
+            return;
+        }
+        for id in &to {
+            let Some(conn) = self.conns.get_mut(id) else { continue };
+            conn.in_flight += frames.len();
+            if !conn.has_room() && conn.slow_since.is_none() {
+                conn.slow_since = Some(self.now);
+                self.timers.set(Timer::Slow(*id), self.now + SLOW_FOR);
+            }
+        }
+        self.out.push_back(Output::Send { to, frames });
+    }
+
+    fn close(&mut self, conn: ConnId, code: Code) {
+        self.close_with(conn, code.close_code(), code.text());
+    }
+
+    fn close_with(&mut self, conn: ConnId, code: u16, reason: &'static str) {
+        if self.conns.contains_key(&conn) {
+            self.out.push_back(Output::Close { conn, code, reason });
+            self.forget(conn);
+        }
+    }
+
+    /// A connection is gone: nothing of it is left but what it appended, and its claims for a while.
+    fn forget(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        for own in &conn.own {
+            if self.ids.get(&own.id) == Some(&id) {
+                self.ids.remove(&own.id);
+            }
+        }
+        self.live.remove(&id);
+        self.interest.forget(id);
+        self.timers.clear(Timer::Hello(id));
+        self.timers.clear(Timer::Slow(id));
+        self.reads.retain(|_, of| *of != id);
+        self.claims.closed(id, self.now);
+        self.presence.closed(id);
+        if self.conns.is_empty() {
+            self.timers.set(Timer::Idle, self.now + self.config.idle);
+        }
+    }
+
+    fn ticket(&mut self, conn: ConnId) -> Ticket {
+        self.tickets += 1;
+        self.reads.insert(Ticket(self.tickets), conn);
+        Ticket(self.tickets)
+    }
+
+    fn flush_appends(&mut self) {
+        if self.standing == Standing::Recovering {
+            return;
+        }
+        let bare = self.retry_at.is_none_or(|at| at <= self.now);
+        if let Some(batch) = self.log.take_batch(bare) {
+            self.out.push_back(Output::Append(batch));
+        }
+    }
+
+    /// Claims and presence speak last, after what the log had to say.
+    fn flush_volatile(&mut self) {
+        self.claims.settle(self.now);
+        for (to, frame) in self.claims.take_sends() {
+            self.send_frame_to(to, &frame);
+        }
+        self.presence.settle(self.now);
+        for (to, frame) in self.presence.take_sends() {
+            self.send_frame_to(to, &frame);
+        }
+    }
+
+    fn send_frame_to(&mut self, mut to: Vec<ConnId>, frame: &Down) {
+        to.retain(|conn| self.conns.contains_key(conn));
+        let mut frames = Vec::new();
+        frame.encode(&mut frames);
+        self.send_all(to, Bytes::from(frames));
+    }
+
+    /// The disk did not take what was appended. For want of room: it never was, its authors are told to come again, and
+    /// reading goes on. Otherwise the store is not to be trusted: everybody reconnects.
+    fn append_failed(&mut self, attempt: u32, full: bool) {
+        if attempt != self.log.attempt || self.standing == Standing::Recovering {
+            return;
+        }
+        if self.standing == Standing::Stopping {
+            self.log.durable = self.log.head;
+            return;
+        }
+        if !full {
+            for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+                self.close(conn, Code::StoreFailed);
+            }
+            self.standing = Standing::Over;
+            self.out.push_back(Output::Stopped);
+            return;
+        }
+        let durable = self.log.durable;
+        self.claims.undo(durable);
+        for id in self.conns.keys().copied().collect::<Vec<_>>() {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            let mut lowest = BTreeMap::new();
+            while let Some((position, owed)) = conn.owed.back().copied()
+                && position > durable
+            {
+                conn.owed.pop_back();
+                let (Owed::Ack { owner, seq } | Owed::Refused { owner, seq, .. }) = owed;
+                lowest.insert(owner, seq);
+            }
+            conn.mine.retain(|offset| *offset < durable);
+            for (owner, seq) in lowest {
+                self.busy(id, owner, seq);
+            }
+        }
+        self.standing = Standing::Recovering;
+        self.out.push_back(Output::Recover);
+    }
+
+    fn recovered(&mut self, recovered: Recovered) {
+        if self.standing != Standing::Recovering {
+            return;
+        }
+        let lost: Vec<_> =
+            self.log.segments().skip(recovered.segments.len()).map(|(number, row)| (row.id, number)).collect();
+        for (id, number) in lost {
+            self.interest.unborn(id, number);
+        }
+        self.log.recover(recovered, self.config.life);
+        let retry_at = self.now + Millis(BUSY_RETRY_MS);
+        self.retry_at = Some(retry_at);
+        self.timers.set(Timer::Retry, retry_at);
+        self.standing = Standing::Running;
+        for conn in self.conns.values_mut() {
+            for own in &mut conn.own {
+                own.busy_from = None;
+            }
+        }
+        self.release_waiting();
+    }
+
+    fn folded(&mut self, segment: SegmentNumber, folded: Option<Folded>, floor: Offset) {
+        self.folding = None;
+        self.log.folded(segment, folded, floor);
+        self.next_fold();
+    }
+
+    fn next_fold(&mut self) {
+        if self.folding.is_some() || self.standing != Standing::Running {
+            return;
+        }
+        if let Some(segment) = self.fold_wanted.pop_first() {
+            self.folding = Some(segment);
+            self.out.push_back(Output::Fold { segment, upto: self.log.durable });
+        }
+    }
+
+    /// Once all is written and told: close everybody.
+    fn finish_stop(&mut self) {
+        if self.standing != Standing::Stopping || self.log.head != self.log.durable {
+            return;
+        }
+        for conn in self.conns.keys().copied().collect::<Vec<_>>() {
+            self.close_with(conn, GOING_AWAY, "the relay is stopping");
+        }
+        self.standing = Standing::Over;
+        self.out.push_back(Output::Stopped);
+    }
+}

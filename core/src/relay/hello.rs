@@ -1,0 +1,291 @@
+//! A connection begins: the Hello, who else has its ids, where its stream starts, and what it needs to get there (R1).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::port::{ConnId, StoredState};
+use super::session::{CatchUp, Greeted, LongOut, OwnId, Phase};
+use super::timers::Timer;
+use super::{Output, Relay, Standing};
+use crate::commit::{EngineKind, LAYOUT};
+use crate::id::{Offset, SegmentId, SegmentNumber};
+use crate::limits;
+use crate::log::AuthorInfo;
+use crate::wire::code::Code;
+use crate::wire::codec::Write;
+use crate::wire::frame::down::Welcome;
+use crate::wire::frame::up::Hello;
+use crate::wire::frame::{Bulk, Chunk, Down, SegmentState, SegmentStatus, VERSION};
+
+/// Bytes of states read for a catch-up in one go.
+const CATCH_UP_READ_BYTES: usize = 4 << 20;
+
+/// Where a replica's stream can start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Start {
+    /// From this position on, by entries.
+    Replay(Offset),
+    /// By states of its resident segments.
+    CatchUp,
+    /// The log has lost what the replica holds.
+    Lost,
+}
+
+impl Relay {
+    /// The Hello, or its first piece, is here.
+    pub(super) fn hello(&mut self, id: ConnId, hello: Hello) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !matches!(conn.phase, Phase::Greeting) || !conn.own.is_empty() {
+            return self.close(id, Code::BadFrame);
+        }
+        let bulk = hello.bulk.clone();
+        match conn.assembly.head(hello, bulk) {
+            Ok(None) => {}
+            Ok(Some((hello, bulk))) => self.hello_whole(id, hello, &bulk),
+            Err(_) => self.close(id, Code::BadFrame),
+        }
+    }
+
+    /// A further piece of it.
+    pub(super) fn hello_chunk(&mut self, id: ConnId, chunk: &Chunk) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        match conn.assembly.chunk(chunk) {
+            Ok(None) => {}
+            Ok(Some((hello, bulk))) => self.hello_whole(id, hello, &bulk),
+            Err(_) => self.close(id, Code::BadFrame),
+        }
+    }
+
+    fn hello_whole(&mut self, id: ConnId, hello: Hello, bulk: &[u8]) {
+        let residents = if bulk.is_empty() { Ok(Vec::new()) } else { Hello::decode_residents(bulk) };
+        let Ok(residents) = residents else { return self.close(id, Code::BadFrame) };
+        self.timers.clear(Timer::Hello(id));
+        // R1: from here on no frame of an earlier connection that declares one of these ids is looked at.
+        for (own, _) in &hello.own {
+            if let Some(other) = self.ids.get(own).copied() {
+                self.close(other, Code::Replaced);
+            }
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.author = AuthorInfo { name: hello.name.clone(), subject: conn.subject.clone() };
+        for (own, _) in &hello.own {
+            conn.own.push(OwnId { id: *own, sent: None, refused: false, busy_from: None });
+            self.ids.insert(*own, id);
+        }
+        conn.phase = Phase::Waiting(Box::new(Greeted { hello, residents }));
+        self.release_waiting();
+    }
+
+    /// Answers the Hellos that waited for the log, if it is ready: its epoch is on the disk (R6), and it is not being read
+    /// again.
+    pub(super) fn release_waiting(&mut self) {
+        if !self.log.ready() || self.standing != Standing::Running {
+            return;
+        }
+        let waiting: Vec<ConnId> =
+            self.conns.iter().filter(|(_, conn)| matches!(conn.phase, Phase::Waiting(_))).map(|(id, _)| *id).collect();
+        for id in waiting {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            if let Phase::Waiting(greeted) = std::mem::replace(&mut conn.phase, Phase::Greeting) {
+                self.start(id, *greeted);
+            }
+        }
+    }
+
+    /// Decides where the stream starts.
+    fn start(&mut self, id: ConnId, greeted: Greeted) {
+        let hello = &greeted.hello;
+        if hello.must_exist && !self.log.exists() {
+            return self.close(id, Code::NotFound);
+        }
+        let start = self.start_of(&greeted);
+        if start == Start::Lost {
+            // Restore (D1–D5) is not served by this version: the replica keeps what it has.
+            return self.close(id, Code::LogLost);
+        }
+        for (segment, _) in &greeted.residents {
+            self.interest.follow(id, *segment, self.log.number(*segment));
+        }
+        match start {
+            Start::Replay(position) => self.welcome(id, &greeted, position, None),
+            _ if greeted.residents.is_empty() => self.welcome(id, &greeted, self.log.durable, None),
+            _ => self.catch_up(id, greeted),
+        }
+    }
+
+    fn start_of(&self, greeted: &Greeted) -> Start {
+        let hello = &greeted.hello;
+        let place = self.log.epochs.iter().position(|(epoch, _)| *epoch == hello.epoch);
+        // P: up to where the replica's numbers mean what ours mean.
+        let position = match place {
+            None => Offset(0),
+            Some(at) => {
+                let end = self.log.epochs.get(at + 1).map_or(self.log.durable, |(_, start)| *start);
+                hello.cut.min(end).min(self.log.durable)
+            }
+        };
+        if !hello.fresh && (hello.cut > position || hello.restoring) {
+            return Start::Lost;
+        }
+        // A generation that is not the current one would need the Roll that made it; rolls are not served yet.
+        let stale = greeted.residents.iter().any(|(segment, generation)| {
+            let row = self.log.number(*segment).and_then(|number| self.log.segment(number));
+            row.is_some_and(|row| row.generation != *generation)
+        });
+        if hello.fresh || place.is_none() || position < self.log.floor || stale {
+            return Start::CatchUp;
+        }
+        Start::Replay(position)
+    }
+
+    /// Reads the states of its resident segments, all at one position: what is durable now.
+    fn catch_up(&mut self, id: ConnId, greeted: Greeted) {
+        let position = self.log.durable;
+        let mut catch_up = CatchUp { greeted, position, wanted: VecDeque::new(), states: Vec::new(), count: 0 };
+        for (segment, _) in &catch_up.greeted.residents {
+            match self.log.number(*segment) {
+                Some(number) if self.log.segment(number).is_some_and(|row| row.born < position) => {
+                    catch_up.wanted.push_back(number);
+                }
+                _ => {
+                    unknown_state(*segment).encode(&mut catch_up.states);
+                    catch_up.count += 1;
+                }
+            }
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.phase = Phase::Catching(Box::new(catch_up));
+        self.catch_up_next(id);
+    }
+
+    fn catch_up_next(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Phase::Catching(catch_up) = &conn.phase else { return };
+        if !catch_up.wanted.is_empty() {
+            let (position, segments) = (catch_up.position, catch_up.wanted.iter().copied().collect());
+            let ticket = self.ticket(id);
+            let bytes_max = CATCH_UP_READ_BYTES;
+            return self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max });
+        }
+        let Phase::Catching(catch_up) = std::mem::replace(&mut conn.phase, Phase::Greeting) else { return };
+        let mut bulk = Vec::with_capacity(catch_up.states.len() + 4);
+        bulk.varint(catch_up.count);
+        bulk.extend_from_slice(&catch_up.states);
+        self.welcome(id, &catch_up.greeted, catch_up.position, Some(Bytes::from(bulk)));
+    }
+
+    /// States for a catch-up have been read.
+    pub(super) fn catch_up_read(&mut self, id: ConnId, states: Vec<StoredState>) {
+        for state in states {
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            let Phase::Catching(catch_up) = &mut conn.phase else { return };
+            match state {
+                StoredState::At { segment, snapshot, deltas } if catch_up.wanted.front() == Some(&segment) => {
+                    catch_up.wanted.pop_front();
+                    let Some(row) = self.log.segment(segment) else { return self.close(id, Code::StoreFailed) };
+                    alive_state(segment, row, snapshot, deltas).encode(&mut catch_up.states);
+                    catch_up.count += 1;
+                    if catch_up.states.len() > limits::LONG_BYTES_MAX {
+                        return self.close(id, Code::MessageTooLarge);
+                    }
+                }
+                StoredState::At { .. } => return self.close(id, Code::StoreFailed),
+                // A fold overtook the position: once more, at a later one.
+                StoredState::NotBefore { .. } => {
+                    let Phase::Catching(catch_up) = std::mem::replace(&mut conn.phase, Phase::Greeting) else { return };
+                    return self.catch_up(id, catch_up.greeted);
+                }
+            }
+        }
+        self.catch_up_next(id);
+    }
+
+    /// Sends the Ok; the stream goes on from `position`.
+    fn welcome(&mut self, id: ConnId, greeted: &Greeted, position: Offset, catch_up: Option<Bytes>) {
+        // Rings reach up to the head (R5): a clone is seen by its uids.
+        let ring = (0..)
+            .zip(&greeted.hello.own)
+            .filter_map(|(at, (own, _))| Some((at, self.log.line(*own)?.rows().copied().collect())))
+            .collect();
+        let epochs = &self.log.epochs;
+        let welcome = Welcome {
+            features: 0,
+            exists: self.log.exists(),
+            restore: false,
+            catchup: catch_up.is_some(),
+            time_ms: self.config.unix_ms + self.now.0,
+            lineage: self.log.lineage,
+            epochs: epochs.iter().skip(epochs.len().saturating_sub(limits::EPOCHS_MAX)).copied().collect(),
+            position,
+            window: limits::WINDOW as u64,
+            ring,
+            bulk: Bulk::default(),
+        };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.phase = Phase::Streaming;
+        conn.cursor = position;
+        conn.told = position;
+        self.send_long(id, catch_up.unwrap_or_default(), true, |bulk| Down::Ok(Welcome { bulk, ..welcome }));
+        self.pump(id);
+    }
+
+    /// Sends a long message: the head with the first piece now, the rest as there is room.
+    pub(super) fn send_long(&mut self, id: ConnId, bytes: Bytes, holds_entries: bool, head: impl FnOnce(Bulk) -> Down) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let mut rest = bytes;
+        let bulk = if rest.len() <= limits::CHUNK_BYTES_MAX {
+            Bulk::whole(rest)
+        } else {
+            conn.streams += 1;
+            let first = rest.split_to(limits::CHUNK_BYTES_MAX);
+            conn.long.push_back(LongOut { stream: conn.streams, rest, holds_entries });
+            Bulk { stream: conn.streams, bytes: first }
+        };
+        self.send(id, &head(bulk));
+    }
+}
+
+/// What a replica is told of a segment that the log does not know at that position.
+pub(super) fn unknown_state(id: SegmentId) -> SegmentState {
+    SegmentState {
+        id,
+        number: None,
+        status: SegmentStatus::Unknown,
+        engine: EngineKind::Yrs,
+        layout: LAYOUT,
+        generation: EngineKind::Yrs.generation_zero(),
+        snapshot: Bytes::new(),
+        deltas: Vec::new(),
+    }
+}
+
+/// What a replica is told of a segment, as read from the store.
+pub(super) fn alive_state(
+    number: SegmentNumber,
+    row: &super::SegmentRow,
+    snapshot: Bytes,
+    deltas: Vec<Bytes>,
+) -> SegmentState {
+    SegmentState {
+        id: row.id,
+        number: Some(number),
+        status: SegmentStatus::Alive,
+        engine: row.engine,
+        layout: row.layout,
+        generation: row.generation,
+        snapshot,
+        deltas,
+    }
+}
+
+/// The code a frame earns that does not parse: a Hello of another version is told so.
+pub(super) fn why_malformed(kind: u8, body: &[u8]) -> Code {
+    const HELLO: u8 = 0x01;
+    const RESTORE: u8 = 0x05;
+    match kind {
+        HELLO if Hello::version_of(body).is_some_and(|version| version != VERSION) => Code::Version,
+        RESTORE => Code::Unsupported,
+        _ => Code::BadFrame,
+    }
+}

@@ -1,0 +1,119 @@
+//! Loads: a connection follows a segment from the moment it asks, and gets the state at its stream's position (L1, R7).
+//!
+//! The position is taken when the state is read, not when the Load came: entries of the segment flow in between, and the
+//! replica puts them aside until the snapshot is there, then drops those below its position (L3). So a slow connection
+//! holds a place in a queue, never a state in memory.
+
+use super::port::{ConnId, StoredState};
+use super::session::{Phase, Wanted};
+use super::{Output, Relay, Ticket, hello};
+use crate::id::{Nonce, Offset, SegmentId};
+use crate::limits;
+use crate::wire::code::Code;
+use crate::wire::frame::{Down, SegmentState};
+
+/// Bytes of states read for one connection in one go.
+const LOAD_READ_BYTES: usize = 1 << 20;
+/// Segments read for one connection in one go.
+const LOAD_READ_SEGMENTS: usize = 64;
+
+impl Relay {
+    pub(super) fn load(&mut self, id: ConnId, segment: SegmentId, nonce: Nonce) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if self.interest.count(id) >= limits::FOLLOWS_MAX || conn.loads.len() >= limits::FOLLOWS_MAX {
+            return self.close(id, Code::BadFrame);
+        }
+        self.interest.follow(id, segment, self.log.number(segment));
+        conn.loads.push_back(Wanted { nonce, id: segment, not_before: Offset(0) });
+        self.pump_loads(id);
+    }
+
+    pub(super) fn unfollow(&mut self, id: ConnId, segment: SegmentId) {
+        self.interest.unfollow(id, segment, self.log.number(segment));
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.loads.retain(|wanted| wanted.id != segment);
+        }
+    }
+
+    /// Reads the next states a connection waits for, if it has room for them.
+    pub(super) fn pump_loads(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !conn.streaming() || !conn.has_room() || !conn.long.is_empty() || conn.loading.is_some() {
+            return;
+        }
+        let position = conn.cursor;
+        let (mut wanted, mut segments, mut unknown, mut later) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        while let Some(next) = conn.loads.pop_front() {
+            if next.not_before > position {
+                later.push(next);
+                continue;
+            }
+            match self.log.number(next.id) {
+                Some(number) if self.log.segment(number).is_some_and(|row| row.born < position) => {
+                    wanted.push(next);
+                    segments.push(number);
+                }
+                _ => unknown.push(next),
+            }
+            if wanted.len() == LOAD_READ_SEGMENTS {
+                break;
+            }
+        }
+        conn.loads.extend(later);
+        if !wanted.is_empty() {
+            let ticket = self.ticket(id);
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.loading = Some((ticket, position, wanted));
+            }
+            self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max: LOAD_READ_BYTES });
+        }
+        for next in unknown {
+            self.snapshot(id, next, position, &hello::unknown_state(next.id));
+        }
+    }
+
+    /// States have been read, for loads or for a catch-up.
+    pub(super) fn states_read(&mut self, ticket: Ticket, states: Vec<StoredState>) {
+        let Some(id) = self.reads.remove(&ticket) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if matches!(conn.phase, Phase::Catching(_)) {
+            return self.catch_up_read(id, states);
+        }
+        let Some((_, position, wanted)) = conn.loading.take_if(|(of, _, _)| *of == ticket) else { return };
+        let mut wanted = wanted.into_iter();
+        for (state, next) in states.into_iter().zip(wanted.by_ref()) {
+            match state {
+                StoredState::At { segment, snapshot, deltas } => {
+                    let Some(row) = self.log.segment(segment).filter(|row| row.id == next.id).copied() else {
+                        return self.close(id, Code::StoreFailed);
+                    };
+                    // Given up meanwhile: nobody waits for it.
+                    if self.interest.follows(id, segment) {
+                        self.snapshot(id, next, position, &hello::alive_state(segment, &row, snapshot, deltas));
+                    }
+                }
+                // A fold overtook the position: once more, when the stream has passed the fold.
+                StoredState::NotBefore { position, .. } => {
+                    if let Some(conn) = self.conns.get_mut(&id) {
+                        conn.loads.push_back(Wanted { not_before: position, ..next });
+                    }
+                }
+            }
+        }
+        if let Some(conn) = self.conns.get_mut(&id) {
+            for rest in wanted.rev() {
+                conn.loads.push_front(rest);
+            }
+        }
+        self.pump(id);
+    }
+
+    fn snapshot(&mut self, id: ConnId, wanted: Wanted, position: Offset, state: &SegmentState) {
+        // The replica makes the segment visible at its cut, which must not be below the snapshot's position (L3).
+        self.tell_position(id);
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        let nonce = wanted.nonce;
+        self.send_long(id, bytes.into(), false, |bulk| Down::Snapshot { nonce, position, bulk });
+    }
+}

@@ -1,0 +1,306 @@
+//! What goes into a relay machine and what comes out: its whole surface, as values. The driver performs the outputs in the
+//! order given; their order is meaning. Nothing here decides anything. Next: `../relay.rs`.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::admit::AdmitRow;
+use crate::commit::EngineKind;
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
+use crate::log::LogEntry;
+use crate::time::Millis;
+
+/// One connection, as the driver counts them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct ConnId(pub u64);
+
+/// Tells the answer to one read from the answer to another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Ticket(pub u64);
+
+/// What a machine is made with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The heap's name, decoded.
+    pub heap: String,
+    /// Random bits of this relay process: the random half of the epochs it begins (R6). A heap that was idle, unloaded and
+    /// opened again by one process goes on in its epoch: nothing can have been lost.
+    pub life: u64,
+    /// Random bits of this machine: run ids and grants are drawn from them.
+    pub entropy: u64,
+    /// Unix milliseconds at [`crate::time::Time`] 0; told to replicas, decides nothing.
+    pub unix_ms: u64,
+    /// How long a machine without connections stays loaded.
+    pub idle: Millis,
+    /// Deltas of one segment, in bytes, after which it is folded; `None`: never (there is no worker).
+    pub fold_bytes: Option<u64>,
+}
+
+/// A heap as the store has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// The lives of the log, oldest first; empty for a heap without a commit. The first one ever is the lineage.
+    pub lineage: EpochId,
+    /// Where each began.
+    pub epochs: Vec<(EpochId, Offset)>,
+    /// The position after the last whole record.
+    pub head: Offset,
+    /// Below it, the log has been dropped.
+    pub floor: Offset,
+    /// Every line.
+    pub admit: Vec<(ReplicaId, AdmitRow)>,
+    /// Every segment, by number from 0 without a gap.
+    pub segments: Vec<SegmentRow>,
+    /// The clock table of every segment that has one, encoded, and the generation it is of.
+    pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
+}
+
+/// A segment as the log knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentRow {
+    /// Its id.
+    pub id: SegmentId,
+    /// What merges it.
+    pub engine: EngineKind,
+    /// Its layout version.
+    pub layout: u8,
+    /// Its current generation.
+    pub generation: GenId,
+    /// The entry that created it.
+    pub born: Offset,
+    /// What lies in the log behind its snapshot.
+    pub tail: SegmentTail,
+}
+
+/// The deltas of a segment that its snapshot does not cover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SegmentTail {
+    /// How many.
+    pub deltas: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The bytes of the snapshot before them.
+    pub snapshot_bytes: u64,
+}
+
+/// What a fold took out of a segment's tail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Folded {
+    /// Deltas that the new snapshot covers.
+    pub deltas: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The bytes of the new snapshot.
+    pub snapshot_bytes: u64,
+}
+
+/// What can happen to a relay machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A connection whose token was accepted; its first message follows.
+    Opened {
+        /// The connection.
+        conn: ConnId,
+        /// What the token proved; empty without tokens.
+        subject: String,
+        /// Whether it may commit.
+        can_write: bool,
+    },
+    /// A message came.
+    Message {
+        /// The connection.
+        conn: ConnId,
+        /// The whole message.
+        bytes: Bytes,
+    },
+    /// So many bytes of frames were handed to the network.
+    Written {
+        /// The connection.
+        conn: ConnId,
+        /// How many.
+        bytes: usize,
+    },
+    /// The connection is gone.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Everything appended up to this position is on the disk.
+    Durable {
+        /// The position.
+        upto: Offset,
+    },
+    /// An append, and all after it with the same `attempt`, were not written.
+    AppendFailed {
+        /// Of the appends.
+        attempt: u32,
+        /// True: for want of room; the store is otherwise well.
+        full: bool,
+    },
+    /// The answer to [`Output::Recover`].
+    Recovered(Recovered),
+    /// A piece of the log.
+    Log {
+        /// Of the read.
+        ticket: Ticket,
+        /// Entries in order without a gap, the first at the position asked for; at least one.
+        entries: Vec<(Offset, LogEntry)>,
+    },
+    /// States of segments.
+    States {
+        /// Of the read.
+        ticket: Ticket,
+        /// In the order asked for; at least one, perhaps not all.
+        states: Vec<StoredState>,
+    },
+    /// A read failed: the store is damaged or gone.
+    ReadFailed {
+        /// Of the read.
+        ticket: Ticket,
+    },
+    /// A fold is over.
+    Folded {
+        /// The segment.
+        segment: SegmentNumber,
+        /// What its new snapshot covers; `None`: there is none.
+        folded: Option<Folded>,
+        /// The log's floor.
+        floor: Offset,
+    },
+    /// Finish what is under way, close everything.
+    Stop,
+    /// The deadline has come.
+    Wake,
+}
+
+/// A segment's state, exactly at the position asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoredState {
+    /// Its snapshot (empty: none) and the deltas behind it, below the position.
+    At {
+        /// The segment.
+        segment: SegmentNumber,
+        /// The snapshot.
+        snapshot: Bytes,
+        /// The deltas, in log order.
+        deltas: Vec<Bytes>,
+    },
+    /// It has been folded up to a later position; ask again from there on.
+    NotBefore {
+        /// The segment.
+        segment: SegmentNumber,
+        /// The position of its snapshot.
+        position: Offset,
+    },
+}
+
+/// What a relay machine wants done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Send these frames, whole and in order, to each of these connections.
+    Send {
+        /// The connections.
+        to: Vec<ConnId>,
+        /// Encoded frames, shared.
+        frames: Bytes,
+    },
+    /// Send what is queued, then close. The machine has forgotten the connection.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// The WebSocket close code.
+        code: u16,
+        /// One line for people.
+        reason: &'static str,
+    },
+    /// Write, and say so when it is on the disk.
+    Append(Append),
+    /// Read the log.
+    ReadLog {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The first entry.
+        from: Offset,
+        /// The position to stop at.
+        upto: Offset,
+        /// Stop after an entry that reaches this.
+        bytes_max: usize,
+    },
+    /// Read states of segments.
+    ReadStates {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The position of the states.
+        position: Offset,
+        /// The segments.
+        segments: Vec<SegmentNumber>,
+        /// Stop after a state that reaches this.
+        bytes_max: usize,
+    },
+    /// Read the heap again: what was appended and not written is forgotten.
+    Recover,
+    /// Fold this segment up to this position.
+    Fold {
+        /// The segment.
+        segment: SegmentNumber,
+        /// The position.
+        upto: Offset,
+    },
+    /// Nobody is connected and nothing is under way: the machine may be dropped.
+    Idle,
+    /// The answer to [`Input::Stop`]: all is written, all connections are closed.
+    Stopped,
+}
+
+/// What belongs together on the disk: all of it or nothing, in one transaction (CORE-PROTOCOL §2).
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Append {
+    /// Counts the failures before it.
+    pub attempt: u32,
+    /// A life of the log that begins here.
+    pub epoch: Option<(EpochId, Offset)>,
+    /// The offset of the first entry.
+    pub first: Offset,
+    /// The entries, encoded.
+    pub entries: Vec<Bytes>,
+    /// Lines as they are after the entries, encoded.
+    pub admit: Vec<(ReplicaId, Bytes)>,
+    /// Segments that the entries create.
+    pub segments: Vec<(SegmentNumber, SegmentRow)>,
+    /// Where the deltas of a segment lie: entry, and the place of the bytes in the encoded entry.
+    pub deltas: Vec<DeltaPlace>,
+    /// Clock tables as they are after the entries, encoded, and the generation each is of.
+    pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
+}
+
+/// Where a delta lies in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeltaPlace {
+    /// Its segment.
+    pub segment: SegmentNumber,
+    /// Its entry.
+    pub offset: Offset,
+    /// The first byte within the encoded entry.
+    pub at: usize,
+    /// How many bytes.
+    pub len: usize,
+}
+
+impl Append {
+    /// The position after the last entry.
+    pub fn end(&self) -> Offset {
+        Offset(self.first.0 + self.entries.len() as u64)
+    }
+
+    /// The bytes of the entries.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(Bytes::len).sum()
+    }
+}
+
+impl fmt::Debug for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Append({}..{}, epoch {:?})", self.first.0, self.end().0, self.epoch)
+    }
+}

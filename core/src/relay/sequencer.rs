@@ -1,0 +1,473 @@
+//! The log of one heap: gives every admitted commit its offset, at receipt, and knows how far the disk has followed.
+//!
+//! ```text
+//!   0 ────── floor ─────────────── durable ──────── head
+//!     folded       │ in the store          │ appended, │ next offset
+//!     away         │     (newest: tail)    │ not yet   │
+//!                  │                       │ on disk   │
+//! ```
+//!
+//! Everything in memory (lines, segments, clock tables) is the state at `head`; nobody but an author is told of anything at
+//! or above `durable` (DESIGN §3). It never sends anything: `deliver.rs` does.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::port::{Append, DeltaPlace, Folded, Recovered, SegmentRow, SegmentTail};
+use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
+use crate::commit::{EngineKind, LAYOUT, content_hash};
+use crate::guard::{self, Clocks, Summary};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
+use crate::limits;
+use crate::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart};
+use crate::wire::code::Code;
+use crate::wire::codec::Reader;
+use crate::wire::frame::down::{Fate, Row};
+use crate::wire::frame::{PART_CREATE, PART_DELTA};
+
+/// Durable entries kept in memory, so that connections at the live edge never read the disk.
+const TAIL_BYTES_MAX: usize = 1 << 20;
+
+/// An entry in memory.
+#[derive(Clone, Debug)]
+pub(super) struct TailEntry {
+    pub offset: Offset,
+    pub entry: Arc<LogEntry>,
+    bytes: usize,
+}
+
+/// A part on its way in, its segment looked up.
+#[derive(Clone, Debug)]
+pub(super) struct IncomingPart {
+    pub segment: SegmentId,
+    pub kind: u8,
+    pub generation: GenId,
+    /// What the part says of its segment, for the case that it creates it.
+    pub create: Option<(EngineKind, u8)>,
+    pub bytes: Bytes,
+}
+
+/// A commit on its way in.
+#[derive(Clone, Debug)]
+pub(super) struct Incoming {
+    pub line: Candidate,
+    pub label: Option<String>,
+    pub parts: Vec<IncomingPart>,
+}
+
+/// What became of a commit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Placed {
+    /// It is in the log, and created these segments.
+    Appended { offset: Offset, created: Vec<SegmentNumber> },
+    /// It was refused; its place is void.
+    Voided { offset: Offset, code: Code },
+    /// The log has it already.
+    Duplicate,
+    /// The log has its refusal already.
+    Refused { code: u64 },
+    /// Another one has its number.
+    Conflict { uid: crate::id::Uid },
+    /// Nothing is known of its line.
+    Unknown,
+    /// Passed over.
+    Ignored(Ignored),
+    /// Made against an old generation.
+    Rebase { segment: SegmentId, generation: GenId },
+}
+
+/// How far something is on its way to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Written {
+    /// To be put into the next batch.
+    No,
+    /// In a batch.
+    Under,
+    /// On the disk.
+    Yes,
+}
+
+#[derive(Debug)]
+struct Segment {
+    row: SegmentRow,
+    clocks: Clocks,
+}
+
+#[derive(Debug)]
+pub(super) struct Sequencer {
+    pub head: Offset,
+    pub durable: Offset,
+    pub floor: Offset,
+    pub lineage: EpochId,
+    pub epochs: Vec<(EpochId, Offset)>,
+    /// Where the newest epoch is on its way to the disk.
+    epoch_written: Written,
+    /// The log had entries when it was opened.
+    opened_with_entries: bool,
+    admit: AdmitTable,
+    segments: Vec<Segment>,
+    by_id: BTreeMap<SegmentId, SegmentNumber>,
+    tail: VecDeque<TailEntry>,
+    tail_bytes: usize,
+    /// What [`Sequencer::take_batch`] will give; lines and clock tables are encoded then.
+    batch: Append,
+    touched_lines: BTreeSet<ReplicaId>,
+    touched_segments: BTreeSet<SegmentNumber>,
+    pub attempt: u32,
+}
+
+impl Sequencer {
+    /// The log as recovered, in a life of its own (R6).
+    pub fn new(recovered: Recovered, life: u64) -> Sequencer {
+        let head = recovered.head;
+        let mut segments: Vec<Segment> =
+            recovered.segments.iter().map(|row| Segment { row: *row, clocks: Clocks::default() }).collect();
+        for (number, generation, bytes) in &recovered.clocks {
+            let segment = usize::try_from(number.0).ok().and_then(|at| segments.get_mut(at));
+            // A table that does not read back is a damaged store: an empty one refuses what continues, and admits nothing false.
+            let segment = segment.filter(|segment| segment.row.generation == *generation);
+            if let (Some(segment), Ok(clocks)) = (segment, Clocks::decode(bytes)) {
+                segment.clocks = clocks;
+            }
+        }
+        let by_id = segments.iter().zip(0..).map(|(segment, n)| (segment.row.id, SegmentNumber(n))).collect();
+        let mut sequencer = Sequencer {
+            head,
+            durable: head,
+            floor: recovered.floor,
+            lineage: recovered.lineage,
+            epochs: recovered.epochs,
+            epoch_written: Written::Yes,
+            opened_with_entries: head.0 > 0,
+            admit: AdmitTable::from_rows(recovered.admit),
+            segments,
+            by_id,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            batch: Append::default(),
+            touched_lines: BTreeSet::new(),
+            touched_segments: BTreeSet::new(),
+            attempt: 0,
+        };
+        sequencer.begin_epoch(life);
+        sequencer
+    }
+
+    /// Goes back to what the store has, in the same life: what was appended and not written never was (R6 needs no new
+    /// epoch, since nobody has seen it).
+    pub fn recover(&mut self, recovered: Recovered, life: u64) {
+        let attempt = self.attempt + 1;
+        *self = Sequencer::new(recovered, life);
+        self.attempt = attempt;
+    }
+
+    fn begin_epoch(&mut self, life: u64) {
+        if self.epochs.last().is_some_and(|(epoch, _)| epoch.random == life) {
+            return;
+        }
+        let counter = self.epochs.last().map_or(0, |(epoch, _)| epoch.counter.saturating_add(1));
+        let epoch = EpochId { counter, random: life };
+        if self.epochs.is_empty() {
+            self.lineage = epoch;
+        }
+        self.epochs.push((epoch, self.head));
+        self.epoch_written = Written::No;
+    }
+
+    /// True when a Hello may be answered: the epoch it will be told is on the disk (R6). A heap without an entry
+    /// has nothing that a number could mean, so its epoch is written with its first entry, and opening a name that nobody
+    /// writes to leaves nothing behind (`SEMANTICS` S17).
+    pub fn ready(&self) -> bool {
+        !self.opened_with_entries || self.epoch_written == Written::Yes
+    }
+
+    /// The heap has had a commit.
+    pub fn exists(&self) -> bool {
+        !self.segments.is_empty()
+    }
+
+    /// A line.
+    pub fn line(&self, owner: ReplicaId) -> Option<&AdmitRow> {
+        self.admit.get(owner)
+    }
+
+    /// A segment's number.
+    pub fn number(&self, id: SegmentId) -> Option<SegmentNumber> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// A segment, as of `head`.
+    pub fn segment(&self, number: SegmentNumber) -> Option<&SegmentRow> {
+        self.segments.get(usize::try_from(number.0).ok()?).map(|segment| &segment.row)
+    }
+
+    fn segment_mut(&mut self, number: SegmentNumber) -> Option<&mut Segment> {
+        self.segments.get_mut(usize::try_from(number.0).ok()?)
+    }
+
+    /// All segments by number.
+    pub fn segments(&self) -> impl Iterator<Item = (SegmentNumber, &SegmentRow)> {
+        (0..).map(SegmentNumber).zip(self.segments.iter().map(|segment| &segment.row))
+    }
+
+    /// A segment was folded.
+    pub fn folded(&mut self, number: SegmentNumber, folded: Option<Folded>, floor: Offset) {
+        if let (Some(segment), Some(folded)) = (self.segment_mut(number), folded) {
+            let tail = &mut segment.row.tail;
+            tail.deltas = tail.deltas.saturating_sub(folded.deltas);
+            tail.bytes = tail.bytes.saturating_sub(folded.bytes);
+            tail.snapshot_bytes = folded.snapshot_bytes;
+        }
+        self.floor = self.floor.max(floor);
+    }
+
+    /// Judges a commit by the state at the head and gives it its place, if it gets one: R2, R10, R11. `refusal` is what
+    /// stands against it apart from the log: rights, limits, a claim that is no longer current.
+    pub fn place(&mut self, commit: Incoming, author: &AuthorInfo, refusal: Option<Code>, unix_ms: u64) -> Placed {
+        match self.admit.line(&commit.line) {
+            Verdict::Admit => {}
+            Verdict::Duplicate => return Placed::Duplicate,
+            Verdict::Refused { code } => return Placed::Refused { code },
+            Verdict::Conflict { uid } => return Placed::Conflict { uid },
+            Verdict::Unknown => return Placed::Unknown,
+            Verdict::Ignored(why) => return Placed::Ignored(why),
+            Verdict::Rebase { segment, generation } => return Placed::Rebase { segment, generation },
+        }
+        // R10, structure half, and the other refusals, which do not depend on the generation.
+        let summaries = match refusal.map_or_else(|| self.structure(&commit.parts), Err) {
+            Ok(summaries) => summaries,
+            Err(code) => return self.void(&commit.line, author, code, unix_ms),
+        };
+        let generations = commit.parts.iter().map(|part| PartGeneration {
+            segment: part.segment,
+            given: part.generation,
+            current: self.generation_for(part),
+        });
+        if let Verdict::Rebase { segment, generation } = admit::generations(generations) {
+            return Placed::Rebase { segment, generation };
+        }
+        // R10, clocks half: after R2a–e, before f.
+        if let Err(code) = self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
+            return self.void(&commit.line, author, code, unix_ms);
+        }
+        self.append(commit, author, &summaries, unix_ms)
+    }
+
+    /// The generation a part must be against. A segment that the log does not know is an empty one of generation 0 (C10).
+    fn generation_for(&self, part: &IncomingPart) -> GenId {
+        match self.number(part.segment).and_then(|number| self.segment(number)) {
+            Some(row) => row.generation,
+            None => engine_of(part).generation_zero(),
+        }
+    }
+
+    fn structure(&self, parts: &[IncomingPart]) -> Result<Vec<Option<Summary>>, Code> {
+        let mut summaries = Vec::with_capacity(parts.len());
+        for part in parts {
+            let known = self.number(part.segment).and_then(|number| self.segment(number));
+            if let Some(row) = known {
+                let size = row.tail.snapshot_bytes + row.tail.bytes + part.bytes.len() as u64;
+                if size > limits::SEGMENT_BYTES_HARD as u64 {
+                    return Err(Code::TooLarge);
+                }
+            }
+            let engine = known.map_or_else(|| engine_of(part), |row| row.engine);
+            summaries.push(match part.kind {
+                PART_DELTA | PART_CREATE => {
+                    Some(guard::structure(engine_for_guard(engine), &part.bytes).map_err(|_| Code::GuardStructure)?)
+                }
+                _ => None,
+            });
+        }
+        Ok(summaries)
+    }
+
+    fn check_clocks(
+        &self,
+        owner: ReplicaId,
+        parts: &[IncomingPart],
+        summaries: &[Option<Summary>],
+    ) -> Result<(), Code> {
+        let empty = Clocks::default();
+        for (part, summary) in parts.iter().zip(summaries) {
+            let Some(summary) = summary else { continue };
+            let at = self.number(part.segment).and_then(|number| usize::try_from(number.0).ok());
+            let clocks = at.and_then(|at| self.segments.get(at)).map_or(&empty, |segment| &segment.clocks);
+            clocks.check(owner, summary).map_err(|_| Code::GuardClocks)?;
+        }
+        Ok(())
+    }
+
+    /// R2f. The segments that the log does not know are created, numbered densely.
+    fn append(&mut self, commit: Incoming, author: &AuthorInfo, summaries: &[Option<Summary>], unix_ms: u64) -> Placed {
+        let offset = self.head;
+        let hash = content_hash(commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..])));
+        let mut created_now = Vec::new();
+        let mut parts = Vec::with_capacity(commit.parts.len());
+        for (part, summary) in commit.parts.into_iter().zip(summaries) {
+            let (number, creates) = match self.number(part.segment) {
+                Some(number) => (number, None),
+                None => {
+                    let number = self.create(&part, offset);
+                    created_now.push(number);
+                    let layout = part.create.map_or(LAYOUT, |(_, layout)| layout);
+                    (number, Some(Created { id: part.segment, engine: engine_of(&part), layout }))
+                }
+            };
+            if let (Some(summary), Some(segment)) = (summary, self.segment_mut(number)) {
+                segment.clocks.record(commit.line.owner, summary);
+                segment.row.tail.deltas += 1;
+                segment.row.tail.bytes += part.bytes.len() as u64;
+            }
+            parts.push(StoredPart {
+                segment: number,
+                generation: part.generation,
+                kind: part.kind,
+                creates,
+                bytes: part.bytes,
+            });
+        }
+        let line = commit.line;
+        let first_of_line = self.admit.get(line.owner).is_none();
+        let touched: Vec<SegmentNumber> = parts.iter().map(|part| part.segment).collect();
+        self.push(&LogEntry::Commit(StoredCommit {
+            owner: line.owner,
+            author: first_of_line.then(|| author.clone()),
+            seq: line.seq,
+            uid: line.uid,
+            label: commit.label,
+            parts,
+        }));
+        self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) }, author, unix_ms);
+        self.touched_segments.extend(touched);
+        for number in &created_now {
+            if let Some(row) = self.segment(*number).copied() {
+                self.batch.segments.push((*number, row));
+            }
+        }
+        Placed::Appended { offset, created: created_now }
+    }
+
+    fn create(&mut self, part: &IncomingPart, born: Offset) -> SegmentNumber {
+        let number = SegmentNumber(self.segments.len() as u64);
+        let engine = engine_of(part);
+        let layout = part.create.map_or(LAYOUT, |(_, layout)| layout);
+        let generation = engine.generation_zero();
+        let row = SegmentRow { id: part.segment, engine, layout, generation, born, tail: SegmentTail::default() };
+        self.segments.push(Segment { row, clocks: Clocks::default() });
+        self.by_id.insert(part.segment, number);
+        number
+    }
+
+    /// R11: a refused commit keeps its place in its line, with no effect.
+    fn void(&mut self, line: &Candidate, author: &AuthorInfo, code: Code, unix_ms: u64) -> Placed {
+        let offset = self.head;
+        let number = u64::from(code.number());
+        self.push(&LogEntry::Void { owner: line.owner, seq: line.seq, uid: line.uid, code: number });
+        self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Void(number) }, author, unix_ms);
+        Placed::Voided { offset, code }
+    }
+
+    fn record_line(&mut self, owner: ReplicaId, row: Row, author: &AuthorInfo, unix_ms: u64) {
+        let line = self.admit.record(owner, row, unix_ms);
+        line.author.clone_from(author);
+        self.touched_lines.insert(owner);
+    }
+
+    /// Encodes the entry, notes where its deltas lie, and keeps it in memory as slices of the encoded bytes, so that
+    /// nothing holds on to the message it came in.
+    fn push(&mut self, entry: &LogEntry) {
+        let offset = self.head;
+        let mut out = Vec::new();
+        entry.encode(&mut out);
+        let bytes = Bytes::from(out);
+        let entry = LogEntry::decode(&bytes, &mut Reader::new(&bytes)).expect("an entry just encoded reads back");
+        if let LogEntry::Commit(commit) = &entry {
+            for part in commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE)) {
+                let at = part.bytes.as_ptr().addr() - bytes.as_ptr().addr();
+                let at = if part.bytes.is_empty() { 0 } else { at };
+                self.batch.deltas.push(DeltaPlace { segment: part.segment, offset, at, len: part.bytes.len() });
+            }
+        }
+        if self.batch.entries.is_empty() {
+            self.batch.first = offset;
+        }
+        self.tail_bytes += bytes.len();
+        self.tail.push_back(TailEntry { offset, entry: Arc::new(entry), bytes: bytes.len() });
+        self.batch.entries.push(bytes);
+        self.head = offset.next();
+    }
+
+    /// What has to be written since the last call. With `bare` also an epoch that no entry goes with.
+    pub fn take_batch(&mut self, bare: bool) -> Option<Append> {
+        let with_epoch = self.epoch_written == Written::No && self.head.0 > 0;
+        if self.batch.entries.is_empty() && !(with_epoch && bare) {
+            return None;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        for owner in std::mem::take(&mut self.touched_lines) {
+            let Some(line) = self.admit.get(owner) else { continue };
+            let mut row = Vec::new();
+            line.encode(&mut row);
+            batch.admit.push((owner, Bytes::from(row)));
+        }
+        for number in std::mem::take(&mut self.touched_segments) {
+            let Some(segment) = self.segment_mut(number) else { continue };
+            let mut table = Vec::new();
+            segment.clocks.encode(&mut table);
+            batch.clocks.push((number, segment.row.generation, Bytes::from(table)));
+        }
+        batch.attempt = self.attempt;
+        if batch.entries.is_empty() {
+            batch.first = self.head;
+        }
+        if with_epoch {
+            batch.epoch = self.epochs.last().copied();
+            self.epoch_written = Written::Under;
+        }
+        Some(batch)
+    }
+
+    /// The disk has followed up to here. The entries that became durable stay in memory until [`Sequencer::trim`].
+    pub fn set_durable(&mut self, upto: Offset) {
+        assert!(upto <= self.head, "nothing is durable that was not appended");
+        self.durable = self.durable.max(upto);
+        // Batches become durable in order, so one that is durable shows that those before it are.
+        if self.epoch_written == Written::Under {
+            self.epoch_written = Written::Yes;
+        }
+    }
+
+    /// Forgets durable entries over the bound of the tail.
+    pub fn trim(&mut self) {
+        while self.tail_bytes > TAIL_BYTES_MAX {
+            match self.tail.front() {
+                Some(front) if front.offset < self.durable => {
+                    self.tail_bytes -= front.bytes;
+                    self.tail.pop_front();
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The entry at an offset, if it is in memory.
+    pub fn entry(&self, offset: Offset) -> Option<&Arc<LogEntry>> {
+        let first = self.tail.front()?.offset;
+        let at = usize::try_from(offset.0.checked_sub(first.0)?).ok()?;
+        self.tail.get(at).map(|entry| &entry.entry)
+    }
+}
+
+fn engine_of(part: &IncomingPart) -> EngineKind {
+    part.create.map_or(EngineKind::Yrs, |(engine, _)| engine)
+}
+
+fn engine_for_guard(engine: EngineKind) -> guard::Engine {
+    match engine {
+        EngineKind::Yrs => guard::Engine::Yrs,
+        EngineKind::Automerge => guard::Engine::Automerge,
+    }
+}

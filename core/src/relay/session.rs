@@ -1,0 +1,172 @@
+//! What the relay knows of one connection: its phase, its own ids, how far its stream is, what it is owed.
+//!
+//! ```text
+//!   Greeting ──Hello whole──► Waiting ──epoch on disk──► Catching ──states read──► Streaming
+//!                                └────────────── no catch-up needed ──────────────────┘
+//! ```
+//!
+//! Next: `hello.rs` (from one phase to the next), `deliver.rs` (what a streaming connection is sent).
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::port::Ticket;
+use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::log::{AuthorInfo, LogEntry};
+use crate::time::Time;
+use crate::wire::frame::Assembly;
+use crate::wire::frame::up::Hello;
+
+/// Bytes of frames on their way to one connection before its stream waits: a slow reader costs a cursor and this much.
+pub(super) const IN_FLIGHT_BYTES: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Only a Hello, and its chunks, may come.
+    Greeting,
+    /// The Hello is whole; the answer waits until the log is ready (R6).
+    Waiting(Box<Greeted>),
+    /// The states of its resident segments are being read.
+    Catching(Box<CatchUp>),
+    /// It has its Ok.
+    Streaming,
+}
+
+/// A whole Hello.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub hello: Hello,
+    pub residents: Vec<(SegmentId, GenId)>,
+}
+
+/// A catch-up under way: all of it becomes one message.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    pub greeted: Greeted,
+    pub position: Offset,
+    /// What is still to be read.
+    pub wanted: VecDeque<SegmentNumber>,
+    /// States so far, encoded.
+    pub states: Vec<u8>,
+    pub count: u64,
+}
+
+/// One of the ids a connection may commit under.
+#[derive(Debug)]
+pub(super) struct OwnId {
+    pub id: ReplicaId,
+    /// The uid of the commit this connection sent last for it; what a commit without `prev` follows.
+    pub sent: Option<Uid>,
+    /// A commit of it was not admitted: those behind it are ignored, which is no protocol error (R2c).
+    pub refused: bool,
+    /// It was told Busy from this number on; while the log is being read again, all behind it is passed over.
+    pub busy_from: Option<Seq>,
+}
+
+/// What is sent when the stream has reached a position (R3, R11).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Owed {
+    Ack { owner: u64, seq: Seq },
+    Refused { owner: u64, seq: Seq, uid: Uid, code: u64 },
+}
+
+/// A long message that is being sent piece by piece.
+#[derive(Debug)]
+pub(super) struct LongOut {
+    pub stream: u64,
+    pub rest: Bytes,
+    /// Entries wait for its last piece.
+    pub holds_entries: bool,
+}
+
+/// A Load that has not been answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    pub nonce: Nonce,
+    pub id: SegmentId,
+    /// The store can give the state from this position on only.
+    pub not_before: Offset,
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub subject: String,
+    pub can_write: bool,
+    pub phase: Phase,
+    pub own: Vec<OwnId>,
+    pub author: AuthorInfo,
+    pub assembly: Assembly<Hello>,
+    /// The stream's position: all below is sent, or held nothing for it.
+    pub cursor: Offset,
+    /// The position the replica can know of.
+    pub told: Offset,
+    /// By position, in order.
+    pub owed: VecDeque<(Offset, Owed)>,
+    /// Entries admitted on this connection and not yet passed by its stream (R5).
+    pub mine: BTreeSet<Offset>,
+    /// Segment numbers and authors declared to it.
+    pub named: BTreeSet<SegmentNumber>,
+    pub authors: BTreeSet<u64>,
+    /// Sent, and not yet reported as written.
+    pub in_flight: usize,
+    pub slow_since: Option<Time>,
+    pub long: VecDeque<LongOut>,
+    pub streams: u64,
+    pub loads: VecDeque<Wanted>,
+    pub loading: Option<(Ticket, Offset, Vec<Wanted>)>,
+    /// A piece of the log that was read for it.
+    pub replay: VecDeque<(Offset, LogEntry)>,
+    pub replaying: Option<Ticket>,
+}
+
+impl Conn {
+    pub fn new(subject: String, can_write: bool) -> Conn {
+        Conn {
+            author: AuthorInfo { name: String::new(), subject: subject.clone() },
+            subject,
+            can_write,
+            phase: Phase::Greeting,
+            own: Vec::new(),
+            assembly: Assembly::new(),
+            cursor: Offset(0),
+            told: Offset(0),
+            owed: VecDeque::new(),
+            mine: BTreeSet::new(),
+            named: BTreeSet::new(),
+            authors: BTreeSet::new(),
+            in_flight: 0,
+            slow_since: None,
+            long: VecDeque::new(),
+            streams: 0,
+            loads: VecDeque::new(),
+            loading: None,
+            replay: VecDeque::new(),
+            replaying: None,
+        }
+    }
+
+    /// Its replica's id; known once the Hello is whole.
+    pub fn replica(&self) -> Option<ReplicaId> {
+        self.own.first().map(|own| own.id)
+    }
+
+    /// Whether this line is one of its own.
+    pub fn owns(&self, id: ReplicaId) -> bool {
+        self.own.iter().any(|own| own.id == id)
+    }
+
+    pub fn streaming(&self) -> bool {
+        matches!(self.phase, Phase::Streaming)
+    }
+
+    /// Whether more may be sent to it now.
+    pub fn has_room(&self) -> bool {
+        self.in_flight < IN_FLIGHT_BYTES
+    }
+
+    /// Whether an entry may be sent to it now.
+    pub fn takes_entries(&self) -> bool {
+        self.streaming() && self.has_room() && !self.long.iter().any(|long| long.holds_entries)
+    }
+}

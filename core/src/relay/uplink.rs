@@ -1,0 +1,204 @@
+//! What a replica says, frame by frame, and what comes of it at once. Commits are judged here, in order, at receipt (R2);
+//! what they earn is sent when it is durable (`deliver.rs`).
+
+use std::collections::BTreeSet;
+
+use super::port::ConnId;
+use super::sequencer::{Incoming, IncomingPart, Placed};
+use super::session::{Owed, Phase};
+use super::{BUSY_RETRY_MS, Relay, Standing};
+use crate::admit::{Candidate, Ignored};
+use crate::commit::{After, LAYOUT};
+use crate::id::{SegmentId, Seq, Uid};
+use crate::limits;
+use crate::wire::code::Code;
+use crate::wire::frame::up::CommitFrame;
+use crate::wire::frame::{Down, PART_DELETE, PartFrame, SegRef, Up};
+
+impl Relay {
+    pub(super) fn frame(&mut self, id: ConnId, frame: Up) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let streaming = matches!(conn.phase, Phase::Streaming);
+        match frame {
+            Up::Hello(hello) => self.hello(id, hello),
+            Up::Chunk(chunk) => self.hello_chunk(id, &chunk),
+            Up::Ping { nonce } => self.send(id, &Down::Pong { nonce }),
+            // A relay that stops takes nothing more; the replica will send it again elsewhere.
+            _ if self.standing == Standing::Stopping => {}
+            _ if !streaming => self.close(id, Code::BadFrame),
+            Up::Commit(commit) => self.commit(id, commit),
+            Up::Load { segment, nonce } => match self.resolve(segment) {
+                Some(segment) => self.load(id, segment, nonce),
+                None => self.close(id, Code::BadFrame),
+            },
+            Up::Unfollow { segment } => match self.resolve(segment) {
+                Some(segment) => self.unfollow(id, segment),
+                None => self.close(id, Code::BadFrame),
+            },
+            // T5: the head at this moment. When the replica's cut reaches it, all before it is durable.
+            Up::Sync { nonce } => self.send(id, &Down::SyncAt { nonce, position: self.log.head }),
+            Up::Report { .. } => {}
+            Up::Join { nonce, group, run, total, held, done } => {
+                let Some(replica) = conn.replica() else { return };
+                let join = super::claims::Join { nonce, group, run, total, held, done };
+                self.claims.join(self.now, id, replica, join);
+            }
+            Up::Leave { group, run } => self.claims.leave(self.now, id, &group, &run),
+            Up::Claim { nonce, group, run, key } => {
+                let Some(replica) = conn.replica() else { return };
+                self.claims.claim(self.now, id, replica, super::claims::Ask { nonce, group, run, key });
+            }
+            Up::Release { group, run, key, grant } => self.claims.release(id, &group, &run, &key, grant),
+            Up::Presence { group, clear, state } => {
+                let Some(replica) = conn.replica() else { return };
+                let member = super::presence::Member { replica, author: conn.author.clone() };
+                if !self.presence.tell(self.now, id, member, &group, clear, &state) {
+                    self.close(id, Code::BadFrame);
+                }
+            }
+        }
+    }
+
+    /// The segment a frame names, if it can.
+    pub(super) fn resolve(&self, segment: SegRef) -> Option<SegmentId> {
+        match segment {
+            SegRef::Id(id) => Some(id),
+            SegRef::Number(number) => self.log.segment(number).map(|row| row.id),
+        }
+    }
+
+    fn commit(&mut self, id: ConnId, frame: CommitFrame) {
+        let Some(owner) = usize::try_from(frame.owner).ok() else { return };
+        let incoming = match self.incoming(id, owner, &frame) {
+            Ok(incoming) => incoming,
+            Err(code) => return self.close(id, code),
+        };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(own) = conn.own.get_mut(owner) else { return };
+        own.sent = Some(frame.uid);
+        if self.standing == Standing::Recovering {
+            return self.busy(id, frame.owner, frame.seq);
+        }
+        let size: usize = frame.parts.iter().map(|part| part.bytes.len()).sum();
+        let refusal = if !conn.can_write {
+            Some(Code::NoRight)
+        } else if size > limits::COMMIT_BYTES_MAX_RELAY {
+            Some(Code::TooLarge)
+        } else {
+            let own: BTreeSet<_> = conn.own.iter().map(|own| own.id).collect();
+            let lost = frame.claim.as_ref().is_some_and(|claim| !self.claims.holds(self.now, &own, claim));
+            lost.then_some(Code::ClaimLost)
+        };
+        let author = conn.author.clone();
+        let unix_ms = self.config.unix_ms + self.now.0;
+        let placed = self.log.place(incoming, &author, refusal, unix_ms);
+        self.placed(id, owner, frame, placed);
+    }
+
+    /// The commit with its references looked up; the code to close with if it cannot be one.
+    fn incoming(&self, id: ConnId, owner: usize, frame: &CommitFrame) -> Result<Incoming, Code> {
+        let conn = self.conns.get(&id).ok_or(Code::BadFrame)?;
+        let own = conn.own.get(owner).ok_or(Code::BadFrame)?;
+        let prev = match (frame.prev, own.sent, frame.seq) {
+            (Some(prev), _, _) => prev,
+            (None, _, Seq(1)) => Uid::NONE,
+            (None, Some(sent), _) => sent,
+            (None, None, _) => return Err(Code::BadFrame),
+        };
+        let after = match frame.after {
+            None => None,
+            Some((of, seq, uid)) => {
+                let of = usize::try_from(of).ok().and_then(|of| conn.own.get(of)).ok_or(Code::BadFrame)?;
+                Some(After { owner: of.id, seq, uid })
+            }
+        };
+        let mut seen = BTreeSet::new();
+        let mut parts = Vec::with_capacity(frame.parts.len());
+        for part in &frame.parts {
+            let part = self.incoming_part(part)?;
+            if !seen.insert(part.segment) {
+                return Err(Code::BadFrame);
+            }
+            parts.push(part);
+        }
+        let line = Candidate { owner: own.id, seq: frame.seq, uid: frame.uid, prev, after };
+        Ok(Incoming { line, label: frame.label.clone(), parts })
+    }
+
+    fn incoming_part(&self, part: &PartFrame) -> Result<IncomingPart, Code> {
+        let unknown_layout = part.create.is_some_and(|(_, layout)| layout != LAYOUT);
+        if part.kind == PART_DELETE || unknown_layout {
+            return Err(Code::Unsupported);
+        }
+        Ok(IncomingPart {
+            segment: self.resolve(part.segment).ok_or(Code::BadFrame)?,
+            kind: part.kind,
+            generation: part.generation,
+            create: part.create,
+            bytes: part.bytes.clone(),
+        })
+    }
+
+    /// Tells, now or when it is durable, what became of a commit.
+    fn placed(&mut self, id: ConnId, owner: usize, frame: CommitFrame, placed: Placed) {
+        let head = self.log.head;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(own) = conn.own.get_mut(owner) else { return };
+        let (owner, seq, uid) = (frame.owner, frame.seq, frame.uid);
+        let answer = match placed {
+            Placed::Appended { offset, created } => {
+                own.refused = false;
+                conn.mine.insert(offset);
+                conn.owed.push_back((offset.next(), Owed::Ack { owner, seq }));
+                if let Some(claim) = frame.claim {
+                    self.claims.ending(claim, own.id, offset);
+                }
+                for number in created {
+                    let Some(row) = self.log.segment(number) else { continue };
+                    // C10: who creates a segment follows it from here on.
+                    self.interest.follow(id, row.id, Some(number));
+                    self.interest.born(row.id, number);
+                }
+                return;
+            }
+            Placed::Voided { offset, code } => {
+                own.refused = true;
+                conn.mine.insert(offset);
+                let code = u64::from(code.number());
+                return conn.owed.push_back((offset.next(), Owed::Refused { owner, seq, uid, code }));
+            }
+            // R3: not before it is durable, whenever it was appended; it is below the head.
+            Placed::Duplicate => return conn.owed.push_back((head, Owed::Ack { owner, seq })),
+            Placed::Refused { code } => {
+                own.refused = true;
+                return conn.owed.push_back((head, Owed::Refused { owner, seq, uid, code }));
+            }
+            // R2c: without a refusal before it, nothing of ours explains the gap.
+            Placed::Ignored(Ignored::Gap) if !own.refused => return self.close(id, Code::BadFrame),
+            Placed::Ignored(_) => {
+                own.refused = true;
+                return;
+            }
+            Placed::Conflict { uid } => Down::Conflict { owner, seq, uid },
+            Placed::Unknown => Down::Unknown { owner },
+            Placed::Rebase { segment, generation } => {
+                Down::Rebase { owner, seq, segment: SegRef::Id(segment), generation }
+            }
+        };
+        own.refused = true;
+        self.send(id, &answer);
+    }
+
+    /// Says once per line: not now, from this number on.
+    pub(super) fn busy(&mut self, id: ConnId, owner: u64, seq: Seq) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(own) = usize::try_from(owner).ok().and_then(|at| conn.own.get_mut(at)) else { return };
+        own.refused = true;
+        if own.busy_from.is_some_and(|from| from <= seq) {
+            return;
+        }
+        own.busy_from = Some(seq);
+        let code = u64::from(Code::DiskFull.number());
+        self.send(id, &Down::Busy { owner, seq, code, retry_ms: BUSY_RETRY_MS });
+    }
+}

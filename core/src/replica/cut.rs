@@ -1,0 +1,310 @@
+//! How the log becomes visible: entries at the cut, each in one step (C4); loads that appear at the cut (L1–L3); catch-ups
+//! (C5); documents that are made anew after a refusal (R11) or a failure. Nothing else moves `cut`.
+
+use bytes::Bytes;
+
+use super::{Author, LoadStatus, Output, Replica};
+use crate::commit::{EngineKind, PartBody};
+use crate::guard;
+use crate::heap::{Index, State};
+use crate::id::{Nonce, Offset, SegmentId, Seq, Uid};
+use crate::segment::Segment;
+use crate::wire::codec::{Malformed, Reader};
+use crate::wire::frame::down::{EntryFrame, Welcome};
+use crate::wire::frame::{PART_CREATE, PART_DELTA, SegmentState, SegmentStatus};
+
+/// Heads of long messages while their pieces come.
+#[derive(Debug)]
+pub(super) enum Long {
+    Ok(Box<Welcome>),
+    Snapshot(Nonce, Offset),
+}
+
+impl Replica {
+    /// C4: one entry, one step: every visible segment, every loading one's buffer, then the cut.
+    pub(super) fn apply_entry(&mut self, entry: EntryFrame, author: Author) {
+        let own = author.replica == self.own_id();
+        if own {
+            let ours = match self.pending.iter_mut().find(|one| one.commit.seq == entry.seq) {
+                Some(one) => {
+                    one.admitted = Some(entry.offset);
+                    one.commit.uid == entry.uid
+                }
+                None => entry.seq <= self.seq,
+            };
+            if !ours {
+                // F1: an entry of this id that this process did not make.
+                self.problem("ERR_CONFLICT", "another process makes commits under this replica's id");
+            }
+        }
+        let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
+        for part in &entry.parts {
+            let Some(id) = self.resolve(part.segment) else { continue };
+            if !matches!(part.kind, PART_DELTA | PART_CREATE) {
+                continue;
+            }
+            match by_segment.iter_mut().find(|(other, _)| *other == id) {
+                Some((_, deltas)) => deltas.push(part.bytes.clone()),
+                None => by_segment.push((id, vec![part.bytes.clone()])),
+            }
+        }
+        let (mut shown, mut failed) = (Vec::new(), Vec::new());
+        for (id, deltas) in by_segment {
+            let Some((index, slot)) = self.heap.by_id_mut(id) else { continue };
+            match &mut slot.state {
+                State::Away => {}
+                State::Loading { buffer, .. } => buffer.push((entry.offset, deltas)),
+                State::Live(segment) => {
+                    self.stats.deltas_in += deltas.len() as u64;
+                    match apply(segment, &deltas) {
+                        Ok(patches) if patches.is_empty() => {}
+                        Ok(patches) => shown.push((index, patches)),
+                        Err(error) => failed.push((id, error)),
+                    }
+                }
+            }
+        }
+        self.cut = self.cut.max(entry.offset.next());
+        if !shown.is_empty() {
+            let label = entry.label.unwrap_or_default();
+            self.out.push_back(Output::Apply { offset: entry.offset, author, label, segments: shown });
+        }
+        for (id, error) in failed {
+            self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
+            self.reload(id, false);
+        }
+    }
+
+    /// The program needs these segments.
+    pub(super) fn load(&mut self, segments: &[(SegmentId, bool)]) {
+        for (id, derived) in segments {
+            let (index, new) = self.heap.enter(*id, *derived);
+            if new {
+                self.out.push_back(Output::Indexed { segment: *id, index });
+            }
+            let Some(slot) = self.heap.slot(index) else { continue };
+            match &slot.state {
+                State::Loading { .. } => {}
+                State::Live(_) => {
+                    // The mirror of somebody who forgot: it gets everything again.
+                    self.show(index, true);
+                }
+                State::Away => {
+                    let nonce = self.ask(*id);
+                    if let Some(slot) = self.heap.slot_mut(index) {
+                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: false };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Loads a resident segment anew; what it shows stays until then. `redo`: own commits behind a refused one are made anew.
+    pub(super) fn reload(&mut self, id: SegmentId, redo: bool) {
+        let Some((_, slot)) = self.heap.by_id_mut(id) else { return };
+        let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
+            State::Live(segment) => (Some(segment), redo),
+            State::Loading { before, redo: already, .. } => (before, redo || already),
+            State::Away => return,
+        };
+        self.stats.rebuilds += 1;
+        self.unfollow(id);
+        let nonce = self.ask(id);
+        if let Some((_, slot)) = self.heap.by_id_mut(id) {
+            slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
+        }
+    }
+
+    /// A new connection: every load under way is asked again, with a new nonce.
+    pub(super) fn ask_for_the_missing(&mut self) {
+        let missing: Vec<(Index, SegmentId)> = self
+            .heap
+            .iter()
+            .filter(|(_, slot)| matches!(slot.state, State::Loading { nonce: None, .. }))
+            .map(|(index, slot)| (index, slot.id))
+            .collect();
+        for (index, id) in missing {
+            let asked = self.ask(id);
+            if let Some(State::Loading { nonce, .. }) = self.heap.slot_mut(index).map(|slot| &mut slot.state) {
+                *nonce = asked;
+            }
+        }
+    }
+
+    /// L2, L3: the newest answer; snapshot, then what was buffered behind it, then own pending parts; then visible.
+    pub(super) fn loaded(&mut self, nonce: Nonce, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
+        let mut reader = Reader::new(bulk);
+        let state = SegmentState::decode(bulk, &mut reader)?;
+        reader.end()?;
+        let Some((index, slot)) = self.heap.by_id_mut(state.id) else { return Ok(()) };
+        let derived = slot.derived;
+        match &slot.state {
+            State::Loading { nonce: Some(newest), .. } if *newest == nonce => {}
+            _ => return Ok(()),
+        }
+        let State::Loading { buffer, before, redo, .. } = std::mem::replace(&mut slot.state, State::Away) else {
+            return Ok(());
+        };
+        let absent = match state.status {
+            SegmentStatus::Alive => None,
+            // An own new segment that the relay has not admitted yet is an empty one, as a derived one is.
+            SegmentStatus::Unknown if derived || before.is_some() => None,
+            SegmentStatus::Unknown => Some(LoadStatus::Missing),
+            SegmentStatus::Deleted => Some(LoadStatus::Deleted),
+            SegmentStatus::Quarantined => Some(LoadStatus::Quarantined),
+        };
+        if let Some(status) = absent {
+            self.unfollow(state.id);
+            self.out.push_back(Output::Loaded { segment: index, status, bytes: 0, reset: false, patches: Vec::new() });
+            return Ok(());
+        }
+        let behind = buffer.into_iter().filter(|(offset, _)| *offset >= position).flat_map(|(_, deltas)| deltas);
+        let deltas: Vec<Bytes> = state.deltas.iter().cloned().chain(behind).collect();
+        self.install(index, &state, &deltas, before, redo);
+        self.send_pending();
+        Ok(())
+    }
+
+    /// C5: all segments of a catch-up become visible in one step.
+    pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
+        for state in SegmentState::decode_list(bulk)? {
+            let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
+            let State::Live(before) = std::mem::replace(&mut slot.state, State::Away) else { continue };
+            let deltas = state.deltas.clone();
+            self.install(index, &state, &deltas, Some(before), false);
+        }
+        self.cut = position;
+        Ok(())
+    }
+
+    /// Makes a document of what the relay sent and of own pending parts, and shows it.
+    fn install(
+        &mut self,
+        index: Index,
+        state: &SegmentState,
+        deltas: &[Bytes],
+        before: Option<Box<Segment>>,
+        redo: bool,
+    ) {
+        let writer = self.entropy.writer();
+        let reset = before.is_some();
+        if let Err(error) = passes_guard(state.engine, deltas) {
+            self.problem("ERR_ENGINE", format!("a segment's deltas are not well formed: {error}"));
+        }
+        let made = match before {
+            Some(mut segment) => segment.replace(state.generation, writer, &state.snapshot, deltas).map(|()| segment),
+            None => {
+                Segment::decode(state.id, state.engine, state.generation, writer, &state.snapshot, deltas).map(Box::new)
+            }
+        };
+        let mut segment = match made {
+            Ok(segment) => segment,
+            Err(error) => {
+                self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
+                self.out.push_back(Output::Loaded {
+                    segment: index,
+                    status: LoadStatus::Quarantined,
+                    bytes: 0,
+                    reset: false,
+                    patches: Vec::new(),
+                });
+                return;
+            }
+        };
+        segment.set_unborn(state.status == SegmentStatus::Unknown);
+        if redo {
+            self.redo_into(&mut segment);
+        } else {
+            self.pending_into(&mut segment);
+        }
+        if let Some(slot) = self.heap.slot_mut(index) {
+            slot.state = State::Live(segment);
+        }
+        self.show(index, reset);
+    }
+
+    /// Own unacknowledged deltas, as they were sent: the log will hold these bytes, so the document has to.
+    fn pending_into(&mut self, segment: &mut Segment) {
+        let id = segment.id();
+        let deltas: Vec<Bytes> = self
+            .pending
+            .iter()
+            .flat_map(|one| &one.commit.parts)
+            .filter(|part| part.segment == id)
+            .filter_map(|part| part.body.delta().cloned())
+            .collect();
+        if !deltas.is_empty() {
+            // What the log has already is there twice now, which changes nothing.
+            if let Err(error) = segment.apply(&deltas) {
+                self.problem("ERR_ENGINE", format!("own unsaved edits could not be applied: {error}"));
+            }
+        }
+    }
+
+    /// The one redo from edits (G3, F2, R11): own unacknowledged commits are made anew on this document, uid and seq unchanged.
+    fn redo_into(&mut self, segment: &mut Segment) {
+        let id = segment.id();
+        // Handles and slots have to be known before edits can be written.
+        drop(segment.show());
+        for one in self.pending.iter_mut() {
+            for (part, edits) in one.commit.parts.iter_mut().zip(&one.edits) {
+                if part.segment != id {
+                    continue;
+                }
+                let Ok(delta) = segment.redo(edits, one.commit.uid) else { continue };
+                part.generation = segment.generation();
+                match &mut part.body {
+                    PartBody::Delta(old) | PartBody::Create { delta: old, .. } => *old = delta,
+                    PartBody::Delete | PartBody::Opaque { .. } => {}
+                }
+            }
+        }
+        self.pending.recount();
+    }
+
+    fn show(&mut self, index: Index, reset: bool) {
+        let Some(slot) = self.heap.slot_mut(index) else { return };
+        let State::Live(segment) = &mut slot.state else { return };
+        let patches = segment.show();
+        let bytes = segment.size();
+        self.out.push_back(Output::Loaded { segment: index, status: LoadStatus::There, bytes, reset, patches });
+    }
+
+    /// R11: the commit is undone: its segments are made anew without it, and what lies behind it is redone.
+    pub(super) fn refused(&mut self, seq: Seq, uid: Uid, code: u64) {
+        let Some(refused) = self.pending.refused(seq, uid) else { return };
+        self.stats.refused += 1;
+        if self.last_uid == uid {
+            self.last_uid = uid.voided();
+        }
+        self.fail_flushes(seq, code);
+        let mut segments = Vec::new();
+        for part in &refused.commit.parts {
+            segments.extend(self.heap.index(part.segment));
+        }
+        let label = refused.commit.label.clone().unwrap_or_default();
+        self.out.push_back(Output::Refused { seq, code, label, segments });
+        for part in &refused.commit.parts {
+            self.reload(part.segment, true);
+        }
+        self.send_pending();
+    }
+}
+
+/// C4: nothing reaches an engine that the guard has not passed.
+fn apply(segment: &mut Segment, deltas: &[Bytes]) -> Result<Vec<crate::edit::Patch>, String> {
+    passes_guard(segment.engine(), deltas)?;
+    segment.set_unborn(false);
+    segment.apply(deltas).map_err(|e| e.to_string())
+}
+
+fn passes_guard(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
+    let engine = match engine {
+        EngineKind::Yrs => guard::Engine::Yrs,
+        EngineKind::Automerge => guard::Engine::Automerge,
+    };
+    for delta in deltas {
+        guard::structure(engine, delta).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,408 @@
+//! The connection: hello, the names it declares, and what each frame of the relay leads to. `WIRE.md` §8 has the picture.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::cut::Long;
+use super::{Author, Output, Replica};
+use crate::commit::PartBody;
+use crate::heap::State;
+use crate::id::{Nonce, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::limits;
+use crate::wire::code::Code;
+use crate::wire::codec::Malformed;
+use crate::wire::frame::down::{EntryFrame, Fate, Welcome};
+use crate::wire::frame::up::{CommitFrame, Hello};
+use crate::wire::frame::{
+    Assembly, Bulk, Chunk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, Up, message_of, split,
+};
+
+/// The phases of a connection; each holds only what that phase has.
+#[derive(Debug)]
+pub(super) enum Session {
+    /// No connection.
+    Offline,
+    /// The Hello is sent; the answer, or pieces of it, is awaited.
+    Greeting(Box<Assembly<Long>>),
+    /// Entries come, commits go.
+    Online(Box<Online>),
+}
+
+/// What belongs to one connection.
+#[derive(Debug, Default)]
+pub(super) struct Online {
+    pub assembly: Assembly<Long>,
+    names: BTreeMap<SegmentNumber, SegmentId>,
+    numbers: BTreeMap<SegmentId, SegmentNumber>,
+    authors: BTreeMap<u64, Author>,
+    /// How many unacknowledged commits may be under way.
+    window: u64,
+    /// After a Busy: not before this time.
+    retry_at: Option<u64>,
+}
+
+impl Session {
+    pub(super) fn retry_at(&self) -> Option<u64> {
+        match self {
+            Session::Online(online) => online.retry_at,
+            _ => None,
+        }
+    }
+}
+
+impl Online {
+    pub(super) fn segment(&self, segment: SegRef) -> Option<SegmentId> {
+        match segment {
+            SegRef::Id(id) => Some(id),
+            SegRef::Number(number) => self.names.get(&number).copied(),
+        }
+    }
+
+    pub(super) fn author(&self, number: u64) -> Author {
+        self.authors.get(&number).cloned().unwrap_or_default()
+    }
+
+    fn name(&self, id: SegmentId) -> SegRef {
+        self.numbers.get(&id).map_or(SegRef::Id(id), |number| SegRef::Number(*number))
+    }
+}
+
+impl Replica {
+    pub(super) fn connected(&mut self, token: String) {
+        let residents: Vec<_> = self
+            .heap
+            .iter()
+            .filter_map(|(_, slot)| match &slot.state {
+                State::Live(segment) => Some((slot.id, segment.generation())),
+                _ => None,
+            })
+            .collect();
+        let acked = Seq(self.pending.iter().next().map_or(self.seq.0, |one| one.commit.seq.0 - 1));
+        let bulk = Bytes::from(Hello::encode_residents(&residents));
+        let (bulk, chunks) = in_pieces(bulk);
+        let hello = Hello {
+            features: 0,
+            fresh: self.fresh,
+            restoring: false,
+            must_exist: self.options.must_exist && self.fresh,
+            token,
+            name: self.options.name.clone(),
+            heap: self.options.heap.clone(),
+            own: vec![(self.id, acked)],
+            epoch: self.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default(),
+            cut: self.cut,
+            bulk,
+        };
+        self.session = Session::Greeting(Box::default());
+        self.forward(&Up::Hello(hello));
+        for chunk in chunks {
+            self.forward(&Up::Chunk(chunk));
+        }
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.session = Session::Offline;
+        self.waits.disconnected();
+        // What was loading is asked again; its old answer is void.
+        for (_, slot) in self.heap.iter_mut() {
+            if let State::Loading { nonce, buffer, .. } = &mut slot.state {
+                *nonce = None;
+                buffer.clear();
+            }
+        }
+    }
+
+    /// Sends one frame as it is, if there is a connection.
+    pub(super) fn forward(&mut self, frame: &Up) {
+        if matches!(self.session, Session::Offline) {
+            return;
+        }
+        let mut frames = Vec::new();
+        frame.encode(&mut frames);
+        self.stats.bytes_out += frames.len() as u64;
+        self.out.push_back(Output::Send(Bytes::from(message_of(&frames))));
+    }
+
+    pub(super) fn unfollow(&mut self, id: SegmentId) {
+        if let Session::Online(online) = &self.session {
+            let segment = online.name(id);
+            self.forward(&Up::Unfollow { segment });
+        }
+    }
+
+    /// Asks for a segment, if there is a connection; the answer carries the nonce.
+    pub(super) fn ask(&mut self, id: SegmentId) -> Option<Nonce> {
+        let Session::Online(online) = &self.session else { return None };
+        let segment = online.name(id);
+        self.nonce += 1;
+        let nonce = Nonce(self.nonce);
+        self.forward(&Up::Load { segment, nonce });
+        Some(nonce)
+    }
+
+    /// A message of the relay. One that does not parse ends the connection: the driver opens another.
+    pub(super) fn receive(&mut self, message: &Bytes) {
+        self.stats.bytes_in += message.len() as u64;
+        let frames = match split(message) {
+            Ok(frames) => frames,
+            Err(error) => return self.garbled(error),
+        };
+        for (kind, body) in frames {
+            match Down::decode(kind, &body) {
+                Ok(Some(frame)) => {
+                    if let Err(error) = self.frame(frame) {
+                        return self.garbled(error);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => return self.garbled(error),
+            }
+        }
+    }
+
+    fn garbled(&mut self, error: Malformed) {
+        self.disconnected();
+        self.problem("ERR_PROTOCOL", format!("the relay sent what is no coheap message: {error}"));
+    }
+
+    fn frame(&mut self, frame: Down) -> Result<(), Malformed> {
+        match (frame, &mut self.session) {
+            (Down::Ok(welcome), Session::Greeting(assembly)) => {
+                let bulk = welcome.bulk.clone();
+                if let Some((Long::Ok(welcome), bulk)) = assembly.head(Long::Ok(Box::new(welcome)), bulk)? {
+                    self.welcome(*welcome, &bulk)?;
+                }
+            }
+            (Down::Chunk(chunk), Session::Greeting(assembly)) => {
+                if let Some((Long::Ok(welcome), bulk)) = assembly.chunk(&chunk)? {
+                    self.welcome(*welcome, &bulk)?;
+                }
+            }
+            (frame, Session::Online(_)) => self.online(frame)?,
+            (_, Session::Greeting(_)) => return Err(Malformed::Field("a frame before the answer to the hello")),
+            (_, Session::Offline) => {}
+        }
+        Ok(())
+    }
+
+    fn online(&mut self, frame: Down) -> Result<(), Malformed> {
+        let Session::Online(online) = &mut self.session else { return Ok(()) };
+        match frame {
+            Down::Names(names) => {
+                for (number, id) in names {
+                    online.names.insert(number, id);
+                    online.numbers.insert(id, number);
+                }
+            }
+            Down::Author { number, replica, name, subject } => {
+                online.authors.insert(number, Author { replica, name, subject });
+            }
+            Down::Entry(entry) => self.entry(entry),
+            Down::Advance { position } => self.cut = self.cut.max(position),
+            Down::Ack { owner: 0, seq, position } => self.acknowledged(seq, position),
+            Down::Snapshot { nonce, position, bulk } => {
+                if let Some((Long::Snapshot(nonce, position), bulk)) =
+                    online.assembly.head(Long::Snapshot(nonce, position), bulk)?
+                {
+                    self.loaded(nonce, position, &bulk)?;
+                }
+            }
+            Down::Chunk(chunk) => {
+                if let Some((Long::Snapshot(nonce, position), bulk)) = online.assembly.chunk(&chunk)? {
+                    self.loaded(nonce, position, &bulk)?;
+                }
+            }
+            Down::Refused { owner: 0, seq, uid, code, position } => {
+                self.waits.acked(position);
+                self.refused(seq, uid, code);
+            }
+            Down::Busy { owner: 0, seq, retry_ms, .. } => {
+                online.retry_at = Some(self.now_ms + retry_ms);
+                for one in self.pending.iter_mut().filter(|one| one.commit.seq >= seq) {
+                    one.sent = false;
+                }
+                self.out.push_back(Output::Deadline(self.now_ms + retry_ms));
+            }
+            Down::Conflict { .. } | Down::Unknown { .. } => {
+                self.problem("ERR_CONFLICT", "the relay knows another line of commits under this replica's id");
+            }
+            Down::Rebase { .. } => {
+                self.problem("ERR_CONFLICT", "a commit was made against an old generation");
+            }
+            Down::SyncAt { nonce, position } => self.waits.head(nonce, position),
+            Down::Joined { group, run, member, .. } => self.out.push_back(Output::Joined { group, run, member }),
+            Down::Group { group, run, members, done, held } => {
+                self.out.push_back(Output::Group { group, run, members, done, held });
+            }
+            Down::Claimed { nonce, group, run, key, grant, state } => {
+                self.out.push_back(Output::Claimed { ticket: nonce.0, group, run, key, grant, state });
+            }
+            Down::Lost { group, run, key, grant } => self.out.push_back(Output::Lost { group, run, key, grant }),
+            Down::Member { group, replica, gone, since_ms, name, subject, state } => {
+                self.out.push_back(Output::Member { group, replica, gone, since_ms, name, subject, state });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// C3: rings, epochs, position and catch-up in one step; then everything pending; then what was loading.
+    fn welcome(&mut self, welcome: Welcome, bulk: &Bytes) -> Result<(), Malformed> {
+        if welcome.restore {
+            // Version 1 relays close instead (code 14); one that does not is not to be trusted with half a log.
+            return Err(Malformed::Field("restore"));
+        }
+        let first = self.fresh;
+        self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
+        self.epochs = welcome.epochs;
+        self.lineage = welcome.lineage;
+        self.fresh = false;
+        let voids: Vec<(Seq, Uid, u64)> = welcome
+            .ring
+            .iter()
+            .filter(|(owner, _)| *owner == 0)
+            .flat_map(|(_, rows)| rows)
+            .filter_map(|row| match row.fate {
+                Fate::Void(code) => Some((row.seq, row.uid, code)),
+                Fate::Admitted(_) => None,
+            })
+            .collect();
+        self.pending.reconnected();
+        for (seq, uid, code) in voids {
+            self.refused(seq, uid, code);
+        }
+        if welcome.catchup && !first {
+            self.catch_up(welcome.position, bulk)?;
+        }
+        self.cut = welcome.position;
+        let epoch = self.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
+        self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
+        self.ask_for_the_missing();
+        self.send_pending();
+        self.ask_heads();
+        Ok(())
+    }
+
+    /// Sends what is unacknowledged and not sent, in order, within the window. Nothing goes out while a refusal is being
+    /// worked in: what lies behind it is made anew first (C7, C8).
+    pub(super) fn send_pending(&mut self) {
+        let Session::Online(online) = &mut self.session else { return };
+        if online.retry_at.is_some_and(|at| at > self.now_ms) {
+            return;
+        }
+        online.retry_at = None;
+        let redoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: true, .. }));
+        if redoing {
+            return;
+        }
+        let mut frames = Vec::new();
+        let mut messages = Vec::new();
+        for (at, one) in self.pending.iter_mut().enumerate() {
+            if at as u64 >= online.window {
+                break;
+            }
+            if one.sent {
+                continue;
+            }
+            one.sent = true;
+            let commit = &one.commit;
+            let parts = commit.parts.iter().map(|part| {
+                let segment = online.name(part.segment);
+                let generation = part.generation;
+                match &part.body {
+                    PartBody::Delta(delta) => {
+                        PartFrame { kind: PART_DELTA, segment, generation, create: None, bytes: delta.clone() }
+                    }
+                    PartBody::Create { engine, layout, delta } => {
+                        let create = Some((*engine, *layout));
+                        PartFrame { kind: PART_CREATE, segment, generation, create, bytes: delta.clone() }
+                    }
+                    PartBody::Delete => {
+                        PartFrame { kind: PART_DELETE, segment, generation, create: None, bytes: Bytes::new() }
+                    }
+                    PartBody::Opaque { kind, bytes } => {
+                        PartFrame { kind: *kind, segment, generation, create: None, bytes: bytes.clone() }
+                    }
+                }
+            });
+            let frame = CommitFrame {
+                owner: 0,
+                seq: commit.seq,
+                uid: commit.uid,
+                prev: Some(commit.prev),
+                after: None,
+                claim: commit.claim.clone(),
+                label: commit.label.clone(),
+                parts: parts.collect(),
+            };
+            let before = frames.len();
+            Up::Commit(frame).encode(&mut frames);
+            if before > 0 && frames.len() > limits::CHUNK_BYTES_MAX {
+                let last = frames.split_off(before);
+                messages.push(std::mem::replace(&mut frames, last));
+            }
+        }
+        if !frames.is_empty() {
+            messages.push(frames);
+        }
+        for frames in messages {
+            self.stats.bytes_out += frames.len() as u64;
+            self.out.push_back(Output::Send(Bytes::from(message_of(&frames))));
+        }
+    }
+
+    fn acknowledged(&mut self, seq: Seq, position: crate::id::Offset) {
+        self.waits.acked(position);
+        if self.pending.acknowledged(seq) {
+            self.out.push_back(Output::Acked { seq, unsaved: self.pending.len(), unsaved_bytes: self.pending.bytes() });
+        }
+        self.send_pending();
+    }
+
+    fn entry(&mut self, entry: EntryFrame) {
+        let Session::Online(online) = &self.session else { return };
+        let author = online.author(entry.author);
+        self.apply_entry(entry, author);
+    }
+
+    pub(super) fn own_id(&self) -> ReplicaId {
+        self.id
+    }
+
+    pub(super) fn resolve(&self, segment: SegRef) -> Option<SegmentId> {
+        match &self.session {
+            Session::Online(online) => online.segment(segment),
+            _ => None,
+        }
+    }
+}
+
+/// A bulk as head piece and chunks.
+fn in_pieces(bulk: Bytes) -> (Bulk, Vec<Chunk>) {
+    if bulk.len() <= limits::CHUNK_BYTES_MAX {
+        return (Bulk::whole(bulk), Vec::new());
+    }
+    let head = bulk.slice(..limits::CHUNK_BYTES_MAX);
+    let mut chunks = Vec::new();
+    let mut at = limits::CHUNK_BYTES_MAX;
+    while at < bulk.len() {
+        let end = (at + limits::CHUNK_BYTES_MAX).min(bulk.len());
+        chunks.push(Chunk { stream: 1, last: end == bulk.len(), bytes: bulk.slice(at..end) });
+        at = end;
+    }
+    (Bulk { stream: 1, bytes: head }, chunks)
+}
+
+/// The JS code of a relay's code (`WIRE.md` §7).
+pub fn js_code(code: u64) -> &'static str {
+    match Code::from_number(code) {
+        Some(Code::TooLarge | Code::MessageTooLarge) => "ERR_TOO_LARGE",
+        Some(Code::ClaimLost | Code::Replaced) => "ERR_CONFLICT",
+        Some(Code::NoRight | Code::Forbidden) => "ERR_FORBIDDEN",
+        Some(Code::Quarantined) => "ERR_QUARANTINED",
+        Some(Code::DiskFull) => "ERR_STORAGE_FULL",
+        Some(Code::Rate) => "ERR_RATE_LIMITED",
+        _ => "ERR_REFUSED",
+    }
+}

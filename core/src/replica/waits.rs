@@ -1,0 +1,201 @@
+//! The four waits: flush, sync, version, reach (CORE-PROTOCOL §8). Each is a ticket that ends in `Done` or `Failed`.
+
+use super::session::Session;
+use super::{Output, Replica};
+use crate::id::{EpochId, Nonce, Offset, Seq};
+use crate::version::Version;
+use crate::wire::frame::Up;
+
+/// What is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitKind {
+    /// All that was written here before is durable.
+    Flush,
+    /// All that the relay had accepted when asked is seen here.
+    Sync,
+    /// A durable position that covers all written and seen here.
+    Version,
+    /// That position is seen here.
+    Reach(String),
+}
+
+/// Why a wait ended without what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The text is no version.
+    #[error("that is not a version")]
+    NotAVersion,
+    /// The position can no longer be honoured.
+    #[error("the relay's log no longer has that version")]
+    VersionLost,
+    /// A commit waited for was refused, with this code.
+    #[error("a commit was refused")]
+    Refused(u64),
+}
+
+#[derive(Debug)]
+enum Wanted {
+    /// Acknowledged up to here.
+    Saved(Seq),
+    /// Nothing unacknowledged.
+    Clean,
+    /// Asked for the head on this connection; `None`: not asked yet.
+    Head(Option<Offset>),
+    Position(Version),
+}
+
+#[derive(Debug)]
+struct Wait {
+    ticket: u64,
+    wanted: Wanted,
+    asked: bool,
+}
+
+/// Everything that is waited for.
+#[derive(Debug, Default)]
+pub struct Waits {
+    list: Vec<Wait>,
+    /// The position of the newest Ack.
+    acked: Offset,
+}
+
+impl Waits {
+    pub(super) fn cancel(&mut self, ticket: u64) {
+        self.list.retain(|wait| wait.ticket != ticket);
+    }
+
+    pub(super) fn acked(&mut self, position: Offset) {
+        self.acked = self.acked.max(position);
+    }
+
+    /// A new connection has to be asked anew.
+    pub(super) fn disconnected(&mut self) {
+        for wait in &mut self.list {
+            wait.asked = false;
+            if let Wanted::Head(head) = &mut wait.wanted {
+                *head = None;
+            }
+        }
+    }
+
+    pub(super) fn head(&mut self, nonce: Nonce, position: Offset) {
+        for wait in &mut self.list {
+            if wait.ticket == nonce.0 && wait.asked {
+                if let Wanted::Head(head) = &mut wait.wanted {
+                    *head = Some(position);
+                }
+            }
+        }
+    }
+}
+
+impl Replica {
+    pub(super) fn wait(&mut self, ticket: u64, kind: WaitKind) {
+        let wanted = match kind {
+            WaitKind::Flush => Wanted::Saved(self.seq),
+            WaitKind::Sync => Wanted::Head(None),
+            WaitKind::Version => Wanted::Clean,
+            WaitKind::Reach(text) => match Version::parse(&text) {
+                Some(version) => Wanted::Position(version),
+                None => {
+                    self.out.push_back(Output::Failed { ticket, error: WaitError::NotAVersion });
+                    return;
+                }
+            },
+        };
+        self.waits.list.push(Wait { ticket, wanted, asked: false });
+        self.ask_heads();
+    }
+
+    /// Sends a Sync for every wait that has not been asked on this connection.
+    pub(super) fn ask_heads(&mut self) {
+        if !matches!(self.session, Session::Online(_)) {
+            return;
+        }
+        let mut nonces = Vec::new();
+        for wait in &mut self.waits.list {
+            if matches!(wait.wanted, Wanted::Head(None)) && !wait.asked {
+                wait.asked = true;
+                nonces.push(Nonce(wait.ticket));
+            }
+        }
+        for nonce in nonces {
+            self.forward(&Up::Sync { nonce });
+        }
+    }
+
+    fn version_at(&self, position: Offset) -> Option<String> {
+        let (epoch, _) = self.epochs.last()?;
+        Some(Version { lineage: self.lineage, epoch: *epoch, position }.to_text())
+    }
+
+    /// A refused commit ends the flushes that waited for it.
+    pub(super) fn fail_flushes(&mut self, seq: Seq, code: u64) {
+        let mut failed = Vec::new();
+        self.waits.list.retain(|wait| match wait.wanted {
+            Wanted::Saved(upto) if upto >= seq => {
+                failed.push(wait.ticket);
+                false
+            }
+            _ => true,
+        });
+        for ticket in failed {
+            self.out.push_back(Output::Failed { ticket, error: WaitError::Refused(code) });
+        }
+    }
+
+    /// Ends every wait that has what it wanted.
+    pub(super) fn settle_waits(&mut self) {
+        if self.waits.list.is_empty() || self.fresh {
+            return;
+        }
+        let oldest = self.pending.iter().next().map(|one| one.commit.seq);
+        let online = matches!(self.session, Session::Online(_));
+        let mut ended = Vec::new();
+        let waits = std::mem::take(&mut self.waits.list);
+        for wait in waits {
+            let end = match &wait.wanted {
+                Wanted::Saved(seq) if oldest.is_none_or(|oldest| oldest > *seq) => {
+                    self.version_at(self.waits.acked.max(if oldest.is_none() { self.cut } else { Offset(0) })).map(Ok)
+                }
+                Wanted::Clean if oldest.is_none() => self.version_at(self.cut.max(self.waits.acked)).map(Ok),
+                Wanted::Head(Some(head)) if self.cut >= *head => self.version_at(self.cut).map(Ok),
+                Wanted::Position(version) => match self.standing(version, online) {
+                    Some(Ok(())) => self.version_at(self.cut).map(Ok),
+                    Some(Err(error)) => Some(Err(error)),
+                    None => None,
+                },
+                _ => None,
+            };
+            match end {
+                Some(end) => ended.push((wait.ticket, end)),
+                None => self.waits.list.push(wait),
+            }
+        }
+        for (ticket, end) in ended {
+            self.out.push_back(match end {
+                Ok(version) => Output::Done { ticket, version },
+                Err(error) => Output::Failed { ticket, error },
+            });
+        }
+    }
+
+    /// T2, T3: whether a version is seen, will be, or is lost.
+    fn standing(&self, version: &Version, online: bool) -> Option<Result<(), WaitError>> {
+        if version.lineage != self.lineage {
+            return Some(Err(WaitError::VersionLost));
+        }
+        let at = self.epochs.iter().position(|(epoch, _): &(EpochId, Offset)| *epoch == version.epoch);
+        let Some(at) = at else {
+            // Newer or unknown: an Ok that we have not had may know it.
+            return if online { Some(Err(WaitError::VersionLost)) } else { None };
+        };
+        if let Some((_, next)) = self.epochs.get(at + 1) {
+            if version.position > *next {
+                return Some(Err(WaitError::VersionLost));
+            }
+        }
+        if self.cut >= version.position { Some(Ok(())) } else { None }
+    }
+}

@@ -1,0 +1,293 @@
+/**
+ * The pump: calls into the wasm replica, reads what comes back, hands each record to where it belongs.
+ *
+ * Owns the replica, the clock it is given, its one timer and the tickets of waits. Decides nothing: what a record means is
+ * said by the `Sink`. Records are handed on in order; a call made while that goes on waits its turn in nobody's stack: the
+ * sink must not call back, it schedules.
+ *
+ * ```text
+ * heap ──call(op)──► wasm ──records──► Send → link · Apply, Loaded, … → sink · Done, Failed → tickets · Deadline → timer
+ * ```
+ */
+
+import { OP, Reader, RECORD, Writer, type WasmReplica } from './edge.js'
+import { HeapError } from './errors.js'
+import { unrefTimer } from './link.js'
+import { waiting } from './wait.js'
+import type { Author, Wait } from './types.js'
+import type { Id } from './uuid.js'
+
+/** Patches of one segment, by its index. */
+export interface SegmentPatches { readonly segment: number; readonly patches: Uint8Array }
+
+export interface Applied { readonly author: Author; readonly label: string; readonly parts: readonly SegmentPatches[] }
+export interface Loaded { readonly segment: number; readonly status: number; readonly bytes: number; readonly reset: boolean; readonly patches: Uint8Array }
+export interface Committed { readonly seq: number; readonly unsaved: number; readonly unsavedBytes: number; readonly parts: readonly SegmentPatches[] }
+export interface FoundObject { readonly handle: number; readonly id: Id; readonly kind: number }
+export interface GroupState { readonly group: string; readonly run: string; readonly members: readonly Id[]; readonly done: readonly string[]; readonly held: ReadonlyMap<string, number> }
+export interface ClaimAnswer { readonly group: string; readonly run: string; readonly key: string; readonly grant: number; readonly state: 'granted' | 'held' | 'done' }
+export interface MemberState { readonly group: string; readonly replica: Id; readonly gone: boolean; readonly sinceMs: number; readonly author: Author; readonly state: Uint8Array }
+
+/** Where records go. */
+export interface Sink {
+  send(message: Uint8Array): void
+  applied(commit: Applied): void
+  loaded(segment: Loaded): void
+  committed(commit: Committed): void
+  acked(seq: number, unsaved: number, unsavedBytes: number): void
+  online(exists: boolean, timeMs: number, epoch: string): void
+  /** Gives the paths it touched. */
+  refused(seq: number, code: string, label: string, segments: readonly number[]): string[]
+  problem(error: HeapError): void
+  index(segment: Id, index: number): void
+  evicted(segment: number): void
+  joined(group: string, run: string, member: number): void
+  group(state: GroupState): void
+  lost(group: string, run: string, key: string, grant: number): void
+  member(member: MemberState): void
+  fatal(error: HeapError): void
+}
+
+/** What one call answered with, beside what went to the sink. */
+export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded; failed?: (() => void)[]; refused?: Record<string, unknown> }
+
+interface Ask { readonly group: string; readonly run: string; readonly key: string; take(answer: ClaimAnswer): void }
+interface Ticket { resolve(value: string): void; reject(error: unknown): void }
+
+export class Driver {
+  readonly #replica: WasmReplica
+  readonly #sink: Sink
+  readonly #tickets = new Map<number, Ticket>()
+  readonly #claims = new Map<number, Ask>()
+  readonly #input = new Writer(4096)
+  #nextTicket = 1
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #referenced = true
+  #closed = false
+
+  constructor(replica: WasmReplica, sink: Sink) {
+    this.#replica = replica
+    this.#sink = sink
+  }
+
+  /** One operation. Throws `ERR_ENGINE` if the instance broke; an `Error` record comes back as `error`. */
+  call(op: number, build?: (w: Writer) => void): Answer {
+    if (this.#closed) throw new HeapError('ERR_CLOSED', 'the heap is closed')
+    // The module copies its input, so one buffer serves all calls.
+    const w = this.#input
+    w.truncate()
+    w.varint(Math.max(0, Math.floor(nowMs())))
+    build?.(w)
+    let records: Uint8Array
+    try {
+      records = this.#replica.call(op, w.view())
+    } catch (cause) {
+      throw new HeapError('ERR_ENGINE', `the engine failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    }
+    return this.#dispatch(op, records)
+  }
+
+  /** A ticket operation that ends with Done or Failed. */
+  wait(what: string, kind: number, version: string | undefined, wait: Wait | undefined): Promise<string> {
+    return waiting<string>(what, wait, (resolve, reject) => {
+      const ticket = this.#nextTicket++
+      this.#tickets.set(ticket, { resolve, reject })
+      const { error } = this.call(OP.wait, w => {
+        w.varint(ticket).u8(kind)
+        if (version !== undefined) w.str(version)
+      })
+      if (error !== undefined) {
+        this.#tickets.delete(ticket)
+        return reject(error)
+      }
+      return () => {
+        if (this.#tickets.delete(ticket) && !this.#closed) this.call(OP.cancel, w => w.varint(ticket))
+      }
+    })
+  }
+
+  /** Asks for a claim. Asked without a connection, it waits for `resendClaims`. */
+  claim(group: string, run: string, key: string, wait: Wait | undefined): Promise<ClaimAnswer> {
+    return waiting<ClaimAnswer>('the claim', wait, (resolve, reject) => {
+      const ticket = this.#nextTicket++
+      this.#claims.set(ticket, { group, run, key, take: resolve })
+      this.#tickets.set(ticket, { resolve: () => {}, reject })
+      this.#sendClaim(ticket)
+      return () => {
+        this.#tickets.delete(ticket)
+        // A grant that comes after all is given back at once.
+        this.#claims.set(ticket, {
+          group, run, key,
+          take: answer => {
+            if (answer.state !== 'granted') return
+            queueMicrotask(() => { if (!this.#closed) this.call(OP.release, w => w.str(answer.group).str(answer.run).str(key).varint(answer.grant)) })
+          },
+        })
+      }
+    })
+  }
+
+  #sendClaim(ticket: number): void {
+    const { group, run, key } = this.#claims.get(ticket)!
+    this.call(OP.claim, w => w.varint(ticket).str(group).str(run).str(key))
+  }
+
+  /** Asks again, on a new connection, for what was not answered. */
+  resendClaims(): void {
+    for (const ticket of this.#claims.keys()) {
+      if (this.#tickets.has(ticket)) this.#sendClaim(ticket)
+      else this.#claims.delete(ticket)
+    }
+  }
+
+  unref(): void {
+    this.#referenced = false
+    unrefTimer(this.#timer)
+  }
+
+  /** Fails what still waits; the replica is not called again. */
+  failAll(error: HeapError): void {
+    for (const ticket of this.#tickets.values()) ticket.reject(error)
+    this.#tickets.clear()
+    this.#claims.clear()
+  }
+
+  close(error: HeapError): void {
+    if (this.#closed) return
+    this.#closed = true
+    clearTimeout(this.#timer)
+    this.failAll(error)
+    this.#replica.free?.()
+  }
+
+  #dispatch(op: number, records: Uint8Array): Answer {
+    const answer: Answer = {}
+    const r = new Reader(records)
+    while (r.left > 0) {
+      const kind = r.u8()
+      this.#record(op, kind, new Reader(r.bytes()), answer)
+    }
+    for (const fail of answer.failed ?? []) fail()
+    return answer
+  }
+
+  #record(op: number, kind: number, r: Reader, answer: Answer): void {
+    const sink = this.#sink
+    switch (kind) {
+      case RECORD.send: return sink.send(r.rest())
+      case RECORD.apply: {
+        r.varint()
+        const author = readAuthor(r)
+        return sink.applied({ author, label: r.str(), parts: r.list(readPatches) })
+      }
+      case RECORD.loaded: {
+        const loaded = { segment: r.varint(), status: r.u8(), bytes: r.varint(), reset: r.u8() === 1, patches: r.bytes() }
+        if (op === OP.dump) answer.dump = loaded
+        else sink.loaded(loaded)
+        return
+      }
+      case RECORD.committed: return sink.committed({ seq: r.varint(), unsaved: r.varint(), unsavedBytes: r.varint(), parts: r.list(readPatches) })
+      case RECORD.acked: return sink.acked(r.varint(), r.varint(), r.varint())
+      case RECORD.online: return sink.online(r.u8() === 1, r.varint(), r.str())
+      case RECORD.done: {
+        const ticket = r.varint()
+        return this.#take(ticket)?.resolve(r.str())
+      }
+      case RECORD.failed: {
+        const ticket = this.#take(r.varint())
+        const error = readError(r)
+        // Told after the records behind it: a Refused says why.
+        ;(answer.failed ??= []).push(() => ticket?.reject(error.code === 'ERR_REFUSED' ? new HeapError(error.code, error.message, { details: answer.refused ?? {} }) : error))
+        return
+      }
+      case RECORD.refused: {
+        const seq = r.varint()
+        const code = r.str()
+        const label = r.str()
+        answer.refused = { code, label, paths: sink.refused(seq, code, label, r.list(each => each.varint())) }
+        return
+      }
+      case RECORD.problem: return sink.problem(readError(r))
+      case RECORD.deadline: return this.#deadline(r.varint())
+      case RECORD.index: return sink.index(r.id(), r.varint())
+      case RECORD.evicted: return sink.evicted(r.varint())
+      case RECORD.derived: return void (answer.derived = r.list(each => each.id()))
+      case RECORD.object: return void (answer.object = { handle: r.varint() - 1, id: r.id(), kind: r.u8() })
+      case RECORD.joined: return sink.joined(r.str(), r.str(), r.varint())
+      case RECORD.group: return sink.group({
+        group: r.str(), run: r.str(), members: r.list(each => each.id()), done: r.list(each => each.str()),
+        held: new Map(r.list(each => [each.str(), each.varint()] as const)),
+      })
+      case RECORD.claimed: {
+        const ticket = r.varint()
+        const group = r.str()
+        const run = r.str()
+        const claimed = { group, run, key: r.str(), grant: r.varint(), state: (['granted', 'held', 'done'] as const)[r.u8()] ?? 'held' }
+        const ask = this.#claims.get(ticket)
+        this.#claims.delete(ticket)
+        this.#tickets.delete(ticket)
+        return ask?.take(claimed)
+      }
+      case RECORD.lost: return sink.lost(r.str(), r.str(), r.str(), r.varint())
+      case RECORD.member: {
+        const group = r.str()
+        const replica = r.id()
+        const gone = r.u8() === 1
+        const sinceMs = r.varint()
+        const author = authorOf(replica, r.str(), r.str())
+        return sink.member({ group, replica, gone, sinceMs, author, state: new Uint8Array(r.bytes()) })
+      }
+      case RECORD.stats: return void (answer.stats = r.list(each => each.varint()))
+      case RECORD.fatal: return sink.fatal(readError(r, false))
+      case RECORD.error: return void (answer.error = readError(r))
+      default: throw new HeapError('ERR_ENGINE', `a record of kind ${kind}: the JavaScript and the wasm of the package do not match`)
+    }
+  }
+
+  #take(ticket: number): Ticket | undefined {
+    const found = this.#tickets.get(ticket)
+    this.#tickets.delete(ticket)
+    return found
+  }
+
+  #deadline(atMs: number): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#tick(), Math.min(Math.max(1, Math.ceil(atMs - nowMs())), 0x7fff_ffff))
+    if (!this.#referenced) unrefTimer(this.#timer)
+  }
+
+  #tick(): void {
+    if (this.#closed) return
+    this.beforeIncoming()
+    try {
+      this.call(OP.tick)
+    } catch (error) {
+      this.#sink.fatal(error as HeapError)
+    }
+  }
+
+  /** Runs before anything that may bring changes from elsewhere: the heap closes its open batch here. */
+  beforeIncoming: () => void = () => {}
+}
+
+/** The monotonic clock that the replica is given. */
+export function nowMs(): number {
+  return performance.now()
+}
+
+function readPatches(r: Reader): SegmentPatches {
+  return { segment: r.varint(), patches: r.bytes() }
+}
+
+function readAuthor(r: Reader): Author {
+  return authorOf(r.id(), r.str(), r.str())
+}
+
+function authorOf(replica: Id, name: string, subject: string): Author {
+  return { replica, ...(name === '' ? {} : { name }), ...(subject === '' ? {} : { subject }) }
+}
+
+function readError(r: Reader, retryable?: boolean): HeapError {
+  const code = r.str()
+  return new HeapError(code, r.str(), retryable === undefined ? {} : { retryable })
+}

@@ -1,0 +1,478 @@
+/**
+ * The heap: the face that `open()` gives, over the space (segments and commits), the driver (wasm) and the link (socket).
+ *
+ * This file wires them together and says what their records mean to a program: status, events, waits, the end. It holds no
+ * data of the heap; `space.ts` does.
+ *
+ * ```text
+ * program ─► Heap ─► Space ─► Driver ─► wasm
+ *              │                 │
+ *              └── events ◄──────┴──► Link ─► relay
+ * ```
+ */
+
+import { BigMapObject } from './bigmap.js'
+import { Driver, type Sink } from './driver.js'
+import { OP, Writer, type WasmReplica } from './edge.js'
+import { HeapError } from './errors.js'
+import { Events, listenerError, reportUnheard } from './events.js'
+import { Groups } from './groups.js'
+import { defaultKey } from './write.js'
+import { formatPath } from './input.js'
+import { Link } from './link.js'
+import { PresenceGroups } from './presence.js'
+import { HeapRef } from './refs.js'
+import { Segment, type SharedBudget } from './residence.js'
+import { ROOT_ID, Space, type VisibleCommit } from './space.js'
+import { nodeOf } from './symbols.js'
+import { encodeId, entropy, replicaIdOf } from './uuid.js'
+import { waiting } from './wait.js'
+import { ChangeStream, Watchers } from './watch.js'
+import type { BigMap, Change, Claim, Heap, HeapEvents, HeapStats, NotThenable, Presence, Ref, Status, Version, Wait, WatchOptions, WebSocketLike } from './types.js'
+
+/** What `open()` has made of its options. */
+export interface HeapSetup {
+  readonly url: string
+  /** As it stands in the URL. */
+  readonly encodedName: string
+  readonly heapName: string
+  readonly name: string
+  readonly mustExist: boolean
+  readonly budget: SharedBudget
+  readonly maxUnsaved: number
+  readonly token: ((reason: 'connect' | 'refresh') => string | Promise<string>) | undefined
+  readonly webSocket: ((url: string, protocols: string[]) => WebSocketLike) | undefined
+  readonly makeReplica: (options: Uint8Array) => { replica: WasmReplica; memory: () => number }
+}
+
+const WAIT = { flush: 0, sync: 1, version: 2, reach: 3 } as const
+const CLOSE_MS = 5000
+const CORE_SLACK = 2 << 20
+const INSPECT = Symbol.for('nodejs.util.inspect.custom')
+
+export class HeapObject<Root extends object> implements Heap<Root> {
+  readonly #setup: HeapSetup
+  readonly #events = new Events<HeapEvents>()
+  readonly #space: Space
+  readonly #driver: Driver
+  readonly #link: Link
+  readonly #watchers: Watchers
+  readonly #groups: Groups
+  readonly #presence: PresenceGroups
+  readonly #maps = new Map<string, BigMapObject<unknown>>()
+  readonly #memory: () => number
+  readonly replica: string
+  #connection: Status['connection'] = 'connecting'
+  #token = ''
+  #connects = 0
+  #epoch = ''
+  #statusQueued = false
+  #closing: Promise<void> | undefined
+
+  constructor(setup: HeapSetup) {
+    this.#setup = setup
+    const seed = entropy(32)
+    this.replica = encodeId(replicaIdOf(seed))
+    const me = { replica: this.replica, ...(setup.name === '' ? {} : { name: setup.name }) }
+    this.#space = new Space({ heapName: setup.heapName, me, budget: setup.budget, maxUnsaved: setup.maxUnsaved }, {
+      visible: commit => this.#visible(commit),
+      report: error => this.#report(error),
+      statusChanged: () => this.#statusChanged(),
+      evicted: segments => this.#emit('evicted', { refs: segments.map(segment => this.#space.refs.of(segment.id)) }),
+      quarantined: segment => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' }),
+    })
+    // The limit is kept at the write, in `space.ts`; the core's own is behind it, for what one write may still add.
+    const options = new Writer().raw(seed).str(setup.encodedName).str(setup.name).varint(setup.mustExist ? 1 : 0).varint(Math.floor(setup.maxUnsaved * 1.25) + CORE_SLACK)
+    const { replica, memory } = setup.makeReplica(options.slice())
+    this.#memory = memory
+    this.#driver = new Driver(replica, this.#sink())
+    this.#driver.beforeIncoming = () => this.#space.commitPendingReporting()
+    this.#space.driver = this.#driver
+    this.#watchers = new Watchers(this.#space, () => this.version(), error => this.#report(error))
+    this.#groups = new Groups(this.#driver)
+    this.#presence = new PresenceGroups(this.#driver, this.replica, fn => this.#watchers.later(fn))
+    this.#link = new Link({ url: setup.url, webSocket: setup.webSocket, prepare: () => this.#prepare() }, {
+      up: () => this.#incoming(OP.connected, w => w.str(this.#token)),
+      receive: message => this.#incoming(OP.receive, w => w.raw(message)),
+      down: reason => {
+        this.#setConnection('offline')
+        this.#incoming(OP.disconnected)
+        this.#groups.disconnected()
+        this.#presence.disconnected()
+        this.#lastLoss = reason.text
+      },
+      trying: () => this.#setConnection('connecting'),
+      ended: error => {
+        if (this.#space.over === undefined) this.#incoming(OP.disconnected)
+        this.#fatal(error)
+      },
+    })
+  }
+
+  #lastLoss = ''
+
+  /** Connects and waits for the root. @internal */
+  async start(initial: object | undefined, wait: Wait): Promise<void> {
+    const root = this.#space.load([ROOT_ID], true)
+    root.catch(() => {})
+    this.#link.start()
+    try {
+      await waiting<void>(`opening ${this.#setup.heapName}`, wait, (resolve, reject) => void root.then(resolve, reject))
+      if (initial !== undefined) this.#fill(initial)
+    } catch (error) {
+      const cause = error instanceof HeapError && error.code === 'ERR_TIMEOUT' && this.#lastLoss !== ''
+        ? new HeapError('ERR_TIMEOUT', `${error.message}; the last connection failed: ${this.#lastLoss}`, { details: error.details }) : error
+      this.#end(new HeapError('ERR_CLOSED', 'the heap could not be opened'))
+      throw cause
+    }
+  }
+
+  /** Writes `initial` into the keys that are absent (S3). */
+  #fill(initial: object): void {
+    const root = nodeOf(this.#space.root)!
+    this.#space.transact(() => {
+      for (const key of Object.keys(initial)) defaultKey(root as never, key, (initial as Record<string, unknown>)[key])
+    })
+  }
+
+  async #prepare(): Promise<void> {
+    this.#connects += 1
+    if (this.#setup.token !== undefined) this.#token = await this.#setup.token(this.#connects === 1 ? 'connect' : 'refresh')
+  }
+
+  /** A call that may bring changes from elsewhere: what was written here before comes before. */
+  #incoming(op: number, build?: (w: Writer) => void): void {
+    if (this.#space.over !== undefined) return
+    this.#space.commitPendingReporting()
+    try {
+      const { error } = this.#driver.call(op, build)
+      if (error !== undefined) this.#report(error)
+    } catch (error) {
+      this.#report(error)
+      this.#fatal(error instanceof HeapError ? error : new HeapError('ERR_ENGINE', String(error), { cause: error }))
+    }
+  }
+
+  #sink(): Sink {
+    const space = this.#space
+    return {
+      send: message => this.#link.send(message),
+      applied: commit => space.applied(commit),
+      loaded: segment => space.loaded(segment),
+      committed: commit => space.committed(commit),
+      acked: (seq, unsaved, bytes) => space.acked(seq, unsaved, bytes),
+      online: (_exists, _timeMs, epoch) => {
+        this.#link.settled()
+        this.#setConnection('online')
+        if (this.#epoch !== '' && this.#epoch !== epoch) this.#emit('epoch', { from: this.#epoch, to: epoch })
+        this.#epoch = epoch
+        queueMicrotask(() => {
+          if (space.over !== undefined) return
+          this.#groups.online()
+          this.#presence.online()
+        })
+      },
+      refused: (_seq, code, label, segments) => {
+        const touched = new Set(segments)
+        const paths = [...space.segments].filter(segment => touched.has(segment.index)).map(segment => `coheap:${segment.id}`)
+        if (code === 'ERR_CONFLICT') this.#groups.refused()
+        this.#watchers.later(() => this.#emit('refused', { code, paths, ...(label === '' ? {} : { label }) }))
+        return paths
+      },
+      problem: error => {
+        this.#watchers.later(() => this.#report(error))
+        if (error.code === 'ERR_PROTOCOL') queueMicrotask(() => this.#link.drop())
+      },
+      index: (id, index) => space.index(id, index),
+      evicted: index => space.evicted(index),
+      joined: (group, run, member) => this.#groups.joined(group, run, member),
+      group: state => this.#groups.state(state),
+      lost: (group, run, key, grant) => this.#groups.lost(group, run, key, grant),
+      member: member => this.#presence.member(member),
+      fatal: error => this.#fatal(error),
+    }
+  }
+
+  // State
+
+  get root(): Root {
+    return this.#space.root as Root
+  }
+
+  get status(): Status {
+    const space = this.#space
+    return {
+      connection: this.#connection, unsaved: space.unsaved, unsavedMs: space.unsavedMs, rttMs: undefined,
+      residentBytes: space.residentBytes, segments: space.residentCount,
+    }
+  }
+
+  #setConnection(connection: Status['connection']): void {
+    if (this.#connection === connection || this.#connection === 'closed') return
+    this.#connection = connection
+    this.#statusChanged()
+  }
+
+  #statusChanged(): void {
+    if (this.#statusQueued || !this.#events.has('status')) return
+    this.#statusQueued = true
+    queueMicrotask(() => {
+      this.#statusQueued = false
+      this.#emit('status', this.status)
+    })
+  }
+
+  #visible(commit: VisibleCommit): void {
+    this.#watchers.visible(commit)
+  }
+
+  #emit<K extends keyof HeapEvents>(type: K, event: HeapEvents[K]): void {
+    for (const error of this.#events.emit(type, event)) this.#report(listenerError(error), type)
+  }
+
+  #report(error: unknown, from?: keyof HeapEvents): void {
+    const event = error instanceof HeapError ? error : listenerError(error)
+    if (from === 'error' || !this.#events.has('error')) return reportUnheard(event)
+    this.#emit('error', event)
+  }
+
+  /** There will be no connection any more: what waits fails, reads go on, writes wait in memory. */
+  #fatal(error: HeapError): void {
+    if (this.#space.over !== undefined || this.#dead !== undefined) return
+    this.#dead = error
+    this.#link.end()
+    this.#setConnection('offline')
+    this.#driver.failAll(error)
+    this.#space.failLoads(error)
+    this.#groups.failAll(error)
+    if (this.#events.has('error')) queueMicrotask(() => this.#emit('error', error))
+  }
+
+  #dead: HeapError | undefined
+
+  // Objects
+
+  alloc<T extends object>(value: T): Ref<T> {
+    return this.#space.alloc(value) as unknown as Ref<T>
+  }
+
+  ref<T extends object>(id: string): Ref<T> {
+    return this.#space.refs.parse(id) as unknown as Ref<T>
+  }
+
+  refOf<T extends object>(live: T): Ref<T> {
+    return this.#space.refOf(live) as unknown as Ref<T>
+  }
+
+  transact<R>(fn: () => NotThenable<R>, o?: { label?: string }): R {
+    return this.#space.transact(fn as () => R, o?.label)
+  }
+
+  async run<R>(fn: () => NotThenable<R>, o?: Wait & { label?: string }): Promise<R> {
+    const pins: Segment[] = []
+    try {
+      for (;;) {
+        try {
+          return this.transact(fn, o)
+        } catch (error) {
+          if (!(error instanceof HeapError) || error.code !== 'ERR_NOT_LOADED') throw error
+          const refs = error.details['refs'] as readonly HeapRef[] | undefined
+          if (refs === undefined) throw error
+          for (const ref of refs) {
+            const segment = this.#space.segment(ref.segment)
+            segment.pins += 1
+            pins.push(segment)
+          }
+          await this.#alive(this.#space.load(refs.map(ref => ref.segment), error.details['derived'] === true, o))
+        }
+      }
+    } finally {
+      for (const segment of pins) segment.pins -= 1
+    }
+  }
+
+  async load<T extends object>(refs: Iterable<Ref<T>>, o?: Wait): Promise<T[]> {
+    const all = [...refs].map(ref => this.#own(ref))
+    await this.#alive(this.#space.load(all.map(ref => ref.segment), false, o))
+    return all.map(ref => this.#space.valueOfRef(ref) as T)
+  }
+
+  #own(ref: Ref<object>): HeapRef {
+    if (!(ref instanceof HeapRef) || !ref.isOf(this.#space)) throw new TypeError('this takes a Ref of this heap')
+    return ref
+  }
+
+  pin(ref: Ref<any>): Disposable {
+    const segment = this.#space.segment(this.#own(ref).segment)
+    segment.pins += 1
+    let pinned = true
+    return { [Symbol.dispose]: () => { if (pinned) { pinned = false; segment.pins -= 1 } } }
+  }
+
+  async evict(o?: { toBytes?: number }): Promise<{ residentBytes: number; segments: number }> {
+    this.#space.commitPending()
+    this.#space.release(Math.max(0, this.#space.residentBytes - (o?.toBytes ?? 0)))
+    return { residentBytes: this.#space.residentBytes, segments: this.#space.residentCount }
+  }
+
+  map<V>(name: string, o?: { partitions?: number }): BigMap<V> {
+    let map = this.#maps.get(name)
+    if (map === undefined) {
+      map = new BigMapObject<unknown>(name, o?.partitions, {
+        space: this.#space, driver: this.#driver, groups: this.#groups, watchers: this.#watchers,
+        report: error => this.#report(error), flush: wait => this.flush(wait), alive: promise => this.#alive(promise),
+      })
+      this.#maps.set(name, map)
+    } else map.sayPartitions(o?.partitions)
+    return map as BigMapObject<unknown> as BigMap<V>
+  }
+
+  // Waits
+
+  async flush(o?: Wait): Promise<Version> {
+    return await this.#wait('flush', o) as Version
+  }
+
+  async sync(o?: Wait): Promise<Version> {
+    return await this.#wait('sync', o) as Version
+  }
+
+  async version(o?: Wait): Promise<Version> {
+    return await this.#wait('version', o) as Version
+  }
+
+  async reach(v: Version | string, o?: Wait): Promise<void> {
+    await this.#wait('reach', o, String(v))
+  }
+
+  #wait(what: keyof typeof WAIT, wait: Wait | undefined, version?: string): Promise<string> {
+    this.#mustBeOpen()
+    this.#space.commitPending()
+    return this.#driver.wait(what, WAIT[what], version, wait)
+  }
+
+  #mustBeOpen(): void {
+    if (this.#space.over !== undefined) throw this.#space.over
+    if (this.#dead !== undefined) throw this.#dead
+  }
+
+  /** Fails at once what would wait for a connection that never comes. */
+  async #alive<T>(promise: Promise<T>): Promise<T> {
+    if (this.#dead === undefined) return promise
+    promise.catch(() => {})
+    throw this.#dead
+  }
+
+  // Watching
+
+  watch<V>(select: () => V, fn: (v: V, before: V | undefined) => void, o?: { initial?: boolean; equals?: (a: V, b: V) => boolean }): Disposable
+  watch<T extends object>(target: T | Ref<T> | Iterable<Ref<T>>, fn: (c: Change<T>) => void, o?: WatchOptions): Disposable
+  watch(target: unknown, fn: (...args: never[]) => void, o: object = {}): Disposable {
+    const stop = typeof target === 'function'
+      ? this.#watchers.select(target as () => unknown, fn as (value: unknown, before: unknown) => void, o)
+      : this.#watchObject(target, fn as (change: Change<object>) => void, o)
+    return { [Symbol.dispose]: stop }
+  }
+
+  #watchObject(target: unknown, fn: (change: Change<object>) => void, o: WatchOptions): () => void {
+    if (o.signal?.aborted === true) return () => {}
+    const node = nodeOf(target)
+    let stop: () => void
+    if (node !== undefined) stop = this.#watchers.watchNode(node, fn, o)
+    else if (target instanceof HeapRef) stop = this.#watchers.watchRef(this.#own(target), fn, o)
+    else if (typeof target === 'object' && target !== null && Symbol.iterator in target) {
+      const stops = [...(target as Iterable<HeapRef>)].map(ref => this.#watchers.watchRef(this.#own(ref), fn, o))
+      stop = () => { for (const each of stops) each() }
+    } else throw new TypeError('heap.watch takes a function, a live object, a Ref or several Refs')
+    o.signal?.addEventListener('abort', stop, { once: true })
+    return stop
+  }
+
+  changes<T extends object>(target: T | Ref<T>, o: WatchOptions & { buffer?: 'latest' | number; signal?: AbortSignal } = {}): AsyncIterableIterator<Change<T>> & AsyncDisposable {
+    return new ChangeStream<T>(fn => this.#watchObject(target, fn as unknown as (change: Change<object>) => void, o), o)
+  }
+
+  addEventListener<K extends keyof HeapEvents>(type: K, fn: (e: HeapEvents[K]) => void, o?: { signal?: AbortSignal; once?: boolean }): void {
+    this.#events.add(type, fn, o)
+  }
+
+  removeEventListener<K extends keyof HeapEvents>(type: K, fn: (e: HeapEvents[K]) => void): void {
+    this.#events.remove(type, fn)
+  }
+
+  // Others
+
+  presence<P extends object>(group = 'default'): Presence<P> {
+    return this.#presence.group<P>(group)
+  }
+
+  claim(ref: Ref<any>, o?: Wait): Promise<Claim | undefined> {
+    this.#mustBeOpen()
+    return this.#groups.claim('', '-', this.#own(ref).id, o)
+  }
+
+  stats(): HeapStats {
+    const space = this.#space
+    const [commits = 0, refused = 0, quarantined = 0, deltasIn = 0, deltasOut = 0, bytesIn = 0, bytesOut = 0, rebuilds = 0, , live = 0] =
+      space.over === undefined ? this.#driver.call(OP.stats).stats ?? [] : []
+    const { held, pinned } = space.held()
+    let encoded = 0
+    for (const segment of space.segments) if (segment.mirror !== undefined) encoded += segment.bytes
+    return {
+      bytes: {
+        live, packed: 0, wasm: this.#memory(), mirrors: space.residentBytes - encoded, held, pinned,
+        queued: space.unsavedBytes + this.#link.bufferedAmount, budget: this.#setup.budget.bytes,
+      },
+      loads: space.loads, evictions: space.evictions, rebuilds, deltasIn, deltasOut, bytesIn, bytesOut, commits, refused, quarantined,
+    }
+  }
+
+  // The end
+
+  unref(): this {
+    this.#link.unref()
+    this.#driver.unref()
+    return this
+  }
+
+  close(o: { flush?: boolean; timeoutMs?: number } = {}): Promise<void> {
+    return (this.#closing ??= this.#close(o))
+  }
+
+  async #close(o: { flush?: boolean; timeoutMs?: number }): Promise<void> {
+    if (this.#space.over !== undefined) return
+    this.#space.commitPendingReporting()
+    let refusal: unknown
+    if (o.flush !== false && this.#space.unsaved > 0) {
+      await this.flush({ timeoutMs: o.timeoutMs ?? CLOSE_MS }).catch((error: unknown) => { refusal = error })
+    }
+    const unsaved = this.#space.unsaved
+    this.#end(new HeapError('ERR_CLOSED', 'the heap is closed'))
+    if (unsaved > 0 && o.flush !== false) {
+      throw new HeapError('ERR_UNSAVED', `${unsaved} commits were not durable when the heap closed, and are lost with this process`, { details: { unsaved }, cause: refusal })
+    }
+  }
+
+  #end(over: HeapError): void {
+    if (this.#space.over !== undefined) return
+    this.#space.commitPendingReporting()
+    this.#setConnection('closed')
+    this.#link.end()
+    this.#space.end(over)
+    this.#groups.failAll(over)
+    this.#driver.close(over)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  toString(): string {
+    return `Heap(${formatPath([this.#setup.heapName])}, ${this.#connection})`
+  }
+
+  [INSPECT](): string {
+    const { connection, unsaved, segments } = this.status
+    return `Heap { name: '${this.#setup.heapName}', connection: '${connection}', unsaved: ${unsaved}, segments: ${segments} }`
+  }
+}

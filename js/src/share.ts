@@ -1,0 +1,108 @@
+/**
+ * `share()`: the partitions of a map among all that call it, each to one worker at a time, until all are done (S27).
+ *
+ * What a worker asks for comes in the order of rendezvous hashing, so workers that know each other ask for different
+ * partitions first; the relay's grant decides. A partition is loaded and held until the next step; if `done()` was not said
+ * by then, its claim is given back and somebody (perhaps this worker) gets it again.
+ *
+ * ```text
+ * join ─► pick ─► ask ─granted─► load ─► yield ─► done? ─yes─► next
+ *          ▲        └─held─► wait for word of the group        └no─► release
+ * ```
+ */
+
+import { fnv1a, type BigMapObject } from './bigmap.js'
+import { PartitionObject } from './partition.js'
+import type { HeldClaim, Membership } from './groups.js'
+import type { Partition } from './types.js'
+
+export interface ShareOptions { group?: string; run?: string; signal?: AbortSignal }
+
+export async function* share<V>(map: BigMapObject<V>, options: ShareOptions): AsyncGenerator<Partition<V>, void, undefined> {
+  const { signal } = options
+  signal?.throwIfAborted()
+  const wait = signal === undefined ? {} : { signal }
+  await map.ready(wait)
+  const { groups } = map.host
+  const count = map.count
+  const membership = groups.join(`${map.name}/${options.group ?? 'default'}`, options.run ?? '', count)
+  // Keys that were held by others when asked for; asked again after the next word of the group.
+  let busy = new Set<string>()
+  try {
+    while (!membership.joined) await membership.change(signal)
+    for (;;) {
+      signal?.throwIfAborted()
+      if (membership.failure !== undefined) throw membership.failure
+      const finished = new Set([...membership.done, ...membership.found])
+      if (finished.size >= count) return
+      const key = nextKey(membership, count, finished, busy, map.host.space.options.me.replica)
+      if (key === undefined) {
+        await membership.change(signal)
+        busy = new Set()
+        continue
+      }
+      const { claim, state } = await groups.ask(membership, key, wait)
+      if (claim === undefined) {
+        if (state === 'done') membership.found.add(key)
+        else busy.add(key)
+        continue
+      }
+      yield* work(map, membership, claim, wait)
+    }
+  } finally {
+    for (const claim of [...membership.held.values()]) if (!claim.finishing) groups.release(membership, claim)
+    groups.leave(membership)
+  }
+}
+
+async function* work<V>(map: BigMapObject<V>, membership: Membership, claim: HeldClaim, wait: { signal?: AbortSignal }): AsyncGenerator<Partition<V>, void, undefined> {
+  const { groups } = map.host
+  try {
+    const partition = new PartitionObject<V>(map, { index: Number(claim.key), key: undefined, claim })
+    const [segment] = await map.loadAt([Number(claim.key)], wait)
+    partition.hold(segment!)
+    if (segment!.marks.some(mark => mark.group === claim.group && mark.run === claim.run)) {
+      // Done already, by a worker whose relay forgot: said to this one, too.
+      membership.found.add(claim.key)
+      groups.release(membership, claim)
+      groups.announce(membership)
+      return
+    }
+    segment!.pins += 1
+    try {
+      yield partition
+    } finally {
+      segment!.pins -= 1
+    }
+  } finally {
+    if (!claim.finishing) groups.release(membership, claim)
+  }
+}
+
+/** The key this worker should ask for: of what is free, what it comes first for, then by rank. */
+function nextKey(membership: Membership, count: number, finished: ReadonlySet<string>, busy: ReadonlySet<string>, me: string): string | undefined {
+  let best: string | undefined
+  let bestRank = Infinity
+  let bestScore = -1
+  for (let i = 0; i < count; i++) {
+    const key = String(i)
+    if (finished.has(key) || busy.has(key) || membership.taken.has(key) || membership.held.has(key)) continue
+    const mine = score(me, key)
+    let rank = 0
+    for (const member of membership.members) if (member !== me && score(member, key) > mine) rank += 1
+    if (rank < bestRank || (rank === bestRank && mine > bestScore)) {
+      best = key
+      bestRank = rank
+      bestScore = mine
+    }
+  }
+  return best
+}
+
+/** How much a worker comes first for a key: the same number for everybody who reckons it. */
+function score(member: string, key: string): number {
+  let hash = fnv1a(`${member} ${key}`)
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
+  return (hash ^ (hash >>> 16)) >>> 0
+}

@@ -1,0 +1,138 @@
+//! One task owns the relay machines of all heaps: feeds them inputs, performs their outputs in the order given, opens a heap
+//! when somebody comes and drops it when nobody has been there for a while. It decides nothing about a heap.
+//!
+//! Next: `driver/commit.rs`, the thread that writes; `core/src/relay.rs`, the machine.
+
+mod commit;
+mod heaps;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use coheap_core::id::Offset;
+use coheap_core::log::LogEntry;
+use coheap_core::relay::{ConnId, Recovered, StoredState, Ticket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::auth::Grant;
+use crate::config::Config;
+use crate::store::{Store, StoreError};
+use heaps::Driver;
+
+/// Bytes of messages that have come and are not handled.
+const INBOX_BYTES: usize = 32 << 20;
+/// Messages that have come and are not handled.
+const INBOX_MESSAGES: usize = 1024;
+
+/// What a connection is told.
+#[derive(Debug)]
+pub(crate) enum ToConn {
+    /// Frames to send.
+    Frames(Bytes),
+    /// Close, with this code and reason.
+    Close(u16, &'static str),
+}
+
+/// What connections say. Bounded: they wait while the driver is behind.
+#[derive(Debug)]
+enum Command {
+    Open { conn: ConnId, heap: Arc<str>, grant: Grant, to: mpsc::UnboundedSender<ToConn> },
+    Message { conn: ConnId, bytes: Bytes, _room: OwnedSemaphorePermit },
+    Closed { conn: ConnId },
+}
+
+/// What the store and the writers report. Bounded by what was asked of them.
+#[derive(Debug)]
+enum Event {
+    Written { conn: ConnId, bytes: usize },
+    Opened { heap: Arc<str>, recovered: Result<Recovered, StoreError> },
+    Recovered { heap: Arc<str>, recovered: Result<Recovered, StoreError> },
+    Committed { heap: Arc<str>, upto: Offset, bytes: usize },
+    NotCommitted { heap: Arc<str>, attempt: u32, full: bool, bytes: usize },
+    Log { heap: Arc<str>, ticket: Ticket, entries: Result<Vec<(Offset, LogEntry)>, StoreError> },
+    States { heap: Arc<str>, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
+    Stop,
+}
+
+/// The way to the driver, for connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    commands: mpsc::Sender<Command>,
+    events: mpsc::UnboundedSender<Event>,
+    room: Arc<Semaphore>,
+    conns: Arc<AtomicU64>,
+}
+
+impl Handle {
+    /// A connection whose token was accepted. `None`: the relay is stopping.
+    pub async fn open(&self, heap: Arc<str>, grant: Grant, to: mpsc::UnboundedSender<ToConn>) -> Option<ConnId> {
+        let conn = ConnId(self.conns.fetch_add(1, Ordering::Relaxed));
+        self.commands.send(Command::Open { conn, heap, grant, to }).await.ok().map(|()| conn)
+    }
+
+    /// A message; waits while too many are not handled.
+    pub async fn message(&self, conn: ConnId, bytes: Bytes) {
+        let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(INBOX_BYTES as u32);
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(size).await else { return };
+        let _ = self.commands.send(Command::Message { conn, bytes, _room: room }).await;
+    }
+
+    /// So many bytes of frames have left.
+    pub fn written(&self, conn: ConnId, bytes: usize) {
+        let _ = self.events.send(Event::Written { conn, bytes });
+    }
+
+    /// The connection is gone.
+    pub async fn closed(&self, conn: ConnId) {
+        let _ = self.commands.send(Command::Closed { conn }).await;
+    }
+
+    /// Finish what is under way and close every connection.
+    pub async fn shut_down(&self) {
+        let _ = self.events.send(Event::Stop);
+        // Done when the driver no longer takes commands.
+        self.commands.closed().await;
+    }
+}
+
+/// A running driver.
+#[derive(Debug)]
+pub(crate) struct Running {
+    handle: Handle,
+    task: JoinHandle<()>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Running {
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until all is written. The driver has been told to stop.
+    pub async fn stop(mut self) {
+        let _ = self.handle.events.send(Event::Stop);
+        let _ = self.task.await;
+        if let Some(writer) = self.writer.take() {
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+    }
+}
+
+/// Starts the driver and its writing thread.
+pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
+    let (commands, inbox) = mpsc::channel(INBOX_MESSAGES);
+    let (events, reports) = mpsc::unbounded_channel();
+    let (appends, queue) = std::sync::mpsc::channel();
+    let writer = std::thread::Builder::new().name("commit".to_owned());
+    let writer = writer.spawn({
+        let (store, events) = (Arc::clone(&store), events.clone());
+        move || commit::run(&store, &queue, &events)
+    });
+    let handle =
+        Handle { commands, events: events.clone(), room: Arc::new(Semaphore::new(INBOX_BYTES)), conns: Arc::default() };
+    let driver = Driver::new(store, events, appends, config);
+    let task = tokio::spawn(driver.run(inbox, reports));
+    Running { handle, task, writer: writer.ok() }
+}

@@ -1,0 +1,147 @@
+//! Log records: length, checksum, chain. `STORE.md` §3. Pure functions over bytes.
+
+use bytes::Bytes;
+use coheap_core::id::Offset;
+use coheap_core::log::LogEntry;
+use coheap_core::wire::codec::Reader;
+use twox_hash::XxHash3_64;
+
+const VERSION: u8 = 1;
+const HEADER: usize = 1 + 8 + 8 + 4 + 4 + 8;
+
+/// The checksum used everywhere in the store.
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot(bytes)
+}
+
+/// A record that was read and found whole.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub heap: u64,
+    pub first: Offset,
+    pub count: u32,
+    pub prev: u64,
+    pub chain: u64,
+    pub body: Bytes,
+}
+
+/// A record under construction.
+#[derive(Debug)]
+pub(super) struct RecordWriter {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl RecordWriter {
+    pub fn new(heap: u64, first: Offset, prev: u64) -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&heap.to_le_bytes());
+        bytes.extend_from_slice(&first.0.to_le_bytes());
+        bytes.extend_from_slice(&[0; 8]);
+        bytes.extend_from_slice(&prev.to_le_bytes());
+        RecordWriter { bytes, count: 0 }
+    }
+
+    /// Adds an entry; where in the body it begins.
+    pub fn push(&mut self, entry: &[u8]) -> usize {
+        // Entries are at most a commit long (limits.rs), far below u32.
+        self.bytes.extend_from_slice(&(entry.len() as u32).to_le_bytes());
+        let at = self.bytes.len() - HEADER;
+        self.bytes.extend_from_slice(entry);
+        self.count += 1;
+        at
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The record and its chain value.
+    pub fn finish(mut self) -> (Vec<u8>, u64) {
+        let body_len = (self.bytes.len() - HEADER) as u32;
+        let (count, len) = (self.count.to_le_bytes(), body_len.to_le_bytes());
+        self.bytes.splice(17..25, count.into_iter().chain(len));
+        let chain = checksum(&self.bytes);
+        self.bytes.extend_from_slice(&chain.to_le_bytes());
+        (self.bytes, chain)
+    }
+}
+
+impl Record {
+    /// Reads one; what is wrong with it otherwise.
+    pub fn read(bytes: &[u8]) -> Result<Record, &'static str> {
+        let (covered, chain) = bytes.split_last_chunk::<8>().ok_or("a record is cut off")?;
+        let chain = u64::from_le_bytes(*chain);
+        if checksum(covered) != chain {
+            return Err("a record's checksum does not hold");
+        }
+        let (version, rest) = covered.split_first().ok_or("a record is cut off")?;
+        if *version != VERSION {
+            return Err("a record of another version");
+        }
+        let (heap, rest) = rest.split_first_chunk::<8>().ok_or("a record is cut off")?;
+        let (first, rest) = rest.split_first_chunk::<8>().ok_or("a record is cut off")?;
+        let (count, rest) = rest.split_first_chunk::<4>().ok_or("a record is cut off")?;
+        let (len, rest) = rest.split_first_chunk::<4>().ok_or("a record is cut off")?;
+        let (prev, body) = rest.split_first_chunk::<8>().ok_or("a record is cut off")?;
+        if u32::from_le_bytes(*len) as usize != body.len() {
+            return Err("a record is cut off");
+        }
+        Ok(Record {
+            heap: u64::from_le_bytes(*heap),
+            first: Offset(u64::from_le_bytes(*first)),
+            count: u32::from_le_bytes(*count),
+            prev: u64::from_le_bytes(*prev),
+            chain,
+            body: Bytes::copy_from_slice(body),
+        })
+    }
+
+    /// The position after its last entry.
+    pub fn end(&self) -> Offset {
+        Offset(self.first.0 + u64::from(self.count))
+    }
+
+    /// Its entries from an offset on.
+    pub fn entries(&self, from: Offset) -> Result<Vec<(Offset, LogEntry)>, &'static str> {
+        let mut reader = Reader::new(&self.body);
+        let mut entries = Vec::new();
+        for offset in self.first.0..self.end().0 {
+            let len = reader.array::<4>().map_err(|_| "a record's entries do not fit")?;
+            let bytes = reader.raw(u32::from_le_bytes(len) as usize).map_err(|_| "a record's entries do not fit")?;
+            if offset < from.0 {
+                continue;
+            }
+            let bytes = self.body.slice_ref(bytes);
+            let entry = LogEntry::decode(&bytes, &mut Reader::new(&bytes)).map_err(|_| "an entry does not parse")?;
+            entries.push((Offset(offset), entry));
+        }
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_and_any_flipped_bit_is_noticed() {
+        let mut writer = RecordWriter::new(7, Offset(40), 99);
+        let at = writer.push(b"first");
+        writer.push(b"second");
+        let (bytes, chain) = writer.finish();
+        let record = Record::read(&bytes).unwrap();
+        assert_eq!((record.heap, record.first, record.count), (7, Offset(40), 2));
+        assert_eq!((record.prev, record.chain, record.end()), (99, chain, Offset(42)));
+        assert_eq!(&record.body[at..at + 5], b"first");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Record::read(&flipped).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Record::read(&bytes[..len]).is_err(), "cut at {len}");
+        }
+    }
+}

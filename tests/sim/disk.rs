@@ -1,0 +1,123 @@
+//! A disk under a relay machine: what was appended is durable after [`Disk::sync`], and gone at a crash before it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use coheap_core::admit::AdmitRow;
+use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
+use coheap_core::log::LogEntry;
+use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, StoredState};
+use coheap_core::wire::codec::Reader;
+
+/// One heap's store.
+#[derive(Debug, Default)]
+pub struct Disk {
+    epochs: Vec<(EpochId, Offset)>,
+    entries: Vec<Bytes>,
+    admit: BTreeMap<ReplicaId, Bytes>,
+    segments: BTreeMap<SegmentNumber, SegmentRow>,
+    deltas: Vec<DeltaPlace>,
+    clocks: BTreeMap<(SegmentNumber, GenId), Bytes>,
+    unsynced: Vec<Append>,
+}
+
+impl Disk {
+    /// Takes an append; it is not durable yet.
+    pub fn append(&mut self, append: Append) {
+        self.unsynced.push(append);
+    }
+
+    /// True while something is not durable.
+    pub fn is_dirty(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// Makes everything durable; the position it reaches.
+    pub fn sync(&mut self) -> Option<Offset> {
+        let mut upto = None;
+        for append in std::mem::take(&mut self.unsynced) {
+            upto = Some(append.end());
+            self.write(append);
+        }
+        upto
+    }
+
+    /// The process dies: the first `kept` appends had reached the disk.
+    pub fn crash(&mut self, kept: usize) {
+        for (at, append) in std::mem::take(&mut self.unsynced).into_iter().enumerate() {
+            if at < kept {
+                self.write(append);
+            }
+        }
+    }
+
+    fn write(&mut self, append: Append) {
+        assert_eq!(append.first.0 as usize, self.entries.len(), "appends come without a gap");
+        self.epochs.extend(append.epoch);
+        self.entries.extend(append.entries);
+        self.admit.extend(append.admit);
+        self.segments.extend(append.segments);
+        self.deltas.extend(append.deltas);
+        self.clocks.extend(append.clocks.into_iter().map(|(number, generation, table)| ((number, generation), table)));
+    }
+
+    /// What a relay finds at its start.
+    pub fn recover(&self) -> Recovered {
+        Recovered {
+            lineage: self.epochs.first().map(|(epoch, _)| *epoch).unwrap_or_default(),
+            epochs: self.epochs.clone(),
+            head: Offset(self.entries.len() as u64),
+            floor: Offset(0),
+            admit: self.admit.iter().map(|(id, row)| (*id, AdmitRow::decode(row).expect("a stored row"))).collect(),
+            segments: self.segments.values().copied().collect(),
+            clocks: self
+                .clocks
+                .iter()
+                .map(|((number, generation), table)| (*number, *generation, table.clone()))
+                .collect(),
+        }
+    }
+
+    /// Entries of the log.
+    pub fn log(&self, from: Offset, upto: Offset, bytes_max: usize) -> Vec<(Offset, LogEntry)> {
+        let (mut out, mut size) = (Vec::new(), 0);
+        for at in from.0..upto.0 {
+            let Some(bytes) = self.entries.get(at as usize) else { break };
+            let entry = LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("a stored entry");
+            out.push((Offset(at), entry));
+            size += bytes.len();
+            if size >= bytes_max {
+                break;
+            }
+        }
+        out
+    }
+
+    /// Deltas of segments below a position.
+    pub fn states(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
+        segments
+            .iter()
+            .map(|segment| {
+                let places = self.deltas.iter().filter(|place| place.segment == *segment && place.offset < position);
+                let deltas = places
+                    .filter_map(|place| {
+                        self.entries
+                            .get(place.offset.0 as usize)
+                            .map(|entry| entry.slice(place.at..place.at + place.len))
+                    })
+                    .collect();
+                StoredState::At { segment: *segment, snapshot: Bytes::new(), deltas }
+            })
+            .collect()
+    }
+
+    /// How many entries are durable.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True if nothing is durable.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}

@@ -1,0 +1,53 @@
+//! `cargo xtask test`: every test that CI runs, those of Rust first because they fail soonest.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::steps::{Outcome, Steps};
+use crate::workspace::{Workspace, files_below};
+use crate::{npm, pack, run, wasm};
+
+pub(crate) fn plan(steps: &mut Steps) {
+    pack::plan(steps);
+    steps.add("core alone", core_alone);
+    steps.add("Rust tests", rust);
+    steps.add("TypeScript of the tests", |workspace| {
+        npm::compile(workspace, "tsconfig.test.json", "dist-test", "dist-test/src/generated")
+    });
+    steps.add("JavaScript tests", |workspace| node(workspace, &workspace.js().join("dist-test/test"), ".test.js"));
+    steps.add("install the package", npm::install_package);
+    steps.add("end-to-end tests", |workspace| node(workspace, &workspace.root().join("tests/e2e"), ".test.mjs"));
+}
+
+/// The core without any feature, natively and for wasm. A check of the whole workspace would pass a forbidden import,
+/// because there the features of all members are joined.
+fn core_alone(workspace: &Workspace) -> Result<Outcome> {
+    wasm::ensure_target()?;
+    let check = ["check", "--locked", "--package", "coheap-core", "--no-default-features"];
+    run::visibly(&mut workspace.cargo(&check))?;
+    run::visibly(workspace.cargo(&check).args(["--target", "wasm32-unknown-unknown"]))?;
+    Ok(Outcome::done())
+}
+
+/// With nextest where it is installed; it is faster and says more, but does not run the examples in the documentation.
+fn rust(workspace: &Workspace) -> Result<Outcome> {
+    if !run::works(&mut workspace.cargo(&["nextest", "--version"])) {
+        run::visibly(&mut workspace.cargo(&["test", "--locked", "--workspace"]))?;
+        return Ok(Outcome::Done("with cargo test".to_owned()));
+    }
+    run::visibly(&mut workspace.cargo(&["test", "--locked", "--workspace", "--doc"]))?;
+    run::visibly(&mut workspace.cargo(&["nextest", "run", "--locked", "--workspace"]))?;
+    Ok(Outcome::Done("with cargo nextest".to_owned()))
+}
+
+/// Runs the test files of a folder. They are named one by one: what `node --test FOLDER` means differs by version.
+fn node(workspace: &Workspace, folder: &Path, suffix: &str) -> Result<Outcome> {
+    let files: Vec<PathBuf> = files_below(folder, suffix)?;
+    if files.is_empty() {
+        return Ok(Outcome::Skipped(format!("there is no *{suffix} in {} yet", workspace.shown(folder))));
+    }
+    let files: Vec<_> = files.iter().map(|file| workspace.shown(file)).collect();
+    run::visibly(workspace.node(&["--enable-source-maps", "--test", "--test-reporter=spec"]).args(&files))?;
+    Ok(Outcome::Done(format!("test files: {}", files.len())))
+}
