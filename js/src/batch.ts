@@ -16,8 +16,11 @@ import { EDIT, Writer } from './edge.js'
 import { decodeId, type Id } from './uuid.js'
 import type { Mirror, Node } from './mirror.js'
 
-/** A value as it crosses. `containers`: it takes handles. */
-export interface Encoded { readonly bytes: Uint8Array; readonly containers: boolean }
+/**
+ * A value as it crosses: where it lies in its section's `values`. One buffer for all of them, because an `ArrayBuffer` each
+ * costs more than everything else that is done for a small value. `containers`: it takes handles.
+ */
+export interface Encoded { readonly start: number; readonly end: number; readonly containers: boolean }
 
 /** The right to say `done()`: the grant of a claim. */
 export interface Grant { readonly group: string; readonly run: string; readonly key: string; readonly grant: number }
@@ -29,13 +32,17 @@ interface Edit {
   a: number
   b: number
   text: string
-  parts: Uint8Array[]
+  parts: Encoded[]
   containers: boolean
   dropped: boolean
 }
 
 /** Where a segment's edits go: known to wasm by its index, or new and named by its id. */
 export interface Target { readonly index: number; readonly id: Id }
+
+function sizeOf(value: Encoded): number {
+  return value.end - value.start
+}
 
 /** What the sections of a batch add up to. */
 interface Tally { count: number; bytes: number }
@@ -46,6 +53,8 @@ export class Section {
   readonly #keys = new Map<Node, Map<string, Edit>>()
   readonly #last = new Map<Node, Edit>()
   readonly handles: number
+  /** The values of the edits, one behind the other. */
+  readonly values = new Writer()
   claim: Grant | undefined = undefined
   count = 0
   bytes = 0
@@ -67,13 +76,13 @@ export class Section {
     const known = this.#keys.get(node)?.get(key)
     if (known !== undefined && !known.containers && !value.containers) {
       if (known.op === EDIT.set) {
-        this.#grow(0, value.bytes.length - known.parts[0]!.length)
-        known.parts[0] = value.bytes
+        this.#grow(0, sizeOf(value) - sizeOf(known.parts[0]!))
+        known.parts[0] = value
         return
       }
       this.#drop(known)
     }
-    this.#keep(node, key, this.#add(EDIT.set, node, { key, parts: [value.bytes], containers: value.containers }))
+    this.#keep(node, key, this.#add(EDIT.set, node, { key, parts: [value], containers: value.containers }))
   }
 
   delete(node: Node, key: string): void {
@@ -86,19 +95,19 @@ export class Section {
   }
 
   default(node: Node, key: string, value: Encoded): void {
-    this.#add(EDIT.default, node, { key, parts: [value.bytes], containers: value.containers })
+    this.#add(EDIT.default, node, { key, parts: [value], containers: value.containers })
   }
 
   insert(node: Node, index: number, count: number, value: Encoded): void {
     const last = this.#last.get(node)
     if (last?.op === EDIT.insert && index === last.a + last.b && (!value.containers || last === this.#edits.at(-1))) {
-      last.parts.push(value.bytes)
+      last.parts.push(value)
       last.b += count
       last.containers ||= value.containers
-      this.#grow(0, value.bytes.length)
+      this.#grow(0, sizeOf(value))
       return
     }
-    this.#last.set(node, this.#add(EDIT.insert, node, { a: index, b: count, parts: [value.bytes], containers: value.containers }))
+    this.#last.set(node, this.#add(EDIT.insert, node, { a: index, b: count, parts: [value], containers: value.containers }))
   }
 
   remove(node: Node, index: number, count: number): void {
@@ -106,7 +115,7 @@ export class Section {
   }
 
   put(node: Node, index: number, value: Encoded): void {
-    this.#last.set(node, this.#add(EDIT.put, node, { a: index, parts: [value.bytes], containers: value.containers }))
+    this.#last.set(node, this.#add(EDIT.put, node, { a: index, parts: [value], containers: value.containers }))
   }
 
   move(node: Node, from: number, to: number): void {
@@ -131,16 +140,16 @@ export class Section {
   }
 
   include(node: Node, value: Encoded): void {
-    this.#add(EDIT.include, node, { parts: [value.bytes] })
+    this.#add(EDIT.include, node, { parts: [value] })
   }
 
   exclude(node: Node, value: Encoded): void {
-    this.#add(EDIT.exclude, node, { parts: [value.bytes] })
+    this.#add(EDIT.exclude, node, { parts: [value] })
   }
 
   root(value: Encoded): void {
-    this.#edits.push({ op: EDIT.root, handle: 0, a: 0, b: 0, text: '', parts: [value.bytes], containers: true, dropped: false })
-    this.#grow(1, value.bytes.length + 2)
+    this.#edits.push({ op: EDIT.root, handle: 0, a: 0, b: 0, text: '', parts: [value], containers: true, dropped: false })
+    this.#grow(1, sizeOf(value) + 2)
   }
 
   mark(claim: Grant): void {
@@ -153,7 +162,7 @@ export class Section {
     const edit: Edit = { op, handle: node.handle, a: 0, b: 0, text: '', parts: [], containers: false, dropped: false, ...part }
     this.#edits.push(edit)
     let bytes = 8 + edit.text.length + (edit.key?.length ?? 0)
-    for (const part of edit.parts) bytes += part.length
+    for (const part of edit.parts) bytes += sizeOf(part)
     this.#grow(1, bytes)
     return edit
   }
@@ -177,7 +186,7 @@ export class Section {
       w.u8(edit.op)
       if (edit.op === EDIT.mark) w.str(edit.key!).str(edit.text)
       else if (edit.op !== EDIT.root) this.#encodePlaced(w, edit)
-      for (const bytes of edit.parts) w.raw(bytes)
+      for (const { start, end } of edit.parts) w.copy(this.values, start, end)
     }
     return w.slice()
   }

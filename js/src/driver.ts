@@ -59,6 +59,7 @@ export class Driver {
   readonly #sink: Sink
   readonly #tickets = new Map<number, Ticket>()
   readonly #claims = new Map<number, Ask>()
+  readonly #input = new Writer(4096)
   #nextTicket = 1
   #timer: ReturnType<typeof setTimeout> | undefined
   #referenced = true
@@ -72,7 +73,9 @@ export class Driver {
   /** One operation. Throws `ERR_ENGINE` if the instance broke; an `Error` record comes back as `error`. */
   call(op: number, build?: (w: Writer) => void): Answer {
     if (this.#closed) throw new HeapError('ERR_CLOSED', 'the heap is closed')
-    const w = new Writer()
+    // The module copies its input, so one buffer serves all calls.
+    const w = this.#input
+    w.truncate()
     w.varint(Math.max(0, Math.floor(nowMs())))
     build?.(w)
     let records: Uint8Array

@@ -152,6 +152,15 @@ export class Writer {
     return this
   }
 
+  /** A part of what another one wrote. */
+  copy(from: Writer, start: number, end: number): this {
+    this.#room(end - start)
+    if (end - start > 64) this.#bytes.set(from.#bytes.subarray(start, end), this.length)
+    else for (let i = start, at = this.length; i < end; i++) this.#bytes[at++] = from.#bytes[i]!
+    this.length += end - start
+    return this
+  }
+
   /** Bytes behind their length. */
   bytes(bytes: Uint8Array): this {
     return this.varint(bytes.length).raw(bytes)

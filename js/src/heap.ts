@@ -47,6 +47,7 @@ export interface HeapSetup {
 
 const WAIT = { flush: 0, sync: 1, version: 2, reach: 3 } as const
 const CLOSE_MS = 5000
+const CORE_SLACK = 2 << 20
 const INSPECT = Symbol.for('nodejs.util.inspect.custom')
 
 export class HeapObject<Root extends object> implements Heap<Root> {
@@ -80,7 +81,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       evicted: segments => this.#emit('evicted', { refs: segments.map(segment => this.#space.refs.of(segment.id)) }),
       quarantined: segment => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' }),
     })
-    const options = new Writer().raw(seed).str(setup.encodedName).str(setup.name).varint(setup.mustExist ? 1 : 0).varint(Math.floor(setup.maxUnsaved))
+    // The limit is kept at the write, in `space.ts`; the core's own is behind it, for what one write may still add.
+    const options = new Writer().raw(seed).str(setup.encodedName).str(setup.name).varint(setup.mustExist ? 1 : 0).varint(Math.floor(setup.maxUnsaved * 1.25) + CORE_SLACK)
     const { replica, memory } = setup.makeReplica(options.slice())
     this.#memory = memory
     this.#driver = new Driver(replica, this.#sink())
@@ -455,12 +457,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     if (this.#space.over !== undefined) return
     this.#space.commitPendingReporting()
     this.#setConnection('closed')
-    this.#space.over = over
     this.#link.end()
-    this.#space.failLoads(over)
+    this.#space.end(over)
     this.#groups.failAll(over)
     this.#driver.close(over)
-    this.#setup.budget.leave(this.#space)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -6,7 +6,7 @@
  * as wasm does when it reads the same bytes. An `Intake` is dropped whole if one of its values fails.
  */
 
-import { KIND, LIMIT, TAG, utf8Length, wellFormed, Writer, type Kind } from './edge.js'
+import { KIND, LIMIT, TAG, utf8Length, wellFormed, type Kind, type Writer } from './edge.js'
 import { HeapError } from './errors.js'
 import { HeapRef, type RefHome } from './refs.js'
 import { draftOf, nodeOf, type Draft } from './symbols.js'
@@ -21,19 +21,22 @@ type Step = string | number
 
 /** Reads the values of one write into a segment. */
 export class Intake {
-  readonly #w = new Writer()
+  readonly #w: Writer
+  readonly #start: number
   readonly #path: Step[]
   readonly #within: object[] = []
   readonly #drafts: [Draft, Node][] = []
   readonly #handles: number
   #containers = false
 
-  constructor(readonly mirror: Mirror, readonly home: RefHome, at: readonly Step[], readonly options: { emptyTexts?: boolean } = {}) {
+  constructor(readonly mirror: Mirror, readonly home: RefHome, w: Writer, at: readonly Step[], readonly options: { emptyTexts?: boolean } = {}) {
+    this.#w = w
+    this.#start = w.length
     this.#path = [...at]
     this.#handles = mirror.nextHandle
   }
 
-  /** One value, as it is stored; its bytes are added to {@link finish}'s. */
+  /** One value, as it is stored; its bytes go behind those before it. */
   value(value: unknown): Stored {
     switch (typeof value) {
       case 'boolean':
@@ -67,16 +70,17 @@ export class Intake {
     return result
   }
 
-  /** What was read, as bytes; from here on its drafts are live, until `undo` is run. */
+  /** What was read; from here on its drafts are live, until `undo` is run. */
   finish(undo: (() => void)[] | undefined): Encoded {
     for (const [draft, node] of this.#drafts) draft.bind(node)
     if (this.#drafts.length > 0) undo?.push(() => { for (const [draft] of this.#drafts) draft.bind(undefined) })
-    return { bytes: this.#w.slice(), containers: this.#containers }
+    return { start: this.#start, end: this.#w.length, containers: this.#containers }
   }
 
   /** Gives the handles back that were taken. */
   drop(): void {
     this.mirror.truncate(this.#handles)
+    this.#w.truncate(this.#start)
   }
 
   #null(): null {

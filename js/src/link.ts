@@ -17,6 +17,7 @@ import type { WebSocketLike } from './types.js'
 
 const BACKOFF_MS_MIN = 100
 const BACKOFF_MS_MAX = 5000
+const CLOSING_MS_MAX = 1000
 
 /** What a link tells. */
 export interface LinkEvents {
@@ -85,7 +86,7 @@ export class Link {
     try {
       socket?.close(code)
     } catch { /* it was not open yet: it is let go */ }
-    if (!this.#referenced && socket !== undefined) unrefSocket(socket)
+    if (socket !== undefined) letGo(socket)
   }
 
   unref(): void {
@@ -154,6 +155,13 @@ export function unrefTimer(timer: ReturnType<typeof setTimeout> | undefined): vo
 
 function unrefSocket(socket: WebSocketLike): void {
   ;(socket as { _socket?: { unref?: () => void } })._socket?.unref?.()
+}
+
+/** A closing socket does not keep the process, and a relay that does not answer the close does not either. */
+function letGo(socket: WebSocketLike): void {
+  unrefSocket(socket)
+  const { terminate } = socket as { terminate?: () => void }
+  if (terminate !== undefined) unrefTimer(setTimeout(() => terminate.call(socket), CLOSING_MS_MAX))
 }
 
 type MakeSocket = (url: string, protocols: string[]) => WebSocketLike

@@ -99,14 +99,16 @@ export class Mirror {
   log: Logged[] | undefined = undefined
   /** False once the segment was evicted or deleted: its nodes keep their last values. */
   alive = true
-  /** Whether a live object was made for any node since `isHeld` last found none. */
-  handedOut = false
+  /** Nodes that live objects were made for, as far as `isHeld` has not found them to be gone. */
+  readonly handedOut: Node[] = []
 
   /** Whether a program may still hold a live object of this segment. */
   get isHeld(): boolean {
-    if (!this.handedOut) return false
-    for (const node of this.nodes) if (node?.live?.deref() !== undefined) return true
-    this.handedOut = false
+    for (let node = this.handedOut.at(-1); node !== undefined; node = this.handedOut.at(-1)) {
+      if (node.live?.deref() !== undefined) return true
+      node.live = undefined
+      this.handedOut.pop()
+    }
     return false
   }
 

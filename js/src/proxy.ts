@@ -30,7 +30,7 @@ export function liveOf(node: Node): object {
   if (known !== undefined) return known
   const live = make(node)
   node.live = new WeakRef(live)
-  node.mirror.handedOut = true
+  node.mirror.handedOut.push(node)
   return live
 }
 

@@ -57,6 +57,10 @@ export interface SpaceOptions {
   readonly maxUnsaved: number
 }
 
+/** For how long a heap may be over its budget before that is an error. */
+const OVER_MS = 5000
+const RETRY_MS = 250
+
 const debug = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.['COHEAP_DEBUG'] !== undefined
 
 export class Space implements RefHome, WriteHost, Resident {
@@ -68,7 +72,9 @@ export class Space implements RefHome, WriteHost, Resident {
   #batch: Batch | undefined
   #committing: Batch | undefined
   #clock = 0
-  #evicting = false
+  #enforcing: ReturnType<typeof setTimeout> | undefined
+  #overSince: number | undefined
+  #overTold = false
   /** Set once nothing can be written or loaded any more. */
   over: HeapError | undefined = undefined
   unsaved = 0
@@ -127,7 +133,9 @@ export class Space implements RefHome, WriteHost, Resident {
     if (this.over !== undefined) throw this.over
     const segment = this.#byMirror.get(mirror)
     if (segment === undefined) throw new HeapError('ERR_NOT_LOADED', 'the segment of this object is not loaded any more: reach it again through its Ref')
-    if (this.unsavedBytes >= this.options.maxUnsaved && this.unsaved > 0) {
+    const open = this.#batch === undefined || this.#batch.transact ? 0 : this.#batch.tally.bytes
+    if (this.unsavedBytes + open >= this.options.maxUnsaved) {
+      this.commitPending()
       throw new HeapError('ERR_UNSAVED_LIMIT', `${this.unsavedBytes} bytes of edits wait for the relay; await heap.flush() before writing on`, { details: { unsaved: this.unsaved, bytes: this.unsavedBytes } })
     }
     return this.#open().section(mirror, () => segment)
@@ -260,7 +268,7 @@ export class Space implements RefHome, WriteHost, Resident {
     const segment = this.segment(id)
     const mirror = this.#give(segment)
     const section = this.section(mirror)
-    const intake = new Intake(mirror, this, [])
+    const intake = new Intake(mirror, this, section.values, [])
     try {
       intake.value(value)
     } catch (error) {
@@ -407,6 +415,7 @@ export class Space implements RefHome, WriteHost, Resident {
   /** Loads segments; resolves when all are here, rejects with the first that is not to be had. */
   load(ids: readonly Id[], derived: boolean, wait?: Wait): Promise<void> {
     if (this.over !== undefined) return Promise.reject(this.over)
+    if (this.#overTold && !this.#enforce() && ids.some(id => this.segment(id).standing !== 'here')) return Promise.reject(this.#overBudget())
     return waiting<void>('loading', wait, (resolve, reject) => {
       const away = [...new Set(ids)].map(id => this.segment(id)).filter(segment => segment.standing !== 'here')
       const asked = away.filter(segment => segment.standing !== 'loading')
@@ -539,13 +548,50 @@ export class Space implements RefHome, WriteHost, Resident {
   // Budget
 
   #enforceSoon(): void {
-    if (this.#evicting || this.options.budget.used <= this.options.budget.bytes) return
-    this.#evicting = true
-    // A task and not a microtask: who waited for a load gets its object, and so holds it, before.
-    unrefTimer(setTimeout(() => {
-      this.#evicting = false
-      if (this.over === undefined) this.options.budget.enforce(this)
-    }, 0))
+    if (this.#enforcing !== undefined || this.options.budget.used <= this.options.budget.bytes) return
+    this.#enforceIn(0)
+  }
+
+  /** A task and not a microtask: who waited for a load gets its object, and so holds it, before. */
+  #enforceIn(delayMs: number): void {
+    this.#enforcing = setTimeout(() => {
+      this.#enforcing = undefined
+      if (this.over === undefined) this.#enforce()
+    }, delayMs)
+    unrefTimer(this.#enforcing)
+  }
+
+  /**
+   * What stays over the budget is tried again: much of it is held only until the collector has been. What stays for long
+   * is told, and then loads fail until it is better (S24).
+   */
+  #enforce(): boolean {
+    const left = this.options.budget.enforce(this)
+    if (left === 0) {
+      this.#overSince = undefined
+      this.#overTold = false
+      return true
+    }
+    this.#overSince ??= performance.now()
+    if (!this.#overTold && performance.now() - this.#overSince > OVER_MS) {
+      this.#overTold = true
+      this.events.report(this.#overBudget())
+    }
+    if (this.#enforcing === undefined) this.#enforceIn(RETRY_MS)
+    return false
+  }
+
+  #overBudget(): HeapError {
+    const budget = this.options.budget.bytes
+    return new HeapError('ERR_OVER_BUDGET', `what is held, pinned and unsaved takes more than the budget of ${budget} bytes`, { details: { budget, residentBytes: this.residentBytes, ...this.held() } })
+  }
+
+  /** Stops what was planned. */
+  end(error: HeapError): void {
+    this.over = error
+    clearTimeout(this.#enforcing)
+    this.options.budget.leave(this)
+    this.failLoads(error)
   }
 
   release(bytes: number): number {

@@ -226,7 +226,7 @@ export class SetObject implements LiveSet<Member> {
 function bindLive(object: object, node: Node | undefined): void {
   if (node !== undefined) {
     node.live = new WeakRef(object)
-    node.mirror.handedOut = true
+    node.mirror.handedOut.push(node)
   }
 }
 

@@ -11,7 +11,7 @@
 
 import { HeapError } from './errors.js'
 import { alreadyInHeap, checkKey, checkMember, formatPath, Intake } from './input.js'
-import { KIND, utf8Length, wellFormed, Writer, TAG } from './edge.js'
+import { KIND, LIMIT, TAG, utf8Length, wellFormed, type Writer } from './edge.js'
 import { mustBeAttached, type CounterNode, type ListNode, type MapNode, type Mirror, type Node, type SetNode, type Stored, type TextNode } from './mirror.js'
 import { nodeOf } from './symbols.js'
 import type { Encoded, Section } from './batch.js'
@@ -63,7 +63,7 @@ export function pathTo(node: Node, ...last: (string | number)[]): (string | numb
 
 /** Reads values for a node; gives the handles back if one of them is not to be stored. */
 function take(node: Node, at: string | number, section: Section, values: readonly unknown[], spread: boolean): { stored: Stored[]; encoded: Encoded } {
-  const intake = new Intake(node.mirror, hostOf(node.mirror), [])
+  const intake = new Intake(node.mirror, hostOf(node.mirror), section.values, [])
   try {
     const stored = values.map((value, i) => intake.at(spread ? (at as number) + i : at, () => intake.value(value)))
     return { stored, encoded: intake.finish(section.mirror.undo) }
@@ -117,7 +117,7 @@ export function defaultKey(node: MapNode, rawKey: string, value: unknown): void 
   const key = checkKey(rawKey)
   if (value === undefined || node.bag[key] !== undefined) return
   const section = begin(node)
-  const intake = new Intake(node.mirror, hostOf(node.mirror), [key], { emptyTexts: true })
+  const intake = new Intake(node.mirror, hostOf(node.mirror), section.values, [key], { emptyTexts: true })
   let stored: Stored
   let encoded: Encoded
   try {
@@ -202,8 +202,9 @@ export function includeMember(node: SetNode, value: unknown): void {
   const member = checkMember(value)
   const section = begin(node)
   if (node.members.has(member)) return
+  const encoded = encodeMember(section.values, member)
   node.mirror.include(node, member)
-  section.include(node, encodeMember(member))
+  section.include(node, encoded)
   end(node)
 }
 
@@ -212,17 +213,16 @@ export function excludeMember(node: SetNode, value: unknown): boolean {
   if (!node.members.has(member)) return false
   const section = begin(node)
   node.mirror.exclude(node, member)
-  section.exclude(node, encodeMember(member))
+  section.exclude(node, encodeMember(section.values, member))
   end(node)
   return true
 }
 
-function encodeMember(member: string | number | boolean): Encoded {
-  const w = new Writer(32)
+function encodeMember(w: Writer, member: string | number | boolean): Encoded {
+  if (typeof member === 'string' && member.length * 3 > LIMIT.valueBytes && utf8Length(member) > LIMIT.valueBytes) throw new HeapError('ERR_TOO_LARGE', 'a member of a set may have 256 kB')
+  const start = w.length
   if (typeof member === 'number') w.number(member)
-  else if (typeof member === 'string') {
-    if (utf8Length(member) > 256 * 1024) throw new HeapError('ERR_TOO_LARGE', 'a member of a set may have 256 kB')
-    w.u8(TAG.str).str(member)
-  } else w.u8(member ? TAG.true : TAG.false)
-  return { bytes: w.slice(), containers: false }
+  else if (typeof member === 'string') w.u8(TAG.str).str(member)
+  else w.u8(member ? TAG.true : TAG.false)
+  return { start, end: w.length, containers: false }
 }

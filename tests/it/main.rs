@@ -3,4 +3,6 @@
 
 mod cluster;
 mod convergence;
+mod golden;
 mod semantics;
+mod wire_golden;

@@ -536,6 +536,22 @@ fn s05_a_write_wins_against_a_delete_at_once() {
 }
 
 #[test]
+fn s05_a_value_that_won_against_a_write_takes_it_along_when_it_is_deleted() {
+    // The first replica's own write won or lost against the second's (S4); its delete had seen its own.
+    check(2, |w| {
+        w.peers[0].set("", "a", n(0));
+        w.meet();
+        w.peers[0].set("", "a", n(1));
+        w.peers[0].delete("", "a");
+        w.peers[1].set("", "a", n(2));
+        let value = w.meet();
+        assert!([map([]), map([("a", num(2))])].contains(&value), "{value:?}");
+        w.peers[0].set("", "a", n(3));
+        assert_eq!(w.meet(), map([("a", num(3))]));
+    });
+}
+
+#[test]
 fn s05_a_write_wins_against_a_delete_at_once_in_a_literal() {
     check(2, |w| {
         w.peers[0].set("", "o", o([("a", n(0)), ("b", o([]))]));

@@ -1,9 +1,10 @@
 //! Several replicas of one segment around one log, as a relay keeps it: one order, every replica applies it in that order and
-//! skips its own entries.
+//! skips its own entries. Every entry goes through the guard on its way into the log, and is never refused.
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
-use coheap_core::id::{SegmentId, Uid};
+use coheap_core::guard::{self, Clocks};
+use coheap_core::id::{ReplicaId, SegmentId, Uid};
 use coheap_core::segment::{Segment, fold};
 
 use crate::Draws;
@@ -22,6 +23,13 @@ pub struct Entry {
     pub delta: Bytes,
 }
 
+fn guard_of(engine: EngineKind) -> guard::Engine {
+    match engine {
+        EngineKind::Yrs => guard::Engine::Yrs,
+        EngineKind::Automerge => guard::Engine::Automerge,
+    }
+}
+
 /// Replicas and their log.
 #[derive(Debug)]
 pub struct World {
@@ -37,6 +45,8 @@ pub struct World {
     pub id: SegmentId,
     /// Where its chances come from.
     pub draws: Draws,
+    /// Whose clocks stand where, at the end of the log.
+    pub clocks: Clocks,
 }
 
 impl World {
@@ -46,7 +56,7 @@ impl World {
         let peers =
             (0..count).map(|i| Peer::new(engine, id, Draws(seed).below(1 << 40) as u64 + i as u64 * 7919)).collect();
         draws.below(2);
-        World { peers, log: Vec::new(), seen: vec![0; count], engine, id, draws }
+        World { peers, log: Vec::new(), seen: vec![0; count], engine, id, draws, clocks: Clocks::default() }
     }
 
     /// A replica sends its oldest unsent commits.
@@ -54,6 +64,10 @@ impl World {
         let unsent = &mut self.peers[author].unsent;
         let count = count.min(unsent.len());
         for commit in unsent.drain(..count) {
+            let owner = ReplicaId([author as u8; 16]);
+            let summary = guard::structure(guard_of(self.engine), &commit.delta).expect("the guard reads every delta");
+            self.clocks.check(owner, &summary).expect("the guard lets every delta pass");
+            self.clocks.record(owner, &summary);
             self.log.push(Entry { author, uid: commit.uid, delta: commit.delta });
         }
     }

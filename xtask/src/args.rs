@@ -5,7 +5,8 @@ pub(crate) const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   build                        wasm module, npm package (target/npm/coheap.tgz) and release relay
-  demo                         build, then run the demo
+  demo [--workers N] [--no-faults]
+                               build, then run the demo
   test                         build, then every test that CI runs
   bench [NAME]                 build, then one benchmark or all of them
   soak --seeds N [--from S]    simulate N seeds, from seed S (default 0) on
@@ -17,7 +18,7 @@ COHEAP_SKIP_BUILD=1 leaves out the build and trusts what is there.";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     Build,
-    Demo,
+    Demo { flags: Vec<String> },
     Test,
     Bench { name: Option<String> },
     Soak { seeds: u64, from: u64 },
@@ -30,7 +31,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let name = args.next().ok_or("no command given")?;
     let command = match name.as_str() {
         "build" => Command::Build,
-        "demo" => Command::Demo,
+        "demo" => parse_demo(&mut args)?,
         "test" => Command::Test,
         "bench" => parse_bench(&mut args)?,
         "soak" => parse_soak(&mut args)?,
@@ -41,6 +42,22 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         None => Ok(command),
         Some(extra) => Err(format!("`{name}` does not take `{extra}`")),
     }
+}
+
+fn parse_demo(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut flags = Vec::new();
+    while let Some(flag) = args.next() {
+        match flag.as_str() {
+            "--no-faults" => flags.push(flag),
+            "--workers" => {
+                let text = args.next().ok_or("`--workers` needs a number")?;
+                text.parse::<u8>().map_err(|_| format!("`--workers` needs a number, not `{text}`"))?;
+                flags.extend([flag, text]);
+            }
+            unknown => return Err(format!("`demo` does not take `{unknown}`")),
+        }
+    }
+    Ok(Command::Demo { flags })
 }
 
 fn parse_bench(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
@@ -80,7 +97,9 @@ mod tests {
     #[test]
     fn every_command_is_understood() {
         check("build", Ok(Command::Build));
-        check("demo", Ok(Command::Demo));
+        check("demo", Ok(Command::Demo { flags: Vec::new() }));
+        let flags = vec!["--workers".to_owned(), "5".to_owned(), "--no-faults".to_owned()];
+        check("demo --workers 5 --no-faults", Ok(Command::Demo { flags }));
         check("test", Ok(Command::Test));
         check("bench", Ok(Command::Bench { name: None }));
         check("bench load", Ok(Command::Bench { name: Some("load".to_owned()) }));
@@ -94,6 +113,8 @@ mod tests {
         check("", Err("no command given"));
         check("biuld", Err("unknown command `biuld`"));
         check("build --fast", Err("`build` does not take `--fast`"));
+        check("demo --fast", Err("`demo` does not take `--fast`"));
+        check("demo --workers x", Err("`--workers` needs a number, not `x`"));
         check("bench --fast", Err("`bench` does not take `--fast`"));
         check("bench one two", Err("`bench` does not take `two`"));
         check("soak", Err("`soak` needs `--seeds N`"));

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match command {
         Command::Help => {}
         Command::Build => pack::plan(&mut steps),
-        Command::Demo => demo::plan(&mut steps),
+        Command::Demo { flags } => demo::plan(&mut steps, flags),
         Command::Test => test::plan(&mut steps),
         Command::Bench { name } => match bench::select(&workspace, name.as_deref()) {
             Ok(chosen) => bench::plan(&mut steps, chosen),

@@ -1,0 +1,480 @@
+//! A relay machine, a store that can delay, refuse and crash, and connections driven by hand.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use coheap_core::admit::AdmitRow;
+use coheap_core::commit::EngineKind;
+use coheap_core::id::*;
+use coheap_core::log::LogEntry;
+use coheap_core::relay::*;
+use coheap_core::time::{Millis, Time};
+use coheap_core::wire::codec::Reader;
+use coheap_core::wire::frame::down::{EntryFrame, Welcome};
+use coheap_core::wire::frame::up::{CommitFrame, Hello};
+use coheap_core::wire::frame::{
+    Assembly, Bulk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, Up, message_of, split,
+};
+use yrs::{Doc, Map, OffsetKind, Options, ReadTxn, Transact};
+
+/// What would be on the disk.
+#[derive(Default)]
+pub struct Disk {
+    pub recovered: Recovered,
+    pub entries: Vec<Bytes>,
+    admit: BTreeMap<ReplicaId, Bytes>,
+    clocks: BTreeMap<SegmentNumber, (GenId, Bytes)>,
+    /// Per segment: position and bytes of its snapshot.
+    pub snaps: BTreeMap<SegmentNumber, (Offset, Bytes)>,
+}
+
+impl Disk {
+    fn write(&mut self, append: Append) {
+        assert_eq!(append.first, self.recovered.head, "appends come in order");
+        if let Some((epoch, start)) = append.epoch {
+            if self.recovered.epochs.is_empty() {
+                self.recovered.lineage = epoch;
+            }
+            self.recovered.epochs.push((epoch, start));
+        }
+        for delta in &append.deltas {
+            let entry = &append.entries[(delta.offset.0 - append.first.0) as usize];
+            assert!(delta.at + delta.len <= entry.len());
+            self.recovered.segments.len();
+        }
+        for (number, row) in append.segments {
+            assert_eq!(number.0, self.recovered.segments.len() as u64, "numbers are dense");
+            self.recovered.segments.push(row);
+        }
+        self.entries.extend(append.entries);
+        self.admit.extend(append.admit);
+        self.clocks.extend(append.clocks.into_iter().map(|(number, generation, table)| (number, (generation, table))));
+        self.recovered.head = Offset(self.entries.len() as u64);
+    }
+
+    pub fn recover(&self) -> Recovered {
+        let mut recovered = self.recovered.clone();
+        recovered.admit = self.admit.iter().map(|(id, row)| (*id, AdmitRow::decode(row).unwrap())).collect();
+        recovered.clocks =
+            self.clocks.iter().map(|(n, (generation, table))| (*n, *generation, table.clone())).collect();
+        recovered
+    }
+
+    pub fn entry(&self, offset: u64) -> LogEntry {
+        let bytes = &self.entries[offset as usize];
+        LogEntry::decode(bytes, &mut Reader::new(bytes)).unwrap()
+    }
+
+    fn state(&self, segment: SegmentNumber, position: Offset) -> StoredState {
+        let (from, snapshot) = self.snaps.get(&segment).cloned().unwrap_or_default();
+        if from > position {
+            return StoredState::NotBefore { segment, position: from };
+        }
+        let mut deltas = Vec::new();
+        for offset in from.0..position.0 {
+            if let LogEntry::Commit(commit) = self.entry(offset) {
+                deltas.extend(commit.parts.into_iter().filter(|part| part.segment == segment).map(|part| part.bytes));
+            }
+        }
+        StoredState::At { segment, snapshot, deltas }
+    }
+}
+
+/// One connection as its replica sees it.
+#[derive(Default)]
+pub struct Link {
+    pub frames: Vec<Down>,
+    pub closed: Option<u16>,
+    pub names: BTreeMap<SegmentNumber, SegmentId>,
+    pub authors: BTreeMap<u64, ReplicaId>,
+    pub written: usize,
+}
+
+pub struct World {
+    pub relay: Relay,
+    pub now: Time,
+    pub disk: Disk,
+    /// Appends that were asked for and are not on the disk.
+    pub unwritten: VecDeque<Append>,
+    /// Appends reach the disk at once.
+    pub prompt: bool,
+    /// What is sent is read at once.
+    pub reads: bool,
+    pub links: BTreeMap<ConnId, Link>,
+    pub folds: Vec<(SegmentNumber, Offset)>,
+    pub stopped: bool,
+    pub idle: bool,
+    /// Sends that went to more than one connection.
+    pub shared: usize,
+    life: u64,
+    conns: u64,
+}
+
+pub fn config(life: u64) -> Config {
+    Config {
+        heap: "h".into(),
+        life,
+        entropy: life * 7919,
+        unix_ms: 1_000_000,
+        idle: Millis(30_000),
+        fold_bytes: Some(1 << 18),
+    }
+}
+
+impl World {
+    pub fn new() -> World {
+        let mut world = World {
+            relay: Relay::new(config(1), Recovered::default(), Time(0)),
+            now: Time(0),
+            disk: Disk::default(),
+            unwritten: VecDeque::new(),
+            prompt: true,
+            reads: true,
+            links: BTreeMap::new(),
+            folds: Vec::new(),
+            stopped: false,
+            idle: false,
+            shared: 0,
+            life: 1,
+            conns: 0,
+        };
+        world.drain();
+        world
+    }
+
+    /// The relay dies with everything that was not written, and starts again.
+    pub fn crash(&mut self) {
+        self.unwritten.clear();
+        self.links.clear();
+        self.life += 1;
+        self.relay = Relay::new(config(self.life), self.disk.recover(), self.now);
+        self.drain();
+    }
+
+    /// The heap is unloaded and opened again by the same process.
+    pub fn unload(&mut self) {
+        assert!(self.unwritten.is_empty());
+        self.links.clear();
+        self.relay = Relay::new(config(self.life), self.disk.recover(), self.now);
+        self.drain();
+    }
+
+    pub fn input(&mut self, input: Input) {
+        self.relay.handle(self.now, input);
+        self.drain();
+    }
+
+    /// Time passes, with every wake on the way.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.now + Millis(ms);
+        while let Some(at) = self.relay.deadline()
+            && at <= end
+        {
+            self.now = self.now.max(at);
+            self.input(Input::Wake);
+        }
+        self.now = end;
+    }
+
+    fn drain(&mut self) {
+        let mut answers = VecDeque::new();
+        while let Some(output) = self.relay.poll() {
+            match output {
+                Output::Send { to, frames } => {
+                    self.shared += usize::from(to.len() > 1);
+                    for conn in to {
+                        self.deliver(conn, &frames);
+                        if self.reads {
+                            answers.push_back(Input::Written { conn, bytes: frames.len() });
+                        }
+                    }
+                }
+                Output::Close { conn, code, .. } => self.links.entry(conn).or_default().closed = Some(code),
+                Output::Append(append) => {
+                    if self.prompt {
+                        let upto = append.end();
+                        self.disk.write(append);
+                        answers.push_back(Input::Durable { upto });
+                    } else {
+                        self.unwritten.push_back(append);
+                    }
+                }
+                Output::ReadLog { ticket, from, upto, bytes_max } => {
+                    let (mut entries, mut bytes) = (Vec::new(), 0);
+                    for offset in from.0..upto.0 {
+                        bytes += self.disk.entries[offset as usize].len();
+                        entries.push((Offset(offset), self.disk.entry(offset)));
+                        if bytes >= bytes_max {
+                            break;
+                        }
+                    }
+                    answers.push_back(Input::Log { ticket, entries });
+                }
+                Output::ReadStates { ticket, position, segments, .. } => {
+                    // Two at a time, as a store that has reached its bound would.
+                    let states = segments.iter().take(2).map(|segment| self.disk.state(*segment, position)).collect();
+                    answers.push_back(Input::States { ticket, states });
+                }
+                Output::Recover => answers.push_back(Input::Recovered(self.disk.recover())),
+                Output::Fold { segment, upto } => self.folds.push((segment, upto)),
+                Output::Idle => self.idle = true,
+                Output::Stopped => self.stopped = true,
+            }
+        }
+        for answer in answers {
+            self.input(answer);
+        }
+    }
+
+    fn deliver(&mut self, conn: ConnId, frames: &Bytes) {
+        let link = self.links.entry(conn).or_default();
+        link.written += frames.len();
+        for (kind, body) in split(&Bytes::from(message_of(frames))).unwrap() {
+            let frame = Down::decode(kind, &body).unwrap().unwrap();
+            match &frame {
+                Down::Names(names) => link.names.extend(names.iter().copied()),
+                Down::Author { number, replica, .. } => {
+                    link.authors.insert(*number, *replica);
+                }
+                Down::Entry(entry) => {
+                    assert!(link.authors.contains_key(&entry.author), "an author is declared before its first entry");
+                    for part in &entry.parts {
+                        let SegRef::Number(number) = part.segment else { panic!("entries name numbers") };
+                        assert!(link.names.contains_key(&number), "a number is declared before its first use");
+                    }
+                }
+                _ => {}
+            }
+            link.frames.push(frame);
+        }
+    }
+
+    /// The oldest append reaches the disk.
+    pub fn write_one(&mut self) {
+        let append = self.unwritten.pop_front().expect("an append is under way");
+        let upto = append.end();
+        self.disk.write(append);
+        self.input(Input::Durable { upto });
+    }
+
+    pub fn write_all(&mut self) {
+        while !self.unwritten.is_empty() {
+            self.write_one();
+        }
+    }
+
+    /// The disk refuses everything that is under way.
+    pub fn fail(&mut self, full: bool) {
+        let attempt = self.unwritten.front().expect("an append is under way").attempt;
+        self.unwritten.clear();
+        self.input(Input::AppendFailed { attempt, full });
+    }
+
+    pub fn open(&mut self) -> ConnId {
+        self.open_as("", true)
+    }
+
+    pub fn open_as(&mut self, subject: &str, can_write: bool) -> ConnId {
+        self.conns += 1;
+        let conn = ConnId(self.conns);
+        self.links.insert(conn, Link::default());
+        self.input(Input::Opened { conn, subject: subject.into(), can_write });
+        conn
+    }
+
+    pub fn send(&mut self, conn: ConnId, frames: &[Up]) {
+        let mut bytes = Vec::new();
+        for frame in frames {
+            frame.encode(&mut bytes);
+        }
+        self.input(Input::Message { conn, bytes: message_of(&bytes).into() });
+    }
+
+    /// A fresh replica comes, with nothing.
+    pub fn join(&mut self, id: u8) -> ConnId {
+        let conn = self.open();
+        self.send(conn, &[Up::Hello(hello(id))]);
+        conn
+    }
+
+    /// What has been sent to a connection since the last call, without declarations.
+    pub fn take(&mut self, conn: ConnId) -> Vec<Down> {
+        let link = self.links.get_mut(&conn).expect("the connection was opened");
+        let frames = std::mem::take(&mut link.frames);
+        frames.into_iter().filter(|frame| !matches!(frame, Down::Names(_) | Down::Author { .. })).collect()
+    }
+
+    pub fn welcome(&mut self, conn: ConnId) -> (Welcome, Vec<SegmentState>) {
+        let mut assembly = Assembly::new();
+        let link = self.links.get_mut(&conn).unwrap();
+        let mut at = 0;
+        while at < link.frames.len() {
+            let whole = match link.frames[at].clone() {
+                Down::Ok(welcome) => {
+                    let bulk = welcome.bulk.clone();
+                    assembly.head(welcome, bulk).unwrap()
+                }
+                Down::Chunk(chunk) => assembly.chunk(&chunk).unwrap(),
+                other => panic!("before the Ok came {other:?}"),
+            };
+            at += 1;
+            if let Some((welcome, bulk)) = whole {
+                link.frames.drain(..at);
+                let states = if bulk.is_empty() { Vec::new() } else { SegmentState::decode_list(&bulk).unwrap() };
+                return (welcome, states);
+            }
+        }
+        panic!("no Ok; closed: {:?}", link.closed);
+    }
+
+    pub fn closed(&self, conn: ConnId) -> Option<u16> {
+        self.links.get(&conn).and_then(|link| link.closed)
+    }
+
+    /// The names that the replica has been told.
+    pub fn name(&self, conn: ConnId, segment: SegRef) -> SegmentId {
+        match segment {
+            SegRef::Id(id) => id,
+            SegRef::Number(number) => self.links[&conn].names[&number],
+        }
+    }
+
+    /// Writes `n` commits of a fresh replica to a segment, all durable.
+    pub fn fill(&mut self, id: u8, segment: SegmentId, n: usize) -> Writer {
+        let conn = self.join(id);
+        let mut writer = Writer::new(id);
+        for _ in 0..n {
+            let commit = writer.commit(&[segment]);
+            self.send(conn, &[commit]);
+        }
+        self.input(Input::Closed { conn });
+        self.links.remove(&conn);
+        writer
+    }
+}
+
+pub fn replica(id: u8) -> ReplicaId {
+    ReplicaId([id; 16])
+}
+
+pub fn seg(n: u8) -> SegmentId {
+    if n == 0 { SegmentId::ROOT } else { SegmentId([n; 16]) }
+}
+
+pub fn hello(id: u8) -> Hello {
+    Hello {
+        features: 0,
+        fresh: true,
+        restoring: false,
+        must_exist: false,
+        token: String::new(),
+        name: format!("replica {id}"),
+        heap: "h".into(),
+        own: vec![(replica(id), Seq(0))],
+        epoch: EpochId::default(),
+        cut: Offset(0),
+        bulk: Bulk::default(),
+    }
+}
+
+/// The Hello of a replica that was here before.
+pub fn back(id: u8, epoch: EpochId, cut: u64, residents: &[SegmentId]) -> Hello {
+    let residents: Vec<_> = residents.iter().map(|segment| (*segment, GenId::ZERO_YRS)).collect();
+    let bulk = Bulk::whole(Hello::encode_residents(&residents).into());
+    Hello { fresh: false, epoch, cut: Offset(cut), bulk, ..hello(id) }
+}
+
+/// Makes the commits of one replica, with deltas that an engine would make.
+pub struct Writer {
+    pub id: u8,
+    pub seq: u64,
+    pub prev: Uid,
+    pub owner: u64,
+    docs: BTreeMap<SegmentId, Doc>,
+}
+
+impl Writer {
+    pub fn new(id: u8) -> Writer {
+        Writer { id, seq: 0, prev: Uid::NONE, owner: 0, docs: BTreeMap::new() }
+    }
+
+    /// A delta that continues this writer's document of a segment.
+    pub fn delta(&mut self, segment: SegmentId) -> Bytes {
+        self.delta_with(segment, "")
+    }
+
+    /// The same, with a value of some size.
+    pub fn delta_with(&mut self, segment: SegmentId, value: &str) -> Bytes {
+        let client = u64::from(self.id) * 1000 + u64::from(segment.0[1]) + 1;
+        let doc = self.docs.entry(segment).or_insert_with(|| {
+            Doc::with_options(Options {
+                client_id: yrs::block::ClientID::new(client),
+                offset_kind: OffsetKind::Utf16,
+                ..Options::default()
+            })
+        });
+        let before = doc.transact().state_vector();
+        let map = doc.get_or_insert_map("r");
+        map.insert(&mut doc.transact_mut(), format!("k{}", self.seq), format!("{}{value}", self.seq));
+        let delta: Bytes = doc.transact().encode_diff_v1(&before).into();
+        let passes = coheap_core::guard::structure(coheap_core::guard::Engine::Yrs, &delta);
+        assert!(passes.is_ok(), "{passes:?} {delta:?}");
+        delta
+    }
+
+    pub fn commit(&mut self, segments: &[SegmentId]) -> Up {
+        Up::Commit(self.frame(segments))
+    }
+
+    pub fn frame(&mut self, segments: &[SegmentId]) -> CommitFrame {
+        let parts: Vec<_> = segments.iter().map(|segment| part(*segment, self.delta(*segment))).collect();
+        self.frame_of(parts)
+    }
+
+    pub fn frame_of(&mut self, parts: Vec<PartFrame>) -> CommitFrame {
+        self.seq += 1;
+        let uid = Uid(u64::from(self.id) * 1_000_000 + self.seq);
+        let prev = std::mem::replace(&mut self.prev, uid);
+        CommitFrame {
+            owner: self.owner,
+            seq: Seq(self.seq),
+            uid,
+            prev: Some(prev),
+            after: None,
+            claim: None,
+            label: None,
+            parts,
+        }
+    }
+}
+
+pub fn part(segment: SegmentId, bytes: Bytes) -> PartFrame {
+    PartFrame { kind: PART_DELTA, segment: SegRef::Id(segment), generation: GenId::ZERO_YRS, create: None, bytes }
+}
+
+pub fn create(segment: SegmentId, bytes: Bytes) -> PartFrame {
+    PartFrame { kind: PART_CREATE, create: Some((EngineKind::Yrs, 1)), ..part(segment, bytes) }
+}
+
+pub fn entries(frames: &[Down]) -> Vec<&EntryFrame> {
+    frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Down::Entry(entry) => Some(entry),
+            _ => None,
+        })
+        .collect()
+}
+
+pub fn offsets(frames: &[Down]) -> Vec<u64> {
+    entries(frames).iter().map(|entry| entry.offset.0).collect()
+}
+
+/// The newest acknowledgement.
+pub fn acked(frames: &[Down]) -> Option<u64> {
+    let acks = frames.iter().filter_map(|frame| match frame {
+        Down::Ack { seq, .. } => Some(seq.0),
+        _ => None,
+    });
+    acks.last()
+}

@@ -1,0 +1,348 @@
+// Big maps, partitions, sharing and claims, residence: over a relay in memory.
+import assert from 'node:assert/strict'
+import { afterEach, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createBudget, HeapError, open, snapshot, type Heap, type MapChange, type OpenOptions, type Partition, type Ref } from '../src/index.js'
+import { FakeRelay } from './fake-relay.js'
+
+type Any = Record<string, any>
+const heaps: Heap<Any>[] = []
+afterEach(async () => {
+  for (const heap of heaps.splice(0)) await heap.close({ flush: false }).catch(() => {})
+})
+
+async function openOn(relay: FakeRelay, options: OpenOptions<Any> = {}): Promise<Heap<Any>> {
+  const heap = await open<Any>('ws://test/heap/h', { webSocket: relay.socket, timeoutMs: 3000, ...options })
+  heaps.push(heap)
+  heap.addEventListener('error', error => assert.fail(error))
+  return heap
+}
+
+interface Item { name: string; price: number; tags?: string[] }
+
+test('a big map keeps what is put into it, wherever it is read', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  const items = a.map<Item>('items', { partitions: 8 })
+  await items.set('apple', { name: 'Apple', price: 1 })
+  assert.equal(await items.get('pear'), undefined)
+  assert.deepEqual(await items.get('apple'), { name: 'Apple', price: 1 })
+  assert.equal(await items.has('apple'), true)
+  await items.setMany(Array.from({ length: 500 }, (_, i) => [`k${i}`, { name: `n${i}`, price: i }] as const))
+  assert.equal(await items.size(), 501)
+  assert.deepEqual(await items.update('apple', draft => { draft!.price = 2; draft!.tags = ['new'] }), { name: 'Apple', price: 2, tags: ['new'] })
+  assert.deepEqual(await items.update('fresh', draft => draft ?? { name: 'Fresh', price: 0 }), { name: 'Fresh', price: 0 })
+  assert.equal(await items.delete('k0'), true)
+  assert.equal(await items.delete('k0'), false)
+  const live = await items.live('k1')
+  live!.price = 100
+  const version = await a.flush()
+  const b = await openOn(relay)
+  await b.reach(version)
+  const theirs = b.map<Item>('items')
+  assert.equal((await theirs.get('k1'))!.price, 100)
+  assert.equal(await theirs.size(), 501)
+  assert.equal(theirs.partitions.length, 8)
+  assert.deepEqual([...(await theirs.getMany(['k7', 'nope', 'apple'])).keys()], ['k7', 'apple'])
+  const keys: string[] = []
+  for await (const key of theirs.keys()) keys.push(key)
+  const entries: string[] = []
+  for await (const [key, value] of theirs.entries()) {
+    entries.push(key)
+    assert.ok(Object.isFrozen(value))
+  }
+  assert.deepEqual(entries, keys)
+  assert.equal(new Set(keys).size, 501)
+  await theirs.clear()
+  assert.equal(await theirs.size(), 0)
+  await assert.rejects(items.update('x', (async () => {}) as never), TypeError)
+})
+
+test('add counts exactly', async () => {
+  const relay = new FakeRelay()
+  const all = await Promise.all([1, 2, 3].map(() => openOn(relay)))
+  await Promise.all(all.map(async heap => {
+    const scores = heap.map<number>('scores', { partitions: 4 })
+    for (let i = 0; i < 10; i++) await scores.add('ann', 2)
+    await heap.flush()
+  }))
+  for (const heap of all) {
+    await heap.sync()
+    assert.equal(await heap.map<number>('scores').get('ann'), 60)
+  }
+  const scores = all[0]!.map<number>('scores')
+  await scores.set('bob', 5)
+  assert.equal(await scores.add('bob'), 6)
+  await scores.set('text', 'x' as never)
+  await assert.rejects(scores.add('text'), TypeError)
+})
+
+test('S26: the number of partitions is set once', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  const map = a.map<number>('m', { partitions: 16 })
+  await map.set('x', 1)
+  const b = await openOn(relay)
+  await b.reach(await a.flush())
+  await assert.rejects(b.map<number>('m', { partitions: 32 }).get('x'), { code: 'ERR_CONFLICT' })
+  assert.throws(() => a.map<number>('m', { partitions: 8 }), { code: 'ERR_CONFLICT' })
+  assert.throws(() => a.map<number>('n', { partitions: 0 }), RangeError)
+  const c = await openOn(relay)
+  assert.equal(await c.map<number>('m').get('x'), 1)
+})
+
+test('a map is watched by key, with what was before', async () => {
+  const relay = new FakeRelay()
+  const [a, b] = [await openOn(relay), await openOn(relay)]
+  const heard: MapChange<Item>[] = []
+  const items = a.map<Item>('items', { partitions: 4 })
+  const stop = await items.watch(change => { heard.push(change) })
+  const only: string[] = []
+  await items.watch(change => { only.push(change.key) }, { keys: ['y'] })
+  await items.set('x', { name: 'X', price: 1 })
+  await a.flush()
+  await b.sync()
+  await b.map<Item>('items').update('x', draft => { draft!.price = 2 })
+  await b.map<Item>('items').set('y', { name: 'Y', price: 0 })
+  await b.flush()
+  await a.sync()
+  assert.deepEqual(heard.map(({ key, value, before, origin }) => [key, value?.price, before?.price, origin]), [
+    ['x', 1, undefined, 'local'], ['x', 2, 1, 'remote'], ['y', 0, undefined, 'remote'],
+  ])
+  assert.deepEqual(only, ['y'])
+  stop[Symbol.dispose]()
+  await items.delete('x')
+  await a.flush()
+  assert.equal(heard.length, 3)
+})
+
+test('partitions are synchronous once loaded, and part of transactions', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay, { initial: { total: 0 } })
+  const map = a.map<number>('m', { partitions: 4 })
+  const part = map.partitionOf('key')
+  assert.throws(() => part.get('key'), { code: 'ERR_NOT_LOADED' })
+  assert.equal(await part.load(), part)
+  assert.ok(part.loaded)
+  assert.throws(() => a.transact(() => { part.set('key', 5); throw new Error('no') }), /no/)
+  assert.equal(part.get('key'), undefined)
+  const commits = a.stats().commits
+  a.transact(() => { part.set('key', 5); a.root['total'] = 5 })
+  assert.equal(a.stats().commits, commits + 1)
+  assert.equal(part.get('key'), 5)
+  assert.equal(part.size, 1)
+  assert.deepEqual([...part.entries()], [['key', 5]])
+  const stranger = ['a', 'b', 'c', 'd', 'e', 'f'].find(key => map.partitionOf(key).index !== part.index)!
+  assert.throws(() => part.set(stranger, 1), RangeError)
+  assert.equal(part.delete('key'), true)
+  assert.throws(() => part.done(), TypeError)
+  await a.flush()
+  const b = await openOn(relay)
+  const theirs = b.map<number>('m')
+  await b.run(() => { theirs.partitionOf('key').set('key', 7) })
+  assert.equal(await theirs.get('key'), 7)
+})
+
+/** Works through a map with one worker; gives the partitions it did. */
+async function work(heap: Heap<Any>, did: number[], each: (part: Partition<number>) => Promise<void> | void = () => {}): Promise<void> {
+  const items = heap.map<number>('items')
+  const out = heap.map<{ sum: number }>('out', { partitions: 4 })
+  for await (const part of items.share({ run: 'r1' })) {
+    await each(part)
+    let sum = 0
+    for (const [, n] of part.entries()) sum += n
+    const result = await out.partitionOf(`p${part.index}`).load()
+    heap.transact(() => { result.set(`p${part.index}`, { sum }); part.done() })
+    did.push(part.index)
+  }
+}
+
+test('S27: each partition is handed to one worker, and all end when all are done', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  await a.map<number>('items', { partitions: 12 }).setMany(Array.from({ length: 200 }, (_, i) => [`k${i}`, i] as const))
+  await a.flush()
+  const workers = await Promise.all([1, 2, 3].map(() => openOn(relay)))
+  const did: number[][] = [[], [], []]
+  await Promise.all(workers.map((heap, i) => work(heap, did[i]!, () => sleep(2))))
+  assert.deepEqual(did.flat().sort((x, y) => x - y), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])
+  assert.ok(did.filter(each => each.length > 0).length >= 2)
+  for (const heap of workers) await heap.flush()
+  await a.sync()
+  let sum = 0
+  for await (const [, each] of a.map<{ sum: number }>('out').entries()) sum += each.sum
+  assert.equal(sum, 199 * 100)
+})
+
+test('S27: a worker that is cut off goes on, and one that leaves gives back what it had', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  await a.map<number>('items', { partitions: 6 }).setMany([['x', 1], ['y', 2]])
+  await a.flush()
+  const quitter = await openOn(relay)
+  for await (const part of quitter.map<number>('items').share({ run: 'r1' })) {
+    assert.ok(part.loaded)
+    break
+  }
+  const steady = await openOn(relay)
+  const did: number[] = []
+  let cut = false
+  await work(steady, did, async () => {
+    if (!cut) {
+      cut = true
+      relay.cut()
+      await sleep(20)
+    }
+  })
+  assert.equal(new Set(did).size, 6)
+})
+
+test('S27: what is marked as done in the data is not done again when the relay forgot', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  await a.map<number>('items', { partitions: 3 }).setMany([['x', 1], ['y', 2], ['z', 3]])
+  const did: number[] = []
+  await work(a, did)
+  await a.flush()
+  assert.equal(did.length, 3)
+  relay.groups.clear()
+  const b = await openOn(relay)
+  const again: number[] = []
+  await work(b, again)
+  assert.deepEqual(again, [])
+})
+
+test('a claim that was lost makes done() throw, and a refused done() is undone', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  await a.map<number>('items', { partitions: 1 }).set('x', 1)
+  await a.flush()
+  const refused: string[] = []
+  a.addEventListener('refused', event => { refused.push(event.code) })
+  let rounds = 0
+  for await (const part of a.map<number>('items').share({ run: 'r' })) {
+    rounds += 1
+    if (rounds === 1) {
+      // The relay gave the grant to somebody else, and this replica does not know yet.
+      for (const group of relay.groups.values()) group.held.clear()
+      part.done()
+      part.set('x', 99)
+      await assert.rejects(a.flush(), { code: 'ERR_REFUSED' })
+      assert.throws(() => part.done(), { code: 'ERR_CONFLICT' })
+    } else {
+      assert.equal(part.get('x'), 99)
+      part.done()
+    }
+  }
+  assert.equal(rounds, 2)
+  assert.deepEqual(refused, ['ERR_CONFLICT'])
+})
+
+test('claims: first come, released, asserted again after a reconnect', async () => {
+  const relay = new FakeRelay()
+  const [a, b] = [await openOn(relay), await openOn(relay)]
+  const ref = a.alloc({ n: 1 })
+  const mine = await a.claim(ref)
+  assert.ok(mine !== undefined)
+  assert.equal(await b.claim(b.ref(ref.id)), undefined)
+  relay.cut()
+  await a.sync()
+  await sleep(20)
+  assert.equal(mine.lost.aborted, false)
+  assert.equal(await b.claim(b.ref(ref.id)), undefined)
+  mine.release()
+  await a.sync()
+  const theirs = await b.claim(b.ref(ref.id))
+  assert.ok(theirs !== undefined)
+  for (const group of relay.groups.values()) group.held.clear()
+  assert.ok(await a.claim(ref))
+  relay.cut()
+  await b.sync()
+  await sleep(20)
+  assert.equal(theirs.lost.aborted, true)
+})
+
+test('over its budget a heap lets go of what it used least recently, and loads it again', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  const refs: Ref<{ data: string }>[] = []
+  for (let i = 0; i < 30; i++) refs.push(a.alloc({ data: 'x'.repeat(5000) + i }))
+  const version = await a.flush()
+  const b = await openOn(relay, { budget: '200kb' })
+  await b.reach(version)
+  const evicted: string[] = []
+  b.addEventListener('evicted', event => { for (const ref of event.refs) evicted.push(ref.id) })
+  const pinned = b.ref<{ data: string }>(refs[0]!.id)
+  const pin = b.pin(pinned)
+  await pinned.load()
+  for (const ref of refs) {
+    await b.run(() => { b.ref<{ data: string }>(ref.id) })
+    await b.map('unused', { partitions: 1 }).get('x')
+    await b.load([b.ref(ref.id)]).then(() => {})
+    await sleep(0)
+  }
+  await sleep(5)
+  // Proxies that were handed out are held until the collector has been: `load` made one for each.
+  const heldNow = b.stats()
+  assert.ok(heldNow.loads >= 30)
+  pin[Symbol.dispose]()
+  const { residentBytes } = await b.evict({ toBytes: 0 })
+  assert.ok(residentBytes >= 0)
+  const c = await openOn(relay, { budget: '200kb' })
+  await c.reach(version)
+  const map = c.map<string>('big', { partitions: 64 })
+  for (let i = 0; i < 200; i++) await map.set(`k${i}`, 'y'.repeat(1000))
+  await c.flush()
+  for await (const [key, value] of map.entries()) assert.equal(value.length, 1000, key)
+  await sleep(5)
+  const stats = c.stats()
+  assert.ok(stats.evictions > 20, `${stats.evictions} evictions`)
+  assert.ok(c.status.residentBytes <= 220 * 1024, `${c.status.residentBytes} resident`)
+  assert.equal((await map.get('k5'))!.length, 1000)
+})
+
+test('a live object keeps its segment, and stays the same object', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay, { budget: '100kb' })
+  const ref = a.alloc({ data: 'x'.repeat(1000) })
+  const live = ref.value
+  for (let i = 0; i < 60; i++) {
+    a.alloc({ data: 'y'.repeat(2000) })
+    await a.flush()
+  }
+  await sleep(5)
+  assert.equal(ref.value, live)
+  ;(live as Any)['more'] = 1
+  await a.flush()
+  assert.ok(a.stats().evictions > 0)
+})
+
+test('heaps may share a budget', async () => {
+  const relay = new FakeRelay()
+  const budget = createBudget('150kb')
+  const [a, b] = [await openOn(relay, { budget }), await openOn(relay, { budget })]
+  for (const heap of [a, b]) {
+    const map = heap.map<string>('m', { partitions: 32 })
+    for (let i = 0; i < 60; i++) await map.set(`${i}`, 'z'.repeat(500))
+    await heap.flush()
+  }
+  await sleep(5)
+  assert.ok(a.status.residentBytes + b.status.residentBytes <= 160 * 1024)
+  assert.throws(() => createBudget('lots'), TypeError)
+  assert.throws(() => createBudget(-1), RangeError)
+})
+
+test('after close nothing keeps the process, and loads and claims that wait end', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  relay.down = true
+  relay.cut()
+  const loading = a.ref('coheap:' + 'A'.repeat(22)).load()
+  const claiming = a.claim(a.ref('coheap:' + 'A'.repeat(22)))
+  loading.catch(() => {})
+  claiming.catch(() => {})
+  await a.close()
+  await assert.rejects(loading, (error: HeapError) => error.code === 'ERR_CLOSED')
+  await assert.rejects(claiming, (error: HeapError) => error.code === 'ERR_CLOSED')
+  assert.deepEqual(snapshot(a.root), {})
+})

@@ -1,0 +1,333 @@
+// A relay in memory, for tests of the JavaScript: one heap, no disk, no guard. It speaks `core/WIRE.md` as far as one honest
+// replica needs, so that everything from `open()` down to the engine is the real thing, and it can be told to misbehave.
+import { Reader, Writer } from '../src/edge.js'
+import type { WebSocketLike } from '../src/index.js'
+
+interface Part { kind: number; segment: string; engine: number; layout: number; bytes: Uint8Array }
+interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number }
+interface Hello { replica: string; name: string }
+interface Group { group: string; run: string; members: string[]; done: Set<string>; held: Map<string, { by: string; grant: number }> }
+
+const EPOCH = new Uint8Array([1, 7, 7, 7, 7, 7, 7, 7, 7])
+
+export class FakeRelay {
+  readonly log: Entry[] = []
+  readonly connections = new Set<FakeSocket>()
+  readonly groups = new Map<string, Group>()
+  readonly shown = new Map<string, Map<string, { hello: Hello; state: Uint8Array }>>()
+  /** While true nothing connects. */
+  down = false
+  /** While true commits are taken and not answered. */
+  silent = false
+  /** The next commit is refused with this code. */
+  refuseNext = 0
+  /** Closes the next connection with this code instead of an Ok. */
+  closeNext = 0
+  grants = 100
+  messages = 0
+
+  /** For `open(url, { webSocket: relay.socket })`. */
+  readonly socket = (): WebSocketLike => new FakeSocket(this)
+
+  /** Cuts every connection. */
+  cut(code = 1006): void {
+    for (const connection of [...this.connections]) connection.cut(code)
+  }
+
+  segmentState(id: string): Uint8Array {
+    const parts = this.log.filter(entry => entry.code === 0).flatMap(entry => entry.parts).filter(part => part.segment === id)
+    const w = new Writer().idOf(id).varint(0).u8(parts.length > 0 ? 1 : 0).u8(0).u8(1).u8(0).bytes(new Uint8Array())
+    w.varint(parts.length)
+    for (const part of parts) w.bytes(part.bytes)
+    return w.slice()
+  }
+
+  tellGroup(group: Group): void {
+    const w = new Writer().str(group.group).str(group.run).varint(group.members.length)
+    for (const member of group.members) w.idOf(member)
+    w.varint(group.done.size)
+    for (const key of group.done) w.str(key)
+    w.varint(group.held.size)
+    for (const [key, { by }] of group.held) w.str(key).varint(group.members.indexOf(by))
+    for (const connection of this.connections) if (group.members.includes(connection.hello?.replica ?? '')) connection.send1(0x52, w.slice())
+  }
+}
+
+export class FakeSocket implements WebSocketLike {
+  binaryType = 'blob'
+  bufferedAmount = 0
+  hello: Hello | undefined
+  readonly #relay: FakeRelay
+  readonly #listeners = new Map<string, ((event: unknown) => void)[]>()
+  readonly #follows = new Set<string>()
+  readonly #authors = new Map<string, number>()
+  #sentUpTo = 0
+  #closed = false
+
+  constructor(relay: FakeRelay) {
+    this.#relay = relay
+    setImmediate(() => {
+      if (this.#closed) return
+      if (relay.down) return this.cut(1006)
+      relay.connections.add(this)
+      this.#emit('open', {})
+    })
+  }
+
+  addEventListener(type: string, fn: (event: never) => void): void {
+    this.#listeners.set(type, [...(this.#listeners.get(type) ?? []), fn as (event: unknown) => void])
+  }
+
+  #emit(type: string, event: unknown): void {
+    for (const fn of this.#listeners.get(type) ?? []) fn(event)
+  }
+
+  close(): void {
+    this.cut(1000)
+  }
+
+  cut(code: number): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#relay.connections.delete(this)
+    setImmediate(() => this.#emit('close', { code, reason: '' }))
+  }
+
+  send(message: Uint8Array): void {
+    const copy = message.slice()
+    setImmediate(() => {
+      if (this.#closed) return
+      this.#relay.messages += 1
+      const r = new Reader(copy)
+      r.varint()
+      while (r.left > 0) this.#frame(r.u8(), new Reader(r.bytes()))
+    })
+  }
+
+  send1(kind: number, body: Uint8Array): void {
+    const message = new Writer().varint(0).u8(kind).bytes(body).slice()
+    setImmediate(() => {
+      if (!this.#closed) this.#emit('message', { data: message.buffer })
+    })
+  }
+
+  #frame(kind: number, r: Reader): void {
+    const relay = this.#relay
+    switch (kind) {
+      case 0x01: return this.#hello(r)
+      case 0x02: return this.#commit(r)
+      case 0x03: {
+        const id = readSeg(r)
+        const nonce = r.varint()
+        const state = relay.segmentState(id)
+        this.#catchUp()
+        this.#follows.add(id)
+        return this.send1(0x47, new Writer().varint(nonce).varint(relay.log.length).varint(0).bytes(state).slice())
+      }
+      case 0x04: return void this.#follows.delete(readSeg(r))
+      case 0x06: {
+        this.#catchUp()
+        return this.send1(0x4d, new Writer().varint(r.varint()).varint(relay.log.length).slice())
+      }
+      case 0x09: return this.#join(r)
+      case 0x0a: {
+        const group = relay.groups.get(`${r.str()}\n${r.str()}`)
+        if (group === undefined) return
+        group.members = group.members.filter(member => member !== this.hello!.replica)
+        return relay.tellGroup(group)
+      }
+      case 0x0b: {
+        const nonce = r.varint()
+        const group = this.#group(r.str(), r.str())
+        const key = r.str()
+        const held = group.held.get(key)
+        const mine = held === undefined || held.by === this.hello!.replica
+        const state = group.done.has(key) ? 2 : mine ? 0 : 1
+        const grant = state === 0 ? held?.grant ?? ++relay.grants : 0
+        if (state === 0) group.held.set(key, { by: this.hello!.replica, grant })
+        this.send1(0x53, new Writer().varint(nonce).str(group.group).str(group.run).str(key).varint(grant).u8(state).slice())
+        return relay.tellGroup(group)
+      }
+      case 0x0c: {
+        const group = this.#group(r.str(), r.str())
+        const key = r.str()
+        if (group.held.get(key)?.grant === r.varint()) group.held.delete(key)
+        return relay.tellGroup(group)
+      }
+      case 0x0d: {
+        const group = r.str()
+        const clear = r.u8() === 1
+        const state = r.bytes().slice()
+        const shown = relay.shown.get(group) ?? new Map<string, { hello: Hello; state: Uint8Array }>()
+        relay.shown.set(group, shown)
+        if (clear) shown.delete(this.hello!.replica)
+        else shown.set(this.hello!.replica, { hello: this.hello!, state })
+        for (const connection of relay.connections) {
+          for (const { hello, state: each } of shown.values()) connection.send1(0x55, new Writer().str(group).idOf(hello.replica).u8(0).varint(1).str(hello.name).str('').bytes(each).slice())
+          if (clear) connection.send1(0x55, new Writer().str(group).idOf(this.hello!.replica).u8(1).varint(1).str('').str('').bytes(new Uint8Array()).slice())
+        }
+        return
+      }
+    }
+  }
+
+  #group(name: string, run: string): Group {
+    const key = `${name}\n${run}`
+    let group = this.#relay.groups.get(key)
+    if (group === undefined) this.#relay.groups.set(key, (group = { group: name, run, members: [], done: new Set(), held: new Map() }))
+    if (!group.members.includes(this.hello!.replica)) group.members.push(this.hello!.replica)
+    return group
+  }
+
+  #join(r: Reader): void {
+    const nonce = r.varint()
+    const name = r.str()
+    const run = r.str() || '~default'
+    const group = this.#group(name, run)
+    r.varint()
+    const held = r.list(each => ({ key: each.str(), grant: each.varint() }))
+    for (const { key, grant } of held) {
+      const now = group.held.get(key)
+      if (now === undefined && !group.done.has(key)) group.held.set(key, { by: this.hello!.replica, grant })
+      else if (now?.grant !== grant) this.send1(0x54, new Writer().str(name).str(run).str(key).varint(grant).slice())
+    }
+    for (const key of r.list(each => each.str())) if (!group.held.has(key)) group.done.add(key)
+    this.send1(0x51, new Writer().varint(nonce).str(name).str(run).varint(group.members.indexOf(this.hello!.replica)).slice())
+    this.#relay.tellGroup(group)
+  }
+
+  #hello(r: Reader): void {
+    const relay = this.#relay
+    if (relay.closeNext !== 0) {
+      const code = relay.closeNext
+      relay.closeNext = 0
+      return this.cut(code)
+    }
+    for (let i = 0; i < 3; i++) r.u8()
+    r.u8()
+    r.varint()
+    const flags = r.varint()
+    r.str()
+    const name = r.str()
+    r.str()
+    const own = r.list(each => ({ id: each.id(), acked: each.varint() }))
+    this.hello = { replica: own[0]!.id, name }
+    if ((flags & 4) !== 0 && relay.log.length === 0) return this.cut(4007)
+    r.varint() // the epoch: counter and random
+    raw(r, 8)
+    const fresh = (flags & 1) !== 0
+    this.#readResume(r, fresh)
+  }
+
+  #readResume(r: Reader, fresh: boolean): void {
+    const relay = this.#relay
+    const cut = this.#cutOf(r, fresh)
+    const rows: Uint8Array[] = []
+    relay.log.forEach(entry => {
+      if (entry.author.replica === this.hello!.replica) rows.push(new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(u64(entry.code)).slice())
+    })
+    this.#sentUpTo = fresh ? relay.log.length : cut
+    const w = new Writer().u8(1).varint(0).varint(relay.log.length > 0 ? 1 : 0).varint(1_700_000_000_000).raw(EPOCH)
+    w.varint(1).raw(EPOCH).varint(0).varint(this.#sentUpTo).varint(64)
+    w.varint(1).varint(0).varint(rows.length)
+    for (const row of rows) w.raw(row)
+    this.send1(0x41, w.varint(0).bytes(new Uint8Array()).slice())
+    this.#catchUp()
+    const last = relay.log.filter(entry => entry.author.replica === this.hello!.replica).at(-1)
+    if (last !== undefined) this.#ack(last.seq)
+  }
+
+  #cutOf(r: Reader, fresh: boolean): number {
+    // Behind the epoch: the cut, then the bulk of resident segments.
+    const cut = fresh ? 0 : r.varint()
+    if (fresh) r.varint()
+    r.varint()
+    const bulk = new Reader(r.bytes())
+    for (const id of bulk.list(each => { const seg = each.id(); if (each.u8() === 2) each.id(); return seg })) this.#follows.add(id)
+    return cut
+  }
+
+  #commit(r: Reader): void {
+    const relay = this.#relay
+    const flags = r.varint()
+    r.varint()
+    const seq = r.varint()
+    const uid = raw(r, 8)
+    if ((flags & 1) !== 0) raw(r, 8)
+    const claim = (flags & 4) !== 0 ? { group: r.str(), run: r.str(), key: r.str(), grant: r.varint() } : undefined
+    const label = (flags & 8) !== 0 ? r.str() : undefined
+    const parts = r.list(readPart)
+    if (relay.log.some(entry => entry.author.replica === this.hello!.replica && entry.seq === seq)) return this.#ack(seq)
+    const group = claim === undefined ? undefined : this.#group(claim.group, claim.run)
+    const claimLost = group !== undefined && group.held.get(claim!.key)?.grant !== claim!.grant
+    const code = relay.refuseNext !== 0 ? relay.refuseNext : claimLost ? 35 : 0
+    relay.refuseNext = 0
+    relay.log.push({ author: this.hello!, seq, uid, label, parts, code })
+    for (const part of parts) this.#follows.add(part.segment)
+    if (relay.silent) return
+    for (const connection of relay.connections) connection.#catchUp()
+    if (code !== 0) return this.send1(0x4a, new Writer().varint(0).varint(seq).raw(uid).varint(code).varint(relay.log.length).slice())
+    this.#ack(seq)
+    if (group !== undefined) {
+      group.held.delete(claim!.key)
+      group.done.add(claim!.key)
+      relay.tellGroup(group)
+    }
+  }
+
+  #ack(seq: number): void {
+    this.send1(0x46, new Writer().varint(0).varint(seq).varint(this.#relay.log.length).slice())
+  }
+
+  #catchUp(): void {
+    if (this.hello === undefined) return
+    const { log } = this.#relay
+    for (; this.#sentUpTo < log.length; this.#sentUpTo++) {
+      const entry = log[this.#sentUpTo]!
+      const yours = entry.author.replica === this.hello.replica
+      const flags = (yours ? 1 : 0) | (entry.label === undefined ? 0 : 2) | (entry.code === 0 ? 0 : 4)
+      const w = new Writer().varint(this.#sentUpTo).varint(flags).varint(this.#author(entry.author)).varint(entry.seq).raw(entry.uid)
+      if (entry.label !== undefined) w.str(entry.label)
+      const parts = yours || entry.code !== 0 ? [] : entry.parts.filter(part => this.#follows.has(part.segment))
+      w.varint(parts.length)
+      for (const part of parts) {
+        w.u8(part.kind).varint(0).idOf(part.segment).u8(0)
+        if (part.kind === 1) w.u8(part.engine).u8(part.layout)
+        w.bytes(part.bytes)
+      }
+      this.send1(0x42, w.slice())
+    }
+  }
+
+  #author(hello: Hello): number {
+    let number = this.#authors.get(hello.replica)
+    if (number === undefined) {
+      this.#authors.set(hello.replica, (number = this.#authors.size))
+      this.send1(0x50, new Writer().varint(number).idOf(hello.replica).str(hello.name).str('').slice())
+    }
+    return number
+  }
+}
+
+function raw(r: Reader, length: number): Uint8Array {
+  return Uint8Array.from({ length }, () => r.u8())
+}
+
+function u64(n: number): Uint8Array {
+  const view = new DataView(new ArrayBuffer(8))
+  view.setBigUint64(0, BigInt(n), true)
+  return new Uint8Array(view.buffer)
+}
+
+function readSeg(r: Reader): string {
+  if (r.varint() !== 0) throw new Error('the fake relay declares no segment numbers')
+  return r.id()
+}
+
+function readPart(r: Reader): Part {
+  const kind = r.u8()
+  const segment = readSeg(r)
+  if (r.u8() === 2) r.id()
+  const [engine, layout] = kind === 1 ? [r.u8(), r.u8()] : [0, 1]
+  return { kind, segment, engine, layout, bytes: r.bytes().slice() }
+}

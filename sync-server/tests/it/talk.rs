@@ -1,0 +1,200 @@
+//! What clients get to see: each other's commits, loads, resumption, and numbered answers to bad input.
+
+use coheap_core::id::*;
+use coheap_core::wire::codec::Reader;
+use coheap_core::wire::frame::up::Hello;
+use coheap_core::wire::frame::{Assembly, Down, SegmentState, SegmentStatus, Up};
+use futures_util::SinkExt;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::client::{Client, Writer, back, hello, load};
+use crate::process::{Directory, Relay};
+
+const ROOT: SegmentId = SegmentId::ROOT;
+
+#[tokio::test]
+async fn two_clients_see_each_others_commits_in_one_order() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let (mut a, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut b, _) = Client::hello(&relay.heap("h"), hello(2)).await;
+    let (mut c, _) = Client::hello(&relay.heap("h"), hello(3)).await;
+    c.send(&[load(ROOT)]).await;
+    c.find(|frame| matches!(frame, Down::Snapshot { .. }).then_some(())).await;
+    let (mut wa, mut wb) = (Writer::new(1), Writer::new(2));
+    for _ in 0..50 {
+        let (x, y) = (wa.commit(ROOT), wb.commit(ROOT));
+        a.send(&[x]).await;
+        b.send(&[y]).await;
+    }
+    a.acked(50).await;
+    b.acked(50).await;
+    let (mut offsets, mut last) = (Vec::new(), [0; 2]);
+    let mut authors = std::collections::BTreeMap::new();
+    while offsets.len() < 100 {
+        match c.next().await {
+            Down::Author { number, replica, .. } => {
+                authors.insert(number, replica.0[0]);
+            }
+            Down::Entry(entry) => {
+                offsets.push(entry.offset.0);
+                let author = usize::from(authors[&entry.author] - 1);
+                assert_eq!(entry.seq.0, last[author] + 1, "a line in its own order");
+                last[author] = entry.seq.0;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(offsets, (0..100).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_segment_is_loaded_with_all_its_deltas_and_comes_back_after_a_restart() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let (mut a, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let mut writer = Writer::new(1);
+    let commits: Vec<_> = (0..20).map(|_| writer.commit_of(ROOT, 40_000)).collect();
+    for commit in commits {
+        a.send(&[commit]).await;
+    }
+    a.acked(20).await;
+    relay.terminate();
+    assert_eq!(relay.wait(), Some(0));
+    let relay = Relay::start(&directory);
+    let (mut b, _) = Client::hello(&relay.heap("h"), hello(2)).await;
+    b.send(&[load(ROOT), load(SegmentId([9; 16]))]).await;
+    let mut assembly = Assembly::new();
+    let mut states = Vec::new();
+    while states.len() < 2 {
+        let whole = match b.next().await {
+            Down::Snapshot { position, bulk, .. } => assembly.head(position, bulk).unwrap(),
+            Down::Chunk(chunk) => assembly.chunk(&chunk).unwrap(),
+            _ => None,
+        };
+        if let Some((position, bulk)) = whole {
+            assert_eq!(position, Offset(20));
+            states.push(SegmentState::decode(&bulk, &mut Reader::new(&bulk)).unwrap());
+        }
+    }
+    states.sort_by_key(|state| state.id != ROOT);
+    assert_eq!((states[0].status, states[0].deltas.len()), (SegmentStatus::Alive, 20));
+    assert_eq!(states[1].status, SegmentStatus::Unknown);
+}
+
+#[tokio::test]
+async fn a_dropped_connection_resumes_where_it_was() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let (mut a, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let mut writer = Writer::new(1);
+    let first = writer.commit(ROOT);
+    a.send(&[first]).await;
+    a.acked(1).await;
+    let (mut b, welcome) = Client::hello(&relay.heap("h"), hello(2)).await;
+    assert_eq!((welcome.position, welcome.exists), (Offset(1), true));
+    b.send(&[Up::Sync { nonce: Nonce(3) }]).await;
+    assert_eq!(b.next().await, Down::SyncAt { nonce: Nonce(3), position: Offset(1) });
+    drop(b);
+    for _ in 0..300 {
+        let commit = writer.commit_of(ROOT, 8_000);
+        a.send(&[commit]).await;
+    }
+    a.acked(301).await;
+    // More than the relay keeps in memory: it comes from the store.
+    let epoch = welcome.epochs.last().unwrap().0;
+    let (mut b, welcome) = Client::hello(&relay.heap("h"), back(2, epoch, 1)).await;
+    assert!(!welcome.catchup);
+    for expected in 1..301 {
+        let offset = b.find(|frame| if let Down::Entry(entry) = frame { Some(entry.offset.0) } else { None }).await;
+        assert_eq!(offset, expected);
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_answered_with_a_numbered_close_and_others_are_undisturbed() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let (mut bystander, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let check = async |message: Message, expected: u16| {
+        let mut client = Client::connect(&relay.heap("h")).await;
+        client.socket.send(message).await.unwrap();
+        let (code, reason) = client.closed().await;
+        assert_eq!(code, expected, "{reason}");
+        assert!(!reason.is_empty());
+        // The same from one who is welcome already.
+    };
+    check(Message::text("hello"), 4001).await;
+    check(Message::binary(vec![0xff; 40]), 4002).await;
+    check(Message::binary(vec![0, 1, 200]), 4002).await;
+    check(Message::binary(vec![0, 1, 5, b'c', b'h', b'p', 2, 0]), 4003).await;
+    check(Message::binary(vec![0; (2 << 20) + 1]), 4004).await;
+    let mut other = Vec::new();
+    Up::Ping { nonce: Nonce(1) }.encode(&mut other);
+    check(Message::binary([vec![0], other].concat()), 4002).await;
+    let mut wrong_heap = vec![0];
+    Up::Hello(Hello { heap: "other".into(), ..hello(2) }).encode(&mut wrong_heap);
+    check(Message::binary(wrong_heap), 4012).await;
+    let mut missing = vec![0];
+    Up::Hello(Hello { must_exist: true, ..hello(2) }).encode(&mut missing);
+    check(Message::binary(missing), 4007).await;
+
+    let mut late = Client::connect(&relay.heap("h")).await;
+    let mut bad_name = Client::connect(&relay.heap("a/b")).await;
+    assert_eq!(bad_name.closed().await.0, 4012);
+    let (mut talker, _) = Client::hello(&relay.heap("h"), hello(5)).await;
+    talker.socket.send(Message::text("hi")).await.unwrap();
+    assert_eq!(talker.closed().await.0, 4001);
+    assert_eq!(late.closed().await.0, 4008);
+
+    let commit = Writer::new(1).commit(ROOT);
+    bystander.send(&[commit]).await;
+    bystander.acked(1).await;
+}
+
+#[tokio::test]
+async fn tokens_say_who_may_come_and_who_may_write() {
+    let directory = Directory::new();
+    let tokens = directory.0.join("tokens");
+    std::fs::write(&tokens, "secret alice\nlooker bob ro\n").unwrap();
+    let relay = Relay::start_with(&directory, &["--token-file", tokens.to_str().unwrap()]);
+    let mut stranger = Client::connect(&relay.heap("h")).await;
+    stranger.send(&[Up::Hello(Hello { token: "guess".into(), ..hello(1) })]).await;
+    assert_eq!(stranger.closed().await.0, 4005);
+    let (mut alice, _) = Client::hello(&relay.heap("h"), Hello { token: "secret".into(), ..hello(1) }).await;
+    let (mut bob, _) = Client::hello(&relay.heap("h"), Hello { token: "looker".into(), ..hello(2) }).await;
+    bob.send(&[load(ROOT)]).await;
+    bob.find(|frame| matches!(frame, Down::Snapshot { .. }).then_some(())).await;
+    let commit = Writer::new(1).commit(ROOT);
+    alice.send(&[commit]).await;
+    alice.acked(1).await;
+    let subject = bob.find(|frame| if let Down::Author { subject, .. } = frame { Some(subject) } else { None }).await;
+    assert_eq!(subject, "alice");
+    let commit = Writer::new(2).commit(ROOT);
+    bob.send(&[commit]).await;
+    let code = bob.find(|frame| if let Down::Refused { code, .. } = frame { Some(code) } else { None }).await;
+    assert_eq!(code, 36);
+}
+
+#[tokio::test]
+async fn heaps_are_worlds_of_their_own() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let mut clients = Vec::new();
+    for n in 0..20_u8 {
+        let heap = format!("heap-{n}");
+        let (mut client, welcome) = Client::hello(&relay.heap(&heap), Hello { heap, ..hello(n + 1) }).await;
+        assert!(!welcome.exists);
+        let commit = Writer::new(n + 1).commit(ROOT);
+        client.send(&[commit]).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        let seen = client.acked(1).await;
+        let offsets: Vec<_> = seen
+            .iter()
+            .filter_map(|frame| if let Down::Entry(entry) = frame { Some(entry.offset) } else { None })
+            .collect();
+        assert_eq!(offsets, [Offset(0)]);
+    }
+}
