@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{ObjectId, SegmentId};
@@ -199,7 +200,7 @@ impl Cluster {
     }
 
     /// A program makes a new segment and points to it from the root, in one commit.
-    pub fn alloc(&mut self, at: usize, key: &str, value: Literal) -> SegmentId {
+    pub fn alloc(&mut self, at: usize, engine: EngineKind, key: &str, value: Literal) -> SegmentId {
         let ObjectId(id) = self.draws.object();
         let id = SegmentId(id);
         let target = Value::Ref(Ref { segment: id, object: id.first() });
@@ -213,7 +214,7 @@ impl Cluster {
         let mut fresh = Mirror::new();
         fresh.wish(&root);
         let sections = vec![
-            Section { target: Target::New(id), claim: None, wishes: vec![root] },
+            Section { target: Target::New(id, engine), claim: None, wishes: vec![root] },
             Section { target: Target::Here(Index(0)), claim: None, wishes: vec![point] },
         ];
         self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
