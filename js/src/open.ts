@@ -37,7 +37,36 @@ export async function open<Root extends object>(url: string | URL, options: Open
 
 function makeReplica(options: Uint8Array): { replica: WasmReplica; memory: () => number } {
   const { Replica, memory } = instantiate()
-  return { replica: new Replica(options), memory: () => memory.buffer.byteLength }
+  const replica = new Replica(options)
+  return { replica: roomy(replica, () => memory.buffer.byteLength), memory: () => memory.buffer.byteLength }
+}
+
+/** An operation that no build knows: its input is copied in and refused. */
+const NO_OP = 0xffff_ffff
+const ROOMY_FROM = 4 << 20
+
+/**
+ * Lets the instance's memory grow by an eighth at a time. Its allocator grows it by what it needs, page by page, and each
+ * time the collector counts the whole memory anew as fresh, so that it ran for most of a large import.
+ */
+function roomy(replica: WasmReplica, size: () => number): WasmReplica {
+  let seen = size()
+  return {
+    call(op, input) {
+      const records = replica.call(op, input)
+      const now = size()
+      if (now !== seen) {
+        if (now > ROOMY_FROM) {
+          try {
+            replica.call(NO_OP, new Uint8Array(now >> 3))
+          } catch { /* as meant: the room it took is free again, and stays */ }
+        }
+        seen = size()
+      }
+      return records
+    },
+    free: () => replica.free?.(),
+  }
 }
 
 /** The parts of a heap's URL; TypeError if it is none. */

@@ -79,24 +79,28 @@ async function* work<V>(map: BigMapObject<V>, membership: Membership, claim: Hel
   }
 }
 
-/** The key this worker should ask for: of what is free, what it comes first for, then by rank. */
+/** The key this worker should ask for: the first in its order that is free. */
 function nextKey(membership: Membership, count: number, finished: ReadonlySet<string>, busy: ReadonlySet<string>, me: string): string | undefined {
-  let best: string | undefined
-  let bestRank = Infinity
-  let bestScore = -1
-  for (let i = 0; i < count; i++) {
+  const order = orderOf(membership, count, me)
+  return order.find(key => !finished.has(key) && !busy.has(key) && !membership.taken.has(key) && !membership.held.has(key))
+}
+
+const orders = new WeakMap<Membership, { members: string; order: readonly string[] }>()
+
+/** All keys in the order of a worker: what it comes first for among the members, then what it comes second for, and so on. */
+function orderOf(membership: Membership, count: number, me: string): readonly string[] {
+  const members = membership.members.join()
+  const known = orders.get(membership)
+  if (known?.members === members) return known.order
+  const ranked = Array.from({ length: count }, (_, i) => {
     const key = String(i)
-    if (finished.has(key) || busy.has(key) || membership.taken.has(key) || membership.held.has(key)) continue
     const mine = score(me, key)
-    let rank = 0
-    for (const member of membership.members) if (member !== me && score(member, key) > mine) rank += 1
-    if (rank < bestRank || (rank === bestRank && mine > bestScore)) {
-      best = key
-      bestRank = rank
-      bestScore = mine
-    }
-  }
-  return best
+    const rank = membership.members.filter(member => member !== me && score(member, key) > mine).length
+    return { key, rank, mine }
+  })
+  const order = ranked.sort((a, b) => a.rank - b.rank || b.mine - a.mine).map(({ key }) => key)
+  orders.set(membership, { members, order })
+  return order
 }
 
 /** How much a worker comes first for a key: the same number for everybody who reckons it. */

@@ -22,6 +22,7 @@ import { applyPatches, compare, resetMirror } from './patches.js'
 import { unrefTimer } from './link.js'
 import { liveOf, present } from './proxy.js'
 import { HeapRef, RefTable, type RefHome } from './refs.js'
+import { canCollect, collectGarbage } from './collect.js'
 import { Segment, type Resident, type SharedBudget, type Standing } from './residence.js'
 import { nodeOf } from './symbols.js'
 import { decodeId, encodeId, freshId, type Id } from './uuid.js'
@@ -556,7 +557,10 @@ export class Space implements RefHome, WriteHost, Resident {
   #enforceIn(delayMs: number): void {
     this.#enforcing = setTimeout(() => {
       this.#enforcing = undefined
-      if (this.over === undefined) this.#enforce()
+      if (this.over !== undefined) return
+      // Before any weak reference is read: those that were stay until the job ends.
+      const collected = this.#overSince !== undefined && collectGarbage(() => performance.now())
+      this.#enforce(collected)
     }, delayMs)
     unrefTimer(this.#enforcing)
   }
@@ -565,7 +569,7 @@ export class Space implements RefHome, WriteHost, Resident {
    * What stays over the budget is tried again: much of it is held only until the collector has been. What stays for long
    * is told, and then loads fail until it is better (S24).
    */
-  #enforce(): boolean {
+  #enforce(collected = false): boolean {
     const left = this.options.budget.enforce(this)
     if (left === 0) {
       this.#overSince = undefined
@@ -573,7 +577,8 @@ export class Space implements RefHome, WriteHost, Resident {
       return true
     }
     this.#overSince ??= performance.now()
-    if (!this.#overTold && performance.now() - this.#overSince > OVER_MS) {
+    const long = performance.now() - this.#overSince > OVER_MS
+    if (!this.#overTold && long && (collected || !canCollect())) {
       this.#overTold = true
       this.events.report(this.#overBudget())
     }
