@@ -6,6 +6,7 @@ pub mod engine;
 pub mod layout;
 pub mod list;
 pub mod objects;
+mod packed;
 mod show;
 mod values;
 pub mod write;
@@ -37,6 +38,14 @@ pub struct Segment {
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Segment").field("id", &self.id).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// Whether this module can read documents of an engine.
+pub fn is_built_in(kind: EngineKind) -> bool {
+    match kind {
+        EngineKind::Yrs => cfg!(feature = "yrs"),
+        EngineKind::Automerge => cfg!(feature = "automerge"),
     }
 }
 

@@ -3,7 +3,9 @@
 use super::session::Session;
 use super::{Output, Replica};
 use crate::id::{EpochId, Nonce, Offset, Seq};
+use crate::limits;
 use crate::version::Version;
+use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::Up;
 
 /// What is waited for.
@@ -67,6 +69,46 @@ impl Waits {
 
     pub(super) fn acked(&mut self, position: Offset) {
         self.acked = self.acked.max(position);
+    }
+
+    /// Appends `acked` and `waits` of a packed replica.
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        out.varint(self.acked.0);
+        out.varint(self.list.len() as u64);
+        for wait in &self.list {
+            out.varint(wait.ticket);
+            match &wait.wanted {
+                Wanted::Saved(seq) => {
+                    out.push(0);
+                    out.varint(seq.0);
+                }
+                Wanted::Clean => out.push(1),
+                Wanted::Head(_) => out.push(2),
+                Wanted::Position(version) => {
+                    out.push(3);
+                    out.str(&version.to_text());
+                }
+            }
+        }
+    }
+
+    /// Reads them; what needs the relay is asked anew.
+    pub(super) fn unpack(&mut self, r: &mut Reader<'_>) -> Result<(), Malformed> {
+        self.acked = Offset(r.varint()?);
+        for _ in 0..r.count(limits::LONG_BYTES_MAX, "waits")? {
+            let ticket = r.varint()?;
+            let wanted = match r.u8()? {
+                0 => Wanted::Saved(Seq(r.varint()?)),
+                1 => Wanted::Clean,
+                2 => Wanted::Head(None),
+                3 => Wanted::Position(
+                    Version::parse(r.str(limits::KEY_BYTES_MAX, "version")?).ok_or(Malformed::Field("version"))?,
+                ),
+                other => return Err(Malformed::Kind(other)),
+            };
+            self.list.push(Wait { ticket, wanted, asked: false });
+        }
+        Ok(())
     }
 
     /// A new connection has to be asked anew.
