@@ -15,7 +15,7 @@ use coheap_tests::tree::{self, Tree, counter, list, map, num, scalar, set, text}
 use coheap_tests::world::World;
 use coheap_tests::{Draws, ENGINES};
 
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 4;
 
 /// Runs a scenario of `count` replicas on every engine, with every seed, in the root and in another segment.
 fn check(count: usize, scenario: impl Fn(&mut World)) {
@@ -434,12 +434,12 @@ fn s03_maps_assigned_to_an_absent_key_by_two_merge_by_key() {
 fn s03_large_maps_assigned_to_an_absent_key_by_two_merge_by_key() {
     check(2, |w| {
         let large = |letter: &str| {
-            let entries = (0..300).map(|i| (format!("{letter}{i}"), s(&"v".repeat(400))));
+            let entries = (0..200).map(|i| (format!("{letter}{i}"), s(&"v".repeat(600))));
             Literal::Map(entries.collect())
         };
         w.peers[0].ensure("", "a", large("p"));
         w.peers[1].ensure("", "a", large("q"));
-        assert_eq!(w.meet().at("a").map(|a| a.keys().len()), Some(600));
+        assert_eq!(w.meet().at("a").map(|a| a.keys().len()), Some(400));
     });
 }
 
@@ -736,13 +736,13 @@ fn every_scalar() -> Vec<Value> {
     for ms in [0.0, -0.0, 1.0, 1_700_000_000_000.0, -62_135_596_800_000.0, 8.64e15, -8.64e15, f64::NAN, 0.5] {
         values.push(Value::Date(ms));
     }
-    for bytes in [vec![], vec![0], vec![0x10], vec![0x06, 0], (0..=255).collect(), vec![0xff; 100_000]] {
+    for bytes in [vec![], vec![0], vec![0x10], vec![0x06, 0], (0..=255).collect(), vec![0xff; 20_000]] {
         values.push(Value::Bytes(bytes));
     }
     let segment = SegmentId([3; 16]);
     values.push(Value::Ref(Ref { segment, object: segment.first() }));
     values.push(Value::Ref(Ref { segment, object: ObjectId([4; 16]) }));
-    let long = "长".repeat(30_000);
+    let long = "长".repeat(10_000);
     for text in [
         "",
         "a",
