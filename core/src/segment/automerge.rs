@@ -264,7 +264,7 @@ fn write_splice(
     }
 }
 
-fn failed(error: automerge::AutomergeError) -> EngineError {
+fn failed(error: impl std::error::Error) -> EngineError {
     EngineError::Failed(error.to_string())
 }
 
