@@ -300,7 +300,7 @@ impl Engine for AutomergeEngine {
         for name in names {
             match self.doc.object_type(object(&name)) {
                 Ok(ObjType::List) => {
-                    each(&name, self.doc.values(object(&name)).map(|(value, _)| element_of(&value)).collect());
+                    each(&name, self.doc.values(object(&name)).filter_map(|(value, _)| element_of(&value)).collect());
                 }
                 Ok(ObjType::Text) => each(&name, vec![Raw::Str(self.doc.text(object(&name)).unwrap_or_default())]),
                 _ => {}
