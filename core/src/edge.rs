@@ -30,9 +30,13 @@
 //! op 16 object      segment:varint handle:varint             → Object with the object's id
 //! op 17 find        segment:varint object:id                 → Object with its handle
 //! op 18 stats                                                → Stats
+//! op 19 export                                               → Packed: all of this replica (`replica/packed.rs`)
+//! op 20 import      packed: the rest                         the first call of a replica in another instance: it goes on from there.
+//!                                                           → Loaded (reset) for every segment, then as after `disconnected`; or Error
 //!
 //! section := target claim?:u8 [group:str run:str key:str grant:varint] edits:bytes
-//! target  := index+1:varint | 0 segment:id          0: a new segment, its first edit is `root`; it gets an index (Index record)
+//! target  := index+1:varint | 0 segment:id engine:u8
+//!            0: a new segment, its first edit is `root`; it gets an index (Index record); engine 0 yrs · 1 automerge (history)
 //! ```
 //!
 //! # Values and edits
@@ -101,6 +105,9 @@
 //! 20 Member     group:str replica:id gone:u8 since_ms:varint name:str subject:str state:bytes
 //! 21 Stats      list(varint): commits, refused, quarantined, deltas in, deltas out, bytes in, bytes out, rebuilds, segments, live bytes
 //! 22 Fatal      code:str message:str                        the connection is not to be opened again (refused credentials …)
+//! 23 NeedsFull segment:varint                               its engine is not in this module; it stays as loading. Export,
+//!                                                           then go on in the full module
+//! 24 Packed     bytes                                       for `import`
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

@@ -9,9 +9,10 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, time comes with each input. Files: `session.rs` (the connection), `pending.rs` (what is resent or
-//! redone), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! redone), `packed.rs` (on to another instance), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod cut;
+pub mod packed;
 pub mod pending;
 mod session;
 mod waits;
@@ -69,8 +70,8 @@ pub struct Section {
 pub enum Target {
     /// One that is here.
     Here(Index),
-    /// A new one.
-    New(SegmentId),
+    /// A new one, merged by this engine.
+    New(SegmentId, EngineKind),
 }
 
 /// What happens to a replica.
@@ -107,6 +108,10 @@ pub enum Input {
     Find { segment: Index, object: ObjectId },
     /// Counters.
     Stats,
+    /// All of it as bytes.
+    Export,
+    /// Go on from those bytes; only as the first thing.
+    Import(Bytes),
 }
 
 /// How a load ended.
@@ -138,27 +143,108 @@ pub struct Author {
 #[expect(missing_docs, reason = "the fields are those of `edge`, which documents them")]
 pub enum Output {
     Send(Bytes),
-    Apply { offset: Offset, author: Author, label: String, segments: Vec<(Index, Vec<Patch>)> },
-    Loaded { segment: Index, status: LoadStatus, bytes: usize, reset: bool, patches: Vec<Patch> },
-    Committed { seq: Seq, unsaved: usize, unsaved_bytes: usize, corrections: Vec<(Index, Vec<Patch>)> },
-    Acked { seq: Seq, unsaved: usize, unsaved_bytes: usize },
-    Online { exists: bool, time_ms: u64, epoch: EpochId },
-    Done { ticket: u64, version: String },
-    Failed { ticket: u64, error: WaitError },
-    Refused { seq: Seq, code: u64, label: String, segments: Vec<Index> },
-    Problem { code: &'static str, message: String },
+    Apply {
+        offset: Offset,
+        author: Author,
+        label: String,
+        segments: Vec<(Index, Vec<Patch>)>,
+    },
+    Loaded {
+        segment: Index,
+        status: LoadStatus,
+        bytes: usize,
+        reset: bool,
+        patches: Vec<Patch>,
+    },
+    Committed {
+        seq: Seq,
+        unsaved: usize,
+        unsaved_bytes: usize,
+        corrections: Vec<(Index, Vec<Patch>)>,
+    },
+    Acked {
+        seq: Seq,
+        unsaved: usize,
+        unsaved_bytes: usize,
+    },
+    Online {
+        exists: bool,
+        time_ms: u64,
+        epoch: EpochId,
+    },
+    Done {
+        ticket: u64,
+        version: String,
+    },
+    Failed {
+        ticket: u64,
+        error: WaitError,
+    },
+    Refused {
+        seq: Seq,
+        code: u64,
+        label: String,
+        segments: Vec<Index>,
+    },
+    Problem {
+        code: &'static str,
+        message: String,
+    },
     Deadline(u64),
-    Indexed { segment: SegmentId, index: Index },
+    Indexed {
+        segment: SegmentId,
+        index: Index,
+    },
     Evicted(Index),
     Derived(Vec<SegmentId>),
-    Object { handle: Option<Handle>, object: ObjectId, kind: Kind },
-    Joined { group: String, run: String, member: u64 },
-    Group { group: String, run: String, members: Vec<ReplicaId>, done: Vec<String>, held: Vec<(String, u64)> },
-    Claimed { ticket: u64, group: String, run: String, key: String, grant: u64, state: ClaimState },
-    Lost { group: String, run: String, key: String, grant: u64 },
-    Member { group: String, replica: ReplicaId, gone: bool, since_ms: u64, name: String, subject: String, state: Bytes },
+    Object {
+        handle: Option<Handle>,
+        object: ObjectId,
+        kind: Kind,
+    },
+    Joined {
+        group: String,
+        run: String,
+        member: u64,
+    },
+    Group {
+        group: String,
+        run: String,
+        members: Vec<ReplicaId>,
+        done: Vec<String>,
+        held: Vec<(String, u64)>,
+    },
+    Claimed {
+        ticket: u64,
+        group: String,
+        run: String,
+        key: String,
+        grant: u64,
+        state: ClaimState,
+    },
+    Lost {
+        group: String,
+        run: String,
+        key: String,
+        grant: u64,
+    },
+    Member {
+        group: String,
+        replica: ReplicaId,
+        gone: bool,
+        since_ms: u64,
+        name: String,
+        subject: String,
+        state: Bytes,
+    },
     Stats(Stats),
-    Error { code: &'static str, message: String },
+    /// The segment's engine is not built in: it stays as loading until the replica goes on in a module that has it.
+    NeedsFull(Index),
+    Packed(Bytes),
+    Error {
+        code: &'static str,
+        message: String,
+    },
 }
 
 /// Counters since the replica was opened.
@@ -184,6 +270,43 @@ pub struct Stats {
     pub segments: u64,
     /// Their encoded bytes.
     pub live_bytes: u64,
+}
+
+impl Stats {
+    /// In the order of `edge`.
+    pub fn to_list(&self) -> [u64; 10] {
+        [
+            self.commits,
+            self.refused,
+            self.quarantined,
+            self.deltas_in,
+            self.deltas_out,
+            self.bytes_in,
+            self.bytes_out,
+            self.rebuilds,
+            self.segments,
+            self.live_bytes,
+        ]
+    }
+
+    /// The inverse; what is missing stays.
+    fn set_list(&mut self, list: &[u64]) {
+        let fields = [
+            &mut self.commits,
+            &mut self.refused,
+            &mut self.quarantined,
+            &mut self.deltas_in,
+            &mut self.deltas_out,
+            &mut self.bytes_in,
+            &mut self.bytes_out,
+            &mut self.rebuilds,
+            &mut self.segments,
+            &mut self.live_bytes,
+        ];
+        for (field, value) in fields.into_iter().zip(list) {
+            *field = *value;
+        }
+    }
 }
 
 /// Randomness from the seed.
@@ -305,6 +428,11 @@ impl Replica {
             Input::Object { segment, handle } => self.object(segment, handle),
             Input::Find { segment, object } => self.find(segment, object),
             Input::Stats => self.tell_stats(),
+            Input::Export => {
+                let packed = Bytes::from(self.export());
+                self.out.push_back(Output::Packed(packed));
+            }
+            Input::Import(packed) => self.import_here(&packed),
         }
         self.settle_waits();
     }
@@ -342,10 +470,10 @@ impl Replica {
             return self.error("ERR_UNSAVED_LIMIT", format!("over {limit} bytes are not acknowledged yet"));
         }
         for section in &sections {
-            if let Target::Here(index) = section.target {
-                if self.heap.slot(index).and_then(|slot| slot.peek()).is_none() {
-                    return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
-                }
+            if let Target::Here(index) = section.target
+                && self.heap.slot(index).and_then(|slot| slot.peek()).is_none()
+            {
+                return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
             }
         }
         let uid = self.entropy.uid();
@@ -353,7 +481,7 @@ impl Replica {
         for section in sections {
             let (index, created) = match section.target {
                 Target::Here(index) => (index, false),
-                Target::New(id) => match self.create(id) {
+                Target::New(id, engine) => match self.create(id, engine) {
                     Ok(index) => (index, true),
                     Err(message) => return self.error("ERR_ENGINE", message),
                 },
@@ -407,13 +535,13 @@ impl Replica {
         self.send_pending();
     }
 
-    fn create(&mut self, id: SegmentId) -> Result<Index, String> {
+    fn create(&mut self, id: SegmentId, engine: EngineKind) -> Result<Index, String> {
         let (index, new) = self.heap.enter(id, false);
         if !new && self.heap.slot(index).is_some_and(|slot| slot.peek().is_some()) {
             return Err("that segment exists already".into());
         }
         let writer = self.entropy.writer();
-        let segment = Segment::new(id, EngineKind::Yrs, writer).map_err(|e| e.to_string())?;
+        let segment = Segment::new(id, engine, writer).map_err(|e| e.to_string())?;
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(Box::new(segment));
         }

@@ -6,6 +6,7 @@ pub mod engine;
 pub mod layout;
 pub mod list;
 pub mod objects;
+mod packed;
 mod show;
 mod values;
 pub mod write;
@@ -37,6 +38,14 @@ pub struct Segment {
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Segment").field("id", &self.id).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+/// Whether this module can read documents of an engine.
+pub fn is_built_in(kind: EngineKind) -> bool {
+    match kind {
+        EngineKind::Yrs => cfg!(feature = "yrs"),
+        EngineKind::Automerge => cfg!(feature = "automerge"),
     }
 }
 
@@ -203,7 +212,7 @@ impl Segment {
     pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
         let changes = self.engine.apply(deltas)?;
         self.size += deltas.iter().map(Bytes::len).sum::<usize>();
-        Ok(self.objects.show_changes(self.engine.as_mut(), changes))
+        Ok(self.objects.show_changes(self.engine.as_mut(), &changes))
     }
 
     /// Performs a program's wishes in one engine transaction. On an error the document is half edited: it has to be rebuilt
@@ -292,9 +301,9 @@ pub enum EditError {
 /// what was folded. For the relay's worker process.
 pub fn fold(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Result<Vec<u8>, EngineError> {
     let id = SegmentId::default();
-    let mut before = Segment::decode(id, kind, kind.generation_zero(), 0, snapshot, deltas)?;
+    let before = Segment::decode(id, kind, kind.generation_zero(), 0, snapshot, deltas)?;
     let folded = before.encode();
-    let mut after = Segment::decode(id, kind, kind.generation_zero(), 0, &folded, &[])?;
+    let after = Segment::decode(id, kind, kind.generation_zero(), 0, &folded, &[])?;
     if before.values() != after.values() {
         return Err(EngineError::Failed("a folded snapshot does not say what was folded".into()));
     }

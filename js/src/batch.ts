@@ -45,7 +45,7 @@ interface Edit {
 }
 
 /** Where a segment's edits go: known to wasm by its index, or new and named by its id. */
-export interface Target { readonly index: number; readonly id: Id }
+export interface Target { readonly index: number; readonly id: Id; /** A new segment is to keep its history. */ readonly history?: boolean }
 
 function sizeOf(value: Encoded): number {
   return value.end - value.start
@@ -234,9 +234,9 @@ export class Batch {
     const sections = [...this.sections.values()].filter(section => section.count > 0)
     w.str(this.label).varint(sections.length)
     for (const section of sections) {
-      const { index, id } = section.target()
+      const { index, id, history } = section.target()
       if (index >= 0) w.varint(index + 1)
-      else w.varint(0).raw(decodeId(id)!)
+      else w.varint(0).raw(decodeId(id)!).u8(history === true ? 1 : 0)
       const claim = section.claim
       w.u8(claim === undefined ? 0 : 1)
       if (claim !== undefined) w.str(claim.group).str(claim.run).str(claim.key).varint(claim.grant)

@@ -4,9 +4,9 @@
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::value::Value;
-use coheap_tests::Draws;
 use coheap_tests::cluster::Cluster;
 use coheap_tests::program::{Act, OPS, wish_of};
+use coheap_tests::{Draws, ENGINES};
 
 fn seeds(default: u64) -> Vec<u64> {
     match std::env::var("COHEAP_SEED") {
@@ -61,7 +61,9 @@ fn live(seed: u64, replicas: usize, steps: usize, faults: bool) -> Cluster {
             let at = cluster.draws.below(replicas);
             if cluster.draws.below(12) == 0 {
                 let key = format!("seg{}", cluster.draws.below(5));
-                cluster.alloc(at, &key, Literal::Map(vec![("n".into(), Literal::Scalar(Value::Number(1.0)))]));
+                // Heaps are mixed: a segment may be of any engine.
+                let engine = ENGINES[cluster.draws.below(ENGINES.len())];
+                cluster.alloc(at, engine, &key, Literal::Map(vec![("n".into(), Literal::Scalar(Value::Number(1.0)))]));
             } else {
                 let sections = random_wishes(&mut cluster, at);
                 cluster.commit(at, sections);

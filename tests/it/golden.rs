@@ -66,7 +66,11 @@ fn values(w: &mut World) {
         peer.set("", &format!("k{i}"), Literal::Scalar(value.clone()));
     }
     let literals: Vec<Literal> = scalars.into_iter().map(Literal::Scalar).collect();
-    peer.set("", "base", Literal::Map(literals.iter().enumerate().map(|(i, v)| (format!("b{i}"), v.clone())).collect()));
+    peer.set(
+        "",
+        "base",
+        Literal::Map(literals.iter().enumerate().map(|(i, v)| (format!("b{i}"), v.clone())).collect()),
+    );
     peer.set("", "list", Literal::List(literals));
     peer.set("", "__proto__", n(1.0));
     peer.set("", "", n(2.0));

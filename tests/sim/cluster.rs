@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{ObjectId, SegmentId};
@@ -55,6 +56,8 @@ pub struct Cluster {
     /// Segments that exist.
     pub segments: Vec<SegmentId>,
     lives: u64,
+    /// How often a replica went on in another instance.
+    pub moves: usize,
 }
 
 impl Cluster {
@@ -72,6 +75,7 @@ impl Cluster {
             conns: 0,
             segments: vec![SegmentId::ROOT],
             lives: 0,
+            moves: 0,
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -199,7 +203,7 @@ impl Cluster {
     }
 
     /// A program makes a new segment and points to it from the root, in one commit.
-    pub fn alloc(&mut self, at: usize, key: &str, value: Literal) -> SegmentId {
+    pub fn alloc(&mut self, at: usize, engine: EngineKind, key: &str, value: Literal) -> SegmentId {
         let ObjectId(id) = self.draws.object();
         let id = SegmentId(id);
         let target = Value::Ref(Ref { segment: id, object: id.first() });
@@ -213,7 +217,7 @@ impl Cluster {
         let mut fresh = Mirror::new();
         fresh.wish(&root);
         let sections = vec![
-            Section { target: Target::New(id), claim: None, wishes: vec![root] },
+            Section { target: Target::New(id, engine), claim: None, wishes: vec![root] },
             Section { target: Target::Here(Index(0)), claim: None, wishes: vec![point] },
         ];
         self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
@@ -229,7 +233,7 @@ impl Cluster {
     pub fn step(&mut self, faults: bool) {
         self.now += 1;
         let at = self.draws.below(self.nodes.len());
-        match self.draws.below(if faults { 40 } else { 30 }) {
+        match self.draws.below(if faults { 42 } else { 30 }) {
             0..8 => self.deliver_up(at),
             8..18 => self.deliver_down(at),
             18..24 => self.sync(),
@@ -246,7 +250,32 @@ impl Cluster {
             36 => self.input(at, Input::Wait { ticket: self.now, kind: WaitKind::Flush }),
             37 => self.input(at, Input::Wait { ticket: self.now, kind: WaitKind::Sync }),
             38 => self.input(at, Input::Wait { ticket: self.now, kind: WaitKind::Version }),
+            40 => self.move_replica(at),
             _ => self.connect(at),
+        }
+    }
+
+    /// A replica goes on in another instance, as after a trap: its connection is lost, its program notices nothing.
+    pub fn move_replica(&mut self, at: usize) {
+        self.disconnect(at);
+        self.moves += 1;
+        let packed = self.nodes[at].replica.export();
+        let (id, unsaved) = (self.nodes[at].replica.id(), self.nodes[at].replica.unsaved());
+        let before: BTreeMap<Index, _> =
+            self.nodes[at].mirrors.iter().map(|(i, mirror)| (*i, mirror.value())).collect();
+        let options = options(&mut self.draws);
+        self.nodes[at].replica = Replica::import(options.clone(), &packed).expect("a replica reads what one wrote");
+        let node = &mut self.nodes[at];
+        assert_eq!((node.replica.id(), node.replica.unsaved()), (id, unsaved));
+        assert_eq!(node.replica.export().len(), packed.len(), "nothing is lost on the way");
+        while let Some(output) = node.replica.poll() {
+            node.perform(output);
+        }
+        for (index, mirror) in &node.mirrors {
+            assert_eq!(Some(&mirror.value()), before.get(index), "what a program sees does not change by it");
+        }
+        for end in [0, packed.len() / 2, packed.len() - 1] {
+            assert!(Replica::import(options.clone(), &packed[..end]).is_err(), "cut at {end}");
         }
     }
 
@@ -282,10 +311,10 @@ impl Cluster {
     }
 
     fn sync(&mut self) {
-        if self.relay.is_some() {
-            if let Some(upto) = self.disk.sync() {
-                self.relay_input(RelayInput::Durable { upto });
-            }
+        if self.relay.is_some()
+            && let Some(upto) = self.disk.sync()
+        {
+            self.relay_input(RelayInput::Durable { upto });
         }
     }
 
@@ -364,15 +393,18 @@ impl Cluster {
     }
 }
 
+fn options(draws: &mut Draws) -> Options {
+    let mut seed = [0; 32];
+    for chunk in seed.chunks_mut(8) {
+        chunk.copy_from_slice(&draws.draw().to_le_bytes());
+    }
+    Options { seed, heap: "sim".into(), name: String::new(), must_exist: false, max_unsaved: 0 }
+}
+
 impl Node {
     fn new(draws: &mut Draws) -> Node {
-        let mut seed = [0; 32];
-        for chunk in seed.chunks_mut(8) {
-            chunk.copy_from_slice(&draws.draw().to_le_bytes());
-        }
-        let options = Options { seed, heap: "sim".into(), name: String::new(), must_exist: false, max_unsaved: 0 };
         Node {
-            replica: Replica::new(options),
+            replica: Replica::new(options(draws)),
             conn: None,
             up: VecDeque::new(),
             down: VecDeque::new(),

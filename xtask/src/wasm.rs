@@ -1,4 +1,5 @@
-//! The wasm module: compiled, bound to JavaScript, and embedded in it.
+//! The two wasm modules: compiled, bound to JavaScript, and embedded in it. Programs start with the small one; the full one,
+//! which has every engine, is fetched when a heap turns out to need it.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,17 +14,42 @@ use crate::{fingerprint, glue, npm, run};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// What the module exports to JavaScript; anything else stops the build.
+/// What a module exports to JavaScript; anything else stops the build.
 const CLASSES: [&str; 1] = ["Replica"];
+
+/// One of the two modules.
+#[derive(Clone, Copy)]
+struct Module {
+    /// Of its files in `js/src/generated/`.
+    name: &'static str,
+    /// Of cargo; each has its own folder, so that neither build undoes the other.
+    profile: &'static str,
+    /// Of `coheap-wasm`.
+    features: &'static [&'static str],
+}
+
+const SMALL: Module = Module { name: "coheap", profile: "wasm", features: &[] };
+const FULL: Module = Module { name: "full", profile: "wasm-full", features: &["--features", "automerge"] };
 
 /// The files in `js/src/generated/`. The bytes are in a file of their own: engines parse one long string quickly, but not
 /// as part of a larger file.
-pub(crate) const GENERATED: [&str; 4] = ["coheap.js", "coheap.d.ts", "coheap-bytes.js", "coheap-bytes.d.ts"];
+pub(crate) const GENERATED: [&str; 8] = [
+    "coheap.js",
+    "coheap.d.ts",
+    "coheap-bytes.js",
+    "coheap-bytes.d.ts",
+    "full.js",
+    "full.d.ts",
+    "full-bytes.js",
+    "full-bytes.d.ts",
+];
 
 pub(crate) fn plan(steps: &mut Steps) {
     steps.add("wasm target", |_| ensure_target());
-    steps.add("wasm module", compile);
-    steps.add("wasm bindings", bind);
+    steps.add("wasm module", |workspace| compile(workspace, SMALL));
+    steps.add("wasm bindings", |workspace| bind(workspace, SMALL));
+    steps.add("full wasm module", |workspace| compile(workspace, FULL));
+    steps.add("full wasm bindings", |workspace| bind(workspace, FULL));
 }
 
 /// The standard library for wasm, added by rustup when the toolchain has none yet.
@@ -39,44 +65,39 @@ pub(crate) fn ensure_target() -> Result<Outcome> {
     Ok(Outcome::done())
 }
 
-fn compile(workspace: &Workspace) -> Result<Outcome> {
-    run::visibly(&mut workspace.cargo(&[
-        "build",
-        "--locked",
-        "--package",
-        "coheap-wasm",
-        "--lib",
-        "--profile",
-        "wasm",
-        "--target",
-        TARGET,
-    ]))?;
+fn compile(workspace: &Workspace, module: Module) -> Result<Outcome> {
+    let build = ["build", "--locked", "--package", "coheap-wasm", "--lib", "--profile", module.profile];
+    run::visibly(workspace.cargo(&build).args(["--target", TARGET]).args(module.features))?;
     Ok(Outcome::done())
 }
 
-fn bind(workspace: &Workspace) -> Result<Outcome> {
-    let raw = workspace.raw_wasm();
+fn bind(workspace: &Workspace, module: Module) -> Result<Outcome> {
+    let raw = workspace.raw_wasm(module.profile);
     let embed = workspace.js().join("scripts/embed-wasm.mjs");
     let generated = workspace.js().join("src/generated");
-    let stamp = generated.join("stamp");
+    let stamp = generated.join(format!("stamp-{}", module.name));
     let inputs = fingerprint::of(&[raw.clone(), embed.clone()], &[&fingerprint::of_this_program()?])?;
-    if fingerprint::is_current(&stamp, &inputs, &GENERATED.map(|name| generated.join(name))) {
+    let files = GENERATED.iter().filter(|file| file.starts_with(module.name));
+    if fingerprint::is_current(&stamp, &inputs, &files.map(|name| generated.join(name)).collect::<Vec<_>>()) {
         return Ok(Outcome::Skipped("the module is as it was".to_owned()));
     }
     npm::ensure_node()?;
 
-    let bound = workspace.own_target("bindgen");
+    // Both are bound under one name, so that their glue differs in nothing but what they export.
+    let bound = workspace.own_target("bindgen").join(module.name);
     let mut bindgen = Bindgen::new();
     bindgen.input_path(&raw).out_name("coheap").typescript(true);
     bindgen.remove_name_section(true).remove_producers_section(true);
     bindgen.web(true)?.generate(&bound).context("running wasm-bindgen on the module")?;
 
     std::fs::create_dir_all(&generated)?;
-    rewrite(&bound.join("coheap.js"), &generated.join("coheap.js"), |text| glue::factory(text, &CLASSES))?;
-    rewrite(&bound.join("coheap.d.ts"), &generated.join("coheap.d.ts"), |text| glue::factory_types(text, &CLASSES))?;
-    let sizes = run::output(workspace.node(&[]).arg(&embed).args([&bound.join("coheap_bg.wasm"), &generated]))?;
+    let to = |ending: &str| generated.join(format!("{}{ending}", module.name));
+    rewrite(&bound.join("coheap.js"), &to(".js"), |text| glue::factory(text, &CLASSES))?;
+    rewrite(&bound.join("coheap.d.ts"), &to(".d.ts"), |text| glue::factory_types(text, &CLASSES))?;
+    let embedding = [embed.as_path(), &bound.join("coheap_bg.wasm"), &generated, Path::new(module.name)];
+    let sizes = run::output(workspace.node(&[]).args(embedding))?;
     fingerprint::record(&stamp, &inputs)?;
-    report(&sizes)
+    report(module, &sizes)
 }
 
 fn rewrite(from: &Path, to: &Path, change: impl FnOnce(&str) -> Result<String>) -> Result<()> {
@@ -86,11 +107,17 @@ fn rewrite(from: &Path, to: &Path, change: impl FnOnce(&str) -> Result<String>) 
 }
 
 /// Prints the sizes the embedding script measured, as one line of JSON.
-fn report(json: &str) -> Result<Outcome> {
+fn report(module: Module, json: &str) -> Result<Outcome> {
     let sizes: Value = serde_json::from_str(json).context("reading the sizes of the module")?;
     let size = |name: &str| sizes[name].as_u64().with_context(|| format!("no size `{name}`"));
     ensure!(size("raw")? > 0, "the module is empty");
-    println!("wasm module, bytes: {} raw, {} gzip -9, {} brotli", size("raw")?, size("gzip")?, size("brotli")?);
+    let name = module.name;
+    println!(
+        "wasm module `{name}`, bytes: {} raw, {} gzip -9, {} brotli",
+        size("raw")?,
+        size("gzip")?,
+        size("brotli")?
+    );
     println!("embedded: {} characters of base64 (deflated)", size("embedded")?);
     match sizes["maximumPages"].as_u64() {
         Some(pages) => println!("memory: at most {} MiB", pages / 16),

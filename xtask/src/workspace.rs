@@ -82,9 +82,9 @@ impl Workspace {
         self.root.join("js")
     }
 
-    /// The wasm module as cargo leaves it.
-    pub(crate) fn raw_wasm(&self) -> PathBuf {
-        self.cargo_target.join("wasm32-unknown-unknown/wasm/coheap_wasm.wasm")
+    /// The wasm module that cargo built with a profile, as cargo leaves it.
+    pub(crate) fn raw_wasm(&self, profile: &str) -> PathBuf {
+        self.cargo_target.join("wasm32-unknown-unknown").join(profile).join("coheap_wasm.wasm")
     }
 
     /// The relay as cargo leaves it.

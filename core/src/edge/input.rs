@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::commit::ClaimOf;
+use crate::commit::{ClaimOf, EngineKind};
 use crate::edit::{Handle, Literal, Wish};
 use crate::heap::Index;
 use crate::id::{Nonce, ObjectId, SegmentId};
@@ -111,6 +111,8 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
         16 => Input::Object { segment: index(r)?, handle: handle(r)? },
         17 => Input::Find { segment: index(r)?, object: ObjectId(r.array()?) },
         18 => Input::Stats,
+        19 => Input::Export,
+        20 => Input::Import(Bytes::copy_from_slice(r.take_rest())),
         _ => return Err(Malformed::Kind(u8::try_from(op).unwrap_or(u8::MAX))),
     };
     reader.end()?;
@@ -135,7 +137,10 @@ fn small(r: &mut Reader<'_>) -> Result<u32, Malformed> {
 
 fn section(r: &mut Reader<'_>) -> Result<Section, Malformed> {
     let target = match small(r)? {
-        0 => Target::New(SegmentId(r.array()?)),
+        0 => {
+            let id = SegmentId(r.array()?);
+            Target::New(id, EngineKind::from_code(r.u8()?).ok_or(Malformed::Field("engine"))?)
+        }
         n => Target::Here(Index(n - 1)),
     };
     let claim = match r.u8()? {

@@ -176,23 +176,20 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             20
         }
         Output::Stats(stats) => {
-            let list = [
-                stats.commits,
-                stats.refused,
-                stats.quarantined,
-                stats.deltas_in,
-                stats.deltas_out,
-                stats.bytes_in,
-                stats.bytes_out,
-                stats.rebuilds,
-                stats.segments,
-                stats.live_bytes,
-            ];
+            let list = stats.to_list();
             b.varint(list.len() as u64);
             for value in list {
                 b.varint(value);
             }
             21
+        }
+        Output::NeedsFull(index) => {
+            b.varint(u64::from(index.0));
+            23
+        }
+        Output::Packed(packed) => {
+            b.extend_from_slice(packed);
+            24
         }
         Output::Error { code, message } => {
             b.str(code);

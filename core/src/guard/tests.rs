@@ -406,8 +406,7 @@ fn the_structs_of_a_state_do_not_wait_for_one_another() {
 }
 
 #[test]
-fn automerge_has_no_guard_yet() {
-    assert_eq!(structure(Engine::Automerge, EMPTY), Err(GuardError::UnsupportedEngine));
+fn automerge_has_no_guard_of_states_yet() {
     assert_eq!(state(Engine::Automerge, EMPTY), Err(GuardError::UnsupportedEngine));
 }
 

@@ -138,6 +138,9 @@ impl Replica {
         reader.end()?;
         let Some((index, slot)) = self.heap.by_id_mut(state.id) else { return Ok(()) };
         let derived = slot.derived;
+        if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
+            return self.needs_full(index, nonce);
+        }
         match &slot.state {
             State::Loading { nonce: Some(newest), .. } if *newest == nonce => {}
             _ => return Ok(()),
@@ -165,6 +168,22 @@ impl Replica {
         Ok(())
     }
 
+    /// The segment waits for a module that has its engine, and hears nothing until then.
+    fn needs_full(&mut self, index: Index, answered: Nonce) -> Result<(), Malformed> {
+        let Some(slot) = self.heap.slot_mut(index) else { return Ok(()) };
+        let id = slot.id;
+        match &mut slot.state {
+            State::Loading { nonce, buffer, .. } if *nonce == Some(answered) => {
+                *nonce = None;
+                buffer.clear();
+            }
+            _ => return Ok(()),
+        }
+        self.unfollow(id);
+        self.out.push_back(Output::NeedsFull(index));
+        Ok(())
+    }
+
     /// C5: all segments of a catch-up become visible in one step.
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
         for state in SegmentState::decode_list(bulk)? {
@@ -188,14 +207,19 @@ impl Replica {
     ) {
         let writer = self.entropy.writer();
         let reset = before.is_some();
-        if let Err(error) = passes_guard(state.engine, deltas) {
+        // The relay cannot know what an own segment is that it has not admitted yet.
+        let (engine, generation) = match &before {
+            Some(before) if state.status == SegmentStatus::Unknown => {
+                (before.engine(), before.engine().generation_zero())
+            }
+            _ => (state.engine, state.generation),
+        };
+        if let Err(error) = passes_guard(engine, deltas) {
             self.problem("ERR_ENGINE", format!("a segment's deltas are not well formed: {error}"));
         }
         let made = match before {
-            Some(mut segment) => segment.replace(state.generation, writer, &state.snapshot, deltas).map(|()| segment),
-            None => {
-                Segment::decode(state.id, state.engine, state.generation, writer, &state.snapshot, deltas).map(Box::new)
-            }
+            Some(mut segment) => segment.replace(generation, writer, &state.snapshot, deltas).map(|()| segment),
+            None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, deltas).map(Box::new),
         };
         let mut segment = match made {
             Ok(segment) => segment,

@@ -3,7 +3,9 @@
 use super::session::Session;
 use super::{Output, Replica};
 use crate::id::{EpochId, Nonce, Offset, Seq};
+use crate::limits;
 use crate::version::Version;
+use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::Up;
 
 /// What is waited for.
@@ -69,6 +71,46 @@ impl Waits {
         self.acked = self.acked.max(position);
     }
 
+    /// Appends `acked` and `waits` of a packed replica.
+    pub(super) fn pack(&self, out: &mut Vec<u8>) {
+        out.varint(self.acked.0);
+        out.varint(self.list.len() as u64);
+        for wait in &self.list {
+            out.varint(wait.ticket);
+            match &wait.wanted {
+                Wanted::Saved(seq) => {
+                    out.push(0);
+                    out.varint(seq.0);
+                }
+                Wanted::Clean => out.push(1),
+                Wanted::Head(_) => out.push(2),
+                Wanted::Position(version) => {
+                    out.push(3);
+                    out.str(&version.to_text());
+                }
+            }
+        }
+    }
+
+    /// Reads them; what needs the relay is asked anew.
+    pub(super) fn unpack(&mut self, r: &mut Reader<'_>) -> Result<(), Malformed> {
+        self.acked = Offset(r.varint()?);
+        for _ in 0..r.count(limits::LONG_BYTES_MAX, "waits")? {
+            let ticket = r.varint()?;
+            let wanted = match r.u8()? {
+                0 => Wanted::Saved(Seq(r.varint()?)),
+                1 => Wanted::Clean,
+                2 => Wanted::Head(None),
+                3 => Wanted::Position(
+                    Version::parse(r.str(limits::KEY_BYTES_MAX, "version")?).ok_or(Malformed::Field("version"))?,
+                ),
+                other => return Err(Malformed::Kind(other)),
+            };
+            self.list.push(Wait { ticket, wanted, asked: false });
+        }
+        Ok(())
+    }
+
     /// A new connection has to be asked anew.
     pub(super) fn disconnected(&mut self) {
         for wait in &mut self.list {
@@ -81,10 +123,11 @@ impl Waits {
 
     pub(super) fn head(&mut self, nonce: Nonce, position: Offset) {
         for wait in &mut self.list {
-            if wait.ticket == nonce.0 && wait.asked {
-                if let Wanted::Head(head) = &mut wait.wanted {
-                    *head = Some(position);
-                }
+            if wait.ticket == nonce.0
+                && wait.asked
+                && let Wanted::Head(head) = &mut wait.wanted
+            {
+                *head = Some(position);
             }
         }
     }
@@ -191,10 +234,8 @@ impl Replica {
             // Newer or unknown: an Ok that we have not had may know it.
             return if online { Some(Err(WaitError::VersionLost)) } else { None };
         };
-        if let Some((_, next)) = self.epochs.get(at + 1) {
-            if version.position > *next {
-                return Some(Err(WaitError::VersionLost));
-            }
+        if self.epochs.get(at + 1).is_some_and(|(_, next)| version.position > *next) {
+            return Some(Err(WaitError::VersionLost));
         }
         if self.cut >= version.position { Some(Ok(())) } else { None }
     }

@@ -7,14 +7,17 @@
 //! ```
 //!
 //! Gathered first, because an object is made by a change of its own (`SEGMENT.md` §7), and because a key that is written
-//! twice is written once then. Two things that automerge does are mended here: it leaves out a write that changes nothing
-//! (which then does not beat a concurrent removal), and it takes changes whose predecessors it does not have, for later.
+//! twice is written once then. Three things that automerge does are mended here: it leaves out a write that changes nothing
+//! (which then does not beat a concurrent removal); it takes changes whose predecessors it does not have, for later; and it
+//! orders what two writers put at one place by time alone, which mixes them where they write backwards. Therefore whatever
+//! comes into a sequence brings an *anchor*, an element that is not shown, and comes behind it; what later comes before it
+//! lies behind that anchor too, so all of it stays together.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::transaction::Transactable;
 use automerge::{
-    ActorId, Automerge, Change, LoadOptions, ObjId, PatchAction, PatchLog, Prop, ROOT, ReadDoc, ScalarValue,
+    ActorId, Automerge, Change, LoadOptions, ObjId, ObjType, PatchAction, PatchLog, Prop, ROOT, ReadDoc, ScalarValue,
     TextEncoding, Value, VerificationMode,
 };
 use bytes::Bytes;
@@ -28,6 +31,8 @@ pub struct AutomergeEngine {
     doc: Automerge,
     /// Root keys of the sequences and texts whose changes are reported.
     watched: BTreeSet<String>,
+    /// Sequences by root key, as far as they were needed: which elements are shown (the rest are anchors).
+    shown: BTreeMap<String, Vec<bool>>,
 }
 
 impl std::fmt::Debug for AutomergeEngine {
@@ -40,7 +45,7 @@ impl AutomergeEngine {
     /// An empty document that writes as `writer` (53 bits).
     pub fn new(writer: u64) -> Self {
         let doc = Automerge::new_with_encoding(TextEncoding::Utf16CodeUnit);
-        AutomergeEngine { doc: doc.with_actor(actor(writer)), watched: BTreeSet::new() }
+        AutomergeEngine { doc: doc.with_actor(actor(writer)), watched: BTreeSet::new(), shown: BTreeMap::new() }
     }
 
     /// A document from its encoding, writing as `writer`.
@@ -48,7 +53,8 @@ impl AutomergeEngine {
         let options =
             LoadOptions::new().text_encoding(TextEncoding::Utf16CodeUnit).verification_mode(VerificationMode::Check);
         let doc = Automerge::load_with_options(snapshot, options).map_err(|e| EngineError::Decode(e.to_string()))?;
-        let engine = AutomergeEngine { doc: doc.with_actor(actor(writer)), watched: BTreeSet::new() };
+        let engine =
+            AutomergeEngine { doc: doc.with_actor(actor(writer)), watched: BTreeSet::new(), shown: BTreeMap::new() };
         engine.complete()?;
         Ok(engine)
     }
@@ -116,9 +122,34 @@ fn raw_of(value: &Value<'_>) -> Option<Raw> {
     })
 }
 
-/// An element that is none of ours keeps its place, so that indexes agree.
-fn element_of(value: &Value<'_>) -> Raw {
-    raw_of(value).unwrap_or(Raw::Null)
+/// What an anchor holds: no scalar of ours is one of these.
+const ANCHOR: ScalarValue = ScalarValue::Uint(0);
+
+/// An element, `None` for an anchor. One that is none of ours keeps its place.
+fn element_of(value: &Value<'_>) -> Option<Raw> {
+    match value {
+        Value::Scalar(scalar) if matches!(scalar.as_ref(), ScalarValue::Uint(_)) => None,
+        _ => Some(raw_of(value).unwrap_or(Raw::Null)),
+    }
+}
+
+/// The place of the `index`-th element that is shown; behind everything if there are not so many.
+fn place(shown: &[bool], index: usize) -> usize {
+    let mut before = 0;
+    for (at, shown) in shown.iter().enumerate() {
+        if *shown {
+            if before == index {
+                return at;
+            }
+            before += 1;
+        }
+    }
+    shown.len()
+}
+
+/// The elements of a sequence, anchors too.
+fn elements<'a>(doc: &'a Automerge, key: &str) -> impl Iterator<Item = Option<Raw>> + 'a {
+    doc.values(object(key)).map(|(value, _)| element_of(&value))
 }
 
 fn register(doc: &impl ReadDoc, key: &str) -> Option<Raw> {
@@ -171,7 +202,16 @@ impl Write for Gathered<'_> {
     }
 
     fn insert(&mut self, sequence: &str, index: u32, values: Vec<Raw>) {
-        self.splices.push(Splice::List { key: sequence_key(sequence), index, removed: 0, values });
+        let sequence = sequence_key(sequence);
+        match self.splices.last_mut() {
+            // What is appended piece by piece is one run.
+            Some(Splice::List { key, index: start, values: run, .. })
+                if *key == sequence && !run.is_empty() && *start + run.len() as u32 == index =>
+            {
+                run.extend(values);
+            }
+            _ => self.splices.push(Splice::List { key: sequence, index, removed: 0, values }),
+        }
     }
 
     fn cut(&mut self, sequence: &str, index: u32, count: u32) {
@@ -193,12 +233,30 @@ fn write_register(tx: &mut impl Transactable, key: String, value: Option<Raw>) -
     tx.put(ROOT, key, scalar_of(value)).map_err(failed)
 }
 
-fn write_splice(tx: &mut impl Transactable, splice: Splice) -> Result<(), EngineError> {
+fn write_splice(
+    tx: &mut impl Transactable,
+    splice: Splice,
+    shown: &mut BTreeMap<String, Vec<bool>>,
+) -> Result<(), EngineError> {
     let object = object(splice.key());
     match splice {
-        Splice::List { index, removed, values, .. } => {
-            let values = values.into_iter().map(scalar_of);
-            tx.splice(object, index as usize, removed as isize, values).map_err(failed)
+        Splice::List { key, index, removed, values } => {
+            let shown = shown.entry(key).or_default();
+            let at = place(shown, index as usize);
+            for _ in 0..removed {
+                // Each goes with the anchor before it, and what lies between is of others.
+                let end = place(shown, index as usize);
+                let start = if end > 0 && shown.get(end - 1) == Some(&false) { end - 1 } else { end };
+                tx.splice(&object, start, (end + 1 - start) as isize, std::iter::empty::<ScalarValue>())
+                    .map_err(failed)?;
+                shown.drain(start..=end.min(shown.len().saturating_sub(1)));
+            }
+            if !values.is_empty() {
+                shown.splice(at..at, std::iter::once(false).chain(values.iter().map(|_| true)));
+                let values = std::iter::once(ANCHOR).chain(values.into_iter().map(scalar_of));
+                tx.splice(object, at, 0, values).map_err(failed)?;
+            }
+            Ok(())
         }
         Splice::Text { index, removed, inserted, .. } => {
             tx.splice_text(object, index as usize, removed as isize, &inserted).map_err(failed)
@@ -206,7 +264,7 @@ fn write_splice(tx: &mut impl Transactable, splice: Splice) -> Result<(), Engine
     }
 }
 
-fn failed(error: automerge::AutomergeError) -> EngineError {
+fn failed(error: impl std::error::Error) -> EngineError {
     EngineError::Failed(error.to_string())
 }
 
@@ -237,11 +295,25 @@ impl Engine for AutomergeEngine {
         }
     }
 
+    fn scan_runs(&self, each: &mut dyn FnMut(&str, Vec<Raw>)) {
+        let names: Vec<String> = self.doc.keys(ROOT).collect();
+        for name in names {
+            match self.doc.object_type(object(&name)) {
+                Ok(ObjType::List) => {
+                    each(&name, self.doc.values(object(&name)).filter_map(|(value, _)| element_of(&value)).collect());
+                }
+                Ok(ObjType::Text) => each(&name, vec![Raw::Str(self.doc.text(object(&name)).unwrap_or_default())]),
+                _ => {}
+            }
+        }
+    }
+
     fn watch_sequence(&mut self, name: &str) -> Vec<Raw> {
         let key = sequence_key(name);
-        let values = self.doc.values(object(&key)).map(|(value, _)| element_of(&value)).collect();
+        let elements: Vec<Option<Raw>> = elements(&self.doc, &key).collect();
+        self.shown.insert(key.clone(), elements.iter().map(Option::is_some).collect());
         self.watched.insert(key);
-        values
+        elements.into_iter().flatten().collect()
     }
 
     fn watch_text(&mut self, name: &str) -> String {
@@ -266,7 +338,7 @@ impl Engine for AutomergeEngine {
         self.doc.apply_changes_log_patches(list, &mut log).map_err(failed)?;
         self.complete()?;
         let mut changes = Changes::default();
-        let mut sequences: BTreeMap<String, Draft<Raw>> = BTreeMap::new();
+        let mut sequences: BTreeMap<String, Draft<Option<Raw>>> = BTreeMap::new();
         let mut texts: BTreeMap<String, Draft<u16>> = BTreeMap::new();
         for patch in self.doc.make_patches(&mut log) {
             if patch.obj == ROOT {
@@ -274,12 +346,11 @@ impl Engine for AutomergeEngine {
                 if let Some(key) = key_in(patch.action) {
                     changes.registers.insert(key, None);
                 }
-            } else if let Some(key) = key_of(&patch.obj).filter(|key| self.watched.contains(*key)) {
-                let name = key.get(1..).unwrap_or_default().to_owned();
-                if key.starts_with('q') {
-                    list_patch(sequences.entry(name).or_default(), &patch.action);
-                } else {
-                    text_patch(texts.entry(name).or_default(), &patch.action);
+            } else if let Some(key) = key_of(&patch.obj) {
+                if self.shown.contains_key(key) {
+                    list_patch(sequences.entry(key.to_owned()).or_default(), &patch.action);
+                } else if self.watched.contains(key) {
+                    text_patch(texts.entry(key.to_owned()).or_default(), &patch.action);
                 }
             }
         }
@@ -288,10 +359,15 @@ impl Engine for AutomergeEngine {
             *value = now.as_ref().and_then(|(value, _)| raw_of(value));
             !matches!(now, Some((Value::Object(_), _)))
         });
-        for (name, draft) in sequences {
-            changes.sequences.insert(name, draft.steps(|values| values));
+        for (key, draft) in sequences {
+            let Some(shown) = self.shown.get_mut(&key) else { continue };
+            let steps = without_anchors(draft, shown);
+            if let Some(name) = key.get(1..).filter(|_| self.watched.contains(&key)) {
+                changes.sequences.insert(name.to_owned(), steps);
+            }
         }
-        for (name, draft) in texts {
+        for (key, draft) in texts {
+            let name = key.get(1..).unwrap_or_default().to_owned();
             changes.texts.insert(name, draft.steps(|units| String::from_utf16_lossy(&units)));
         }
         Ok(changes)
@@ -309,12 +385,18 @@ impl Engine for AutomergeEngine {
             self.doc.apply_changes(missing).map_err(failed)?;
         }
 
+        for key in objects.iter().filter(|key| key.starts_with('q')) {
+            if !self.shown.contains_key(key) {
+                let shown = elements(&self.doc, key).map(|element| element.is_some()).collect();
+                self.shown.insert(key.clone(), shown);
+            }
+        }
         let mut tx = self.doc.transaction();
         for (key, value) in registers {
             write_register(&mut tx, key, value)?;
         }
         for splice in splices {
-            write_splice(&mut tx, splice)?;
+            write_splice(&mut tx, splice, &mut self.shown)?;
         }
         let (hash, _) = tx.commit();
         let mut chunk = Vec::new();
@@ -343,7 +425,7 @@ fn key_in(action: PatchAction) -> Option<String> {
     }
 }
 
-fn list_patch(draft: &mut Draft<Raw>, action: &PatchAction) {
+fn list_patch(draft: &mut Draft<Option<Raw>>, action: &PatchAction) {
     match action {
         PatchAction::Insert { index, values } => {
             draft.splice(*index, 0, values.iter().map(|(value, ..)| element_of(value)).collect());
@@ -352,6 +434,44 @@ fn list_patch(draft: &mut Draft<Raw>, action: &PatchAction) {
         PatchAction::PutSeq { index, value: (value, _), .. } => draft.splice(*index, 1, vec![element_of(value)]),
         _ => {}
     }
+}
+
+/// The steps of what is shown; `shown` is brought up to date.
+fn without_anchors(draft: Draft<Option<Raw>>, shown: &mut Vec<bool>) -> Vec<Step<Vec<Raw>>> {
+    let before = std::mem::take(shown);
+    let mut rest = before.as_slice();
+    let mut take = |count: usize| {
+        let (head, tail) = rest.split_at(count.min(rest.len()));
+        rest = tail;
+        (head, head.iter().filter(|shown| **shown).count() as u32)
+    };
+    let mut steps = Vec::new();
+    for piece in draft.0 {
+        match piece {
+            Piece::Keep(count) => {
+                let (kept, visible) = take(count);
+                shown.extend_from_slice(kept);
+                if visible > 0 {
+                    steps.push(Step::Keep(visible));
+                }
+            }
+            Piece::Remove(count) => {
+                let (_, visible) = take(count);
+                if visible > 0 {
+                    steps.push(Step::Remove(visible));
+                }
+            }
+            Piece::Insert(elements) => {
+                shown.extend(elements.iter().map(Option::is_some));
+                let values: Vec<Raw> = elements.into_iter().flatten().collect();
+                if !values.is_empty() {
+                    steps.push(Step::Insert(values));
+                }
+            }
+        }
+    }
+    shown.extend_from_slice(rest);
+    steps
 }
 
 fn text_patch(draft: &mut Draft<u16>, action: &PatchAction) {

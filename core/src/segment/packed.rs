@@ -1,0 +1,66 @@
+//! A segment as part of a packed replica (`replica/packed.rs` has the format): its document, and the handles that JavaScript
+//! knows its objects by. What else is known of the objects follows from the document when it is shown.
+
+use super::engine::EngineError;
+use super::objects::Sight;
+use super::{Segment, is_built_in};
+use crate::commit::EngineKind;
+use crate::edit::Handle;
+use crate::id::{ObjectId, SegmentId};
+use crate::limits;
+use crate::replica::packed::ImportError;
+use crate::value::Kind;
+use crate::wire::codec::{Malformed, Reader, Write};
+
+const OBJECTS_MAX: usize = 1 << 24;
+
+impl Segment {
+    /// Appends `document`.
+    pub(crate) fn pack(&self, out: &mut Vec<u8>) {
+        out.push(self.engine().code());
+        out.generation(self.generation);
+        out.push(u8::from(self.unborn));
+        // Handles above these are borrowed by a redo.
+        let handles = self.objects.redo.as_ref().map_or(self.objects.table.len(), |redo| redo.handles);
+        out.varint(handles as u64);
+        for (handle, object) in self.objects.table.iter().take(handles).enumerate() {
+            out.extend_from_slice(&object.id.0);
+            out.push(object.kind.code());
+            let current = self.objects.by_id.get(&(object.id, object.kind)) == Some(&Handle(handle as u32));
+            out.push(u8::from(current));
+        }
+        Write::bytes(out, &self.encode());
+    }
+
+    /// Reads `document`. [`Segment::show`] comes next.
+    pub(crate) fn unpack(id: SegmentId, writer: u64, r: &mut Reader<'_>) -> Result<Segment, ImportError> {
+        let kind = EngineKind::from_code(r.u8()?).ok_or(Malformed::Field("engine"))?;
+        if !is_built_in(kind) {
+            return Err(EngineError::Decode(format!("this module has no engine {kind:?}")).into());
+        }
+        let generation = r.generation()?;
+        let unborn = r.u8()? != 0;
+        let mut objects = Vec::new();
+        for _ in 0..r.count(OBJECTS_MAX, "objects")? {
+            let object = ObjectId(r.array()?);
+            let kind = Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?;
+            objects.push((object, kind, r.u8()? != 0));
+        }
+        let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
+        let mut segment = Segment::decode(id, kind, generation, writer, snapshot, &[])?;
+        segment.unborn = unborn;
+        match objects.first() {
+            Some((first, kind, _)) if *first == id.first() => {
+                segment.objects.set_first_kind(*kind);
+            }
+            _ => return Err(Malformed::Field("first object").into()),
+        }
+        for (object, kind, current) in objects.into_iter().skip(1) {
+            let handle = segment.objects.enter(object, kind, Sight::Stale);
+            if current {
+                segment.objects.by_id.insert((object, kind), handle);
+            }
+        }
+        Ok(segment)
+    }
+}
