@@ -75,7 +75,7 @@ fn r3_an_ack_comes_behind_every_entry_up_to_its_position() {
             }
             Down::Advance { position } => reached = position,
             Down::Ack { position, .. } => {
-                assert!(position <= reached, "acknowledged at {position:?}, sent {reached:?}")
+                assert!(position <= reached, "acknowledged at {position:?}, sent {reached:?}");
             }
             other => panic!("{other:?}"),
         }
