@@ -313,7 +313,8 @@ impl Up {
             }
             PING => Up::Ping { nonce: Nonce(r.varint()?) },
             0x80.. => return Ok(None),
-            RESTORE | _ => return Err(Malformed::Kind(kind)),
+            RESTORE => return Err(Malformed::Kind(RESTORE)),
+            _ => return Err(Malformed::Kind(kind)),
         };
         r.end()?;
         Ok(Some(up))
