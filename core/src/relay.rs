@@ -104,6 +104,7 @@ pub struct Relay {
 impl Relay {
     /// A machine over a recovered log. Poll it before the first input: a log that has entries begins its new epoch first.
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Relay {
+        let restarted = recovered.epochs.last().is_some_and(|(epoch, _)| epoch.random != config.life);
         let mut relay = Relay {
             now,
             standing: Standing::Running,
@@ -114,7 +115,7 @@ impl Relay {
             live: BTreeSet::new(),
             interest: Interest::default(),
             authors: BTreeMap::new(),
-            claims: Claims::new(config.entropy, now),
+            claims: Claims::new(config.entropy, now, restarted),
             presence: Presence::default(),
             timers: Timers::default(),
             reads: BTreeMap::new(),

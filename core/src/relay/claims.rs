@@ -10,6 +10,7 @@
 //! ```
 //!
 //! A restarted relay knows nothing of all this: for [`GRACE`] it grants nothing anew, and takes what members assert again.
+//! A heap without an entry, or one that this process has had open before, has nobody to wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,14 +105,15 @@ pub(super) struct Claims {
 const DEFAULT_RUN_MARK: char = '~';
 
 impl Claims {
-    pub fn new(entropy: u64, now: Time) -> Claims {
+    /// `restarted`: members of an earlier life of the relay may be about to come back.
+    pub fn new(entropy: u64, now: Time, restarted: bool) -> Claims {
         let mut random = entropy;
         // Grants start at random, so that one of an earlier life is never mistaken for one of this; 53 bits suit JavaScript.
         let grants = next_random(&mut random) >> 12;
         Claims {
             groups: BTreeMap::new(),
             default_runs: BTreeMap::new(),
-            grace_until: Some(now + GRACE),
+            grace_until: restarted.then_some(now + GRACE),
             deferred: Vec::new(),
             endings: BTreeMap::new(),
             random,
@@ -321,6 +323,9 @@ impl Claims {
             return;
         }
         group.free(&claim.key);
+        if !group.has_room_for(&claim.key) {
+            return;
+        }
         group.key_bytes += claim.key.len();
         group.done.insert(claim.key);
         group.changed = true;
@@ -363,6 +368,10 @@ impl Claims {
                 .collect();
             for replica in over {
                 group.remove(replica, now);
+            }
+            // One that only a commit has named so far ends like one whose members have left.
+            if group.members.is_empty() && group.empty_since.is_none() {
+                group.empty_since = Some(now);
             }
             if group.changed && group.told.is_none_or(|told| now >= told + TELL_EVERY) {
                 let to: Vec<ConnId> = group.members.iter().filter_map(|(_, conn)| conn.ok()).collect();

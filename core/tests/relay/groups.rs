@@ -10,10 +10,10 @@ use coheap_core::wire::frame::down::ClaimState;
 
 use crate::world::*;
 
-/// A relay that has been up for longer than its grace time.
+/// A relay whose heap has an entry.
 fn settled() -> World {
     let mut world = World::new();
-    world.pass(3_100);
+    world.fill(50, seg(7), 1);
     world
 }
 
@@ -205,6 +205,7 @@ fn s27_in_the_grace_time_a_commit_asserts_its_claim_again() {
     let commit = commit_with(&mut Writer::new(1), &run, "k", grant);
     world.send(a, &[commit]);
     assert_eq!(acked(&world.take(a)), Some(1));
+    world.send(a, &[join(&run)]);
     world.pass(3_100);
     let b = world.join(2);
     world.send(b, &[ask(&run, "k")]);
@@ -234,6 +235,35 @@ fn s27_a_single_object_is_claimed_without_a_group() {
     world.send(b, &[single()]);
     assert_eq!(claimed(&world.take(a)).1, ClaimState::Granted);
     assert_eq!(claimed(&world.take(b)).1, ClaimState::Held);
+}
+
+#[test]
+fn s27_a_new_heap_and_one_that_was_only_unloaded_grant_at_once() {
+    let mut world = settled();
+    world.unload();
+    let (a, run, _) = holder(&mut world, 1);
+    // A group that nobody is a member of ends, so that the heap can be unloaded.
+    world.send(a, &[Up::Leave { group: "g".into(), run }]);
+    let commit = commit_with(&mut Writer::new(1), "other", "k", 1);
+    world.send(a, &[commit]);
+    world.input(Input::Closed { conn: a });
+    world.pass(62_000);
+    assert!(world.idle);
+}
+
+#[test]
+fn s27_a_done_of_an_earlier_life_is_remembered_when_its_commit_comes_again() {
+    let mut world = settled();
+    let (a, run, grant) = holder(&mut world, 1);
+    let commit = commit_with(&mut Writer::new(1), &run, "k", grant);
+    world.send(a, std::slice::from_ref(&commit));
+    world.crash();
+    let a = world.join(1);
+    world.send(a, &[commit, join(&run)]);
+    world.pass(3_100);
+    let b = world.join(2);
+    world.send(b, &[ask(&run, "k")]);
+    assert_eq!(claimed(&world.take(b)).1, ClaimState::Done);
 }
 
 fn show(state: &'static str) -> Up {

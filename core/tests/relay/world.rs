@@ -40,7 +40,6 @@ impl Disk {
         for delta in &append.deltas {
             let entry = &append.entries[(delta.offset.0 - append.first.0) as usize];
             assert!(delta.at + delta.len <= entry.len());
-            self.recovered.segments.len();
         }
         for (number, row) in append.segments {
             assert_eq!(number.0, self.recovered.segments.len() as u64, "numbers are dense");

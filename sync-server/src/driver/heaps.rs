@@ -178,6 +178,10 @@ impl Driver {
             }
             Event::NotCommitted { heap, attempt, full, bytes } => {
                 self.unwritten = self.unwritten.saturating_sub(bytes);
+                if !full {
+                    // What a reopened store shows may not have been synced: heaps begin a new epoch, which syncs it (R6).
+                    self.life = random();
+                }
                 self.feed(&heap, Input::AppendFailed { attempt, full });
             }
             Event::Log { heap, ticket, entries } => match entries {

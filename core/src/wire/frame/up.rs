@@ -179,6 +179,7 @@ const HELLO: u8 = 0x01;
 const COMMIT: u8 = 0x02;
 const LOAD: u8 = 0x03;
 const UNFOLLOW: u8 = 0x04;
+const RESTORE: u8 = 0x05;
 const SYNC: u8 = 0x06;
 const REPORT: u8 = 0x07;
 const CHUNK: u8 = 0x08;
@@ -312,7 +313,7 @@ impl Up {
             }
             PING => Up::Ping { nonce: Nonce(r.varint()?) },
             0x80.. => return Ok(None),
-            // 0x05, Restore, has its place and is not served yet.
+            RESTORE => return Err(Malformed::Kind(RESTORE)),
             _ => return Err(Malformed::Kind(kind)),
         };
         r.end()?;
