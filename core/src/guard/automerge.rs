@@ -12,15 +12,21 @@
 //! Objects travel as keys alone: the change that makes one is a function of its key ([`canonical`]), so there is nothing to
 //! forge and nothing to compare. Of a change, time is 0 and message empty; it is not compressed; its checksum is right, which
 //! automerge itself does not look at. It names no actor that is neither a writer nor one of its objects: automerge panics
-//! over actors that it does not know, and the table knows which writers there are.
+//! over actors that it does not know, and the table knows which writers there are. `columns.rs` walks the operations.
+//!
+//! Not judged, for want of a table of them: whether the changes that it depends on, and the elements and values that its
+//! operations name, exist. The engine refuses missing changes; it panics over an element that is not there.
 
-use std::fmt;
+mod columns;
 
 use sha2::{Digest, Sha256};
 
+use self::columns::Named;
+
 use super::read::Cursor;
 use super::space::{Claim, Space};
-use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, ROOT_NAME_MAX, Summary};
+use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, Summary};
+use crate::id::decode_id;
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHANGE: u8 = 1;
@@ -69,9 +75,10 @@ impl<'a> Delta<'a> {
     }
 }
 
-/// Whether a root key is an object's: a sequence's or a text's.
+/// Whether a root key is an object's: a sequence's or a text's. A register's name has its sign where these go on or end.
 fn is_object(key: &str) -> bool {
-    key.starts_with(['q', 't']) && key.len() <= ROOT_NAME_MAX
+    let name = key.strip_prefix(['q', 't']);
+    name.is_some_and(|name| name.is_empty() || decode_id(name.as_bytes()).is_some())
 }
 
 /// The actor that a writer's changes bear.
@@ -133,18 +140,14 @@ fn string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// A change's head.
-struct Head<'a> {
+/// A change, taken apart.
+struct Change<'a> {
     actor: &'a [u8],
     seq: u64,
     start_op: u64,
     others: Vec<&'a [u8]>,
-}
-
-impl fmt::Debug for Head<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Head").field("seq", &self.seq).field("start_op", &self.start_op).finish_non_exhaustive()
-    }
+    /// By specification.
+    columns: Vec<(u64, &'a [u8])>,
 }
 
 /// Judges a delta.
@@ -153,24 +156,36 @@ pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
     if delta.change.is_empty() {
         return Ok(Summary::default());
     }
-    let head = change(delta.change)?;
-    let client = writer_of(head.actor).ok_or(GuardError::BadClient)?;
-    let end = u32::try_from(head.seq).ok().filter(|end| *end <= CLOCK_END).ok_or(GuardError::ClockOverflow)?;
+    let change = change(delta.change)?;
+    let client = writer_of(change.actor).ok_or(GuardError::BadClient)?;
+    let end = u32::try_from(change.seq).ok().filter(|end| *end <= CLOCK_END).ok_or(GuardError::ClockOverflow)?;
     let start = end.checked_sub(1).ok_or(GuardError::ClockGap)?;
-    let mut named = Vec::new();
-    for other in head.others {
-        match writer_of(other) {
-            Some(writer) => named.push((writer, 1)),
-            None if delta.objects.iter().any(|key| key.as_bytes() == other) => {}
-            None => return Err(GuardError::UnknownClock),
+    let (mut named, mut actors) = (Vec::new(), vec![Named::Writer(change.actor)]);
+    for other in change.others {
+        let object = delta.objects.iter().find(|key| key.as_bytes() == other);
+        match (writer_of(other), object) {
+            (Some(writer), _) => {
+                named.push((writer, 1));
+                actors.push(Named::Writer(other));
+            }
+            (None, Some(key)) => actors.push(Named::Object(key)),
+            (None, None) => return Err(GuardError::UnknownClock),
         }
+    }
+    let column = |specification| {
+        let found = change.columns.iter().find(|(other, _)| *other == specification);
+        found.map_or(&[][..], |(_, data)| *data)
+    };
+    let rows = columns::rows(column, &actors, change.start_op)?;
+    if change.start_op + rows > OP_END {
+        return Err(GuardError::ClockOverflow);
     }
     let mut summary = Summary { own: Some(OwnRange { client, start, end }), named, ..Summary::default() };
     summary.spaces.tell(start, Claim::Is(Space::Registers));
     Ok(summary)
 }
 
-fn change(chunk: &[u8]) -> Result<Head<'_>, GuardError> {
+fn change(chunk: &[u8]) -> Result<Change<'_>, GuardError> {
     let mut cursor = Cursor::new(chunk);
     if cursor.take(4)? != MAGIC {
         return Err(GuardError::BadContent);
@@ -213,23 +228,149 @@ fn change(chunk: &[u8]) -> Result<Head<'_>, GuardError> {
     if start_op == 0 || start_op >= OP_END {
         return Err(GuardError::ClockOverflow);
     }
-    columns(&mut cursor)?;
-    Ok(Head { actor, seq, start_op, others })
+    let columns = columns(&mut cursor)?;
+    Ok(Change { actor, seq, start_op, others, columns })
 }
 
 /// The columns that our changes have: known ones, not compressed, as long as they say.
-fn columns(cursor: &mut Cursor<'_>) -> Result<(), GuardError> {
+fn columns<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<(u64, &'a [u8])>, GuardError> {
     const KNOWN: [u64; 12] = [0x01, 0x02, 0x11, 0x13, 0x15, 0x34, 0x42, 0x56, 0x57, 0x70, 0x71, 0x73];
-    let (mut last, mut total) = (None, 0_usize);
+    let mut found: Vec<(u64, usize)> = Vec::new();
     for _ in 0..cursor.count(2)? {
         let specification = cursor.var_u64()?;
         let length = usize::try_from(cursor.var_u64()?).map_err(|_| GuardError::TooMany)?;
-        if !KNOWN.contains(&specification) || last.is_some_and(|last| last >= specification) {
+        if !KNOWN.contains(&specification) || found.last().is_some_and(|(last, _)| *last >= specification) {
             return Err(GuardError::BadContent);
         }
-        last = Some(specification);
-        total = total.checked_add(length).ok_or(GuardError::TooMany)?;
+        found.push((specification, length));
     }
-    cursor.take(total)?;
-    cursor.end()
+    let mut columns = Vec::with_capacity(found.len());
+    for (specification, length) in found {
+        columns.push((specification, cursor.take(length)?));
+    }
+    cursor.end()?;
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Clocks;
+    use super::*;
+    use crate::id::ReplicaId;
+
+    /// A delta of writer 7, seq 1: `columns` as they are, no dependencies.
+    fn made(objects: &[&str], others: &[&[u8]], start_op: u8, columns: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut body = vec![0];
+        string(&mut body, &writer_actor(7));
+        body.extend_from_slice(&[1, start_op, 0, 0, others.len() as u8]);
+        for other in others {
+            string(&mut body, other);
+        }
+        body.push(columns.len() as u8);
+        for (specification, data) in columns {
+            number(&mut body, u64::from(*specification));
+            number(&mut body, data.len() as u64);
+        }
+        for (_, data) in columns {
+            body.extend_from_slice(data);
+        }
+        let mut chunk = MAGIC.to_vec();
+        chunk.extend_from_slice(&checksum(&body));
+        chunk.push(CHANGE);
+        string(&mut chunk, &body);
+        Delta { objects: objects.to_vec(), change: &chunk }.encode()
+    }
+
+    /// Register `.k` = true.
+    const REGISTER: [(u8, &[u8]); 5] =
+        [(0x15, &[0x7f, 2, b'.', b'k']), (0x34, &[1]), (0x42, &[0x7f, 1]), (0x56, &[0x7f, 2]), (0x70, &[0x7f, 0])];
+
+    fn with<'a>(columns: &[(u8, &'a [u8])], specification: u8, data: &'a [u8]) -> Vec<(u8, &'a [u8])> {
+        let mut columns = columns.to_vec();
+        columns.retain(|(other, _)| *other != specification);
+        columns.push((specification, data));
+        columns.sort_by_key(|(specification, _)| *specification);
+        columns
+    }
+
+    fn refused(columns: &[(u8, &[u8])]) -> GuardError {
+        delta(&made(&[], &[], 5, columns)).expect_err("refused")
+    }
+
+    #[test]
+    fn a_register_passes_and_each_rule_has_a_twin_that_breaks_it() {
+        let summary = delta(&made(&[], &[], 5, &REGISTER)).unwrap();
+        assert_eq!(summary.own, Some(OwnRange { client: 7, start: 0, end: 1 }));
+        assert_eq!(refused(&with(&REGISTER, 0x15, &[0x7f, 1, b'q'])), GuardError::TornItem, "an object's key");
+        assert_eq!(refused(&with(&REGISTER, 0x34, &[0, 1])), GuardError::TornItem, "inserted at the root");
+        assert_eq!(refused(&with(&REGISTER, 0x42, &[0x7f, 0])), GuardError::BadContent, "makes a map");
+        assert_eq!(refused(&with(&REGISTER, 0x56, &[0x7f, 8])), GuardError::BadContent, "a counter");
+        assert_eq!(refused(&with(&REGISTER, 0x56, &[0x7f, 0x26])), GuardError::Truncated, "a string without bytes");
+        assert_eq!(refused(&with(&REGISTER, 0x57, &[0])), GuardError::Trailing, "bytes of no value");
+        assert_eq!(refused(&with(&REGISTER, 0x15, &[2, 2, b'.', b'k'])), GuardError::Trailing, "a key of no row");
+        let many = with(&with(&REGISTER, 0x42, &[0xff, 0xff, 0xff, 0xff, 0x07, 1]), 0x34, &[0xff, 0xff, 0xff, 0xff, 7]);
+        assert!(delta(&made(&[], &[], 5, &many)).is_err(), "a bomb of rows");
+        assert_eq!(refused(&with(&REGISTER, 0x5f, &[])), GuardError::BadContent, "a compressed column");
+        // It replaces 4 of the writer itself, but not 5, which it is.
+        let replaces =
+            |counter: &'static [u8]| with(&with(&with(&REGISTER, 0x70, &[0x7f, 1]), 0x71, &[0x7f, 0]), 0x73, counter);
+        assert!(delta(&made(&[], &[], 5, &replaces(&[0x7f, 4]))).is_ok());
+        assert_eq!(refused(&replaces(&[0x7f, 5])), GuardError::UnknownClock);
+        assert_eq!(refused(&replaces(&[])), GuardError::Truncated);
+    }
+
+    #[test]
+    fn elements_lie_in_objects_of_the_delta() {
+        // An anchor at the head of `q`.
+        let anchor: [(u8, &[u8]); 8] = [
+            (0x01, &[0x7f, 1]),
+            (0x02, &[0x7f, 1]),
+            (0x13, &[0x7f, 0]),
+            (0x34, &[0, 1]),
+            (0x42, &[0x7f, 1]),
+            (0x56, &[0x7f, 0x13]),
+            (0x57, &[0]),
+            (0x70, &[0x7f, 0]),
+        ];
+        assert!(delta(&made(&["q"], &[b"q"], 2, &anchor)).is_ok());
+        assert_eq!(delta(&made(&[], &[b"q"], 2, &anchor)), Err(GuardError::UnknownClock), "an object not named");
+        assert_eq!(delta(&made(&["t"], &[b"t"], 2, &anchor)), Err(GuardError::BadContent), "no character");
+        let mapped = made(&["q"], &[b"q"], 2, &with(&anchor, 0x15, &[0x7f, 1, b'k']));
+        assert_eq!(delta(&mapped), Err(GuardError::TornItem), "a key in a list");
+        let foreign = made(&["q"], &[b"q"], 2, &with(&anchor, 0x02, &[0x7f, 2]));
+        assert_eq!(delta(&foreign), Err(GuardError::Nested), "an object that a writer made");
+    }
+
+    #[test]
+    fn actors_belong_to_owners_and_go_on() {
+        let (a, b) = (ReplicaId([1; 16]), ReplicaId([2; 16]));
+        let summary = delta(&made(&[], &[], 5, &REGISTER)).unwrap();
+        let mut clocks = Clocks::default();
+        assert!(clocks.check(a, &summary).is_ok());
+        clocks.record(a, &summary);
+        assert_eq!(clocks.check(b, &summary), Err(GuardError::ForeignClient));
+        let later = Summary { own: Some(OwnRange { client: 7, start: 2, end: 3 }), ..summary.clone() };
+        assert_eq!(clocks.check(a, &later), Err(GuardError::ClockGap));
+        let other = writer_actor(9);
+        let named = delta(&made(&[], &[&other], 5, &REGISTER)).unwrap();
+        assert_eq!(named.named, [(9, 1)], "a writer that has to be known");
+        let mut stored = Vec::new();
+        clocks.encode(&mut stored);
+        assert_eq!(Clocks::decode(&stored), Ok(clocks));
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_gets_an_answer_and_is_refused() {
+        let whole = made(&[], &[], 5, &REGISTER);
+        for end in 1..whole.len() {
+            assert!(delta(&whole[..end]).is_err() || end == 1, "cut at {end}");
+        }
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                assert!(delta(&bytes).is_err(), "byte {at} bit {bit}");
+            }
+        }
+    }
 }
