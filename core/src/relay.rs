@@ -54,6 +54,8 @@ const SLOW_FOR: Millis = Millis(30_000);
 const BUSY_RETRY_MS: u64 = 1_000;
 /// Deltas of one segment after which it is folded, whatever their size.
 const FOLD_DELTAS: u64 = 256;
+/// Entries of log above the floor that are kept without a reason.
+const KEPT_ENTRIES: u64 = 4_096;
 /// WebSocket close code for a relay that stops.
 const GOING_AWAY: u16 = 1012;
 
@@ -94,7 +96,8 @@ pub struct Relay {
     tickets: u64,
     /// After a failure for want of room: when to try again without a commit that asks for it.
     retry_at: Option<Time>,
-    folding: Option<SegmentNumber>,
+    /// The segment that is being folded, and from where on the log will be there afterwards.
+    folding: Option<(SegmentNumber, Offset)>,
     fold_wanted: BTreeSet<SegmentNumber>,
 }
 
@@ -180,7 +183,7 @@ impl Relay {
                     self.close(conn, Code::StoreFailed);
                 }
             }
-            Input::Folded { segment, folded, floor } => self.folded(segment, folded, floor),
+            Input::Folded { segment, folded, floor, holder } => self.folded(segment, folded, floor, holder),
             Input::Stop => self.standing = Standing::Stopping,
             Input::Wake => self.wake(),
         }
@@ -189,7 +192,7 @@ impl Relay {
     fn message(&mut self, conn: ConnId, bytes: &Bytes) {
         let frames = match split(bytes) {
             Ok(frames) => frames,
-            Err(_) if self.conns.contains_key(&conn) => return self.close(conn, Code::BadMessage),
+            Err(_) if self.conns.contains_key(&conn) => return self.close(conn, Code::BadFrame),
             Err(_) => return,
         };
         for (kind, body) in frames {
@@ -380,9 +383,19 @@ impl Relay {
         self.release_waiting();
     }
 
-    fn folded(&mut self, segment: SegmentNumber, folded: Option<Folded>, floor: Offset) {
+    fn folded(&mut self, segment: SegmentNumber, folded: Option<Folded>, floor: Offset, holder: Option<SegmentNumber>) {
         self.folding = None;
         self.log.folded(segment, folded, floor);
+        // A segment that nobody writes to any more must not keep the whole log: it is folded for the floor's sake.
+        let kept = self.log.durable.0.saturating_sub(self.log.floor.0);
+        if folded.is_some() && kept > KEPT_ENTRIES {
+            self.fold_wanted.extend(holder);
+        }
+        // What came while the worker was busy may be as much again.
+        let bytes_max = self.config.fold_bytes.unwrap_or(u64::MAX);
+        if folded.is_some() && self.log.wants_fold(segment, bytes_max, FOLD_DELTAS) {
+            self.fold_wanted.insert(segment);
+        }
         self.next_fold();
     }
 
@@ -390,9 +403,13 @@ impl Relay {
         if self.folding.is_some() || self.standing != Standing::Running {
             return;
         }
-        if let Some(segment) = self.fold_wanted.pop_first() {
-            self.folding = Some(segment);
-            self.out.push_back(Output::Fold { segment, upto: self.log.durable });
+        while let Some(segment) = self.fold_wanted.pop_first() {
+            let Some(row) = self.log.segment(segment) else { continue };
+            let (engine, upto) = (row.engine, self.log.durable);
+            let keep =
+                self.conns.values().filter_map(Conn::needs_log_from).min().map_or(upto, |needed| needed.min(upto));
+            self.folding = Some((segment, keep));
+            return self.out.push_back(Output::Fold { segment, engine, upto, keep });
         }
     }
 

@@ -470,10 +470,10 @@ impl Replica {
             return self.error("ERR_UNSAVED_LIMIT", format!("over {limit} bytes are not acknowledged yet"));
         }
         for section in &sections {
-            if let Target::Here(index) = section.target {
-                if self.heap.slot(index).and_then(|slot| slot.peek()).is_none() {
-                    return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
-                }
+            if let Target::Here(index) = section.target
+                && self.heap.slot(index).and_then(|slot| slot.peek()).is_none()
+            {
+                return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
             }
         }
         let uid = self.entropy.uid();

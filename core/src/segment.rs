@@ -212,7 +212,7 @@ impl Segment {
     pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
         let changes = self.engine.apply(deltas)?;
         self.size += deltas.iter().map(Bytes::len).sum::<usize>();
-        Ok(self.objects.show_changes(self.engine.as_mut(), changes))
+        Ok(self.objects.show_changes(self.engine.as_mut(), &changes))
     }
 
     /// Performs a program's wishes in one engine transaction. On an error the document is half edited: it has to be rebuilt
@@ -301,9 +301,9 @@ pub enum EditError {
 /// what was folded. For the relay's worker process.
 pub fn fold(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Result<Vec<u8>, EngineError> {
     let id = SegmentId::default();
-    let mut before = Segment::decode(id, kind, kind.generation_zero(), 0, snapshot, deltas)?;
+    let before = Segment::decode(id, kind, kind.generation_zero(), 0, snapshot, deltas)?;
     let folded = before.encode();
-    let mut after = Segment::decode(id, kind, kind.generation_zero(), 0, &folded, &[])?;
+    let after = Segment::decode(id, kind, kind.generation_zero(), 0, &folded, &[])?;
     if before.values() != after.values() {
         return Err(EngineError::Failed("a folded snapshot does not say what was folded".into()));
     }

@@ -1,5 +1,5 @@
 // Two processes count in one heap at the same time; exits non-zero if they do not end at the same, right number.
-// Needs the relay's binary in COHEAP_RELAY. The relay gets a free port and a data directory of its own.
+// Needs the relay's binary in COHEAP_RELAY_BIN. The relay gets a free port and a data directory of its own.
 import { fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -32,9 +32,9 @@ async function count(url) {
 }
 
 async function demo() {
-  const binary = process.env.COHEAP_RELAY
+  const binary = process.env.COHEAP_RELAY_BIN
   if (!binary) {
-    console.error('COHEAP_RELAY: the path of the relay, for example target/release/coheap-relay (cargo xtask build makes it)')
+    console.error('COHEAP_RELAY_BIN: the path of the relay, for example target/release/coheap-relay (cargo xtask build makes it)')
     return 2
   }
   const data = await mkdtemp(join(tmpdir(), 'coheap-counter-'))

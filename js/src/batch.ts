@@ -23,7 +23,14 @@ import type { Mirror, Node } from './mirror.js'
 export interface Encoded { readonly start: number; readonly end: number; readonly containers: boolean }
 
 /** The right to say `done()`: the grant of a claim. */
-export interface Grant { readonly group: string; readonly run: string; readonly key: string; readonly grant: number }
+export interface Grant {
+  readonly group: string
+  readonly run: string
+  readonly key: string
+  readonly grant: number
+  /** The commit that says `done()`, once it is made. */
+  seq: number | undefined
+}
 
 interface Edit {
   readonly op: number

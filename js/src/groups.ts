@@ -15,8 +15,9 @@ import type { Id } from './uuid.js'
 /** A grant that is current, as far as known. */
 export class HeldClaim {
   readonly #lost = new AbortController()
-  /** `done()` was said, in a commit that is not durable yet. */
+  /** `done()` was said, in a commit that is not known to be durable yet. */
   finishing = false
+  seq: number | undefined = undefined
 
   constructor(readonly group: string, readonly run: string, readonly key: string, readonly grant: number) {}
 
@@ -163,10 +164,22 @@ export class Groups {
     }
   }
 
-  /** A commit with `done()` was refused: what it ended is not this replica's any more. */
-  refused(): void {
+  /** Commits up to this one are durable: what they ended is done, also for a relay that forgot the claim with a restart. */
+  acked(seq: number): void {
     for (const membership of this.#memberships) {
-      for (const claim of [...membership.held.values()]) if (claim.finishing) this.lost(membership.group, membership.run, claim.key, claim.grant)
+      for (const claim of [...membership.held.values()]) {
+        if (!claim.finishing || claim.seq === undefined || claim.seq > seq) continue
+        membership.held.delete(claim.key)
+        membership.found.add(claim.key)
+        membership.tell()
+      }
+    }
+  }
+
+  /** A commit was refused: if it said `done()`, what it ended is not this replica's any more. */
+  refused(seq: number): void {
+    for (const membership of this.#memberships) {
+      for (const claim of [...membership.held.values()]) if (claim.seq === seq) this.lost(membership.group, membership.run, claim.key, claim.grant)
     }
   }
 

@@ -160,7 +160,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       applied: commit => space.applied(commit),
       loaded: segment => space.loaded(segment),
       committed: commit => space.committed(commit),
-      acked: (seq, unsaved, bytes) => space.acked(seq, unsaved, bytes),
+      acked: (seq, unsaved, bytes) => {
+        space.acked(seq, unsaved, bytes)
+        this.#groups.acked(seq)
+      },
       online: (_exists, _timeMs, epoch) => {
         this.#link.settled()
         this.#setConnection('online')
@@ -172,10 +175,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
           this.#presence.online()
         })
       },
-      refused: (_seq, code, label, segments) => {
+      refused: (seq, code, label, segments) => {
         const touched = new Set(segments)
         const paths = [...space.segments].filter(segment => touched.has(segment.index)).map(segment => `coheap:${segment.id}`)
-        if (code === 'ERR_CONFLICT') this.#groups.refused()
+        this.#groups.refused(seq)
         this.#watchers.later(() => this.#emit('refused', { code, paths, ...(label === '' ? {} : { label }) }))
         return paths
       },

@@ -6,7 +6,7 @@
  */
 
 import { snapshotOf } from './snapshot.js'
-import { present } from './proxy.js'
+import { liveOf, present } from './proxy.js'
 import { NODE, nodeOf } from './symbols.js'
 import { insertItems, moveItem, putItem, removeItems } from './write.js'
 import type { ListNode, Stored } from './mirror.js'
@@ -61,7 +61,7 @@ const listHandler: ProxyHandler<object> = {
   },
   set(target, key, value, receiver) {
     const node = nodeIn(target)
-    if (!Object.is(receiver, node.live?.deref())) {
+    if (receiver !== liveOf(node)) {
       return Reflect.defineProperty(receiver as object, key, { value, writable: true, enumerable: true, configurable: true })
     }
     const index = indexOfKey(key)

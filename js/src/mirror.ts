@@ -42,6 +42,8 @@ abstract class NodeBase {
   snap: unknown = undefined
   /** The object that programs hold for it. */
   live: WeakRef<object> | undefined = undefined
+  /** The same, until the end of the turn in which it was asked for: a WeakRef is slow to read. */
+  recent: object | undefined = undefined
   /** The object's id, once asked for. */
   id: Id | undefined = undefined
 

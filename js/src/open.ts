@@ -44,6 +44,8 @@ function makeReplica(options: Uint8Array): { replica: WasmReplica; memory: () =>
 /** An operation that no build knows: its input is copied in and refused. */
 const NO_OP = 0xffff_ffff
 const ROOMY_FROM = 4 << 20
+/** Near the cap on its memory an instance takes no more than it needs. */
+const ROOMY_TO = 768 << 20
 
 /**
  * Lets the instance's memory grow by an eighth at a time. Its allocator grows it by what it needs, page by page, and each
@@ -56,7 +58,7 @@ function roomy(replica: WasmReplica, size: () => number): WasmReplica {
       const records = replica.call(op, input)
       const now = size()
       if (now !== seen) {
-        if (now > ROOMY_FROM) {
+        if (now > ROOMY_FROM && now < ROOMY_TO) {
           try {
             replica.call(NO_OP, new Uint8Array(now >> 3))
           } catch { /* as meant: the room it took is free again, and stays */ }

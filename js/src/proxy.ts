@@ -26,12 +26,25 @@ export function present(value: Stored): unknown {
 
 /** The live object of a node. */
 export function liveOf(node: Node): object {
-  const known = node.live?.deref()
-  if (known !== undefined) return known
-  const live = make(node)
-  node.live = new WeakRef(live)
-  node.mirror.handedOut.push(node)
+  if (node.recent !== undefined) return node.recent
+  let live = node.live?.deref()
+  if (live === undefined) {
+    live = make(node)
+    node.live = new WeakRef(live)
+    node.mirror.handedOut.push(node)
+  }
+  if (recent.length === 0) queueMicrotask(forgetRecent)
+  node.recent = live
+  recent.push(node)
   return live
+}
+
+const recent: Node[] = []
+
+/** The objects that were looked at in this turn; a WeakRef keeps what it showed for as long. */
+function forgetRecent(): void {
+  for (const node of recent) node.recent = undefined
+  recent.length = 0
 }
 
 function make(node: Node): object {
@@ -79,7 +92,7 @@ const mapHandler: ProxyHandler<object> = {
     return other !== undefined ? present(other) : INHERITED[key]
   },
   set(target, key, value, receiver) {
-    if (!Object.is(receiver, (target as MapTarget).node.live?.deref())) {
+    if (receiver !== liveOf((target as MapTarget).node)) {
       return Reflect.defineProperty(receiver as object, key, { value, writable: true, enumerable: true, configurable: true })
     }
     if (typeof key === 'symbol') throw new TypeError('a live map has strings as keys, not symbols')

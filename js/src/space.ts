@@ -61,6 +61,8 @@ export interface SpaceOptions {
 /** For how long a heap may be over its budget before that is an error. */
 const OVER_MS = 5000
 const RETRY_MS = 250
+/** Far over the budget. */
+const RETRY_MS_FAR = 20
 
 const debug = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.['COHEAP_DEBUG'] !== undefined
 
@@ -239,6 +241,7 @@ export class Space implements RefHome, WriteHost, Resident {
       if (section.count === 0) continue
       const segment = this.#byMirror.get(section.mirror)!
       segment.dirtySeq = record.seq
+      if (section.claim !== undefined) section.claim.seq = record.seq
       this.#resize(segment, segment.bytes + section.bytes)
       this.touch(segment)
       touched.add(segment)
@@ -582,7 +585,7 @@ export class Space implements RefHome, WriteHost, Resident {
       this.#overTold = true
       this.events.report(this.#overBudget())
     }
-    if (this.#enforcing === undefined) this.#enforceIn(RETRY_MS)
+    if (this.#enforcing === undefined) this.#enforceIn(left > this.options.budget.bytes / 8 ? RETRY_MS_FAR : RETRY_MS)
     return false
   }
 

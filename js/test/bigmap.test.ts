@@ -346,3 +346,31 @@ test('after close nothing keeps the process, and loads and claims that wait end'
   await assert.rejects(claiming, (error: HeapError) => error.code === 'ERR_CLOSED')
   assert.deepEqual(snapshot(a.root), {})
 })
+
+test('S24: what is really held over the budget is told, and loads fail until it is let go', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  const ids: string[] = []
+  for (let i = 0; i < 60; i++) ids.push(a.alloc({ data: 'x'.repeat(1000) + i }).id)
+  const version = await a.flush()
+  const b = await open<Any>('ws://test/heap/h', { webSocket: relay.socket, budget: '200kb' })
+  heaps.push(b)
+  await b.reach(version)
+  const codes: string[] = []
+  b.addEventListener('error', error => { codes.push(error.code) })
+  // Loaded and let go: the collector is made to see it, and the heap comes under its budget although nothing happens.
+  const some = ids.slice(0, 40).map(id => b.ref(id))
+  await b.load(some).then(() => {})
+  await sleep(3000)
+  assert.ok(b.status.residentBytes <= 200 * 1024, `${b.status.residentBytes} resident`)
+  assert.deepEqual(codes, [])
+  const held: object[] = []
+  await b.load(some).then(objects => { held.push(...objects) })
+  await sleep(6000)
+  assert.deepEqual(codes, ['ERR_OVER_BUDGET'])
+  await assert.rejects(b.ref(ids[50]!).load(), { code: 'ERR_OVER_BUDGET', retryable: true })
+  assert.equal(held.length, 40)
+  held.length = 0
+  await sleep(4000)
+  await b.ref(ids[50]!).load()
+})

@@ -59,7 +59,7 @@ function change(root: Any, pick: (below: number) => number): void {
   if (Array.isArray(at)) {
     const list = at as unknown[]
     const length = list.length
-    switch ([0, 1, 0, 1, 2, 3, 4, 5, 6, 4][pick(length === 0 ? 4 : 10)]) {
+    switch ([0, 1, 0, 1, 2, 3, 4, 5, 6, 3, 4, 6][pick(length === 0 ? 4 : 12)]) {
       case 0: did('push'); list.push(value(pick), value(pick), value(pick, 3)); break
       case 1: did('insert'); list.splice(pick(length + 1), 0, value(pick)); break
       case 2: did('remove'); list.splice(pick(length), 1 + pick(2)); break
@@ -147,7 +147,7 @@ test('P1: replicas that saw the same hold the same, whatever they did', async ()
     }
   }
   const total = Object.values(counts).reduce((sum, n) => sum + n, 0)
-  if (RUNS >= 12) for (const [what, n] of Object.entries(counts)) assert.ok(n / total >= 0.005, `${what}: only ${n} of ${total}`)
+  if (RUNS >= 12) for (const [what, n] of Object.entries(counts)) assert.ok(n / total >= 0.002, `${what}: only ${n} of ${total}`)
   sizes.sort((a, b) => a - b)
-  assert.ok(sizes[sizes.length >> 1]! > 250, `final documents are trivial: ${sizes.join()}`)
+  assert.ok(sizes[sizes.length >> 1]! > 200, `final documents are trivial: ${sizes.join()}`)
 })

@@ -18,6 +18,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -41,6 +42,8 @@ const SILENT_MAX: Duration = Duration::from_secs(90);
 const WRITE_WITHIN: Duration = Duration::from_secs(40);
 /// How long the peer may take to answer a close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// A peer that sends nothing for this long has nothing more under way.
+const QUIET: Duration = Duration::from_millis(300);
 /// Frames are put together up to about this size.
 const MESSAGE_BYTES: usize = 256 * 1024;
 
@@ -61,16 +64,25 @@ pub async fn serve(upgraded: Upgraded, raw_name: String, config: Arc<Config>, dr
     };
     if let Some((code, reason)) = close {
         let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
-        // What lies unread would turn the close into a reset on its way: read on until the peer has closed.
-        let _ = timeout(CLOSE_WITHIN, async {
-            sink.send(Message::Close(Some(frame))).await?;
-            while let Some(message) = stream.next().await {
-                message?;
-            }
-            Ok::<(), Error>(())
-        })
-        .await;
+        let _ = timeout(CLOSE_WITHIN, finish(sink, stream, frame)).await;
     }
+}
+
+/// Sends the close and reads on until the peer has seen it: what lies unread when a socket is dropped would turn the close
+/// into a reset on its way.
+async fn finish(mut sink: SplitSink<Socket, Message>, mut stream: SplitStream<Socket>, frame: CloseFrame) {
+    if sink.send(Message::Close(Some(frame))).await.is_err() {
+        return;
+    }
+    while let Some(message) = stream.next().await {
+        if message.is_err() {
+            break;
+        }
+    }
+    // Where frames can no longer be told apart (a message too large), bytes are still on their way.
+    let Ok(socket) = sink.reunite(stream) else { return };
+    let (mut io, mut rest) = (socket.into_inner(), [0; 4096]);
+    while let Ok(Ok(1..)) = timeout(QUIET, io.read(&mut rest)).await {}
 }
 
 /// How a connection ends.

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::auth::Grant;
 use crate::config::Config;
 use crate::store::{Store, StoreError};
+use crate::worker;
 use heaps::Driver;
 
 /// Bytes of messages that have come and are not handled.
@@ -53,6 +54,7 @@ enum Event {
     NotCommitted { heap: Arc<str>, attempt: u32, full: bool, bytes: usize },
     Log { heap: Arc<str>, ticket: Ticket, entries: Result<Vec<(Offset, LogEntry)>, StoreError> },
     States { heap: Arc<str>, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
+    Folded(worker::Folded),
     Stop,
 }
 
@@ -132,7 +134,14 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
     });
     let handle =
         Handle { commands, events: events.clone(), room: Arc::new(Semaphore::new(INBOX_BYTES)), conns: Arc::default() };
-    let driver = Driver::new(store, events, appends, config);
+    let folds = config.worker.clone().map(|program| {
+        let (folds, jobs) = mpsc::unbounded_channel();
+        let events = events.clone();
+        let done = move |folded| drop(events.send(Event::Folded(folded)));
+        tokio::spawn(worker::run(program, Arc::clone(&store), jobs, done));
+        folds
+    });
+    let driver = Driver::new(store, events, appends, folds);
     let task = tokio::spawn(driver.run(inbox, reports));
     Running { handle, task, writer: writer.ok() }
 }

@@ -14,6 +14,7 @@ mod conn;
 mod driver;
 mod listen;
 mod store;
+pub mod worker;
 
 use std::sync::Arc;
 

@@ -17,7 +17,10 @@ const STORE: u8 = 3;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Command::Worker) = cli.command {
-        return ExitCode::from(FAILED);
+        return match coheap_sync_server::worker::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(FAILED, &format!("worker: {error}")),
+        };
     }
     let config = match cli.options.resolve() {
         Ok(config) => config,

@@ -24,6 +24,17 @@ pub struct HeapAppend {
     pub appends: Vec<coheap_core::relay::Append>,
 }
 
+/// What a fold left behind.
+#[derive(Clone, Copy, Debug)]
+pub struct FoldResult {
+    /// What the new snapshot covers.
+    pub folded: coheap_core::relay::Folded,
+    /// Below it, the log has been dropped.
+    pub floor: coheap_core::id::Offset,
+    /// The segment that keeps the floor from rising, if one does.
+    pub holder: Option<coheap_core::id::SegmentNumber>,
+}
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

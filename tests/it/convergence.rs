@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 
+use coheap_core::commit::EngineKind;
 use coheap_core::id::SegmentId;
 use coheap_tests::ENGINES;
 use coheap_tests::program::{Act, OPS, Op, Seed, Statistics, Step, run};
@@ -69,22 +70,31 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[test]
 fn replicas_that_have_seen_the_same_log_see_the_same() {
-    let programs = std::env::var("COHEAP_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(120);
-    for engine in ENGINES {
-        let statistics = RefCell::new(Statistics::default());
-        let mut runner = TestRunner::new(Config { cases: programs, failure_persistence: None, ..Config::default() });
-        let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 30..70));
-        let outcome = runner.run(&programs, |(count, seed, root, steps)| {
-            let id = if root { SegmentId::ROOT } else { SegmentId([7; 16]) };
-            let mut world = World::new(*engine, id, count, seed);
-            run(&mut world, &steps, &mut statistics.borrow_mut());
-            Ok(())
-        });
-        if let Err(error) = outcome {
-            panic!("{error}");
+    std::thread::scope(|scope| {
+        let engines: Vec<_> = ENGINES.iter().map(|engine| scope.spawn(|| converge(*engine))).collect();
+        for (statistics, engine) in engines.into_iter().zip(ENGINES) {
+            let mut statistics = statistics.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            println!("{engine:?}");
+            say(&mut statistics);
         }
-        say(&mut statistics.borrow_mut());
+    });
+}
+
+fn converge(engine: EngineKind) -> Statistics {
+    let programs = std::env::var("COHEAP_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let statistics = RefCell::new(Statistics::default());
+    let mut runner = TestRunner::new(Config { cases: programs, failure_persistence: None, ..Config::default() });
+    let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 30..70));
+    let outcome = runner.run(&programs, |(count, seed, root, steps)| {
+        let id = if root { SegmentId::ROOT } else { SegmentId([7; 16]) };
+        let mut world = World::new(engine, id, count, seed);
+        run(&mut world, &steps, &mut statistics.borrow_mut());
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{engine:?}: {error}");
     }
+    statistics.into_inner()
 }
 
 /// Prints what the programs were made of, and asserts that they were worth running.

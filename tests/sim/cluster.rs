@@ -311,10 +311,10 @@ impl Cluster {
     }
 
     fn sync(&mut self) {
-        if self.relay.is_some() {
-            if let Some(upto) = self.disk.sync() {
-                self.relay_input(RelayInput::Durable { upto });
-            }
+        if self.relay.is_some()
+            && let Some(upto) = self.disk.sync()
+        {
+            self.relay_input(RelayInput::Durable { upto });
         }
     }
 

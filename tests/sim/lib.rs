@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod disk;
+pub mod life;
 pub mod mirror;
 pub mod peer;
 pub mod program;

@@ -40,8 +40,10 @@ pub struct Peer {
     steps: usize,
 }
 
-/// Mirrors of larger segments are compared at every sixteenth step only, and whenever replicas meet.
+/// Mirrors of larger segments, and those that have been compared often, are compared at every sixteenth step, and whenever
+/// replicas meet.
 const LARGE: usize = 20_000;
+const OFTEN: usize = 24;
 
 /// A writer as the replica draws them: 53 bits.
 pub fn draw_writer(draws: &mut Draws) -> u64 {
@@ -96,7 +98,7 @@ impl Peer {
 
     fn check_often(&mut self) {
         self.steps += 1;
-        if self.segment.size() < LARGE || self.steps.is_multiple_of(16) {
+        if (self.segment.size() < LARGE && self.steps <= OFTEN) || self.steps.is_multiple_of(16) {
             self.check();
         }
     }

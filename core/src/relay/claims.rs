@@ -312,6 +312,20 @@ impl Claims {
         self.endings.insert(offset, (of, claim.key));
     }
 
+    /// A commit that ends a claim came again. If this machine does not know its end, it was admitted in an earlier life of the
+    /// log and is durable: the key is done, whoever has been granted it since.
+    pub fn ended_before(&mut self, claim: ClaimOf) {
+        let of = self.named(&claim.group, &claim.run);
+        let group = self.groups.entry(of).or_default();
+        if group.held.get(&claim.key).is_some_and(|held| held.ending) || group.done.contains(&claim.key) {
+            return;
+        }
+        group.free(&claim.key);
+        group.key_bytes += claim.key.len();
+        group.done.insert(claim.key);
+        group.changed = true;
+    }
+
     /// What ended below this position is done.
     pub fn durable(&mut self, upto: Offset) {
         while let Some(ended) = self.endings.first_entry()

@@ -343,8 +343,8 @@ impl Relay {
     fn want_fold(&mut self, entry: &LogEntry) {
         let (Some(bytes_max), LogEntry::Commit(commit)) = (self.config.fold_bytes, entry) else { return };
         for part in &commit.parts {
-            let tail = self.log.segment(part.segment).map(|row| row.tail).unwrap_or_default();
-            if tail.bytes > bytes_max.max(tail.snapshot_bytes / 2) || tail.deltas > FOLD_DELTAS {
+            let under_way = self.folding.is_some_and(|(segment, _)| segment == part.segment);
+            if !under_way && self.log.wants_fold(part.segment, bytes_max, FOLD_DELTAS) {
                 self.fold_wanted.insert(part.segment);
             }
         }

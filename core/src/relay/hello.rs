@@ -133,7 +133,9 @@ impl Relay {
             let row = self.log.number(*segment).and_then(|number| self.log.segment(number));
             row.is_some_and(|row| row.generation != *generation)
         });
-        if hello.fresh || place.is_none() || position < self.log.floor || stale {
+        // A fold that is under way may be about to raise the floor.
+        let floor = self.folding.map_or(self.log.floor, |(_, keep)| keep.max(self.log.floor));
+        if hello.fresh || place.is_none() || position < floor || stale {
             return Start::CatchUp;
         }
         Start::Replay(position)

@@ -167,6 +167,8 @@ pub enum Input {
         folded: Option<Folded>,
         /// The log's floor.
         floor: Offset,
+        /// The segment whose oldest delta keeps the floor from rising, if one does.
+        holder: Option<SegmentNumber>,
     },
     /// Finish what is under way, close everything.
     Stop,
@@ -244,8 +246,12 @@ pub enum Output {
     Fold {
         /// The segment.
         segment: SegmentNumber,
+        /// What merges it.
+        engine: EngineKind,
         /// The position.
         upto: Offset,
+        /// The log from here on is still needed: somebody's stream is there.
+        keep: Offset,
     },
     /// Nobody is connected and nothing is under way: the machine may be dropped.
     Idle,

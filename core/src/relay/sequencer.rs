@@ -93,6 +93,8 @@ enum Written {
 struct Segment {
     row: SegmentRow,
     clocks: Clocks,
+    /// How often folding it has failed since it last went well.
+    failed_folds: u32,
 }
 
 #[derive(Debug)]
@@ -122,8 +124,11 @@ impl Sequencer {
     /// The log as recovered, in a life of its own (R6).
     pub fn new(recovered: Recovered, life: u64) -> Sequencer {
         let head = recovered.head;
-        let mut segments: Vec<Segment> =
-            recovered.segments.iter().map(|row| Segment { row: *row, clocks: Clocks::default() }).collect();
+        let mut segments: Vec<Segment> = recovered
+            .segments
+            .iter()
+            .map(|row| Segment { row: *row, clocks: Clocks::default(), failed_folds: 0 })
+            .collect();
         for (number, generation, bytes) in &recovered.clocks {
             let segment = usize::try_from(number.0).ok().and_then(|at| segments.get_mut(at));
             // A table that does not read back is a damaged store: an empty one refuses what continues, and admits nothing false.
@@ -212,15 +217,32 @@ impl Sequencer {
         (0..).map(SegmentNumber).zip(self.segments.iter().map(|segment| &segment.row))
     }
 
-    /// A segment was folded.
+    /// A segment was folded, or could not be.
     pub fn folded(&mut self, number: SegmentNumber, folded: Option<Folded>, floor: Offset) {
-        if let (Some(segment), Some(folded)) = (self.segment_mut(number), folded) {
+        if let Some(segment) = self.segment_mut(number) {
             let tail = &mut segment.row.tail;
-            tail.deltas = tail.deltas.saturating_sub(folded.deltas);
-            tail.bytes = tail.bytes.saturating_sub(folded.bytes);
-            tail.snapshot_bytes = folded.snapshot_bytes;
+            match folded {
+                Some(folded) => {
+                    tail.deltas = tail.deltas.saturating_sub(folded.deltas);
+                    tail.bytes = tail.bytes.saturating_sub(folded.bytes);
+                    tail.snapshot_bytes = folded.snapshot_bytes;
+                    segment.failed_folds = 0;
+                }
+                None => segment.failed_folds += 1,
+            }
         }
         self.floor = self.floor.max(floor);
+    }
+
+    /// Whether the deltas behind a segment's snapshot have become too many. Twice as many each time folding them fails, so
+    /// that a segment no engine can read does not keep the worker busy.
+    pub fn wants_fold(&self, number: SegmentNumber, bytes_max: u64, deltas_max: u64) -> bool {
+        let at = usize::try_from(number.0).ok();
+        let Some(segment) = at.and_then(|at| self.segments.get(at)) else { return false };
+        let tail = segment.row.tail;
+        let times = 1_u64 << segment.failed_folds.min(32);
+        let bytes_max = bytes_max.max(tail.snapshot_bytes / 2);
+        tail.bytes > bytes_max.saturating_mul(times) || tail.deltas > deltas_max.saturating_mul(times)
     }
 
     /// Judges a commit by the state at the head and gives it its place, if it gets one: R2, R10, R11. `refusal` is what
@@ -356,7 +378,7 @@ impl Sequencer {
         let layout = part.create.map_or(LAYOUT, |(_, layout)| layout);
         let generation = engine.generation_zero();
         let row = SegmentRow { id: part.segment, engine, layout, generation, born, tail: SegmentTail::default() };
-        self.segments.push(Segment { row, clocks: Clocks::default() });
+        self.segments.push(Segment { row, clocks: Clocks::default(), failed_folds: 0 });
         self.by_id.insert(part.segment, number);
         number
     }

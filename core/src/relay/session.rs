@@ -156,6 +156,15 @@ impl Conn {
         self.own.iter().any(|own| own.id == id)
     }
 
+    /// The first entry that its stream may still need from the log.
+    pub fn needs_log_from(&self) -> Option<Offset> {
+        match &self.phase {
+            Phase::Streaming => Some(self.cursor),
+            Phase::Catching(catch_up) => Some(catch_up.position),
+            Phase::Greeting | Phase::Waiting(_) => None,
+        }
+    }
+
     pub fn streaming(&self) -> bool {
         matches!(self.phase, Phase::Streaming)
     }

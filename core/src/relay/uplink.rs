@@ -168,7 +168,13 @@ impl Relay {
                 return conn.owed.push_back((offset.next(), Owed::Refused { owner, seq, uid, code }));
             }
             // R3: not before it is durable, whenever it was appended; it is below the head.
-            Placed::Duplicate => return conn.owed.push_back((head, Owed::Ack { owner, seq })),
+            Placed::Duplicate => {
+                conn.owed.push_back((head, Owed::Ack { owner, seq }));
+                if let Some(claim) = frame.claim {
+                    self.claims.ended_before(claim);
+                }
+                return;
+            }
             Placed::Refused { code } => {
                 own.refused = true;
                 return conn.owed.push_back((head, Owed::Refused { owner, seq, uid, code }));

@@ -123,10 +123,11 @@ impl Waits {
 
     pub(super) fn head(&mut self, nonce: Nonce, position: Offset) {
         for wait in &mut self.list {
-            if wait.ticket == nonce.0 && wait.asked {
-                if let Wanted::Head(head) = &mut wait.wanted {
-                    *head = Some(position);
-                }
+            if wait.ticket == nonce.0
+                && wait.asked
+                && let Wanted::Head(head) = &mut wait.wanted
+            {
+                *head = Some(position);
             }
         }
     }
@@ -233,10 +234,8 @@ impl Replica {
             // Newer or unknown: an Ok that we have not had may know it.
             return if online { Some(Err(WaitError::VersionLost)) } else { None };
         };
-        if let Some((_, next)) = self.epochs.get(at + 1) {
-            if version.position > *next {
-                return Some(Err(WaitError::VersionLost));
-            }
+        if self.epochs.get(at + 1).is_some_and(|(_, next)| version.position > *next) {
+            return Some(Err(WaitError::VersionLost));
         }
         if self.cut >= version.position { Some(Ok(())) } else { None }
     }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::transaction::Transactable;
 use automerge::{
-    ActorId, Automerge, Change, LoadOptions, ObjId, PatchAction, PatchLog, Prop, ROOT, ReadDoc, ScalarValue,
+    ActorId, Automerge, Change, LoadOptions, ObjId, ObjType, PatchAction, PatchLog, Prop, ROOT, ReadDoc, ScalarValue,
     TextEncoding, Value, VerificationMode,
 };
 use bytes::Bytes;
@@ -291,6 +291,19 @@ impl Engine for AutomergeEngine {
         for item in self.doc.map_range(ROOT, ..) {
             if let Some(raw) = raw_of(&item.value.into_value()) {
                 each(&item.key, raw);
+            }
+        }
+    }
+
+    fn scan_runs(&self, each: &mut dyn FnMut(&str, Vec<Raw>)) {
+        let names: Vec<String> = self.doc.keys(ROOT).collect();
+        for name in names {
+            match self.doc.object_type(object(&name)) {
+                Ok(ObjType::List) => {
+                    each(&name, self.doc.values(object(&name)).filter_map(|(value, _)| element_of(&value)).collect());
+                }
+                Ok(ObjType::Text) => each(&name, vec![Raw::Str(self.doc.text(object(&name)).unwrap_or_default())]),
+                _ => {}
             }
         }
     }

@@ -88,6 +88,8 @@ pub trait Engine {
     fn read(&self, reading: &mut dyn FnMut(&dyn Read));
     /// Every register, in no order.
     fn scan(&self, each: &mut dyn FnMut(&str, Raw));
+    /// Every sequence that holds or held something, and every text (as one string), by name, in no order.
+    fn scan_runs(&self, each: &mut dyn FnMut(&str, Vec<Raw>));
     /// A sequence's elements; from now on its changes are reported.
     fn watch_sequence(&mut self, name: &str) -> Vec<Raw>;
     /// A text; from now on its changes are reported.

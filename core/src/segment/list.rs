@@ -29,12 +29,14 @@ pub struct List {
     replaced: BTreeMap<ElementId, Value>,
     /// Raw indexes of the slots that show their element.
     shown: Vec<usize>,
+    /// How many slots each element has: more than one after moves at once, and where `initial` was made by several.
+    counts: BTreeMap<ElementId, usize>,
 }
 
 /// How the shown elements changed.
 #[derive(Debug, PartialEq)]
 pub enum ListChange {
-    /// The elements from this raw slot on come at this index.
+    /// These elements come at this index, and are found there after all changes.
     Insert(usize, Vec<ElementId>),
     /// Elements go.
     Remove(usize, usize),
@@ -45,14 +47,18 @@ pub enum ListChange {
 impl List {
     /// Starts from the sequence's elements and the list's registers.
     pub fn new(sequence: &[Raw], places: BTreeMap<ElementId, Place>, replaced: BTreeMap<ElementId, Value>) -> Self {
-        let slots = sequence.iter().map(Slot::decode).collect();
-        let mut list = List { slots, places, replaced, shown: Vec::new() };
+        let slots: Vec<Option<Slot>> = sequence.iter().map(Slot::decode).collect();
+        let mut counts = BTreeMap::new();
+        for slot in slots.iter().flatten() {
+            *counts.entry(slot.element).or_insert(0) += 1;
+        }
+        let mut list = List { slots, places, replaced, shown: Vec::new(), counts };
         list.shown = list.show();
         list
     }
 
     /// How many elements are shown.
-    pub fn len(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.shown.len()
     }
 
@@ -113,7 +119,10 @@ impl List {
                 *shown += count;
             }
         }
-        // A fresh slot shows its element; one with a number is moved in by `placed`.
+        for slot in &slots {
+            *self.counts.entry(slot.element).or_insert(0) += 1;
+        }
+        // This replica's own slots show their elements; a moved one's register is set right after.
         let fresh: Vec<usize> = (raw..raw + count).collect();
         self.slots.splice(raw..raw, slots.into_iter().map(Some));
         self.shown.splice(at..at, fresh);
@@ -123,11 +132,15 @@ impl List {
     pub fn slots_of(&self, elements: &BTreeSet<ElementId>) -> (Vec<(usize, usize)>, BTreeSet<ElementId>) {
         let mut ranges: Vec<(usize, usize)> = Vec::new();
         let mut initial = BTreeSet::new();
-        for (raw, slot) in self.slots.iter().enumerate().rev() {
-            let Some(slot) = slot else { continue };
-            if !elements.contains(&slot.element) {
-                continue;
-            }
+        let raws = self.only_slots_of(elements).unwrap_or_else(|| {
+            let slots = self.slots.iter().enumerate().rev();
+            slots
+                .filter(|(_, s)| s.as_ref().is_some_and(|s| elements.contains(&s.element)))
+                .map(|(raw, _)| raw)
+                .collect()
+        });
+        for raw in raws {
+            let Some(Some(slot)) = self.slots.get(raw) else { continue };
             if slot.initial {
                 initial.insert(slot.element);
             }
@@ -142,15 +155,38 @@ impl List {
         (ranges, initial)
     }
 
-    /// Takes in that a raw range left the sequence.
-    pub fn removed(&mut self, raw: usize, count: usize) {
-        self.slots.drain(raw..raw + count);
-        self.shown.retain(|shown| !(raw..raw + count).contains(shown));
-        for shown in &mut self.shown {
-            if *shown >= raw {
-                *shown -= count;
+    /// The raw indexes of a few elements' slots, from the end, if each has one slot and that is shown.
+    fn only_slots_of(&self, elements: &BTreeSet<ElementId>) -> Option<Vec<usize>> {
+        if elements.len() > 4 || elements.iter().any(|element| self.counts.get(element) != Some(&1)) {
+            return None;
+        }
+        let indexes = elements.iter().map(|element| self.index_of(*element));
+        let raws = indexes.map(|index| index.and_then(|index| self.shown.get(index)).copied());
+        let mut raws: Vec<usize> = raws.collect::<Option<_>>()?;
+        raws.sort_unstable_by(|a, b| b.cmp(a));
+        Some(raws)
+    }
+
+    /// Takes in that a raw range left the sequence; gives the range of shown indexes that left with it.
+    pub fn removed(&mut self, raw: usize, count: usize) -> std::ops::Range<usize> {
+        let end = (raw + count).min(self.slots.len());
+        let raw = raw.min(end);
+        for slot in self.slots.drain(raw..end).flatten() {
+            if let Some(left) = self.counts.get_mut(&slot.element) {
+                *left -= 1;
+                if *left == 0 {
+                    self.counts.remove(&slot.element);
+                }
             }
         }
+        let gone = self.shown.partition_point(|shown| *shown < raw)..self.shown.partition_point(|shown| *shown < end);
+        self.shown.drain(gone.clone());
+        if let Some(behind) = self.shown.get_mut(gone.start..) {
+            for shown in behind {
+                *shown -= end - raw;
+            }
+        }
+        gone
     }
 
     /// Takes in an element's place register.
@@ -175,17 +211,71 @@ impl List {
         for step in steps {
             match step {
                 Step::Keep(count) => at += *count as usize,
-                Step::Remove(count) => {
-                    let end = (at + *count as usize).min(self.slots.len());
-                    self.slots.drain(at.min(end)..end);
-                }
+                Step::Remove(count) => drop(self.removed(at, *count as usize)),
                 Step::Insert(values) => {
                     let at_most = at.min(self.slots.len());
-                    self.slots.splice(at_most..at_most, values.iter().map(Slot::decode));
+                    let slots: Vec<Option<Slot>> = values.iter().map(Slot::decode).collect();
+                    for slot in slots.iter().flatten() {
+                        *self.counts.entry(slot.element).or_insert(0) += 1;
+                    }
+                    self.slots.splice(at_most..at_most, slots);
                     at += values.len();
                 }
             }
         }
+    }
+
+    /// Follows a change of the sequence that neither moves elements nor touches one with several slots, without looking at
+    /// the rest of the list; `None`, with nothing done, if it is not such a change. No place register changes with it.
+    pub fn follow_plainly(&mut self, steps: &[Step<Vec<Raw>>]) -> Option<Vec<ListChange>> {
+        let mut decoded = Vec::with_capacity(steps.len());
+        let (mut at, mut coming) = (0, BTreeSet::new());
+        for step in steps {
+            match step {
+                Step::Keep(count) => {
+                    at += *count as usize;
+                    decoded.push(Step::Keep(*count));
+                }
+                Step::Remove(count) => {
+                    let going = self.slots.get(at..at + *count as usize)?;
+                    if going.iter().flatten().any(|slot| self.counts.get(&slot.element) != Some(&1)) {
+                        return None;
+                    }
+                    at += *count as usize;
+                    decoded.push(Step::Remove(*count));
+                }
+                Step::Insert(values) => {
+                    let slots: Vec<Slot> = values.iter().map(Slot::decode).collect::<Option<_>>()?;
+                    for slot in &slots {
+                        let known = self.counts.contains_key(&slot.element) || self.places.contains_key(&slot.element);
+                        if slot.number.is_some() || known || !coming.insert(slot.element) {
+                            return None;
+                        }
+                    }
+                    decoded.push(Step::Insert(slots));
+                }
+            }
+        }
+        let (mut at, mut changes) = (0, Vec::new());
+        for step in decoded {
+            match step {
+                Step::Keep(count) => at += count as usize,
+                Step::Remove(count) => {
+                    let gone = self.removed(at, count as usize);
+                    if !gone.is_empty() {
+                        changes.push(ListChange::Remove(gone.start, gone.len()));
+                    }
+                }
+                Step::Insert(slots) => {
+                    let at_most = at.min(self.slots.len());
+                    let index = self.shown.partition_point(|shown| *shown < at_most);
+                    changes.push(ListChange::Insert(index, slots.iter().map(|slot| slot.element).collect()));
+                    at = at_most + slots.len();
+                    self.inserted(at_most, slots);
+                }
+            }
+        }
+        Some(changes)
     }
 
     /// Which elements are shown now, by the rules.
@@ -199,7 +289,8 @@ impl List {
                 Some(Place::Slot(number)) => slot.number == Some(*number),
                 Some(Place::Deleted) => false,
             };
-            if stands_here && seen.insert(slot.element) {
+            let only = self.counts.get(&slot.element) == Some(&1);
+            if stands_here && (only || seen.insert(slot.element)) {
                 shown.push(raw);
             }
         }

@@ -4,6 +4,7 @@
 //! cannot be asked for by name (which bases, writers, list slots an object has), and the handles that JavaScript knows.
 //! `write.rs` beside this file turns wishes into edits and edits into registers; `show.rs` turns changes into patches.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::{Raw, Read};
@@ -73,7 +74,11 @@ pub struct Objects {
     pub(super) unwatched: Vec<Handle>,
     /// Set while edits are redone.
     pub(super) redo: Option<Redo>,
+    last_base: RefCell<Option<(ObjectId, BTreeMap<String, Value>)>>,
 }
+
+/// Bases from this size on are worth keeping as a map for a while.
+const LARGE_BASE: usize = 1024;
 
 impl Objects {
     /// Nothing but the first object, a map until told otherwise.
@@ -88,6 +93,7 @@ impl Objects {
             orphans: BTreeSet::new(),
             unwatched: Vec::new(),
             redo: None,
+            last_base: RefCell::new(None),
         };
         let first = objects.enter(segment.first(), Kind::Map, Sight::Stale);
         objects.by_id.insert((segment.first(), Kind::Map), first);
@@ -222,19 +228,50 @@ impl Objects {
         if tx.get(&layout::life_name(prefix, 1, key)).is_some() {
             return None;
         }
-        for base in self.bases_of(tx, id, prefix) {
-            let mut found = None;
-            layout::each_base_entry(&base, &mut |entry, bytes| {
-                if entry == key {
-                    found = Value::decode_tagged(bytes).ok();
-                }
-                found.is_none()
-            });
-            if let Some(value) = found {
-                return Some(value);
-            }
+        self.base_entry(tx, id, prefix, key)
+            .or_else(|| tx.get(&layout::name(prefix, layout::DEFAULT, key)).and_then(layout::value_of))
+    }
+
+    /// What an object was created with under a key. The last large base is kept as a map: edits of one object, and its
+    /// showing, ask for many keys.
+    fn base_entry(&self, tx: &dyn Read, id: ObjectId, prefix: &str, key: &str) -> Option<Value> {
+        if let Some((_, entries)) = self.last_base.borrow().as_ref().filter(|(of, _)| *of == id) {
+            return entries.get(key).cloned();
         }
-        tx.get(&layout::name(prefix, layout::DEFAULT, key)).and_then(layout::value_of)
+        let bases = self.bases_of(tx, id, prefix);
+        let size: usize = bases.iter().map(|base| if let Raw::Bytes(bytes) = base { bytes.len() } else { 0 }).sum();
+        if size < LARGE_BASE {
+            let mut found = None;
+            for base in &bases {
+                layout::each_base_entry(base, &mut |entry, bytes| {
+                    if entry == key {
+                        found = Value::decode_tagged(bytes).ok();
+                    }
+                    found.is_none()
+                });
+                if found.is_some() {
+                    break;
+                }
+            }
+            return found;
+        }
+        let mut entries: BTreeMap<String, Value> = BTreeMap::new();
+        for base in &bases {
+            layout::each_base_entry(base, &mut |entry, bytes| {
+                if let Ok(value) = Value::decode_tagged(bytes) {
+                    entries.entry(entry.to_owned()).or_insert(value);
+                }
+                true
+            });
+        }
+        let found = entries.get(key).cloned();
+        *self.last_base.borrow_mut() = Some((id, entries));
+        found
+    }
+
+    /// A base came: none that is kept says all any more.
+    pub(super) fn forget_base(&self) {
+        *self.last_base.borrow_mut() = None;
     }
 
     /// A counter's value.
@@ -267,6 +304,7 @@ impl Objects {
         if let Some(redo) = self.redo.take() {
             self.truncate(redo.handles);
         }
+        self.forget_base();
         self.bases.clear();
         self.writers.clear();
         self.orphans.clear();

@@ -43,7 +43,7 @@ impl Objects {
     }
 
     /// The patches of an application.
-    pub fn show_changes(&mut self, engine: &mut dyn Engine, changes: Changes) -> Vec<Patch> {
+    pub fn show_changes(&mut self, engine: &mut dyn Engine, changes: &Changes) -> Vec<Patch> {
         if !self.is_shown(Handle(0)) {
             return self.show_all(engine);
         }
@@ -67,12 +67,19 @@ impl Objects {
         }
         known.retain(|handle| self.is_shown(*handle));
         // Sequences and texts are watched only for objects that are known.
-        let mut follow: BTreeMap<Handle, Before> = BTreeMap::new();
+        let mut follow: BTreeMap<Handle, Followed> = BTreeMap::new();
         for (name, steps) in &changes.sequences {
             let Some(handle) = self.named(name, Kind::List).filter(|handle| self.is_shown(*handle)) else { continue };
-            if let Some(list) = self.object_mut(handle).and_then(|o| o.list.as_mut()) {
-                follow.insert(handle, Before::of(list));
-                list.follow(steps);
+            let Some(object) = self.object_mut(handle) else { continue };
+            let moves = report.get(&object.id).is_some_and(|touched| !touched.places.is_empty());
+            if let Some(list) = object.list.as_mut() {
+                let plain = if moves { None } else { list.follow_plainly(steps) };
+                let followed = plain.map(Followed::Plainly).unwrap_or_else(|| {
+                    let before = Before::of(list);
+                    list.follow(steps);
+                    Followed::From(before)
+                });
+                follow.insert(handle, followed);
                 if !known.contains(&handle) {
                     known.push_back(handle);
                 }
@@ -84,8 +91,8 @@ impl Objects {
             }
         }
         for handle in known {
-            let before = follow.remove(&handle);
-            self.update(engine, &report, handle, before, &mut patches);
+            let followed = follow.remove(&handle);
+            self.update(engine, &report, handle, followed, &mut patches);
         }
         self.reveal(engine, &report, fresh, false, &mut patches);
         // What is still not shown has registers that a mirror may ask for later.
@@ -279,6 +286,7 @@ impl Objects {
             }
             layout::BASE => {
                 touched.base = true;
+                self.forget_base();
                 if !rest.is_empty() {
                     self.bases.entry(id).or_default().insert(rest.to_owned());
                 }
@@ -318,7 +326,7 @@ impl Objects {
         engine: &mut dyn Engine,
         report: &Report,
         handle: Handle,
-        before: Option<Before>,
+        followed: Option<Followed>,
         patches: &mut Vec<Patch>,
     ) {
         let Some(object) = self.object(handle) else { return };
@@ -333,7 +341,7 @@ impl Objects {
                     self.count(engine, handle, patches);
                 }
             }
-            Kind::List => self.elements_changed(engine, handle, touched, before, &mut fresh, patches),
+            Kind::List => self.elements_changed(engine, handle, touched, followed, &mut fresh, patches),
             Kind::Text => {}
         }
         self.reveal(engine, report, fresh, false, patches);
@@ -494,18 +502,24 @@ impl Objects {
         engine: &dyn Engine,
         handle: Handle,
         touched: &Touched,
-        before: Option<Before>,
+        followed: Option<Followed>,
         fresh: &mut VecDeque<Handle>,
         patches: &mut Vec<Patch>,
     ) {
         let Some(object) = self.object_mut(handle) else { return };
         let (id, prefix) = (object.id, object.prefix.clone());
         let Some(mut list) = object.list.take() else { return };
-        let before = before.unwrap_or_else(|| Before::of(&list));
+        let followed = followed.unwrap_or_else(|| {
+            if touched.places.is_empty() { Followed::Plainly(Vec::new()) } else { Followed::From(Before::of(&list)) }
+        });
         engine.read(&mut |tx| take_registers(tx, &prefix, touched, &mut list));
+        let (changes, before) = match followed {
+            Followed::Plainly(changes) => (changes, None),
+            Followed::From(before) => (list.refresh(&before.elements), Some(before.initial)),
+        };
         let mut brought = BTreeSet::new();
         let mut inserted = Vec::new();
-        for change in list.refresh(&before.elements) {
+        for change in changes {
             patches.push(match change {
                 ListChange::Remove(index, count) => {
                     Patch::Remove { object: handle, index: index as u32, count: count as u32 }
@@ -513,17 +527,15 @@ impl Objects {
                 ListChange::Move(from, to) => Patch::Move { object: handle, from: from as u32, to: to as u32 },
                 ListChange::Insert(index, elements) => {
                     brought.extend(elements.iter().copied());
-                    inserted.push((patches.len(), elements));
+                    inserted.push((patches.len(), index, elements));
                     Patch::Insert { object: handle, index: index as u32, values: Vec::new() }
                 }
             });
         }
-        // Indexes of changes are those of a moment; values are found at the indexes of the end.
-        let index_of: BTreeMap<ElementId, usize> =
-            if brought.is_empty() { BTreeMap::new() } else { list.elements().into_iter().zip(0..).collect() };
-        for (at, elements) in inserted {
-            let shown = elements.iter().map(|element| {
-                let value = index_of.get(element).and_then(|index| list.value_at(*index)).cloned();
+        for (at, index, elements) in inserted {
+            let shown = elements.iter().zip(index..).map(|(element, index)| {
+                debug_assert_eq!(list.element(index), Some(*element), "changes go from the start to the end");
+                let value = list.value_at(index).cloned();
                 self.shown(id, &element.0.to_be_bytes(), value.unwrap_or(Value::Null), fresh)
             });
             if let Some(Patch::Insert { values, .. }) = patches.get_mut(at) {
@@ -532,8 +544,8 @@ impl Objects {
         }
         let mut changed: BTreeSet<ElementId> =
             touched.keys.iter().filter_map(|key| layout::parse_short(key)).map(ElementId).collect();
-        for (element, value) in list.initial_values() {
-            if before.initial.get(&element).is_some_and(|before| *before != value) {
+        for (element, old) in before.into_iter().flatten() {
+            if list.inline_value(element).is_some_and(|value| *value != old) {
                 changed.insert(element);
             }
         }
@@ -550,6 +562,14 @@ impl Objects {
             object.list = Some(list);
         }
     }
+}
+
+/// How a list's index followed its sequence.
+enum Followed {
+    /// Step by step.
+    Plainly(Vec<ListChange>),
+    /// At once: it is to be compared with what it showed.
+    From(Before),
 }
 
 /// What a list showed.

@@ -1,22 +1,23 @@
 //! A segment's registers, sequences and texts as plain data: for comparing two documents, not for reading values.
+//!
+//! It needs no objects, so it compares also what nothing shows any more or a reader of another segment's id would not find.
 
 use std::collections::BTreeMap;
 
 use super::Segment;
 use super::engine::Raw;
 use super::layout;
-use crate::edit::Patch;
 
-/// What a document says: its registers, and everything a mirror would show of it (but totals, which follow from registers).
+/// What a document says: all that its engine holds.
 #[derive(PartialEq, Debug)]
 pub struct Values {
     registers: BTreeMap<String, String>,
-    shown: Vec<Patch>,
+    runs: BTreeMap<String, String>,
 }
 
 impl Segment {
     /// All that this document says; equal for documents that say the same.
-    pub fn values(&mut self) -> Values {
+    pub fn values(&self) -> Values {
         let mut registers = BTreeMap::new();
         self.engine.scan(&mut |name, raw: Raw| {
             // A base counts by its entries, whatever their order was.
@@ -31,8 +32,13 @@ impl Segment {
             }
             registers.insert(name.to_owned(), format!("{raw:?}"));
         });
-        let mut shown = self.show();
-        shown.retain(|patch| !matches!(patch, Patch::Total { .. }));
-        Values { registers, shown }
+        let mut runs = BTreeMap::new();
+        self.engine.scan_runs(&mut |name, run| {
+            // A name that holds nothing says nothing: a snapshot may leave it out.
+            if run.iter().any(|raw| *raw != Raw::Str(String::new())) {
+                runs.insert(name.to_owned(), format!("{run:?}"));
+            }
+        });
+        Values { registers, runs }
     }
 }

@@ -113,7 +113,7 @@ impl Objects {
             Wish::Move { object, from, to } => {
                 let (list, slots) = self.list(object)?;
                 let element = slots.element(from as usize).ok_or(WishError::Range)?;
-                if to as usize >= slots.len() {
+                if to as usize >= slots.length() {
                     return Err(WishError::Range);
                 }
                 // The element that will stand before it: among the others, the one at `to` − 1.
@@ -402,6 +402,7 @@ impl Objects {
     }
 
     fn has_base(&mut self, id: ObjectId, suffix: &str) {
+        self.forget_base();
         if !suffix.is_empty() {
             self.bases.entry(id).or_default().insert(suffix.to_owned());
         }
@@ -438,10 +439,8 @@ impl Objects {
 
     fn new_list(&mut self, list: ObjectId) {
         let Some(handle) = self.by_id.get(&(list, Kind::List)).copied() else { return };
-        if let Some(object) = self.object_mut(handle) {
-            if object.list.is_none() {
-                object.list = Some(Box::new(List::new(&[], BTreeMap::new(), BTreeMap::new())));
-            }
+        if let Some(object) = self.object_mut(handle).filter(|object| object.list.is_none()) {
+            object.list = Some(Box::new(List::new(&[], BTreeMap::new(), BTreeMap::new())));
         }
     }
 

@@ -187,6 +187,21 @@ impl Engine for YrsEngine {
         }
     }
 
+    fn scan_runs(&self, each: &mut dyn FnMut(&str, Vec<Raw>)) {
+        let txn = self.doc.transact();
+        let names: Vec<String> = txn.root_refs().map(|(name, _)| name.to_owned()).collect();
+        for name in names {
+            let run = match name.as_bytes().first() {
+                Some(b'q') => txn.get_array(name.as_str()).map(|q| q.iter(&txn).map(|out| element_of(&out)).collect()),
+                Some(b't') => txn.get_text(name.as_str()).map(|text| vec![Raw::Str(text.get_string(&txn))]),
+                _ => None,
+            };
+            if let Some(run) = run {
+                each(&name, run);
+            }
+        }
+    }
+
     fn watch_sequence(&mut self, name: &str) -> Vec<Raw> {
         if !self.sequences.contains_key(name) {
             let array = self.doc.get_or_insert_array(format!("q{name}"));

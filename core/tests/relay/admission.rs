@@ -257,8 +257,8 @@ fn r11_a_full_disk_logs_nothing_and_reading_goes_on() {
     world.take(a);
     world.prompt = false;
     let (second, third) = (writer.commit(&[seg(0)]), writer.commit(&[seg(5)]));
-    world.send(a, &[second.clone()]);
-    world.send(a, &[third.clone()]);
+    world.send(a, std::slice::from_ref(&second));
+    world.send(a, std::slice::from_ref(&third));
     assert_eq!(world.relay.head(), Offset(3));
     world.fail(true);
     assert_eq!(world.relay.head(), Offset(1));

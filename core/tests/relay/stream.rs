@@ -75,7 +75,7 @@ fn r3_an_ack_comes_behind_every_entry_up_to_its_position() {
             }
             Down::Advance { position } => reached = position,
             Down::Ack { position, .. } => {
-                assert!(position <= reached, "acknowledged at {position:?}, sent {reached:?}")
+                assert!(position <= reached, "acknowledged at {position:?}, sent {reached:?}");
             }
             other => panic!("{other:?}"),
         }
@@ -321,9 +321,35 @@ fn r8_a_segment_with_many_deltas_is_folded_one_at_a_time() {
     let (segment, upto) = world.folds[0];
     assert_eq!((segment, upto), (SegmentNumber(0), Offset(257)));
     let folded = Folded { deltas: 257, bytes: 1000, snapshot_bytes: 100 };
-    world.input(Input::Folded { segment, folded: Some(folded), floor: Offset(257) });
-    world.fill(2, seg(0), 10);
-    assert_eq!(world.folds.len(), 2, "what was counted meanwhile is folded once more, and then no more");
+    world.input(Input::Folded { segment, folded: Some(folded), floor: Offset(257), holder: None });
+    world.fill(2, seg(0), 100);
+    assert_eq!(world.folds.len(), 1);
+    world.fill(3, seg(0), 150);
+    assert_eq!(world.folds.len(), 2);
+}
+
+#[test]
+fn r8_a_segment_that_cannot_be_folded_is_tried_again_much_later() {
+    let mut world = World::new();
+    world.fill(1, seg(0), 258);
+    let segment = SegmentNumber(0);
+    world.input(Input::Folded { segment, folded: None, floor: Offset(0), holder: None });
+    world.fill(2, seg(0), 200);
+    assert_eq!(world.folds.len(), 1);
+    world.fill(3, seg(0), 100);
+    assert_eq!(world.folds.len(), 2);
+}
+
+#[test]
+fn r8_an_idle_segment_does_not_keep_the_whole_log() {
+    let mut world = World::new();
+    world.fill(1, seg(1), 1);
+    world.fill(2, seg(0), 4200);
+    let folded = Folded { deltas: 257, bytes: 1000, snapshot_bytes: 100 };
+    let holder = Some(SegmentNumber(0));
+    world.folds.clear();
+    world.input(Input::Folded { segment: SegmentNumber(1), folded: Some(folded), floor: Offset(0), holder });
+    assert_eq!(world.folds[0].0, SegmentNumber(0));
 }
 
 #[test]

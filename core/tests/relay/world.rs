@@ -216,7 +216,7 @@ impl World {
                     answers.push_back(Input::States { ticket, states });
                 }
                 Output::Recover => answers.push_back(Input::Recovered(self.disk.recover())),
-                Output::Fold { segment, upto } => self.folds.push((segment, upto)),
+                Output::Fold { segment, upto, .. } => self.folds.push((segment, upto)),
                 Output::Idle => self.idle = true,
                 Output::Stopped => self.stopped = true,
             }

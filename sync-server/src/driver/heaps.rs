@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime};
 
+use coheap_core::id::Offset;
 use coheap_core::relay::{Append, Config as RelayConfig, ConnId, Input, Output, Recovered, Relay};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
 use tokio::sync::mpsc;
 
 use super::{Command, Event, ToConn};
-use crate::config::Config;
 use crate::store::{Store, StoreError};
+use crate::worker::{Folded, Job};
 
 /// Bytes of entries on their way to the disk, over which no more messages are taken.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
@@ -20,6 +21,8 @@ const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
 const IDLE: Millis = Millis(30_000);
 /// How long a stop may take; what was acknowledged is on the disk anyway.
 const STOP_WITHIN: Duration = Duration::from_secs(8);
+/// Deltas of one segment, in bytes, after which it is folded.
+const FOLD_BYTES: u64 = 256 * 1024;
 /// Handled in one go before timers are looked at.
 const TURN: usize = 256;
 
@@ -44,7 +47,8 @@ pub(super) struct Driver {
     begun: Instant,
     unix_ms: u64,
     life: u64,
-    fold_bytes: Option<u64>,
+    /// The way to the worker; `None`: nothing is folded.
+    folds: Option<mpsc::UnboundedSender<Job>>,
     stopping: Option<Instant>,
 }
 
@@ -53,7 +57,7 @@ impl Driver {
         store: Arc<Store>,
         events: mpsc::UnboundedSender<Event>,
         appends: Sender<(Arc<str>, Append)>,
-        _config: &Config,
+        folds: Option<mpsc::UnboundedSender<Job>>,
     ) -> Driver {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Driver {
@@ -68,7 +72,7 @@ impl Driver {
             begun: Instant::now(),
             unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             life: random(),
-            fold_bytes: None,
+            folds,
             stopping: None,
         }
     }
@@ -190,6 +194,18 @@ impl Driver {
                     self.feed(&heap, Input::ReadFailed { ticket });
                 }
             },
+            Event::Folded(Folded { job, result }) => {
+                let input = match result {
+                    Ok(done) => Input::Folded {
+                        segment: job.segment,
+                        folded: Some(done.folded),
+                        floor: done.floor,
+                        holder: done.holder,
+                    },
+                    Err(_) => Input::Folded { segment: job.segment, folded: None, floor: Offset(0), holder: None },
+                };
+                self.feed(&job.heap, input);
+            }
             Event::Stop => {
                 if self.stopping.is_none() {
                     self.stopping = Some(Instant::now());
@@ -224,7 +240,7 @@ impl Driver {
             entropy: random(),
             unix_ms: self.unix_ms,
             idle: IDLE,
-            fold_bytes: self.fold_bytes,
+            fold_bytes: self.folds.is_some().then_some(FOLD_BYTES),
         };
         let relay = Box::new(Relay::new(config, recovered, self.now()));
         let Some(Heap::Opening(waiting)) = self.heaps.insert(Arc::clone(heap), Heap::Open(relay)) else { return };
@@ -311,7 +327,11 @@ impl Driver {
                     let recovered = store.recover(&heap);
                     let _ = events.send(Event::Recovered { heap, recovered });
                 }),
-                Output::Fold { .. } => {}
+                Output::Fold { segment, engine, upto, keep } => {
+                    if let Some(folds) = &self.folds {
+                        let _ = folds.send(Job { heap: Arc::clone(heap), segment, engine, upto, keep });
+                    }
+                }
                 Output::Idle | Output::Stopped => {
                     self.drop_heap(heap);
                     return;

@@ -1,7 +1,9 @@
 //! The tables, and the transactions over them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coheap_core::id::{EpochId, Offset, SegmentNumber};
@@ -14,12 +16,15 @@ use redb::{
 };
 
 use super::record::{Record, RecordWriter, checksum};
-use super::{HeapAppend, StoreError, recover};
+use super::{FoldResult, HeapAppend, StoreError, recover};
 
 /// The newest format this build writes and reads.
 pub(super) const FORMAT: u64 = 1;
 /// redb's cache: enough for the leaves that appends touch; states are read seldom.
 const CACHE_BYTES: usize = 32 << 20;
+/// How long the lock of a killed relay may outlive it.
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// A record grows to about this: a load reads whole records to get at its deltas.
 const RECORD_BYTES: usize = 64 * 1024;
 
@@ -77,7 +82,14 @@ impl Store {
     pub fn open(directory: &Path, min_free_bytes: u64) -> Result<Store, StoreError> {
         std::fs::create_dir_all(directory).map_err(|error| StoreError::Failed(error.to_string()))?;
         let path = directory.join("relay.redb");
-        let database = open_database(&path)?;
+        let begun = Instant::now();
+        let database = loop {
+            match open_database(&path) {
+                // A relay that was killed while it started its worker leaves the lock to it for a moment.
+                Err(StoreError::InUse) if begun.elapsed() < LOCK_WITHIN => std::thread::sleep(LOCK_RETRY),
+                other => break other?,
+            }
+        };
         Ok(Store { path, min_free_bytes, database: RwLock::new(Some(database)) })
     }
 
@@ -185,17 +197,19 @@ impl Store {
         })
     }
 
-    /// Puts a verified snapshot in the place of the deltas below its position, and drops the log that nothing needs any more.
+    /// Puts a verified snapshot in the place of the deltas below its position, and drops the log that no segment needs any
+    /// more, and no stream: it stays from `keep` on.
     pub fn fold(
         &self,
         heap: &str,
         segment: SegmentNumber,
         position: Offset,
+        keep: Offset,
         snapshot: &[u8],
-    ) -> Result<(Folded, Offset), StoreError> {
+    ) -> Result<FoldResult, StoreError> {
         self.write(|transaction| {
             let heap = number_of_writing(transaction, heap)?.ok_or(StoreError::Gone)?;
-            fold(transaction, heap, segment, position, snapshot)
+            fold(transaction, heap, segment, position, keep, snapshot)
         })
     }
 }
@@ -269,9 +283,7 @@ fn append_heap(transaction: &WriteTransaction, append: &HeapAppend) -> Result<bo
         Some(heap) => heap,
         None => create_heap(transaction, &append.heap)?,
     };
-    for part in &append.appends {
-        put_rows(transaction, heap, &mut meta, part)?;
-    }
+    put_rows(transaction, heap, &mut meta, &append.appends)?;
     put_records(transaction, heap, &mut meta, &append.appends)?;
     metas.insert(heap, meta.encode().as_slice()).map_err(failed)?;
     Ok(true)
@@ -285,9 +297,9 @@ fn create_heap(transaction: &WriteTransaction, name: &str) -> Result<u64, StoreE
     Ok(number)
 }
 
-/// The rows that go with entries: epoch, lines, segments, clock tables.
-fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, part: &Append) -> Result<(), StoreError> {
-    if let Some((epoch, start)) = part.epoch {
+/// The rows that go with entries: epoch, lines, segments, clock tables. Each once, as it is after the last of them.
+fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends: &[Append]) -> Result<(), StoreError> {
+    for (epoch, start) in appends.iter().filter_map(|part| part.epoch) {
         let mut epochs = transaction.open_table(EPOCHS).map_err(failed)?;
         let last = last_key(epochs.range((heap, 0)..=(heap, u64::MAX)).map_err(failed)?)?;
         if last.is_none() {
@@ -300,15 +312,18 @@ fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, part: &A
         epochs.insert((heap, index), value.as_slice()).map_err(failed)?;
     }
     let mut admit = transaction.open_table(ADMIT).map_err(failed)?;
-    for (replica, row) in &part.admit {
+    let lines: BTreeMap<_, _> = appends.iter().flat_map(|part| &part.admit).map(|(id, row)| (id, row)).collect();
+    for (replica, row) in lines {
         admit.insert((heap, replica.0), &row[..]).map_err(failed)?;
     }
     let mut segments = transaction.open_table(SEGMENTS).map_err(failed)?;
-    for (number, row) in &part.segments {
+    for (number, row) in appends.iter().flat_map(|part| &part.segments) {
         segments.insert((heap, number.0), recover::encode_segment(row).as_slice()).map_err(failed)?;
     }
     let mut clocks = transaction.open_table(CLOCKS).map_err(failed)?;
-    for (number, generation, table) in &part.clocks {
+    let tables: BTreeMap<_, _> =
+        appends.iter().flat_map(|part| &part.clocks).map(|(number, of, table)| (number, (of, table))).collect();
+    for (number, (generation, table)) in tables {
         let mut value = Vec::with_capacity(table.len() + 17);
         value.generation(*generation);
         value.extend_from_slice(table);
@@ -422,8 +437,9 @@ fn fold(
     heap: u64,
     segment: SegmentNumber,
     position: Offset,
+    keep: Offset,
     snapshot: &[u8],
-) -> Result<(Folded, Offset), StoreError> {
+) -> Result<FoldResult, StoreError> {
     let mut folded = Folded { snapshot_bytes: snapshot.len() as u64, ..Folded::default() };
     let mut value = Vec::with_capacity(snapshot.len() + 18);
     value.varint(position.0);
@@ -445,15 +461,19 @@ fn fold(
         None => return Err(damaged("a heap has no meta row")),
     };
     // R8: the floor is the first entry that some segment still needs.
-    let mut floor = meta.head;
+    let (mut floor, mut holder) = (meta.head, None);
     let segments = transaction.open_table(SEGMENTS).map_err(failed)?;
     for row in segments.range((heap, 0)..=(heap, u64::MAX)).map_err(failed)? {
         let number = row.map_err(failed)?.0.value().1;
         let mut rest = index.range((heap, number, 0)..=(heap, number, u64::MAX)).map_err(failed)?;
         if let Some(first) = rest.next() {
-            floor = floor.min(Offset(first.map_err(failed)?.0.value().2));
+            let first = Offset(first.map_err(failed)?.0.value().2);
+            if first < floor {
+                (floor, holder) = (first, Some(SegmentNumber(number)));
+            }
         }
     }
+    let floor = floor.min(keep);
     if floor > meta.floor {
         // The record that holds the floor stays whole, and so do those above it.
         let mut log = transaction.open_table(LOG).map_err(failed)?;
@@ -464,7 +484,7 @@ fn fold(
         }
         metas.insert(heap, meta.encode().as_slice()).map_err(failed)?;
     }
-    Ok((folded, meta.floor))
+    Ok(FoldResult { folded, floor: meta.floor, holder })
 }
 
 /// The last key of a range.

@@ -1,13 +1,10 @@
 //! SIGKILL, a full disk, a damaged store.
 
-use std::time::Duration;
-
 use coheap_core::id::*;
-use coheap_core::wire::codec::Reader;
-use coheap_core::wire::frame::{Down, SegmentState, Up};
+use coheap_core::wire::frame::{Down, Up};
 use redb::ReadableTable;
 
-use crate::client::{Client, Writer, back, hello, load};
+use crate::client::{Client, Writer, back, hello};
 use crate::process::{Directory, Relay};
 
 const ROOT: SegmentId = SegmentId::ROOT;
@@ -59,13 +56,13 @@ async fn a_killed_relay_keeps_every_acknowledged_commit_and_takes_each_once() {
     let (epoch, cut) = place.unwrap();
     let (mut client, _) = Client::hello(&relay.heap("h"), back(1, epoch, cut)).await;
     let rest: Vec<Up> = pending.into_iter().map(|(_, commit)| commit).collect();
-    client.send(&rest).await;
-    client.acked(made).await;
-    let (mut reader, _) = Client::hello(&relay.heap("h"), hello(2)).await;
-    reader.send(&[load(ROOT)]).await;
-    let bulk = reader.find(|frame| if let Down::Snapshot { bulk, .. } = frame { Some(bulk) } else { None }).await;
-    let state = SegmentState::decode(&bulk.bytes, &mut Reader::new(&bulk.bytes)).unwrap();
-    assert_eq!(state.deltas.len() as u64, made);
+    if !rest.is_empty() {
+        client.send(&rest).await;
+        client.acked(made).await;
+    }
+    // The log has each one once.
+    let (_, welcome) = Client::hello(&relay.heap("h"), hello(2)).await;
+    assert_eq!(welcome.position, Offset(made));
 }
 
 #[tokio::test]
@@ -131,5 +128,4 @@ async fn a_damaged_heap_is_closed_and_others_are_served() {
     let greeting = coheap_core::wire::frame::up::Hello { heap: "good".into(), ..hello(4) };
     let (_, welcome) = Client::hello(&relay.heap("good"), greeting).await;
     assert_eq!(welcome.position, Offset(1));
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }

@@ -3,7 +3,7 @@
 use coheap_core::id::*;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::up::Hello;
-use coheap_core::wire::frame::{Assembly, Down, SegmentState, SegmentStatus, Up};
+use coheap_core::wire::frame::{Assembly, Bulk, Down, SegmentState, SegmentStatus, Up};
 use futures_util::SinkExt;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -11,6 +11,10 @@ use crate::client::{Client, Writer, back, hello, load};
 use crate::process::{Directory, Relay};
 
 const ROOT: SegmentId = SegmentId::ROOT;
+
+fn other(n: usize) -> SegmentId {
+    SegmentId([0x40 + (n % 30) as u8; 16])
+}
 
 #[tokio::test]
 async fn two_clients_see_each_others_commits_in_one_order() {
@@ -78,7 +82,10 @@ async fn a_segment_is_loaded_with_all_its_deltas_and_comes_back_after_a_restart(
         }
     }
     states.sort_by_key(|state| state.id != ROOT);
-    assert_eq!((states[0].status, states[0].deltas.len()), (SegmentStatus::Alive, 20));
+    // Folded already or not: all twenty values are there.
+    let state = &states[0];
+    assert_eq!(state.status, SegmentStatus::Alive);
+    assert!(coheap_core::segment::fold(state.engine, &state.snapshot, &state.deltas).unwrap().len() > 20 * 40_000);
     assert_eq!(states[1].status, SegmentStatus::Unknown);
 }
 
@@ -96,19 +103,60 @@ async fn a_dropped_connection_resumes_where_it_was() {
     b.send(&[Up::Sync { nonce: Nonce(3) }]).await;
     assert_eq!(b.next().await, Down::SyncAt { nonce: Nonce(3), position: Offset(1) });
     drop(b);
-    for _ in 0..300 {
-        let commit = writer.commit_of(ROOT, 8_000);
+    for n in 0..300 {
+        // Over many segments, so that none is folded.
+        let commit = writer.commit_of(other(n), 8_000);
         a.send(&[commit]).await;
     }
     a.acked(301).await;
     // More than the relay keeps in memory: it comes from the store.
     let epoch = welcome.epochs.last().unwrap().0;
-    let (mut b, welcome) = Client::hello(&relay.heap("h"), back(2, epoch, 1)).await;
+    let residents: Vec<_> = (0..30).map(|n| (other(n), GenId::ZERO_YRS)).collect();
+    let bulk = Bulk::whole(Hello::encode_residents(&residents).into());
+    let resumed = Hello { bulk, ..back(2, epoch, 1) };
+    let (mut b, welcome) = Client::hello(&relay.heap("h"), resumed).await;
     assert!(!welcome.catchup);
     for expected in 1..301 {
         let offset = b.find(|frame| if let Down::Entry(entry) = frame { Some(entry.offset.0) } else { None }).await;
         assert_eq!(offset, expected);
     }
+}
+
+/// The worker folds; what it made is loaded like anything else, and a replica from before gets the state whole.
+#[tokio::test]
+async fn a_segment_with_many_deltas_is_folded_by_the_worker() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let (mut a, welcome) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let mut writer = Writer::new(1);
+    for _ in 0..600 {
+        let commit = writer.commit_of(ROOT, 100);
+        a.send(&[commit]).await;
+    }
+    a.acked(600).await;
+    let mut folded = None;
+    for id in 10..200 {
+        let (mut b, _) = Client::hello(&relay.heap("h"), hello(id)).await;
+        b.send(&[load(ROOT)]).await;
+        let bulk = b.find(|frame| if let Down::Snapshot { bulk, .. } = frame { Some(bulk) } else { None }).await;
+        let state = SegmentState::decode(&bulk.bytes, &mut Reader::new(&bulk.bytes)).unwrap();
+        if !state.snapshot.is_empty() && state.deltas.len() < 300 {
+            folded = Some(state);
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let state = folded.expect("it is folded in time");
+    let segment = coheap_core::segment::fold(state.engine, &state.snapshot, &state.deltas);
+    assert!(segment.unwrap().len() < 50 * 200, "fifty keys of a hundred bytes");
+    // Its epoch is known, but the log no longer reaches back to its cut.
+    let epoch = welcome.epochs[0].0;
+    let (_, welcome) = Client::hello(&relay.heap("h"), back(9, epoch, 1)).await;
+    assert!(welcome.catchup);
+    // And writing goes on.
+    let commit = writer.commit(ROOT);
+    a.send(&[commit]).await;
+    a.acked(601).await;
 }
 
 #[tokio::test]

@@ -179,7 +179,6 @@ const HELLO: u8 = 0x01;
 const COMMIT: u8 = 0x02;
 const LOAD: u8 = 0x03;
 const UNFOLLOW: u8 = 0x04;
-const RESTORE: u8 = 0x05;
 const SYNC: u8 = 0x06;
 const REPORT: u8 = 0x07;
 const CHUNK: u8 = 0x08;
@@ -313,7 +312,8 @@ impl Up {
             }
             PING => Up::Ping { nonce: Nonce(r.varint()?) },
             0x80.. => return Ok(None),
-            RESTORE | _ => return Err(Malformed::Kind(kind)),
+            // 0x05, Restore, has its place and is not served yet.
+            _ => return Err(Malformed::Kind(kind)),
         };
         r.end()?;
         Ok(Some(up))

@@ -1,0 +1,149 @@
+// Real Node processes, the packed package, the release relay. Goal: what the README promises, through kills.
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { HeapError, counter, open } from 'coheap'
+import { Relay, startProcess } from './relay.mjs'
+
+const relay = new Relay()
+
+/** A heap that is closed when the test is over. */
+async function opening(t, url, options) {
+  const heap = await open(url, options)
+  t.after(() => heap.close())
+  return heap
+}
+
+before(() => relay.start())
+after(() => relay.dispose())
+
+test('p1: what four processes write at once is there in all of them', async (t) => {
+  const url = relay.url('together')
+  const program = `
+    for (let i = 0; i < 50; i++) heap.transact(() => {
+      heap.root.all ??= {}
+      heap.root.all[args.name + i] = i
+      heap.root.count ??= coheap.counter()
+      heap.root.count.add(1)
+    })
+    tell(await heap.flush())`
+  const workers = ['a', 'b', 'c', 'd'].map((name) => startProcess(url, program, { name }))
+  for (const worker of workers) assert.equal(await worker.exited, 0)
+  const heap = await opening(t, url)
+  await heap.sync()
+  assert.equal(Object.keys(heap.root.all).length, 200)
+  assert.equal(heap.root.count.value, 200)
+})
+
+test('p4: a version of one process is reached by another', async (t) => {
+  const a = await opening(t, relay.url('versions'))
+  const b = await opening(t, relay.url('versions'))
+  for (let i = 0; i < 20; i++) {
+    a.root.n = i
+    await b.reach(await a.flush())
+    assert.equal(b.root.n, i)
+  }
+})
+
+test('p5: what flush() acknowledged is there after the relay is killed', async (t) => {
+  const url = relay.url('killed')
+  const heap = await opening(t, url, { initial: { n: counter() } })
+  for (let i = 0; i < 30; i++) heap.root[`k${i}`] = i
+  heap.root.n.add(30)
+  const version = await heap.flush()
+  await relay.stop('SIGKILL')
+  heap.root.offline = true
+  heap.root.n.add(1)
+  await relay.start()
+  await heap.flush({ timeoutMs: 20_000 })
+  const fresh = await opening(t, url)
+  await fresh.reach(version)
+  await fresh.sync()
+  assert.equal(fresh.root.n.value, 31)
+  assert.equal(fresh.root.offline, true)
+  for (let i = 0; i < 30; i++) assert.equal(fresh.root[`k${i}`], i)
+})
+
+test('p6: commits in flight at a kill count once', async (t) => {
+  const url = relay.url('once')
+  const heap = await opening(t, url, { initial: { n: counter() } })
+  for (let round = 0; round < 3; round++) {
+    const flushing = []
+    for (let i = 0; i < 100; i++) {
+      heap.transact(() => heap.root.n.add(1))
+      if (i === 50) setImmediate(() => relay.stop('SIGKILL'))
+      if (i % 10 === 0) await sleep(1)
+    }
+    await relay.stop('SIGKILL')
+    await relay.start()
+    await heap.flush({ timeoutMs: 20_000 })
+  }
+  const fresh = await opening(t, url)
+  await fresh.sync()
+  assert.equal(fresh.root.n.value, 300)
+  assert.equal(heap.root.n.value, 300)
+})
+
+test('p3: a transaction over several segments is seen whole or not at all', async (t) => {
+  const url = relay.url('whole')
+  const writer = await opening(t, url)
+  const refs = Array.from({ length: 4 }, () => writer.alloc({ n: 0 }))
+  writer.root.refs = refs
+  await writer.flush()
+  const reader = await opening(t, url)
+  await reader.sync()
+  const seen = await reader.load(reader.root.refs)
+  const torn = []
+  reader.watch(reader.root.refs[0], () => {
+    const values = seen.map((object) => object.n)
+    if (new Set(values).size !== 1) torn.push(values)
+  })
+  for (let i = 1; i <= 200; i++) writer.transact(() => { for (const ref of refs) ref.value.n = i })
+  await reader.reach(await writer.flush())
+  assert.deepEqual(seen.map((object) => object.n), [200, 200, 200, 200])
+  assert.deepEqual(torn, [])
+})
+
+test('s27: every partition is worked on once, also when a worker is killed', async (t) => {
+  const url = relay.url('shared')
+  const heap = await opening(t, url, { initial: { done: counter() } })
+  const map = heap.map('items', { partitions: 64 })
+  await map.setMany(Array.from({ length: 640 }, (_, i) => [`k${i}`, { n: i }]))
+  await heap.flush()
+  const program = `
+    const map = heap.map('items', { partitions: 64 })
+    for await (const part of map.share({ group: 'g', run: 'r' })) {
+      let sum = 0
+      for (const [, item] of part.entries()) sum += item.n
+      await new Promise((resolve) => setTimeout(resolve, 10))
+      try {
+        heap.transact(() => { heap.root['p' + part.index] = sum; heap.root.done.add(1); part.done() })
+        tell(part.index)
+      } catch (error) { if (error.code !== 'ERR_CONFLICT') throw error }
+    }`
+  const workers = [0, 1, 2].map(() => startProcess(url, program))
+  while (workers[0].told.length < 5) await sleep(5)
+  workers[0].child.kill('SIGKILL')
+  for (const worker of workers.slice(1)) assert.equal(await worker.exited, 0)
+  await heap.sync()
+  assert.equal(heap.root.done.value, 64)
+  let sum = 0
+  for (let i = 0; i < 64; i++) sum += heap.root[`p${i}`]
+  assert.equal(sum, (639 * 640) / 2)
+})
+
+test('a heap that must exist is not made', async (t) => {
+  await assert.rejects(open(relay.url('nobody-made-this'), { create: false, timeoutMs: 5000 }), (error) => error instanceof HeapError && error.code === 'ERR_NOT_FOUND')
+})
+
+test('a relay that stops cleanly exits with 0 and closes with 1012, and its heaps go on when it is back', async (t) => {
+  const heap = await opening(t, relay.url('stopping'))
+  heap.root.before = 1
+  await heap.flush()
+  assert.equal(await relay.stop('SIGTERM'), 0)
+  heap.root.during = 2
+  await relay.start()
+  await heap.flush({ timeoutMs: 20_000 })
+  const fresh = await opening(t, relay.url('stopping'))
+  assert.deepEqual({ ...fresh.root }, { before: 1, during: 2 })
+})

@@ -1,0 +1,56 @@
+// A relay process for end-to-end tests: the release binary, a data directory of its own, a port that stays.
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { createInterface } from 'node:readline'
+
+const binary = process.env.COHEAP_RELAY_BIN ?? path.resolve('target/release/coheap-relay')
+
+export class Relay {
+  #child
+  #exited
+  #port = 0
+  data = mkdtempSync(path.join(tmpdir(), 'coheap-e2e-'))
+
+  async start(...flags) {
+    this.#child = spawn(binary, ['--listen', `127.0.0.1:${this.#port}`, '--data', this.data, ...flags], { stdio: ['ignore', 'pipe', 'pipe'] })
+    this.#exited = new Promise((resolve) => this.#child.once('exit', (code, signal) => resolve(code ?? signal)))
+    const line = await Promise.race([
+      new Promise((resolve) => createInterface({ input: this.#child.stdout }).once('line', resolve)),
+      this.#exited.then((code) => { throw new Error(`the relay ended with ${code} before it listened`) }),
+    ])
+    this.#port = Number(/^listening on ws:\/\/127\.0\.0\.1:(\d+)$/.exec(line)[1])
+    return this
+  }
+
+  url(heap) {
+    return `ws://127.0.0.1:${this.#port}/heap/${heap}`
+  }
+
+  /** Ends the process; its exit code or signal. */
+  async stop(signal = 'SIGTERM') {
+    this.#child.kill(signal)
+    return this.#exited
+  }
+
+  async dispose() {
+    await this.stop('SIGKILL')
+    rmSync(this.data, { recursive: true, force: true })
+  }
+}
+
+/** A Node process that runs `program` (an ES module with `heap`, `args` and `tell` at hand) on an open heap. */
+export function startProcess(url, program, args = {}) {
+  const source = `import * as coheap from 'coheap'
+    const args = ${JSON.stringify(args)}
+    const tell = (message) => process.stdout.write(JSON.stringify(message) + '\\n')
+    const heap = await coheap.open(${JSON.stringify(url)}, args.options ?? {})
+    ${program}
+    await heap.close()`
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', source], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const told = []
+  createInterface({ input: child.stdout }).on('line', (line) => told.push(JSON.parse(line)))
+  const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)))
+  return { child, told, exited }
+}
