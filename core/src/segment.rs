@@ -6,7 +6,7 @@ pub mod engine;
 pub mod layout;
 pub mod list;
 pub mod objects;
-mod packed;
+pub mod packed;
 mod show;
 mod values;
 pub mod write;

@@ -5,4 +5,5 @@ mod cluster;
 mod convergence;
 mod golden;
 mod semantics;
+mod tidy;
 mod wire_golden;

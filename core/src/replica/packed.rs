@@ -30,7 +30,7 @@ use crate::heap::State;
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::Segment;
-use crate::segment::engine::EngineError;
+pub use crate::segment::packed::ImportError;
 use crate::wire::codec::{Malformed, Reader, Write};
 
 const MAGIC: &[u8; 6] = b"coheap";
@@ -41,18 +41,6 @@ const DERIVED: u8 = 1;
 const LOADING: u8 = 2;
 const REDO: u8 = 4;
 const DOCUMENT: u8 = 8;
-
-/// Why a replica could not be made of bytes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ImportError {
-    /// They are no packed replica, or one of another format.
-    #[error("not a packed replica: {0}")]
-    Malformed(#[from] Malformed),
-    /// A segment cannot be read here.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-}
 
 impl Replica {
     /// Everything that another instance needs to go on from here.

@@ -8,11 +8,22 @@ use crate::commit::EngineKind;
 use crate::edit::Handle;
 use crate::id::{ObjectId, SegmentId};
 use crate::limits;
-use crate::replica::packed::ImportError;
 use crate::value::Kind;
 use crate::wire::codec::{Malformed, Reader, Write};
 
 const OBJECTS_MAX: usize = 1 << 24;
+
+/// Why a replica could not be made of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// They are no packed replica, or one of another format.
+    #[error("not a packed replica: {0}")]
+    Malformed(#[from] Malformed),
+    /// A segment cannot be read here.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
 
 impl Segment {
     /// Appends `document`.

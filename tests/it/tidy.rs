@@ -1,0 +1,118 @@
+//! What no compiler checks: which module may know which, names that say nothing, and paths that documents speak of.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Per module of core: what it may import. (`relay` never sees an engine, a segment or a replica; they never see it.)
+const ARROWS: &[(&str, &[&str])] = &[
+    ("id", &[]),
+    ("time", &[]),
+    ("limits", &[]),
+    ("version", &["id"]),
+    ("wire", &["id", "limits", "commit"]),
+    ("value", &["id", "limits", "wire"]),
+    ("commit", &["id"]),
+    ("edit", &["id", "value"]),
+    ("log", &["id", "limits", "commit", "wire"]),
+    ("admit", &["id", "limits", "commit", "log", "wire"]),
+    ("guard", &["id", "limits", "wire", "segment::write"]),
+    ("segment", &["id", "limits", "commit", "edit", "value", "wire", "guard"]),
+    ("heap", &["id", "segment"]),
+    ("replica", &["id", "limits", "commit", "edit", "value", "wire", "guard", "segment", "heap", "version", "log"]),
+    ("relay", &["id", "limits", "time", "commit", "log", "admit", "guard", "wire"]),
+    ("edge", &["id", "limits", "commit", "edit", "value", "wire", "heap", "replica", "segment"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir()
+            && !matches!(name.as_str(), "target" | "node_modules" | "dist" | "generated")
+            && !name.starts_with('.')
+        {
+            found.extend(files(&path, ending));
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The module of core that a file belongs to.
+fn module(core: &Path, file: &Path) -> String {
+    let inside = file.strip_prefix(core).expect("a file of core");
+    let first = inside.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn core_modules_import_only_what_they_may() {
+    let core = root().join("core/src");
+    let mut wrong = Vec::new();
+    for file in files(&core, ".rs") {
+        let from = module(&core, &file);
+        if from == "lib" {
+            continue;
+        }
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == from) else {
+            wrong.push(format!("{}: module `{from}` has no row in ARROWS", file.display()));
+            continue;
+        };
+        let text = fs::read_to_string(&file).expect("a source file");
+        // Tests at a file's end may know more.
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for part in line.split("crate::").skip(1) {
+                let to: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let fine =
+                    to.is_empty() || to == from || allowed.iter().any(|name| name.split("::").next() == Some(&to));
+                if !fine {
+                    wrong.push(format!("{}: `{from}` imports `{to}`", file.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_module_has_an_empty_name() {
+    let empty = BTreeSet::from(["utils", "util", "helpers", "helper", "common", "manager", "misc", "mod"]);
+    let mut wrong = Vec::new();
+    for ending in [".rs", ".ts"] {
+        for file in files(&root(), ending) {
+            let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            if empty.contains(name.as_str()) {
+                wrong.push(file.display().to_string());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn documents_speak_of_files_that_exist() {
+    let root = root();
+    let mut wrong = Vec::new();
+    for document in ["ARCHITECTURE.md", "README.md", "tests/README.md"] {
+        let text = fs::read_to_string(root.join(document)).expect("a document");
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let path = quoted.split(' ').next().unwrap_or_default();
+            let is_path = path.contains('/')
+                && !path.starts_with("target/")
+                && !path.contains("://")
+                && [".rs", ".ts", ".md", ".mjs", "/"].iter().any(|ending| path.ends_with(ending));
+            if is_path && !root.join(path).exists() {
+                wrong.push(format!("{document}: {path}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
