@@ -260,8 +260,12 @@ export class BigMapObject<V> implements BigMap<V> {
       await this.loadAt(group.map(([index]) => index), o)
       for (const [index, entries] of group) {
         for (const part of bySize(entries)) {
-          await this.#room(o)
-          const [segment] = await this.loadAt([index], o)
+          let [segment] = await this.loadAt([index], o)
+          // Other writers may fill what room there was while this one waits for its partition.
+          while (this.#isBehind) {
+            await this.host.flush(o)
+            segment = (await this.loadAt([index], o))[0]
+          }
           const root = mapOf(segment!)
           this.host.space.transact(() => {
             this.claimCount()
@@ -274,8 +278,12 @@ export class BigMapObject<V> implements BigMap<V> {
 
   /** Waits while the relay is behind. */
   async #room(o?: Wait): Promise<void> {
+    if (this.#isBehind) await this.host.flush(o)
+  }
+
+  get #isBehind(): boolean {
     const { space } = this.host
-    if (space.unsavedBytes > space.options.maxUnsaved / 2) await this.host.flush(o)
+    return space.unsavedBytes > space.options.maxUnsaved / 2
   }
 
   async *#walk(wait?: Wait): AsyncGenerator<MapNode> {

@@ -38,6 +38,8 @@ export class Membership {
   /** Keys that others hold. */
   taken: ReadonlySet<string> = new Set()
   readonly held = new Map<string, HeldClaim>()
+  /** Keys the relay is being asked for. */
+  readonly asking = new Set<string>()
   /** Keys found done in the data, which the relay may not know. */
   readonly found = new Set<string>()
   joined = false
@@ -90,7 +92,7 @@ export class Groups {
   /** Says (again) what this member holds and knows to be done. */
   announce(membership: Membership): void {
     if (!this.#online) return
-    const held = [...membership.held.values()]
+    const held = this.#alongside(membership).flatMap(each => [...each.held.values()])
     const done = [...new Set([...membership.done, ...membership.found])]
     this.#driver.call(OP.join, w => {
       w.str(membership.group).str(membership.run).varint(membership.total).varint(held.length)
@@ -106,13 +108,29 @@ export class Groups {
     if (!other) this.#driver.call(OP.leave, w => w.str(membership.group).str(membership.run))
   }
 
-  /** Asks for a key; `held` and `done` are answers too. */
+  /**
+   * Asks for a key; `held` and `done` are answers too. To the relay all loops of this replica are one holder, which it would
+   * grant a key twice: what one of them has or asks for is held, to the others.
+   */
   async ask(membership: Membership, key: string, wait?: Wait): Promise<ClaimAnswer & { claim?: HeldClaim }> {
-    const answer = await this.#driver.claim(membership.group, membership.run, key, wait)
-    if (answer.state !== 'granted') return answer
-    const claim = new HeldClaim(answer.group, answer.run, key, answer.grant)
-    membership.held.set(key, claim)
-    return { ...answer, claim }
+    const { group, run } = membership
+    if (this.#alongside(membership).some(each => each.held.has(key) || each.asking.has(key))) return { group, run, key, grant: 0, state: 'held' }
+    membership.asking.add(key)
+    try {
+      const answer = await this.#driver.claim(group, run, key, wait)
+      if (answer.state !== 'granted') return answer
+      const claim = new HeldClaim(answer.group, answer.run, key, answer.grant)
+      membership.held.set(key, claim)
+      return { ...answer, claim }
+    } finally {
+      membership.asking.delete(key)
+    }
+  }
+
+  /** The memberships of this replica that are one to the relay; the relay's own runs begin with `~`. */
+  #alongside(membership: Membership): Membership[] {
+    const { group, run } = membership
+    return [...this.#memberships].filter(each => each.group === group && (each.run === run || (run === '' && each.run.startsWith('~'))))
   }
 
   release(membership: Membership, claim: HeldClaim): void {

@@ -147,3 +147,40 @@ test('a relay that stops cleanly exits with 0 and closes with 1012, and its heap
   const fresh = await opening(t, relay.url('stopping'))
   assert.deepEqual({ ...fresh.root }, { before: 1, during: 2 })
 })
+
+test('s27: two loops of one process share the partitions, too', async (t) => {
+  const heap = await opening(t, relay.url('loops'), { initial: { n: counter() } })
+  const map = heap.map('items', { partitions: 16 })
+  await map.setMany(Array.from({ length: 64 }, (_, i) => [`k${i}`, { n: i }]))
+  await heap.flush()
+  for (const options of [{ group: 'g', run: 'r' }, { group: 'h' }]) {
+    const handed = []
+    const loop = async () => {
+      for await (const part of map.share(options)) {
+        handed.push(part.index)
+        await sleep(2)
+        heap.transact(() => { heap.root.n.add(1); part.done() })
+      }
+    }
+    await Promise.all([loop(), loop()])
+    await heap.flush()
+    assert.deepEqual(handed.sort((a, b) => a - b), Array.from({ length: 16 }, (_, i) => i))
+  }
+  assert.equal(heap.root.n.value, 32)
+  const ref = heap.alloc({ done: false })
+  const first = await heap.claim(ref)
+  assert.equal(await heap.claim(ref), undefined)
+  first.release()
+  const again = await heap.claim(ref)
+  assert.ok(again)
+  again.release()
+})
+
+test('s26: writers of many entries at once wait for the relay, all of them', async (t) => {
+  const heap = await opening(t, relay.url('writers'), { budget: '2mb' })
+  const map = heap.map('items', { partitions: 16 })
+  const write = (name) => map.setMany(Array.from({ length: 3000 }, (_, i) => [`${name}${i}`, { s: 'x'.repeat(200) }]))
+  await Promise.all(['a', 'b', 'c', 'd'].map(write))
+  await heap.flush()
+  assert.equal(await map.size(), 12_000)
+})
