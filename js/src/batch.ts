@@ -51,12 +51,18 @@ function sizeOf(value: Encoded): number {
   return value.end - value.start
 }
 
+/** Where a section was. */
+interface SectionSave { readonly edits: number; readonly values: number; readonly count: number; readonly bytes: number; readonly handles: number; readonly log: number; readonly claim: Grant | undefined }
+
+/** Where a batch was, to come back to. */
+export interface Savepoint { readonly undo: number; readonly sections: ReadonlyMap<Mirror, SectionSave> }
+
 /** What the sections of a batch add up to. */
 interface Tally { count: number; bytes: number }
 
 /** The edits of one segment. */
 export class Section {
-  readonly #edits: Edit[] = []
+  #edits: Edit[] = []
   readonly #keys = new Map<Node, Map<string, Edit>>()
   readonly #last = new Map<Node, Edit>()
   readonly handles: number
@@ -65,6 +71,8 @@ export class Section {
   claim: Grant | undefined = undefined
   count = 0
   bytes = 0
+  /** Its segment is new. */
+  creates = false
   readonly #tally: Tally
 
   constructor(readonly mirror: Mirror, readonly target: () => Target, tally: Tally = { count: 0, bytes: 0 }) {
@@ -155,6 +163,7 @@ export class Section {
   }
 
   root(value: Encoded): void {
+    this.creates = true
     this.#edits.push({ op: EDIT.root, handle: 0, a: 0, b: 0, text: '', parts: [value], containers: true, dropped: false })
     this.#grow(1, sizeOf(value) + 2)
   }
@@ -183,6 +192,30 @@ export class Section {
   #drop(edit: Edit): void {
     edit.dropped = true
     this.#grow(-1, 0)
+  }
+
+  /** What there is so far. Later edits are not merged into it, so that they can be taken back alone. */
+  savepoint(): SectionSave {
+    this.#keys.clear()
+    this.#last.clear()
+    return { edits: this.#edits.length, values: this.values.length, count: this.count, bytes: this.bytes, handles: this.mirror.nextHandle, log: this.mirror.log?.length ?? 0, claim: this.claim }
+  }
+
+  /** Where it began. */
+  get empty(): SectionSave {
+    return { edits: 0, values: 0, count: 0, bytes: 0, handles: this.handles, log: 0, claim: undefined }
+  }
+
+  /** Forgets the edits since a savepoint; the mirror is as it was then. */
+  rollbackTo(save: SectionSave): void {
+    this.#keys.clear()
+    this.#last.clear()
+    this.#edits = this.#edits.slice(0, save.edits)
+    this.values.truncate(save.values)
+    this.#grow(save.count - this.count, save.bytes - this.bytes)
+    this.claim = save.claim
+    this.mirror.truncate(save.handles)
+    this.mirror.log?.splice(save.log)
   }
 
   /** The edits as bytes (`core/src/edge.rs`). */
@@ -227,6 +260,36 @@ export class Batch {
       mirror.undo = this.undo
     }
     return section
+  }
+
+  /** Whether it makes a segment that keeps its history. */
+  get makesHistory(): boolean {
+    for (const section of this.sections.values()) if (section.creates && section.target().history === true) return true
+    return false
+  }
+
+  savepoint(): Savepoint {
+    return { undo: this.undo.length, sections: new Map([...this.sections].map(([mirror, section]) => [mirror, section.savepoint()])) }
+  }
+
+  /** Takes back what came after a savepoint; gives the mirrors of segments that were new. */
+  rollbackTo(save: Savepoint): Mirror[] {
+    const mirrors = [...this.sections.keys()]
+    for (const mirror of mirrors) mirror.undo = undefined
+    while (this.undo.length > save.undo) this.undo.pop()!()
+    const gone: Mirror[] = []
+    for (const [mirror, section] of [...this.sections]) {
+      const before = save.sections.get(mirror)
+      if (before !== undefined) {
+        section.rollbackTo(before)
+        mirror.undo = this.undo
+        continue
+      }
+      section.rollbackTo(section.empty)
+      this.sections.delete(mirror)
+      if (section.creates) gone.push(mirror)
+    }
+    return gone
   }
 
   /** `label sections` of operation `commit`. */

@@ -11,7 +11,8 @@
 
 import { KIND, LIMIT, OP } from './edge.js'
 import { HeapError } from './errors.js'
-import { refuseThenable, ROOT_ID, type Space } from './space.js'
+import { ROOT_ID, type Space } from './space.js'
+import { refuseThenable } from './writing.js'
 import { defaultOptions, PartitionObject } from './partition.js'
 import { snapshotOf, snapshotOfStored } from './snapshot.js'
 import { share, type ShareOptions } from './share.js'
@@ -283,7 +284,7 @@ export class BigMapObject<V> implements BigMap<V> {
 
   get #isBehind(): boolean {
     const { space } = this.host
-    return space.unsavedBytes > space.options.maxUnsaved / 2
+    return space.writing.unsavedBytes > space.options.maxUnsaved / 2
   }
 
   async *#walk(wait?: Wait): AsyncGenerator<MapNode> {

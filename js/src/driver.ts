@@ -45,21 +45,25 @@ export interface Sink {
   group(state: GroupState): void
   lost(group: string, run: string, key: string, grant: number): void
   member(member: MemberState): void
+  /** A segment cannot be read by this module; the replica has to go on in the full one. */
+  needsFull(segment: number): void
+  /** What the replica holds of a segment after it has moved. */
+  moved(segment: Loaded): void
   fatal(error: HeapError): void
 }
 
 /** What one call answered with, beside what went to the sink. */
-export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded; failed?: (() => void)[]; refused?: Record<string, unknown> }
+export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded; packed?: Uint8Array; failed?: (() => void)[]; refused?: Record<string, unknown> }
 
 interface Ask { readonly group: string; readonly run: string; readonly key: string; take(answer: ClaimAnswer): void }
 interface Ticket { resolve(value: string): void; reject(error: unknown): void }
 
 export class Driver {
-  readonly #replica: WasmReplica
+  #replica: WasmReplica
   readonly #sink: Sink
   readonly #tickets = new Map<number, Ticket>()
   readonly #claims = new Map<number, Ask>()
-  readonly #input = new Writer(4096)
+  #input = new Writer(4096)
   #nextTicket = 1
   #timer: ReturnType<typeof setTimeout> | undefined
   #referenced = true
@@ -85,6 +89,27 @@ export class Driver {
       throw new HeapError('ERR_ENGINE', `the engine failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
     }
     return this.#dispatch(op, records)
+  }
+
+  /**
+   * Goes on in another instance, which has done nothing yet. All that the replica is goes along (indexes, handles, waits,
+   * what is unsaved), but not its connection. If the other one cannot take it, this one stays and the error is thrown.
+   */
+  moveTo(other: WasmReplica): void {
+    const { packed } = this.call(OP.export)
+    const before = this.#replica
+    this.#replica = other
+    try {
+      const { error } = this.call(OP.import, w => w.raw(packed!))
+      if (error !== undefined) throw error
+    } catch (error) {
+      this.#replica = before
+      other.free?.()
+      throw error
+    }
+    before.free?.()
+    // It has grown to the size of the whole replica.
+    this.#input = new Writer(4096)
   }
 
   /** A ticket operation that ends with Done or Failed. */
@@ -183,6 +208,7 @@ export class Driver {
       case RECORD.loaded: {
         const loaded = { segment: r.varint(), status: r.u8(), bytes: r.varint(), reset: r.u8() === 1, patches: r.bytes() }
         if (op === OP.dump) answer.dump = loaded
+        else if (op === OP.import) sink.moved(loaded)
         else sink.loaded(loaded)
         return
       }
@@ -239,6 +265,8 @@ export class Driver {
       }
       case RECORD.stats: return void (answer.stats = r.list(each => each.varint()))
       case RECORD.fatal: return sink.fatal(readError(r, false))
+      case RECORD.needsFull: return sink.needsFull(r.varint())
+      case RECORD.packed: return void (answer.packed = r.rest())
       case RECORD.error: return void (answer.error = readError(r))
       default: throw new HeapError('ERR_ENGINE', `a record of kind ${kind}: the JavaScript and the wasm of the package do not match`)
     }

@@ -13,12 +13,13 @@
 
 import { BigMapObject } from './bigmap.js'
 import { Driver, type Sink } from './driver.js'
-import { OP, Writer, type WasmReplica } from './edge.js'
+import { OP, Writer } from './edge.js'
 import { HeapError } from './errors.js'
 import { Events, listenerError, reportUnheard } from './events.js'
 import { Groups } from './groups.js'
 import { defaultKey } from './write.js'
 import { formatPath } from './input.js'
+import { fullModule, loadFullModule, makeReplica, type MakeReplica } from './instance.js'
 import { Link } from './link.js'
 import { PresenceGroups } from './presence.js'
 import { HeapRef } from './refs.js'
@@ -42,7 +43,6 @@ export interface HeapSetup {
   readonly maxUnsaved: number
   readonly token: ((reason: 'connect' | 'refresh') => string | Promise<string>) | undefined
   readonly webSocket: ((url: string, protocols: string[]) => WebSocketLike) | undefined
-  readonly makeReplica: (options: Uint8Array) => { replica: WasmReplica; memory: () => number }
 }
 
 const WAIT = { flush: 0, sync: 1, version: 2, reach: 3 } as const
@@ -60,7 +60,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   readonly #groups: Groups
   readonly #presence: PresenceGroups
   readonly #maps = new Map<string, BigMapObject<unknown>>()
-  readonly #memory: () => number
+  #memory: () => number
   readonly replica: string
   #connection: Status['connection'] = 'connecting'
   #token = ''
@@ -80,13 +80,12 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       statusChanged: () => this.#statusChanged(),
       evicted: segments => this.#emit('evicted', { refs: segments.map(segment => this.#space.refs.of(segment.id)) }),
       quarantined: segment => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' }),
+      wantFull: now => this.#wantFull(now),
     })
-    // The limit is kept at the write, in `space.ts`; the core's own is behind it, for what one write may still add.
-    const options = new Writer().raw(seed).str(setup.encodedName).str(setup.name).varint(setup.mustExist ? 1 : 0).varint(Math.floor(setup.maxUnsaved * 1.25) + CORE_SLACK)
-    const { replica, memory } = setup.makeReplica(options.slice())
+    const { replica, memory } = makeReplica(this.#replicaOptions(seed))
     this.#memory = memory
     this.#driver = new Driver(replica, this.#sink())
-    this.#driver.beforeIncoming = () => this.#space.commitPendingReporting()
+    this.#driver.beforeIncoming = () => this.#space.writing.commitPendingReporting()
     this.#space.driver = this.#driver
     this.#watchers = new Watchers(this.#space, () => this.version(), error => this.#report(error))
     this.#groups = new Groups(this.#driver)
@@ -110,6 +109,12 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   }
 
   #lastLoss = ''
+
+  #replicaOptions(seed: Uint8Array): Uint8Array {
+    const { encodedName, name, mustExist, maxUnsaved } = this.#setup
+    // The limit is kept at the write, in `space.ts`; the core's own is behind it, for what one write may still add.
+    return new Writer().raw(seed).str(encodedName).str(name).varint(mustExist ? 1 : 0).varint(Math.floor(maxUnsaved * 1.25) + CORE_SLACK).slice()
+  }
 
   /** Connects and waits for the root. @internal */
   async start(initial: object | undefined, wait: Wait): Promise<void> {
@@ -143,7 +148,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   /** A call that may bring changes from elsewhere: what was written here before comes before. */
   #incoming(op: number, build?: (w: Writer) => void): void {
     if (this.#space.over !== undefined) return
-    this.#space.commitPendingReporting()
+    this.#space.writing.commitPendingReporting()
     try {
       const { error } = this.#driver.call(op, build)
       if (error !== undefined) this.#report(error)
@@ -159,9 +164,9 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       send: message => this.#link.send(message),
       applied: commit => space.applied(commit),
       loaded: segment => space.loaded(segment),
-      committed: commit => space.committed(commit),
+      committed: commit => space.writing.committed(commit),
       acked: (seq, unsaved, bytes) => {
-        space.acked(seq, unsaved, bytes)
+        space.writing.acked(seq, unsaved, bytes)
         this.#groups.acked(seq)
       },
       online: (_exists, _timeMs, epoch) => {
@@ -187,13 +192,81 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         if (error.code === 'ERR_PROTOCOL') queueMicrotask(() => this.#link.drop())
       },
       index: (id, index) => space.index(id, index),
-      evicted: index => space.evicted(index),
+      evicted: index => space.gone(index),
       joined: (group, run, member) => this.#groups.joined(group, run, member),
       group: state => this.#groups.state(state),
       lost: (group, run, key, grant) => this.#groups.lost(group, run, key, grant),
       member: member => this.#presence.member(member),
+      needsFull: index => space.needsFull(index),
+      moved: segment => space.moved(segment),
       fatal: error => this.#fatal(error),
     }
+  }
+
+  // The full module
+
+  #full = false
+  #goingFull = false
+  #resting = false
+
+  /**
+   * The full module is needed. `now`: before the next call; gives whether the replica is in it. If the module has to be
+   * fetched first, the connection rests until then, so that nothing from elsewhere comes before the commits that wait for it.
+   */
+  #wantFull(now: boolean): boolean {
+    if (this.#full) return true
+    const make = fullModule()
+    if (now && make !== undefined) {
+      this.#moveToFull(make)
+      this.#wake()
+      return true
+    }
+    if (now) this.#rest()
+    if (!this.#goingFull) void this.#goFull()
+    return false
+  }
+
+  async #goFull(): Promise<void> {
+    this.#goingFull = true
+    try {
+      const make = await loadFullModule()
+      if (this.#space.over !== undefined) return
+      this.#space.writing.commitPendingReporting()
+      if (!this.#full) this.#moveToFull(make)
+      this.#space.writing.resume()
+    } catch (error) {
+      this.#space.giveUpFull(error as HeapError)
+      this.#report(error)
+    } finally {
+      this.#goingFull = false
+      this.#wake()
+    }
+  }
+
+  /** The replica goes on in an instance of the full module; its connection does not go along. */
+  #moveToFull(make: MakeReplica): void {
+    this.#rest()
+    const { replica, memory } = make(this.#replicaOptions(entropy(32)))
+    this.#driver.moveTo(replica)
+    this.#memory = memory
+    this.#full = true
+  }
+
+  /** Lets the connection go for a moment. The relay keeps the claims of a replica that soon comes back. */
+  #rest(): void {
+    if (this.#resting || this.#dead !== undefined) return
+    this.#resting = true
+    this.#link.pause()
+    this.#setConnection('connecting')
+    this.#driver.call(OP.disconnected)
+    this.#groups.disconnected()
+    this.#presence.disconnected()
+  }
+
+  #wake(): void {
+    if (!this.#resting) return
+    this.#resting = false
+    if (this.#space.over === undefined && this.#dead === undefined) this.#link.renew()
   }
 
   // State
@@ -205,7 +278,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   get status(): Status {
     const space = this.#space
     return {
-      connection: this.#connection, unsaved: space.unsaved, unsavedMs: space.unsavedMs, rttMs: undefined,
+      connection: this.#connection, unsaved: space.writing.unsaved, unsavedMs: space.writing.unsavedMs, rttMs: undefined,
       residentBytes: space.residentBytes, segments: space.residentCount,
     }
   }
@@ -255,8 +328,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   // Objects
 
-  alloc<T extends object>(value: T): Ref<T> {
-    return this.#space.alloc(value) as unknown as Ref<T>
+  alloc<T extends object>(value: T, where?: { history?: boolean }): Ref<T> {
+    return this.#space.alloc(value, where?.history === true) as unknown as Ref<T>
   }
 
   ref<T extends object>(id: string): Ref<T> {
@@ -313,7 +386,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   }
 
   async evict(o?: { toBytes?: number }): Promise<{ residentBytes: number; segments: number }> {
-    this.#space.commitPending()
+    this.#space.writing.commitPending()
     this.#space.release(Math.max(0, this.#space.residentBytes - (o?.toBytes ?? 0)))
     return { residentBytes: this.#space.residentBytes, segments: this.#space.residentCount }
   }
@@ -350,8 +423,15 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   #wait(what: keyof typeof WAIT, wait: Wait | undefined, version?: string): Promise<string> {
     this.#mustBeOpen()
-    this.#space.commitPending()
-    return this.#driver.wait(what, WAIT[what], version, wait)
+    this.#space.writing.commitPending()
+    const ready = this.#space.writing.ready
+    if (ready === undefined) return this.#driver.wait(what, WAIT[what], version, wait)
+    // Commits wait for the full module: what is asked for now is about them too.
+    return waiting<string>(what, wait, (resolve, reject) => {
+      const ended = new AbortController()
+      ready.then(() => this.#driver.wait(what, WAIT[what], version, { signal: ended.signal })).then(resolve, reject)
+      return () => ended.abort()
+    })
   }
 
   #mustBeOpen(): void {
@@ -424,7 +504,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     return {
       bytes: {
         live, packed: 0, wasm: this.#memory(), mirrors: space.residentBytes - encoded, held, pinned,
-        queued: space.unsavedBytes + this.#link.bufferedAmount, budget: this.#setup.budget.bytes,
+        queued: space.writing.unsavedBytes + this.#link.bufferedAmount, budget: this.#setup.budget.bytes,
       },
       loads: space.loads, evictions: space.evictions, rebuilds, deltasIn, deltasOut, bytesIn, bytesOut, commits, refused, quarantined,
     }
@@ -444,12 +524,12 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   async #close(o: { flush?: boolean; timeoutMs?: number }): Promise<void> {
     if (this.#space.over !== undefined) return
-    this.#space.commitPendingReporting()
+    this.#space.writing.commitPendingReporting()
     let refusal: unknown
-    if (o.flush !== false && this.#space.unsaved > 0) {
+    if (o.flush !== false && this.#space.writing.unsaved > 0) {
       await this.flush({ timeoutMs: o.timeoutMs ?? CLOSE_MS }).catch((error: unknown) => { refusal = error })
     }
-    const unsaved = this.#space.unsaved
+    const unsaved = this.#space.writing.unsaved
     this.#end(new HeapError('ERR_CLOSED', 'the heap is closed'))
     if (unsaved > 0 && o.flush !== false) {
       throw new HeapError('ERR_UNSAVED', `${unsaved} commits were not durable when the heap closed, and are lost with this process`, { details: { unsaved }, cause: refusal })
@@ -458,7 +538,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   #end(over: HeapError): void {
     if (this.#space.over !== undefined) return
-    this.#space.commitPendingReporting()
+    this.#space.writing.commitPendingReporting()
     this.#setConnection('closed')
     this.#link.end()
     this.#space.end(over)

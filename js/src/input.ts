@@ -70,6 +70,11 @@ export class Intake {
     return result
   }
 
+  /** Bytes so far. */
+  get size(): number {
+    return this.#w.length - this.#start
+  }
+
   /** What was read; from here on its drafts are live, until `undo` is run. */
   finish(undo: (() => void)[] | undefined): Encoded {
     for (const [draft, node] of this.#drafts) draft.bind(node)

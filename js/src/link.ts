@@ -46,6 +46,8 @@ export class Link {
   #open = false
   #ended = false
   #referenced = true
+  /** Which try this is: what an earlier one still brings is not for this one. */
+  #turn = 0
 
   constructor(readonly options: LinkOptions, readonly events: LinkEvents) {}
 
@@ -72,6 +74,32 @@ export class Link {
     } catch { /* it is let go */ }
   }
 
+  /** Lets the connection go, without a word to `down`; the next comes with `renew`. */
+  pause(): void {
+    if (this.#ended) return
+    this.#turn += 1
+    clearTimeout(this.#timer)
+    this.#release(1000)
+  }
+
+  /** Connects at once, with a new connection. */
+  renew(): void {
+    if (this.#ended) return
+    this.pause()
+    this.#attempt = 0
+    void this.#connect()
+  }
+
+  #release(code: number): void {
+    const socket = this.#socket
+    this.#socket = undefined
+    this.#open = false
+    try {
+      socket?.close(code)
+    } catch { /* it was not open yet: it is let go */ }
+    if (socket !== undefined) letGo(socket)
+  }
+
   get bufferedAmount(): number {
     return this.#socket?.bufferedAmount ?? 0
   }
@@ -80,13 +108,7 @@ export class Link {
   end(code = 1000): void {
     this.#ended = true
     clearTimeout(this.#timer)
-    const socket = this.#socket
-    this.#socket = undefined
-    this.#open = false
-    try {
-      socket?.close(code)
-    } catch { /* it was not open yet: it is let go */ }
-    if (socket !== undefined) letGo(socket)
+    this.#release(code)
   }
 
   unref(): void {
@@ -97,15 +119,17 @@ export class Link {
 
   async #connect(): Promise<void> {
     if (this.#ended) return
+    const turn = ++this.#turn
     this.events.trying()
     let socket: WebSocketLike
     try {
       await this.options.prepare()
       const make = this.options.webSocket ?? (await defaultSocket())
-      if (this.#ended) return
+      if (this.#ended || this.#turn !== turn) return
       socket = make(this.options.url, [])
       socket.binaryType = 'arraybuffer'
     } catch (error) {
+      if (this.#turn !== turn) return
       if (error instanceof HeapError && !error.retryable) return this.#end(error)
       return this.#lost(undefined, 1006, error instanceof Error ? error.message : String(error))
     }

@@ -5,8 +5,6 @@
 import { HeapError } from './errors.js'
 import { HeapObject } from './heap.js'
 import { budgetOf } from './residence.js'
-import { instantiate } from './wasm.js'
-import type { WasmReplica } from './edge.js'
 import type { Heap, OpenOptions } from './types.js'
 
 const OPEN_MS = 30_000
@@ -29,46 +27,9 @@ export async function open<Root extends object>(url: string | URL, options: Open
     mustExist: options.create === false,
     token: token === undefined ? undefined : typeof token === 'string' ? () => token : reason => token({ reason }),
     webSocket: options.webSocket,
-    makeReplica,
   })
   await heap.start(options.initial, { timeoutMs: options.timeoutMs ?? OPEN_MS, ...(options.signal === undefined ? {} : { signal: options.signal }) })
   return heap
-}
-
-function makeReplica(options: Uint8Array): { replica: WasmReplica; memory: () => number } {
-  const { Replica, memory } = instantiate()
-  const replica = new Replica(options)
-  return { replica: roomy(replica, () => memory.buffer.byteLength), memory: () => memory.buffer.byteLength }
-}
-
-/** An operation that no build knows: its input is copied in and refused. */
-const NO_OP = 0xffff_ffff
-const ROOMY_FROM = 4 << 20
-/** Near the cap on its memory an instance takes no more than it needs. */
-const ROOMY_TO = 768 << 20
-
-/**
- * Lets the instance's memory grow by an eighth at a time. Its allocator grows it by what it needs, page by page, and each
- * time the collector counts the whole memory anew as fresh, so that it ran for most of a large import.
- */
-function roomy(replica: WasmReplica, size: () => number): WasmReplica {
-  let seen = size()
-  return {
-    call(op, input) {
-      const records = replica.call(op, input)
-      const now = size()
-      if (now !== seen) {
-        if (now > ROOMY_FROM && now < ROOMY_TO) {
-          try {
-            replica.call(NO_OP, new Uint8Array(now >> 3))
-          } catch { /* as meant: the room it took is free again, and stays */ }
-        }
-        seen = size()
-      }
-      return records
-    },
-    free: () => replica.free?.(),
-  }
 }
 
 /** The parts of a heap's URL; TypeError if it is none. */

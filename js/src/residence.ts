@@ -38,6 +38,8 @@ export class Segment {
   dirtySeq = 0
   /** A missing one is an empty map. */
   derived = false
+  /** Only the full module can read it. */
+  history = false
   waiters: LoadWaiter[] = []
   marks: Mark[] = []
   /** Nodes found by id. */

@@ -12,22 +12,22 @@
  * ```
  */
 
-import { Batch, type Grant, type Section } from './batch.js'
-import type { Applied, Committed, Driver, Loaded, SegmentPatches } from './driver.js'
-import { LIMIT, KIND, OP } from './edge.js'
+import type { Grant, Section } from './batch.js'
+import type { Applied, Driver, Loaded, SegmentPatches } from './driver.js'
+import { KIND, OP } from './edge.js'
 import { HeapError } from './errors.js'
 import { Intake } from './input.js'
 import { isAttached, Mirror, type Logged, type MapNode, type Node, type Stored } from './mirror.js'
 import { applyPatches, compare, resetMirror } from './patches.js'
-import { unrefTimer } from './link.js'
 import { liveOf, present } from './proxy.js'
 import { HeapRef, RefTable, type RefHome } from './refs.js'
-import { canCollect, collectGarbage } from './collect.js'
-import { Segment, type Resident, type SharedBudget, type Standing } from './residence.js'
+import { Enforcer, type Household } from './enforce.js'
+import { Segment, type SharedBudget, type Standing } from './residence.js'
 import { nodeOf } from './symbols.js'
 import { decodeId, encodeId, freshId, type Id } from './uuid.js'
 import { waiting } from './wait.js'
 import { setHost, type WriteHost } from './write.js'
+import { Writing, type Ground } from './writing.js'
 import type { Author, Wait } from './types.js'
 
 /** The well-known first segment of every heap (`core/src/id.rs`). */
@@ -49,6 +49,8 @@ export interface SpaceEvents {
   statusChanged(): void
   evicted(segments: readonly Segment[]): void
   quarantined(segment: Segment): void
+  /** The full module is needed, `now` or soon; gives whether the replica is in it. */
+  wantFull(now: boolean): boolean
 }
 
 export interface SpaceOptions {
@@ -58,32 +60,19 @@ export interface SpaceOptions {
   readonly maxUnsaved: number
 }
 
-/** For how long a heap may be over its budget before that is an error. */
-const OVER_MS = 5000
-const RETRY_MS = 250
-/** Far over the budget. */
-const RETRY_MS_FAR = 20
-
 const debug = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.['COHEAP_DEBUG'] !== undefined
 
-export class Space implements RefHome, WriteHost, Resident {
+export class Space implements RefHome, WriteHost, Ground, Household {
   driver!: Driver
   readonly refs: RefTable = new RefTable(this)
   readonly #segments = new Map<Id, Segment>()
   readonly #byIndex: (Segment | undefined)[] = []
   readonly #byMirror = new Map<Mirror, Segment>()
-  #batch: Batch | undefined
-  #committing: Batch | undefined
+  readonly writing: Writing
   #clock = 0
-  #enforcing: ReturnType<typeof setTimeout> | undefined
-  #overSince: number | undefined
-  #overTold = false
+  readonly #enforcer: Enforcer
   /** Set once nothing can be written or loaded any more. */
   over: HeapError | undefined = undefined
-  unsaved = 0
-  unsavedBytes = 0
-  #acked = 0
-  #unackedSince: { seq: number; atMs: number }[] = []
   residentBytes = 0
   loads = 0
   evictions = 0
@@ -92,24 +81,20 @@ export class Space implements RefHome, WriteHost, Resident {
     this.segment(ROOT_ID).index = 0
     this.#byIndex[0] = this.segment(ROOT_ID)
     this.segment(ROOT_ID).derived = true
-    options.budget.join(this)
+    this.writing = new Writing(this, options.maxUnsaved)
+    this.#enforcer = new Enforcer(this, options.budget)
   }
 
   get heapName(): string {
     return this.options.heapName
   }
 
-  get inTransact(): boolean {
-    return this.#batch?.transact === true
-  }
-
-  get unsavedMs(): number {
-    const oldest = this.#unackedSince[0]
-    return oldest === undefined ? 0 : Math.max(0, Math.round(performance.now() - oldest.atMs))
-  }
-
   get segments(): Iterable<Segment> {
     return this.#segments.values()
+  }
+
+  get resident(): Iterable<Segment> {
+    return this.#byMirror.values()
   }
 
   get residentCount(): number {
@@ -126,165 +111,135 @@ export class Space implements RefHome, WriteHost, Resident {
     return this.#byMirror.get(node.mirror)
   }
 
+  segmentOfMirror(mirror: Mirror): Segment | undefined {
+    return this.#byMirror.get(mirror)
+  }
+
   touch(segment: Segment): void {
     segment.used = ++this.#clock
   }
 
   // Writing
 
+  get inTransact(): boolean {
+    return this.writing.inTransact
+  }
+
+  transact<R>(fn: () => R, label?: string): R {
+    return this.writing.transact(fn, label)
+  }
+
   section(mirror: Mirror): Section {
-    if (this.over !== undefined) throw this.over
-    const segment = this.#byMirror.get(mirror)
-    if (segment === undefined) throw new HeapError('ERR_NOT_LOADED', 'the segment of this object is not loaded any more: reach it again through its Ref')
-    const open = this.#batch === undefined || this.#batch.transact ? 0 : this.#batch.tally.bytes
-    if (this.unsavedBytes + open >= this.options.maxUnsaved) {
-      this.commitPending()
-      throw new HeapError('ERR_UNSAVED_LIMIT', `${this.unsavedBytes} bytes of edits wait for the relay; await heap.flush() before writing on`, { details: { unsaved: this.unsaved, bytes: this.unsavedBytes } })
-    }
-    return this.#open().section(mirror, () => segment)
+    return this.writing.section(mirror)
   }
 
   wrote(): void {
-    const batch = this.#batch
-    if (batch === undefined || batch.transact) return
-    if (batch.tally.count >= LIMIT.editsPerCommit || batch.tally.bytes > LIMIT.commitBytes / 4) this.commitPending()
+    this.writing.wrote()
   }
 
-  #open(): Batch {
-    if (this.#batch === undefined) {
-      const batch = (this.#batch = new Batch(false))
-      queueMicrotask(() => {
-        if (this.#batch === batch) this.commitPendingReporting()
-      })
-    }
-    return this.#batch
+  hasRoom(bytes: number): boolean {
+    return this.writing.hasRoom(bytes)
   }
 
-  /** Commits what was written outside `transact`; throws what wasm refuses, undone. */
-  commitPending(): void {
-    if (this.#batch === undefined || this.#batch.transact) return
-    this.#commit()
+  closeBatch(): void {
+    this.writing.commitPending()
   }
 
-  commitPendingReporting(): void {
-    try {
-      this.commitPending()
-    } catch (error) {
-      this.events.report(error)
-    }
-  }
-
-  transact<R>(fn: () => R, label = ''): R {
-    if (this.inTransact) return refuseThenable(fn())
-    if (this.over !== undefined) throw this.over
-    if (new TextEncoder().encode(label).length > LIMIT.labelBytes) throw new HeapError('ERR_TOO_LARGE', `a label may have ${LIMIT.labelBytes} bytes`)
-    this.commitPending()
-    this.#batch = new Batch(true, label)
-    let result: R
-    try {
-      result = refuseThenable(fn())
-    } catch (error) {
-      this.#abandon()
-      throw error
-    }
-    this.#commit()
-    return result
-  }
-
-  #abandon(): void {
-    const batch = this.#batch!
-    this.#batch = undefined
-    batch.rollback()
-    for (const mirror of batch.sections.keys()) {
-      if (mirror.log !== undefined) mirror.log = []
-      this.#forgetIfNew(mirror)
-    }
-  }
-
-  #commit(): void {
-    const batch = this.#batch!
-    if (batch.tally.count === 0) {
-      batch.settle()
-      this.#batch = undefined
-      return
-    }
-    if (batch.tally.bytes > LIMIT.commitBytes) {
-      this.#abandon()
-      throw new HeapError('ERR_TOO_LARGE', `a commit of about ${batch.tally.bytes} bytes; one may have ${LIMIT.commitBytes}`, { details: { bytes: batch.tally.bytes, max: LIMIT.commitBytes } })
-    }
-    this.#committing = batch
-    let error: unknown
-    try {
-      error = this.driver.call(OP.commit, w => batch.encode(w)).error
-    } catch (thrown) {
-      error = thrown
-    }
-    const stands = this.#committing === undefined
-    this.#committing = undefined
-    if (error !== undefined && !stands) this.#abandon()
-    this.#batch = undefined
-    batch.settle()
-    if (error !== undefined) throw error
-  }
-
-  /** Record `Committed`: the batch stands. */
-  committed(record: Committed): void {
-    const batch = this.#committing
-    this.unsaved = record.unsaved
-    this.unsavedBytes = record.unsavedBytes
-    if (record.seq > this.#acked) this.#unackedSince.push({ seq: record.seq, atMs: performance.now() })
-    if (batch === undefined) return
-    this.#committing = undefined
-    batch.settle()
-    const touched = new Set<Segment>()
-    for (const section of batch.sections.values()) {
-      if (section.count === 0) continue
-      const segment = this.#byMirror.get(section.mirror)!
-      segment.dirtySeq = record.seq
-      if (section.claim !== undefined) section.claim.seq = record.seq
-      this.#resize(segment, segment.bytes + section.bytes)
+  wroteSegments(label: string, grown: ReadonlyMap<Segment, number>, corrections: readonly SegmentPatches[]): void {
+    const touched = new Set(grown.keys())
+    for (const [segment, bytes] of grown) {
+      this.#resize(segment, segment.bytes + bytes)
       this.touch(segment)
-      touched.add(segment)
     }
-    this.#applyParts(record.parts, touched)
-    this.#show('local', this.options.me, batch.label, touched)
-    this.events.statusChanged()
-    this.#enforceSoon()
+    this.#applyParts(corrections, touched)
+    this.#show('local', this.options.me, label, touched)
+    this.#enforcer.soon()
   }
 
-  acked(seq: number, unsaved: number, unsavedBytes: number): void {
-    this.#acked = Math.max(this.#acked, seq)
-    while (this.#unackedSince.length > 0 && this.#unackedSince[0]!.seq <= seq) this.#unackedSince.shift()
-    this.unsaved = unsaved
-    this.unsavedBytes = unsavedBytes
+  showAgain(indexes: Iterable<number>): void {
+    const again = [...indexes].map(index => this.#byIndex[index]).filter(segment => segment?.mirror !== undefined) as Segment[]
+    if (again.length > 0) this.#ask(again)
+  }
+
+  needsFullNow(): boolean {
+    return this.events.wantFull(true)
+  }
+
+  statusChanged(): void {
     this.events.statusChanged()
-    this.#enforceSoon()
+    this.#enforcer.soon()
+  }
+
+  report(error: unknown): void {
+    this.events.report(error)
+  }
+
+  // The full module
+
+  /** Record `NeedsFull`: what keeps history can only be read there. */
+  needsFull(index: number): void {
+    const segment = this.#byIndex[index]
+    if (segment === undefined) return
+    segment.history = true
+    queueMicrotask(() => { if (this.over === undefined) this.events.wantFull(false) })
+  }
+
+  /** The full module is not to be had: held commits are undone, and loads that wait for it fail. */
+  giveUpFull(error: HeapError): void {
+    this.writing.giveUp(error)
+    for (const segment of this.#segments.values()) {
+      if (!segment.history || segment.standing !== 'loading') continue
+      segment.standing = 'away'
+      const waiters = segment.waiters
+      segment.waiters = []
+      for (const waiter of waiters) waiter.reject(error)
+    }
+  }
+
+  /** Record `Loaded` of a replica that has moved: the mirrors hold it already. */
+  moved(record: Loaded): void {
+    const segment = this.#byIndex[record.segment]
+    if (!debug || segment?.mirror === undefined || this.writing.isOpen) return
+    const found = compare(segment.mirror, record.patches, (id, object) => this.refs.of(id, object))
+    if (found !== undefined) throw new Error(`coheap: the mirror of segment ${segment.id} differs from the replica that has moved at ${found}`)
   }
 
   // New segments
 
-  /** Makes a segment whose first object is `value`. */
-  alloc(value: object): HeapRef {
+  /** Makes a segment whose first object is `value`; with `history` it keeps what it held before. */
+  alloc(value: object, history: boolean): HeapRef {
     if (this.over !== undefined) throw this.over
     const container = typeof value === 'object' && value !== null && !(value instanceof Date) && !(value instanceof Uint8Array) && !(value instanceof HeapRef)
     if (!container) throw new TypeError('heap.alloc takes an object, an array, counter(), text() or set()')
-    const id = encodeId(freshId())
-    const segment = this.segment(id)
-    const mirror = this.#give(segment)
-    const section = this.section(mirror)
-    const intake = new Intake(mirror, this, section.values, [])
-    try {
-      intake.value(value)
-    } catch (error) {
-      intake.drop()
-      this.#batch!.sections.delete(mirror)
-      this.#forgetIfNew(mirror)
-      throw error
+    for (;;) {
+      const id = encodeId(freshId())
+      const segment = this.segment(id)
+      segment.history = history
+      const mirror = this.#give(segment)
+      let intake: Intake | undefined
+      try {
+        const section = this.section(mirror)
+        intake = new Intake(mirror, this, section.values, [])
+        intake.value(value)
+        if (this.hasRoom(intake.size)) {
+          section.root(intake.finish(mirror.undo))
+          segment.standing = 'here'
+          this.wrote()
+          return this.refs.of(id)
+        }
+      } catch (error) {
+        this.#unmake(mirror, intake)
+        throw error
+      }
+      this.#unmake(mirror, intake)
+      this.closeBatch()
     }
-    section.root(intake.finish(mirror.undo))
-    segment.standing = 'here'
-    this.wrote()
-    return this.refs.of(id)
+  }
+
+  #unmake(mirror: Mirror, intake: Intake | undefined): void {
+    intake?.drop()
+    this.writing.drop(mirror)
+    this.forget(mirror)
   }
 
   #give(segment: Segment): Mirror {
@@ -298,9 +253,10 @@ export class Space implements RefHome, WriteHost, Resident {
     return mirror
   }
 
-  #forgetIfNew(mirror: Mirror): void {
+  /** A new segment is not to be. */
+  forget(mirror: Mirror): void {
     const segment = this.#byMirror.get(mirror)
-    if (segment === undefined || segment.index >= 0) return
+    if (segment === undefined) return
     mirror.alive = false
     this.#byMirror.delete(mirror)
     this.#segments.delete(segment.id)
@@ -339,7 +295,7 @@ export class Space implements RefHome, WriteHost, Resident {
 
   /** Throws if a mirror differs from what the engine holds. */
   compareWithEngine(segment: Segment): void {
-    if (segment.mirror === undefined || segment.index < 0) return
+    if (segment.mirror === undefined || segment.index < 0 || this.writing.holding) return
     const { dump } = this.driver.call(OP.dump, w => w.varint(segment.index))
     const found = dump === undefined ? undefined : compare(segment.mirror, dump.patches, (id, object) => this.refs.of(id, object))
     if (found !== undefined) throw new Error(`coheap: the mirror of segment ${segment.id} differs from its engine at ${found}`)
@@ -382,20 +338,21 @@ export class Space implements RefHome, WriteHost, Resident {
     this.loads += 1
     if (!fresh) this.#show('remote', { replica: '' }, '', new Set([segment]))
     else if (debug) this.compareWithEngine(segment)
-    this.#enforceSoon()
+    this.#enforcer.soon()
   }
 
   /** Record `Evicted`. */
-  evicted(index: number): void {
+  gone(index: number): void {
     const segment = this.#byIndex[index]
     if (segment?.mirror === undefined) return
     this.#drop(segment)
     segment.standing = 'away'
     this.evictions += 1
-    this.#evictedNow.push(segment)
   }
 
-  #evictedNow: Segment[] = []
+  evicted(segments: readonly Segment[]): void {
+    this.events.evicted(segments)
+  }
 
   #drop(segment: Segment): void {
     const mirror = segment.mirror!
@@ -419,10 +376,14 @@ export class Space implements RefHome, WriteHost, Resident {
   /** Loads segments; resolves when all are here, rejects with the first that is not to be had. */
   load(ids: readonly Id[], derived: boolean, wait?: Wait): Promise<void> {
     if (this.over !== undefined) return Promise.reject(this.over)
-    if (this.#overTold && !this.#enforce() && ids.some(id => this.segment(id).standing !== 'here')) return Promise.reject(this.#overBudget())
+    if (ids.some(id => this.segment(id).standing !== 'here')) {
+      const refusal = this.#enforcer.refusal()
+      if (refusal !== undefined) return Promise.reject(refusal)
+    }
     return waiting<void>('loading', wait, (resolve, reject) => {
       const away = [...new Set(ids)].map(id => this.segment(id)).filter(segment => segment.standing !== 'here')
-      const asked = away.filter(segment => segment.standing !== 'loading')
+      // Also what is loading already, if whoever asked first did mind that it is missing.
+      const asked = away.filter(segment => segment.standing !== 'loading' || (derived && !segment.derived))
       let missing = away.length
       if (missing === 0) return resolve()
       const waiter = { resolve: () => { if (--missing === 0) resolve() }, reject }
@@ -432,10 +393,7 @@ export class Space implements RefHome, WriteHost, Resident {
         segment.derived ||= derived
       }
       if (asked.length > 0) {
-        const { error } = this.driver.call(OP.load, w => {
-          w.varint(asked.length)
-          for (const segment of asked) w.raw(decodeId(segment.id)!).u8(segment.derived ? 1 : 0)
-        })
+        const error = this.#ask(asked)
         if (error !== undefined) {
           for (const segment of asked) segment.standing = 'away'
           reject(error)
@@ -445,6 +403,15 @@ export class Space implements RefHome, WriteHost, Resident {
         for (const segment of away) segment.waiters = segment.waiters.filter(other => other !== waiter)
       }
     })
+  }
+
+  #ask(segments: readonly Segment[]): HeapError | undefined {
+    const { error } = this.driver.call(OP.load, w => {
+      w.varint(segments.length)
+      for (const segment of segments) w.raw(decodeId(segment.id)!).u8(segment.derived ? 1 : 0)
+    })
+    if (segments.some(segment => segment.history)) this.events.wantFull(false)
+    return error
   }
 
   /** Fails every load under way. */
@@ -487,6 +454,7 @@ export class Space implements RefHome, WriteHost, Resident {
   #find(segment: Segment, object: Id): Node | undefined {
     const known = segment.objects.get(object)
     if (known !== undefined) return known
+    if (segment.index < 0) return undefined
     const found = this.driver.call(OP.find, w => w.varint(segment.index).raw(decodeId(object)!)).object
     if (found === undefined || found.handle < 0) return undefined
     const node = segment.mirror!.nodes[found.handle]
@@ -530,8 +498,9 @@ export class Space implements RefHome, WriteHost, Resident {
   }
 
   #askId(segment: Segment, node: Node): Id {
-    this.commitPending()
-    const section = this.#batch?.sections.get(node.mirror)
+    this.writing.commitPending()
+    if (this.writing.holding) throw new HeapError('ERR_ENGINE', 'heap.refOf: the module for segments with history is being loaded; await heap.flush() first', { retryable: true })
+    const section = this.writing.openSection(node.mirror)
     if (section !== undefined && node.handle >= section.handles) {
       throw new TypeError('heap.refOf: this object was made in the transaction that is still open; heap.alloc() makes one that can be pointed to at once, or take its ref afterwards')
     }
@@ -551,102 +520,36 @@ export class Space implements RefHome, WriteHost, Resident {
 
   // Budget
 
-  #enforceSoon(): void {
-    if (this.#enforcing !== undefined || this.options.budget.used <= this.options.budget.bytes) return
-    this.#enforceIn(0)
+  /** In a transaction nothing goes; nor while commits are held, which the replica does not know of. */
+  get busy(): boolean {
+    return this.over !== undefined || this.writing.inTransact || this.writing.holding
   }
 
-  /** A task and not a microtask: who waited for a load gets its object, and so holds it, before. */
-  #enforceIn(delayMs: number): void {
-    this.#enforcing = setTimeout(() => {
-      this.#enforcing = undefined
-      if (this.over !== undefined) return
-      // Before any weak reference is read: those that were stay until the job ends.
-      const collected = this.#overSince !== undefined && collectGarbage(() => performance.now())
-      this.#enforce(collected)
-    }, delayMs)
-    unrefTimer(this.#enforcing)
+  isDirty(segment: Segment): boolean {
+    return this.writing.isDirty(segment)
   }
 
-  /**
-   * What stays over the budget is tried again: much of it is held only until the collector has been. What stays for long
-   * is told, and then loads fail until it is better (S24).
-   */
-  #enforce(collected = false): boolean {
-    const left = this.options.budget.enforce(this)
-    if (left === 0) {
-      this.#overSince = undefined
-      this.#overTold = false
-      return true
-    }
-    this.#overSince ??= performance.now()
-    const long = performance.now() - this.#overSince > OVER_MS
-    if (!this.#overTold && long && (collected || !canCollect())) {
-      this.#overTold = true
-      this.events.report(this.#overBudget())
-    }
-    if (this.#enforcing === undefined) this.#enforceIn(left > this.options.budget.bytes / 8 ? RETRY_MS_FAR : RETRY_MS)
-    return false
+  evict(segment: Segment): void {
+    this.driver.call(OP.evict, w => w.varint(segment.index))
   }
 
-  #overBudget(): HeapError {
-    const budget = this.options.budget.bytes
-    return new HeapError('ERR_OVER_BUDGET', `what is held, pinned and unsaved takes more than the budget of ${budget} bytes`, { details: { budget, residentBytes: this.residentBytes, ...this.held() } })
+  release(bytes: number): number {
+    return this.#enforcer.release(bytes)
+  }
+
+  held(): { held: number; pinned: number; unsaved: number } {
+    return this.#enforcer.held()
   }
 
   /** Stops what was planned. */
   end(error: HeapError): void {
     this.over = error
-    clearTimeout(this.#enforcing)
-    this.options.budget.leave(this)
+    this.#enforcer.end()
     this.failLoads(error)
-  }
-
-  release(bytes: number): number {
-    if (this.over !== undefined || this.inTransact) return 0
-    const candidates = [...this.#byMirror.values()].sort((a, b) => a.used - b.used)
-    let released = 0
-    for (const segment of candidates) {
-      if (released >= bytes) break
-      if (!this.#mayGo(segment)) continue
-      const size = segment.residentBytes
-      this.driver.call(OP.evict, w => w.varint(segment.index))
-      if (segment.mirror === undefined) released += size
-    }
-    const gone = this.#evictedNow
-    this.#evictedNow = []
-    if (gone.length > 0) this.events.evicted(gone)
-    return released
-  }
-
-  #mayGo(segment: Segment): boolean {
-    return segment.index > 0 && segment.standing === 'here' && segment.pins === 0 && segment.watchers === 0
-      && segment.dirtySeq <= this.#acked && !(this.#batch?.sections.has(segment.mirror!) ?? false) && !segment.isHeld
-  }
-
-  /** Bytes by why they are here. */
-  held(): { held: number; pinned: number; unsaved: number } {
-    let held = 0
-    let pinned = 0
-    let unsaved = 0
-    for (const segment of this.#byMirror.values()) {
-      if (segment.pins > 0 || segment.index === 0) pinned += segment.residentBytes
-      else if (segment.dirtySeq > this.#acked) unsaved += segment.residentBytes
-      else if (segment.isHeld) held += segment.residentBytes
-    }
-    return { held, pinned, unsaved }
   }
 
   /** The root's live object. */
   get root(): object {
     return liveOf(this.segment(ROOT_ID).mirror!.root as MapNode)
   }
-}
-
-/** Throws for what a synchronous function must not return. */
-export function refuseThenable<R>(result: R): R {
-  const then: unknown = (typeof result === 'object' && result !== null) || typeof result === 'function' ? (result as { then?: unknown }).then : undefined
-  if (typeof then !== 'function') return result
-  void (result as unknown as Promise<unknown>).then(undefined, () => {})
-  throw new TypeError('transact takes a synchronous function: what it would await could change meanwhile; await first, then transact (all of it was undone)')
 }

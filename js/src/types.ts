@@ -126,8 +126,12 @@ export interface Heap<Root> extends AsyncDisposable {
   readonly root: Root
   readonly replica: string
   readonly status: Status
-  /** Makes an object in a segment of its own and returns the pointer to it. */
-  alloc<T extends object>(value: T): Ref<T>
+  /**
+   * Makes an object in a segment of its own and returns the pointer to it. With `history` the segment keeps all it ever held;
+   * such segments need a larger wasm module, which is fetched when the first of them is met. What is written meanwhile is
+   * visible here at once and committed, in its order, when the module is there.
+   */
+  alloc<T extends object>(value: T, where?: { history?: boolean }): Ref<T>
   /** The pointer that was printed as `id`. Loads nothing; the same id gives the same Ref. */
   ref<T extends object>(id: string): Ref<T>
   /** The pointer to a live object. */

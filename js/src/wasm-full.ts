@@ -11,6 +11,11 @@ export type { Instance, Replica }
 
 let compiled: WebAssembly.Module | undefined
 
+/** Compiles the module, off the main thread where the engine can; once per process. */
+export async function prepare(): Promise<void> {
+  compiled ??= await WebAssembly.compile(moduleBytes(deflatedBase64, byteLength))
+}
+
 /** A fresh instance with its own memory. */
 export function instantiate(): Instance {
   compiled ??= new WebAssembly.Module(moduleBytes(deflatedBase64, byteLength))

@@ -71,7 +71,7 @@ export class Watchers {
 
   /** Switches the log of a segment on; the result switches it off. */
   observe(segment: Segment): () => void {
-    if (!this.space.inTransact) this.space.commitPendingReporting()
+    if (!this.space.inTransact) this.space.writing.commitPendingReporting()
     segment.watchers += 1
     if (segment.mirror !== undefined) segment.mirror.log ??= []
     let done = false
@@ -150,7 +150,7 @@ export class Watchers {
   }
 
   select(select: () => unknown, fn: (value: unknown, before: unknown) => void, options: { initial?: boolean; equals?: (a: unknown, b: unknown) => boolean }): () => void {
-    if (!this.space.inTransact) this.space.commitPendingReporting()
+    if (!this.space.inTransact) this.space.writing.commitPendingReporting()
     const value = select()
     const selector: Selector = { select, fn, equals: options.equals, value, image: imageOf(value), ended: false }
     this.#selectors.add(selector)

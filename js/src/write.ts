@@ -23,6 +23,14 @@ export interface WriteHost extends RefHome {
   section(mirror: Mirror): Section
   /** After each write: lets the heap close a batch that has grown large. */
   wrote(): void
+  readonly inTransact: boolean
+  /**
+   * Whether the open batch can take so many bytes more. Throws `ERR_TOO_LARGE` for what no commit could take. Within
+   * `transact` there is always room: its end is where that is judged.
+   */
+  hasRoom(bytes: number): boolean
+  /** Closes the open batch; the next write opens another. */
+  closeBatch(): void
 }
 
 const hosts = new WeakMap<Mirror, WriteHost>()
@@ -61,16 +69,55 @@ export function pathTo(node: Node, ...last: (string | number)[]): (string | numb
   return [...path.reverse(), ...last]
 }
 
-/** Reads values for a node; gives the handles back if one of them is not to be stored. */
-function take(node: Node, at: string | number, section: Section, values: readonly unknown[], spread: boolean): { stored: Stored[]; encoded: Encoded } {
-  const intake = new Intake(node.mirror, hostOf(node.mirror), section.values, [])
-  try {
-    const stored = values.map((value, i) => intake.at(spread ? (at as number) + i : at, () => intake.value(value)))
-    return { stored, encoded: intake.finish(section.mirror.undo) }
-  } catch (error) {
-    intake.drop()
-    throw placed(error, node)
+/** Opens the batch with room for so many bytes. */
+function beginWith(node: Node, bytes: number): Section {
+  const section = begin(node)
+  const host = hostOf(node.mirror)
+  if (host.hasRoom(bytes)) return section
+  host.closeBatch()
+  return begin(node)
+}
+
+/** Values as they are stored, and as they cross, in the section that is open for them. */
+interface Taken { readonly section: Section; readonly stored: Stored[]; readonly encoded: Encoded }
+
+interface Taking {
+  /** The values are list elements from `at` on. */
+  readonly spread?: boolean
+  readonly emptyTexts?: boolean
+}
+
+/**
+ * Reads values for a node; gives the handles back if one of them is not to be stored. `undefined`: they are sound, but too
+ * many for one batch outside `transact`.
+ */
+function takeAll(node: Node, at: string | number, values: readonly unknown[], { spread = false, emptyTexts = false }: Taking): Taken | undefined {
+  const host = hostOf(node.mirror)
+  for (;;) {
+    const section = begin(node)
+    const intake = new Intake(node.mirror, host, section.values, [], { emptyTexts })
+    try {
+      let largest = 0
+      const stored = values.map((value, i) => {
+        const before = intake.size
+        const taken = intake.at(spread ? (at as number) + i : at, () => intake.value(value))
+        largest = Math.max(largest, intake.size - before)
+        return taken
+      })
+      const divisible = values.length > 1 && !host.inTransact && intake.size > LIMIT.commitBytes / 4
+      if (host.hasRoom(divisible ? largest : intake.size) && !divisible) return { section, stored, encoded: intake.finish(section.mirror.undo) }
+      intake.drop()
+      if (divisible) return undefined
+    } catch (error) {
+      intake.drop()
+      throw placed(error, node)
+    }
+    host.closeBatch()
   }
+}
+
+function take(node: Node, at: string | number, value: unknown, options: Taking = {}): Taken {
+  return takeAll(node, at, [value], options)!
 }
 
 /** Puts the way to the node before the path within the value. */
@@ -95,8 +142,7 @@ export function setKey(node: MapNode, rawKey: string, value: unknown): void {
     if (node.bag[key] === live) return
     throw alreadyInHeap(formatPath(pathTo(node, key)))
   }
-  const section = begin(node)
-  const { stored, encoded } = take(node, key, section, [value], false)
+  const { section, stored, encoded } = take(node, key, value)
   node.mirror.setKey(node, key, stored[0]!)
   section.set(node, key, encoded)
   end(node)
@@ -116,18 +162,8 @@ export function deleteKey(node: MapNode, rawKey: string): boolean {
 export function defaultKey(node: MapNode, rawKey: string, value: unknown): void {
   const key = checkKey(rawKey)
   if (value === undefined || node.bag[key] !== undefined) return
-  const section = begin(node)
-  const intake = new Intake(node.mirror, hostOf(node.mirror), section.values, [key], { emptyTexts: true })
-  let stored: Stored
-  let encoded: Encoded
-  try {
-    stored = intake.value(value)
-    encoded = intake.finish(section.mirror.undo)
-  } catch (error) {
-    intake.drop()
-    throw error
-  }
-  node.mirror.setKey(node, key, stored)
+  const { section, stored, encoded } = take(node, key, value, { emptyTexts: true })
+  node.mirror.setKey(node, key, stored[0]!)
   section.default(node, key, encoded)
   end(node)
 }
@@ -137,8 +173,13 @@ export function defaultKey(node: MapNode, rawKey: string, value: unknown): void 
 export function insertItems(node: ListNode, index: number, values: readonly unknown[]): void {
   if (values.length === 0) return
   if (!(Number.isInteger(index) && index >= 0 && index <= node.items.length)) throw new RangeError(`index ${index} is outside the list of ${node.items.length}`)
-  const section = begin(node)
-  const { stored, encoded } = take(node, index, section, values, true)
+  const taken = takeAll(node, index, values, { spread: true })
+  if (taken === undefined) {
+    const half = values.length >> 1
+    insertItems(node, index, values.slice(0, half))
+    return insertItems(node, index + half, values.slice(half))
+  }
+  const { section, stored, encoded } = taken
   node.mirror.insert(node, index, stored)
   section.insert(node, index, values.length, encoded)
   end(node)
@@ -160,8 +201,7 @@ export function putItem(node: ListNode, index: number, value: unknown): void {
   }
   const live = nodeOf(value)
   if (live !== undefined && node.items[index] === live) return
-  const section = begin(node)
-  const { stored, encoded } = take(node, index, section, [value], false)
+  const { section, stored, encoded } = take(node, index, value)
   node.mirror.put(node, index, stored[0]!)
   section.put(node, index, encoded)
   end(node)
@@ -184,7 +224,7 @@ export function moveItem(node: ListNode, from: number, to: number): void {
 export function spliceText(node: TextNode, index: number, removed: number, inserted: string): void {
   const text = wellFormed(inserted)
   if (removed === 0 && text === '') return
-  const section = begin(node)
+  const section = beginWith(node, text.length * 3 > LIMIT.commitBytes / 4 ? utf8Length(text) : 0)
   node.mirror.splice(node, index, removed, text)
   section.splice(node, index, removed, text)
   end(node)
