@@ -36,7 +36,8 @@ export class FakeRelay {
 
   segmentState(id: string): Uint8Array {
     const parts = this.log.filter(entry => entry.code === 0).flatMap(entry => entry.parts).filter(part => part.segment === id)
-    const w = new Writer().idOf(id).varint(0).u8(parts.length > 0 ? 1 : 0).u8(0).u8(1).u8(0).bytes(new Uint8Array())
+    const engine = parts[0]?.engine ?? 0
+    const w = new Writer().idOf(id).varint(0).u8(parts.length > 0 ? 1 : 0).u8(engine).u8(1).u8(engine).bytes(new Uint8Array())
     w.varint(parts.length)
     for (const part of parts) w.bytes(part.bytes)
     return w.slice()
