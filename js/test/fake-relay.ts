@@ -1,5 +1,8 @@
 // A relay in memory, for tests of the JavaScript: one heap, no disk, no guard. It speaks `core/WIRE.md` as far as one honest
 // replica needs, so that everything from `open()` down to the engine is the real thing, and it can be told to misbehave.
+//
+// What is sent lies in a queue for each direction of each connection. As a rule each message is delivered in a task of its
+// own; with `pumped` it lies there until the test has it delivered, and is lost with the connection.
 import { Reader, Writer } from '../src/edge.js'
 import type { WebSocketLike } from '../src/index.js'
 
@@ -24,8 +27,12 @@ export class FakeRelay {
   refuseNext = 0
   /** Closes the next connection with this code instead of an Ok. */
   closeNext = 0
+  /** While true nothing is delivered but by {@link FakeSocket.pump}. */
+  pumped = false
   grants = 100
   messages = 0
+  /** How many entries of the log each replica was given. */
+  readonly seen = new Map<string, number>()
   /** Commits that came although the log had them. */
   again = 0
 
@@ -68,14 +75,29 @@ export class FakeSocket implements WebSocketLike {
   #sentUpTo = 0
   #closed = false
 
+  /** What is under way to the relay and to the replica. */
+  readonly up: (() => void)[] = []
+  readonly down: (() => void)[] = []
+
   constructor(relay: FakeRelay) {
     this.#relay = relay
-    setImmediate(() => {
-      if (this.#closed) return
+    this.#under(this.down, () => {
       if (relay.down) return this.cut(1006)
       relay.connections.add(this)
       this.#emit('open', {})
     })
+  }
+
+  #under(way: (() => void)[], delivery: () => void): void {
+    way.push(delivery)
+    if (!this.#relay.pumped) setImmediate(() => way.shift()?.())
+  }
+
+  /** Delivers the next of what is under way; false if nothing is. */
+  pump(way: 'up' | 'down'): boolean {
+    const delivery = this[way].shift()
+    delivery?.()
+    return delivery !== undefined
   }
 
   addEventListener(type: string, fn: (event: never) => void): void {
@@ -90,17 +112,20 @@ export class FakeSocket implements WebSocketLike {
     this.cut(1000)
   }
 
+  /** Ends the connection; what is under way is lost. */
   cut(code: number): void {
     if (this.#closed) return
     this.#closed = true
     this.#relay.connections.delete(this)
-    setImmediate(() => this.#emit('close', { code, reason: '' }))
+    this.up.length = 0
+    this.down.length = 0
+    this.#under(this.down, () => this.#emit('close', { code, reason: '' }))
   }
 
   send(message: Uint8Array): void {
+    if (this.#closed) return
     const copy = message.slice()
-    setImmediate(() => {
-      if (this.#closed) return
+    this.#under(this.up, () => {
       this.#relay.messages += 1
       const r = new Reader(copy)
       r.varint()
@@ -108,10 +133,13 @@ export class FakeSocket implements WebSocketLike {
     })
   }
 
-  send1(kind: number, body: Uint8Array): void {
+  /** Sends one frame; `upTo`: how much of the log the replica has with it. */
+  send1(kind: number, body: Uint8Array, upTo?: number): void {
+    if (this.#closed) return
     const message = new Writer().varint(0).u8(kind).bytes(body).slice()
-    setImmediate(() => {
-      if (!this.#closed) this.#emit('message', { data: message.buffer })
+    this.#under(this.down, () => {
+      if (upTo !== undefined) this.#relay.seen.set(this.hello!.replica, upTo)
+      this.#emit('message', { data: message.buffer })
     })
   }
 
@@ -235,7 +263,7 @@ export class FakeSocket implements WebSocketLike {
     w.varint(1).raw(EPOCH).varint(0).varint(this.#sentUpTo).varint(64)
     w.varint(1).varint(0).varint(rows.length)
     for (const row of rows) w.raw(row)
-    this.send1(0x41, w.varint(0).bytes(new Uint8Array()).slice())
+    this.send1(0x41, w.varint(0).bytes(new Uint8Array()).slice(), this.#sentUpTo)
     this.#catchUp()
     const last = relay.log.filter(entry => entry.author.replica === this.hello!.replica).at(-1)
     if (last !== undefined) this.#ack(last.seq)
@@ -308,7 +336,7 @@ export class FakeSocket implements WebSocketLike {
         if (part.kind === 1) w.u8(part.engine).u8(part.layout)
         w.bytes(part.bytes)
       }
-      this.send1(0x42, w.slice())
+      this.send1(0x42, w.slice(), this.#sentUpTo + 1)
     }
   }
 
