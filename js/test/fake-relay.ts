@@ -6,7 +6,8 @@
 import { Reader, Writer } from '../src/edge.js'
 import type { WebSocketLike } from '../src/index.js'
 
-interface Part { kind: number; segment: string; engine: number; layout: number; bytes: Uint8Array }
+/** `gen`: 0 and 1 are the first generation of either engine; the relay rolls nothing, so there are no others. */
+interface Part { kind: number; segment: string; gen: number; engine: number; layout: number; bytes: Uint8Array }
 interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number; via: FakeSocket }
 interface Hello { replica: string; name: string }
 interface Group { group: string; run: string; members: string[]; done: Set<string>; held: Map<string, { by: string; grant: number }> }
@@ -33,6 +34,8 @@ export class FakeRelay {
   messages = 0
   /** How many entries of the log each replica was given. */
   readonly seen = new Map<string, number>()
+  /** Segments that are not what the log says: 2 deleted, 3 quarantined. */
+  readonly statuses = new Map<string, number>()
   /** Commits that came although the log had them. */
   again = 0
 
@@ -46,7 +49,8 @@ export class FakeRelay {
 
   segmentState(id: string): Uint8Array {
     const parts = this.log.filter(entry => entry.code === 0).flatMap(entry => entry.parts).filter(part => part.segment === id)
-    const w = new Writer().idOf(id).varint(0).u8(parts.length > 0 ? 1 : 0).u8(0).u8(1).u8(0).bytes(new Uint8Array())
+    const first = parts[0] ?? { gen: 0, engine: 0, layout: 1 }
+    const w = new Writer().idOf(id).varint(0).u8(this.statuses.get(id) ?? (parts.length > 0 ? 1 : 0)).u8(first.engine).u8(first.layout).u8(first.gen).bytes(new Uint8Array())
     w.varint(parts.length)
     for (const part of parts) w.bytes(part.bytes)
     return w.slice()
@@ -117,9 +121,19 @@ export class FakeSocket implements WebSocketLike {
     if (this.#closed) return
     this.#closed = true
     this.#relay.connections.delete(this)
+    this.#leave()
     this.up.length = 0
     this.down.length = 0
     this.#under(this.down, () => this.#emit('close', { code, reason: '' }))
+  }
+
+  /** What it showed of itself is gone with it. */
+  #leave(): void {
+    for (const [group, shown] of this.#relay.shown) {
+      if (!shown.delete(this.hello?.replica ?? '')) continue
+      const gone = new Writer().str(group).idOf(this.hello!.replica).u8(1).varint(1).str('').str('').bytes(new Uint8Array()).slice()
+      for (const connection of this.#relay.connections) connection.send1(0x55, gone)
+    }
   }
 
   send(message: Uint8Array): void {
@@ -332,7 +346,7 @@ export class FakeSocket implements WebSocketLike {
       const parts = yours || entry.code !== 0 ? [] : entry.parts.filter(part => this.#follows.has(part.segment))
       w.varint(parts.length)
       for (const part of parts) {
-        w.u8(part.kind).varint(0).idOf(part.segment).u8(0)
+        w.u8(part.kind).varint(0).idOf(part.segment).u8(part.gen)
         if (part.kind === 1) w.u8(part.engine).u8(part.layout)
         w.bytes(part.bytes)
       }
@@ -368,7 +382,8 @@ function readSeg(r: Reader): string {
 function readPart(r: Reader): Part {
   const kind = r.u8()
   const segment = readSeg(r)
-  if (r.u8() === 2) r.id()
+  const gen = r.u8()
+  if (gen > 1) throw new Error('the relay in memory rolls nothing')
   const [engine, layout] = kind === 1 ? [r.u8(), r.u8()] : [0, 1]
-  return { kind, segment, engine, layout, bytes: r.bytes().slice() }
+  return { kind, segment, gen, engine, layout, bytes: r.bytes().slice() }
 }
