@@ -1,7 +1,9 @@
 // Closes a heap that nothing happened to: no commit refused, no segment quarantined or rebuilt.
 import assert from 'node:assert/strict'
 
-/** Closes `heap`, and throws if it counted a mishap. Every heap of these tests compares its mirrors (`COHEAP_DEBUG`). */
+process.env.COHEAP_DEBUG ??= '1'
+
+/** Closes `heap`, and throws if it counted a mishap. Every heap of these tests and their processes compares its mirrors. */
 export async function closeClean(heap) {
   const { refused, quarantined, rebuilds } = heap.stats()
   await heap.close()
