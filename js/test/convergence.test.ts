@@ -27,13 +27,15 @@ class Statistics {
   losses = 0
   again = 0
   evictions = 0
+  /** Reconnections at which whole segments were given anew. */
+  catchUps = 0
   /** Values in final documents, and in their root segments, one number a program. */
   readonly values: number[] = []
   readonly roots: number[] = []
 }
 
 /** A replica and its newest connection, if there was one yet. */
-interface Peer { heap: Heap<Any>; socket: FakeSocket | undefined }
+interface Peer { heap: Heap<Any>; socket: FakeSocket | undefined; /** Nothing is delivered to or from it before this step. */ awayUntil: number }
 
 class Program {
   readonly relay = new FakeRelay()
@@ -45,6 +47,7 @@ class Program {
   readonly #trace = createHash('sha256')
   /** How often of 6 times a step finds that the network was quick, and all that was sent has arrived everywhere. */
   readonly #quick: number
+  #at = 0
   /** Waits, loads and writes under way. */
   #pending = 0
 
@@ -53,13 +56,15 @@ class Program {
     this.#world = new FixedWorld(seed)
     this.#statistics = statistics
     this.relay.pumped = true
-    this.#quick = [0, 1, 2, 4][this.#pick(4)]!
+    this.relay.catchUpBehind = [1, 10, Infinity][seed % 3]!
+    this.#quick = [0, 0, 1, 3][seed % 4]!
   }
 
   async run(): Promise<string> {
     try {
       for (let n = 2 + this.#pick(4); n > 0; n--) await this.#open()
-      for (let i = 0; i < STEPS; i++) await this.#step()
+      for (; this.#at < STEPS; this.#at++) await this.#step()
+      for (const peer of this.peers) peer.awayUntil = 0
       await this.#meet()
       return this.#trace.digest('hex')
     } finally {
@@ -68,7 +73,7 @@ class Program {
   }
 
   async #open(): Promise<Heap<Any>> {
-    const peer = {} as Peer
+    const peer = { awayUntil: 0 } as Peer
     this.peers.push(peer)
     const opening = open<Any>('ws://test/heap/h', { webSocket: () => (peer.socket = new FakeSocket(this.relay)), initial: { refs: [], doc: {} }, timeoutMs: Infinity })
     peer.heap = await this.#driven(opening)
@@ -78,11 +83,12 @@ class Program {
 
   async #step(): Promise<void> {
     const kind = drawKind(this.#pick)
-    const peer = this.peers[this.#pick(this.peers.length)]!
+    const delivering = kind === 'deliver up' || kind === 'deliver down'
+    const able = this.peers.filter(peer => !delivering || peer.awayUntil <= this.#at)
+    const peer = able[this.#pick(able.length)] ?? this.peers[0]!
     this.#world.pass(1 + this.#pick(40))
     if (this.#pick(6) < this.#quick) await this.#deliverAll()
     await settled()
-    const delivering = kind === 'deliver up' || kind === 'deliver down'
     const commits = peer.heap.stats().commits
     const concurrent = !delivering && this.#missesSomething(peer.heap)
     const did = this.#act(kind, peer)
@@ -99,10 +105,11 @@ class Program {
     this.#trace.update(`${did} ${this.peers.indexOf(peer)} ${this.relay.log.length} `)
   }
 
-  #act(kind: Kind, { heap, socket }: Peer): Kind {
+  #act(kind: Kind, peer: Peer): Kind {
+    const { heap, socket } = peer
     assert.ok(socket !== undefined)
     if (kind === 'deliver up' || kind === 'deliver down') {
-      const most = this.#pick(3) === 0 ? Infinity : 1 + this.#pick(6)
+      const most = peer.awayUntil > this.#at ? 0 : this.#pick(3) === 0 ? Infinity : 1 + this.#pick(6)
       for (let n = 0; n < most && socket.pump(kind === 'deliver up' ? 'up' : 'down'); n++);
       return kind
     }
@@ -111,6 +118,7 @@ class Program {
       if (this.#pick(2) === 0) while (socket.pump('up'));
       if (socket.up.length + socket.down.length > 0) this.#statistics.losses += 1
       socket.cut(1006)
+      if (this.#pick(2) === 0) peer.awayUntil = this.#at + 5 + this.#pick(25)
       return kind
     }
     if (kind === 'evict') this.#world.collect()
@@ -134,7 +142,7 @@ class Program {
     for (let some = true; some;) {
       await settled()
       some = false
-      for (const { socket } of this.peers) while (socket?.pump('up') || socket?.pump('down')) some = true
+      for (const { socket, awayUntil } of this.peers) while (awayUntil <= this.#at && (socket?.pump('up') || socket?.pump('down'))) some = true
     }
   }
 
@@ -180,6 +188,7 @@ class Program {
     this.#trace.update(JSON.stringify(images[0]))
     for (const entry of this.relay.log) for (const part of entry.parts) this.#trace.update(part.bytes)
     this.#statistics.again += this.relay.again
+    this.#statistics.catchUps += this.relay.catchUps
     for (const heap of heaps) {
       this.#statistics.evictions += heap.stats().evictions
       await this.#driven(closeClean(heap))
@@ -188,10 +197,10 @@ class Program {
 }
 
 /** Prints what the programs were made of, and asserts that they were worth running. */
-function say({ steps, kinds, commits, concurrent, losses, again, evictions, values, roots }: Statistics): void {
+function say({ steps, kinds, commits, concurrent, losses, again, evictions, catchUps, values, roots }: Statistics): void {
   const median = (of: number[]): number => of.sort((a, b) => a - b)[of.length >> 1]!
   const percent = (n: number, of: number): number => Math.round(1000 * n / of) / 10
-  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted`)
+  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted, ${catchUps} catch-ups with whole segments`)
   console.log(`values at the end: median ${median(values)}, least ${values[0]}, most ${values.at(-1)}; in the root segment: median ${median(roots)}`)
   for (const [kind, n] of kinds) console.log(`  ${kind}: ${n} (${percent(n, steps)} %)`)
   if (process.env['COHEAP_RUNS'] !== undefined) return
@@ -199,7 +208,7 @@ function say({ steps, kinds, commits, concurrent, losses, again, evictions, valu
   assert.ok(concurrent * 100 >= commits * 30, 'programs are too orderly')
   assert.ok(median(values) >= 30, 'documents are too small')
   assert.ok(median(roots) >= 30, 'root segments are too small')
-  for (const n of [losses, again, evictions]) assert.ok(n >= RUNS, 'the network, or the memory, is too kind')
+  for (const n of [losses, again, evictions, catchUps]) assert.ok(n >= RUNS, 'the network, or the memory, is too kind')
 }
 
 test('P1: replicas that saw the same hold the same, whatever they did', async () => {

@@ -28,6 +28,10 @@ export class FakeRelay {
   refuseNext = 0
   /** Closes the next connection with this code instead of an Ok. */
   closeNext = 0
+  /** Who comes back that many entries behind is given the whole state of its segments instead of the entries. */
+  catchUpBehind = Infinity
+  /** How often that was so. */
+  catchUps = 0
   /** While true nothing is delivered but by {@link FakeSocket.pump}. */
   pumped = false
   grants = 100
@@ -272,12 +276,19 @@ export class FakeSocket implements WebSocketLike {
     relay.log.forEach(entry => {
       if (entry.author.replica === this.hello!.replica) rows.push(new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(u64(entry.code)).slice())
     })
-    this.#sentUpTo = fresh ? relay.log.length : cut
-    const w = new Writer().u8(1).varint(0).varint(relay.log.length > 0 ? 1 : 0).varint(1_700_000_000_000).raw(EPOCH)
+    const catchUp = !fresh && relay.log.length - cut >= relay.catchUpBehind
+    if (catchUp) relay.catchUps += 1
+    this.#sentUpTo = fresh || catchUp ? relay.log.length : cut
+    const bulk = new Writer()
+    if (catchUp) {
+      bulk.varint(this.#follows.size)
+      for (const id of this.#follows) bulk.raw(relay.segmentState(id))
+    }
+    const w = new Writer().u8(1).varint(0).varint((relay.log.length > 0 ? 1 : 0) | (catchUp ? 4 : 0)).varint(1_700_000_000_000).raw(EPOCH)
     w.varint(1).raw(EPOCH).varint(0).varint(this.#sentUpTo).varint(64)
     w.varint(1).varint(0).varint(rows.length)
     for (const row of rows) w.raw(row)
-    this.send1(0x41, w.varint(0).bytes(new Uint8Array()).slice(), this.#sentUpTo)
+    this.send1(0x41, w.varint(0).bytes(bulk.slice()).slice(), this.#sentUpTo)
     this.#catchUp()
     const last = relay.log.filter(entry => entry.author.replica === this.hello!.replica).at(-1)
     if (last !== undefined) this.#ack(last.seq)

@@ -10,7 +10,7 @@ export const WEIGHTS = {
   'set': 5, 'ensure': 3, 'delete': 3, 'push': 4, 'insert': 4, 'remove': 3, 'put': 4, 'move': 4, 'shift': 3, 'replace': 3,
   'text splice': 4, 'text update': 4, 'counter add': 4, 'set add': 4, 'set delete': 4,
   'alloc': 4, 'reference': 3, 'load': 6, 'run': 3, 'evict': 5, 'map set': 3, 'map add': 3, 'map delete': 3,
-  'transact': 4, 'transact undone': 4, 'flush': 3, 'sync': 3, 'disconnect': 3,
+  'transact': 4, 'transact undone': 4, 'flush': 3, 'sync': 3, 'disconnect': 4,
   'deliver up': 20, 'deliver down': 28,
 } as const
 export type Kind = keyof typeof WEIGHTS
