@@ -254,7 +254,7 @@ pub struct Stats {
     pub commits: u64,
     /// Own commits that were refused.
     pub refused: u64,
-    /// Segments frozen.
+    /// Loads that ended at a segment that is quarantined, or that could not be decoded here.
     pub quarantined: u64,
     /// Deltas of others applied.
     pub deltas_in: u64,

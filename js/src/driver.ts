@@ -88,7 +88,10 @@ export class Driver {
     } catch (cause) {
       throw new HeapError('ERR_ENGINE', `the engine failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
     }
-    return this.#dispatch(op, records)
+    const answer = this.#dispatch(op, records)
+    // What mirrors are compared with is asked for in here: that call is not followed by another comparison.
+    if (op !== OP.dump) this.afterRecords()
+    return answer
   }
 
   /**
@@ -296,6 +299,9 @@ export class Driver {
 
   /** Runs before anything that may bring changes from elsewhere: the heap closes its open batch here. */
   beforeIncoming: () => void = () => {}
+
+  /** Runs when all records of a call were handed on: before that, the engine may be ahead of the mirrors. */
+  afterRecords: () => void = () => {}
 }
 
 /** The monotonic clock that the replica is given. */

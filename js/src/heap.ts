@@ -86,6 +86,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     this.#memory = memory
     this.#driver = new Driver(replica, this.#sink())
     this.#driver.beforeIncoming = () => this.#space.writing.commitPendingReporting()
+    this.#driver.afterRecords = () => this.#space.compareTouched()
     this.#space.driver = this.#driver
     this.#watchers = new Watchers(this.#space, () => this.version(), error => this.#report(error))
     this.#groups = new Groups(this.#driver)

@@ -211,6 +211,10 @@ export function compare(mirror: Mirror, dump: Uint8Array, makeRef: MakeRef): str
 }
 
 function compareNodes(ours: Node, theirs: Node, path: string): string | undefined {
+  if (ours.kind !== theirs.kind) return `${path}: an object of kind ${ours.kind}, the engine has one of kind ${theirs.kind}`
+  if (ours.places !== 1) return `${path}: an object that counts ${ours.places} places`
+  for (const child of children(ours)) if (child.parent !== ours) return `${path}: it holds object ${child.handle}, which says it is elsewhere`
+  if (ours.snap !== undefined && !sameSnapshot(ours.snap, snapshotOf(theirs))) return `${path}: a snapshot from before a change`
   if (ours.kind === KIND.map && theirs.kind === KIND.map) {
     for (const key of new Set([...Object.keys(ours.bag), ...Object.keys(theirs.bag)])) {
       const found = compareValues(ours.bag[key], theirs.bag[key], `${path}.${key}`)
@@ -231,7 +235,7 @@ function compareNodes(ours: Node, theirs: Node, path: string): string | undefine
   }
   const a = contentOf(ours)
   const b = contentOf(theirs)
-  return ours.kind === theirs.kind && Object.is(a, b) ? undefined : `${path}: ${String(a)}, the engine has ${String(b)}`
+  return Object.is(a, b) ? undefined : `${path}: ${String(a)}, the engine has ${String(b)}`
 }
 
 function compareValues(ours: Stored | undefined, theirs: Stored | undefined, path: string): string | undefined {

@@ -60,10 +60,15 @@ export interface SpaceOptions {
   readonly maxUnsaved: number
 }
 
-const debug = (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.['COHEAP_DEBUG'] !== undefined
+/** Whether mirrors are compared with their engines: in a process whose environment has `COHEAP_DEBUG`, asked at each `open`. */
+function debugging(): boolean {
+  return (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.['COHEAP_DEBUG'] !== undefined
+}
 
 export class Space implements RefHome, WriteHost, Ground, Household {
   driver!: Driver
+  /** Segments whose mirror is to be compared with the engine when the call is over; `undefined` unless debugging. */
+  readonly #toCompare: Set<Segment> | undefined = debugging() ? new Set() : undefined
   readonly refs: RefTable = new RefTable(this)
   readonly #segments = new Map<Id, Segment>()
   readonly #byIndex: (Segment | undefined)[] = []
@@ -199,9 +204,15 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   /** Record `Loaded` of a replica that has moved: the mirrors hold it already. */
   moved(record: Loaded): void {
     const segment = this.#byIndex[record.segment]
-    if (!debug || segment?.mirror === undefined || this.writing.isOpen) return
-    const found = compare(segment.mirror, record.patches, (id, object) => this.refs.of(id, object))
-    if (found !== undefined) throw new Error(`coheap: the mirror of segment ${segment.id} differs from the replica that has moved at ${found}`)
+    if (segment !== undefined) this.#toCompare?.add(segment)
+  }
+
+  agreed(mirrors: Iterable<Mirror>): void {
+    for (const mirror of mirrors) {
+      const segment = this.#byMirror.get(mirror)
+      if (segment !== undefined) this.#toCompare?.add(segment)
+    }
+    this.compareTouched()
   }
 
   // New segments
@@ -289,16 +300,31 @@ export class Space implements RefHome, WriteHost, Ground, Household {
       logs.set(mirror, mirror.log)
       mirror.log = []
     }
-    if (debug) for (const segment of touched) this.compareWithEngine(segment)
+    for (const segment of touched) this.#toCompare?.add(segment)
     this.events.visible({ origin, by, label, touched, logs })
   }
 
-  /** Throws if a mirror differs from what the engine holds. */
+  /** Compares the mirrors of what was touched with what their engines hold. For when no call is under way. */
+  compareTouched(): void {
+    if (this.#toCompare === undefined) return
+    const segments = [...this.#toCompare]
+    this.#toCompare.clear()
+    for (const segment of segments) this.compareWithEngine(segment)
+  }
+
+  /**
+   * Throws if a mirror differs from what the engine holds, here and once more where nobody can catch it: in Node.js that
+   * ends the process. What is being written, and what the relay has not given yet, is not compared.
+   */
   compareWithEngine(segment: Segment): void {
-    if (segment.mirror === undefined || segment.index < 0 || this.writing.holding) return
-    const { dump } = this.driver.call(OP.dump, w => w.varint(segment.index))
-    const found = dump === undefined ? undefined : compare(segment.mirror, dump.patches, (id, object) => this.refs.of(id, object))
-    if (found !== undefined) throw new Error(`coheap: the mirror of segment ${segment.id} differs from its engine at ${found}`)
+    const { mirror } = segment
+    if (mirror === undefined || segment.index < 0 || segment.standing !== 'here' || this.writing.holding || this.writing.openSection(mirror) !== undefined) return
+    const { dump, error: refusal } = this.driver.call(OP.dump, w => w.varint(segment.index))
+    const found = dump === undefined ? `its start: ${refusal?.message ?? 'there is no dump'}` : compare(mirror, dump.patches, (id, object) => this.refs.of(id, object))
+    if (found === undefined) return
+    const error = new Error(`coheap: the mirror of segment ${segment.id} differs from its engine at ${found}`)
+    queueMicrotask(() => { throw error })
+    throw error
   }
 
   /** Record `Index`. */
@@ -337,7 +363,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     this.#resize(segment, record.bytes)
     this.loads += 1
     if (!fresh) this.#show('remote', { replica: '' }, '', new Set([segment]))
-    else if (debug) this.compareWithEngine(segment)
+    this.#toCompare?.add(segment)
     this.#enforcer.soon()
   }
 
@@ -543,6 +569,10 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   /** Stops what was planned. */
   end(error: HeapError): void {
+    for (const segment of this.#byMirror.values()) this.#toCompare?.add(segment)
+    try {
+      this.compareTouched()
+    } catch { /* the engine broke before, or the process is told of the difference: what is to end ends */ }
     this.over = error
     this.#enforcer.end()
     this.failLoads(error)

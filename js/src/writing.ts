@@ -34,6 +34,8 @@ export interface Ground {
   forget(mirror: Mirror): void
   /** A commit of here is visible: by how many bytes each segment has grown, and what came out otherwise than asked for. */
   wroteSegments(label: string, grown: ReadonlyMap<Segment, number>, corrections: readonly SegmentPatches[]): void
+  /** These hold what the replica holds, after something else was the case: debug runs look. */
+  agreed(mirrors: Iterable<Mirror>): void
   /** Asks the replica to show segments anew. */
   showAgain(indexes: Iterable<number>): void
   /** The full module is needed at once; gives whether the replica is in it. */
@@ -185,6 +187,7 @@ export class Writing {
       if (mirror.log !== undefined) mirror.log = []
       if (section.creates) this.#ground.forget(mirror)
     }
+    this.#ground.agreed(batch.sections.keys())
   }
 
   #commit(): void {
@@ -229,6 +232,7 @@ export class Writing {
     if (record.seq > this.#acked) this.#unackedSince.push({ seq: record.seq, atMs: performance.now() })
     if (batch === undefined) return
     this.#committing = undefined
+    if (this.#batch === batch) this.#batch = undefined
     batch.settle()
     for (const { claim } of batch.sections.values()) if (claim !== undefined) claim.seq = record.seq
     const grown = this.#grown(batch)
@@ -300,6 +304,7 @@ export class Writing {
     const stale = this.#stale
     this.#stale = undefined
     this.#ground.showAgain(stale)
+    for (const batch of held) this.#ground.agreed(batch.sections.keys())
     this.#settle(made < held.length ? failure : undefined)
     if (failure !== undefined) this.#ground.report(failure)
   }

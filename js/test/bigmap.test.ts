@@ -3,20 +3,12 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createBudget, HeapError, open, snapshot, type Heap, type MapChange, type OpenOptions, type Partition, type Ref } from '../src/index.js'
+import { closeAll, closeClean, expecting, keep, openOn as opening } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 type Any = Record<string, any>
-const heaps: Heap<Any>[] = []
-afterEach(async () => {
-  for (const heap of heaps.splice(0)) await heap.close({ flush: false }).catch(() => {})
-})
-
-async function openOn(relay: FakeRelay, options: OpenOptions<Any> = {}): Promise<Heap<Any>> {
-  const heap = await open<Any>('ws://test/heap/h', { webSocket: relay.socket, timeoutMs: 3000, ...options })
-  heaps.push(heap)
-  heap.addEventListener('error', error => assert.fail(error))
-  return heap
-}
+afterEach(closeAll)
+const openOn = (relay: FakeRelay, options: OpenOptions<Any> = {}): Promise<Heap<Any>> => opening<Any>(relay, options)
 
 interface Item { name: string; price: number; tags?: string[] }
 
@@ -218,6 +210,7 @@ test('a claim that was lost makes done() throw, and a refused done() is undone',
   await a.map<number>('items', { partitions: 1 }).set('x', 1)
   await a.flush()
   const refused: string[] = []
+  expecting(a, { refused: 1, rebuilds: 1 })
   a.addEventListener('refused', event => { refused.push(event.code) })
   let rounds = 0
   for await (const part of a.map<number>('items').share({ run: 'r' })) {
@@ -341,7 +334,7 @@ test('after close nothing keeps the process, and loads and claims that wait end'
   const claiming = a.claim(a.ref('coheap:' + 'A'.repeat(22)))
   loading.catch(() => {})
   claiming.catch(() => {})
-  await a.close()
+  await closeClean(a)
   await assert.rejects(loading, (error: HeapError) => error.code === 'ERR_CLOSED')
   await assert.rejects(claiming, (error: HeapError) => error.code === 'ERR_CLOSED')
   assert.deepEqual(snapshot(a.root), {})
@@ -353,8 +346,7 @@ test('S24: what is really held over the budget is told, and loads fail until it 
   const ids: string[] = []
   for (let i = 0; i < 60; i++) ids.push(a.alloc({ data: 'x'.repeat(1000) + i }).id)
   const version = await a.flush()
-  const b = await open<Any>('ws://test/heap/h', { webSocket: relay.socket, budget: '200kb' })
-  heaps.push(b)
+  const b = keep(await open<Any>('ws://test/heap/h', { webSocket: relay.socket, budget: '200kb' }))
   await b.reach(version)
   const codes: string[] = []
   b.addEventListener('error', error => { codes.push(error.code) })

@@ -1,13 +1,18 @@
 // A relay in memory, for tests of the JavaScript: one heap, no disk, no guard. It speaks `core/WIRE.md` as far as one honest
 // replica needs, so that everything from `open()` down to the engine is the real thing, and it can be told to misbehave.
+//
+// What is sent lies in a queue for each direction of each connection. As a rule each message is delivered in a task of its
+// own; with `pumped` it lies there until the test has it delivered, and is lost with the connection.
 import { Reader, Writer } from '../src/edge.js'
 import type { WebSocketLike } from '../src/index.js'
 
-interface Part { kind: number; segment: string; engine: number; layout: number; bytes: Uint8Array }
-interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number }
+/** `gen`: 0 and 1 are the first generation of either engine; the relay rolls nothing, so there are no others. */
+interface Part { kind: number; segment: string; gen: number; engine: number; layout: number; bytes: Uint8Array }
+interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number; via: FakeSocket }
 interface Hello { replica: string; name: string }
 interface Group { group: string; run: string; members: string[]; done: Set<string>; held: Map<string, { by: string; grant: number }> }
 
+const NO_UID = new Uint8Array(8)
 const EPOCH = new Uint8Array([1, 7, 7, 7, 7, 7, 7, 7, 7])
 
 export class FakeRelay {
@@ -23,8 +28,20 @@ export class FakeRelay {
   refuseNext = 0
   /** Closes the next connection with this code instead of an Ok. */
   closeNext = 0
+  /** Who comes back that many entries behind is given the whole state of its segments instead of the entries. */
+  catchUpBehind = Infinity
+  /** How often that was so. */
+  catchUps = 0
+  /** While true nothing is delivered but by {@link FakeSocket.pump}. */
+  pumped = false
   grants = 100
   messages = 0
+  /** How many entries of the log each replica was given. */
+  readonly seen = new Map<string, number>()
+  /** Segments that are not what the log says: 2 deleted, 3 quarantined. */
+  readonly statuses = new Map<string, number>()
+  /** Commits that came although the log had them. */
+  again = 0
 
   /** For `open(url, { webSocket: relay.socket })`. */
   readonly socket = (): WebSocketLike => new FakeSocket(this)
@@ -36,8 +53,8 @@ export class FakeRelay {
 
   segmentState(id: string): Uint8Array {
     const parts = this.log.filter(entry => entry.code === 0).flatMap(entry => entry.parts).filter(part => part.segment === id)
-    const engine = parts[0]?.engine ?? 0
-    const w = new Writer().idOf(id).varint(0).u8(parts.length > 0 ? 1 : 0).u8(engine).u8(1).u8(engine).bytes(new Uint8Array())
+    const first = parts[0] ?? { gen: 0, engine: 0, layout: 1 }
+    const w = new Writer().idOf(id).varint(0).u8(this.statuses.get(id) ?? (parts.length > 0 ? 1 : 0)).u8(first.engine).u8(first.layout).u8(first.gen).bytes(new Uint8Array())
     w.varint(parts.length)
     for (const part of parts) w.bytes(part.bytes)
     return w.slice()
@@ -62,17 +79,33 @@ export class FakeSocket implements WebSocketLike {
   readonly #listeners = new Map<string, ((event: unknown) => void)[]>()
   readonly #follows = new Set<string>()
   readonly #authors = new Map<string, number>()
+  #sent: Uint8Array = NO_UID
   #sentUpTo = 0
   #closed = false
 
+  /** What is under way to the relay and to the replica. */
+  readonly up: (() => void)[] = []
+  readonly down: (() => void)[] = []
+
   constructor(relay: FakeRelay) {
     this.#relay = relay
-    setImmediate(() => {
-      if (this.#closed) return
+    this.#under(this.down, () => {
       if (relay.down) return this.cut(1006)
       relay.connections.add(this)
       this.#emit('open', {})
     })
+  }
+
+  #under(way: (() => void)[], delivery: () => void): void {
+    way.push(delivery)
+    if (!this.#relay.pumped) setImmediate(() => way.shift()?.())
+  }
+
+  /** Delivers the next of what is under way; false if nothing is. */
+  pump(way: 'up' | 'down'): boolean {
+    const delivery = this[way].shift()
+    delivery?.()
+    return delivery !== undefined
   }
 
   addEventListener(type: string, fn: (event: never) => void): void {
@@ -87,17 +120,30 @@ export class FakeSocket implements WebSocketLike {
     this.cut(1000)
   }
 
+  /** Ends the connection; what is under way is lost. */
   cut(code: number): void {
     if (this.#closed) return
     this.#closed = true
     this.#relay.connections.delete(this)
-    setImmediate(() => this.#emit('close', { code, reason: '' }))
+    this.#leave()
+    this.up.length = 0
+    this.down.length = 0
+    this.#under(this.down, () => this.#emit('close', { code, reason: '' }))
+  }
+
+  /** What it showed of itself is gone with it. */
+  #leave(): void {
+    for (const [group, shown] of this.#relay.shown) {
+      if (!shown.delete(this.hello?.replica ?? '')) continue
+      const gone = new Writer().str(group).idOf(this.hello!.replica).u8(1).varint(1).str('').str('').bytes(new Uint8Array()).slice()
+      for (const connection of this.#relay.connections) connection.send1(0x55, gone)
+    }
   }
 
   send(message: Uint8Array): void {
+    if (this.#closed) return
     const copy = message.slice()
-    setImmediate(() => {
-      if (this.#closed) return
+    this.#under(this.up, () => {
       this.#relay.messages += 1
       const r = new Reader(copy)
       r.varint()
@@ -105,10 +151,13 @@ export class FakeSocket implements WebSocketLike {
     })
   }
 
-  send1(kind: number, body: Uint8Array): void {
+  /** Sends one frame; `upTo`: how much of the log the replica has with it. */
+  send1(kind: number, body: Uint8Array, upTo?: number): void {
+    if (this.#closed) return
     const message = new Writer().varint(0).u8(kind).bytes(body).slice()
-    setImmediate(() => {
-      if (!this.#closed) this.#emit('message', { data: message.buffer })
+    this.#under(this.down, () => {
+      if (upTo !== undefined) this.#relay.seen.set(this.hello!.replica, upTo)
+      this.#emit('message', { data: message.buffer })
     })
   }
 
@@ -227,12 +276,19 @@ export class FakeSocket implements WebSocketLike {
     relay.log.forEach(entry => {
       if (entry.author.replica === this.hello!.replica) rows.push(new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(u64(entry.code)).slice())
     })
-    this.#sentUpTo = fresh ? relay.log.length : cut
-    const w = new Writer().u8(1).varint(0).varint(relay.log.length > 0 ? 1 : 0).varint(1_700_000_000_000).raw(EPOCH)
+    const catchUp = !fresh && relay.log.length - cut >= relay.catchUpBehind
+    if (catchUp) relay.catchUps += 1
+    this.#sentUpTo = fresh || catchUp ? relay.log.length : cut
+    const bulk = new Writer()
+    if (catchUp) {
+      bulk.varint(this.#follows.size)
+      for (const id of this.#follows) bulk.raw(relay.segmentState(id))
+    }
+    const w = new Writer().u8(1).varint(0).varint((relay.log.length > 0 ? 1 : 0) | (catchUp ? 4 : 0)).varint(1_700_000_000_000).raw(EPOCH)
     w.varint(1).raw(EPOCH).varint(0).varint(this.#sentUpTo).varint(64)
     w.varint(1).varint(0).varint(rows.length)
     for (const row of rows) w.raw(row)
-    this.send1(0x41, w.varint(0).bytes(new Uint8Array()).slice())
+    this.send1(0x41, w.varint(0).bytes(bulk.slice()).slice(), this.#sentUpTo)
     this.#catchUp()
     const last = relay.log.filter(entry => entry.author.replica === this.hello!.replica).at(-1)
     if (last !== undefined) this.#ack(last.seq)
@@ -254,16 +310,25 @@ export class FakeSocket implements WebSocketLike {
     r.varint()
     const seq = r.varint()
     const uid = raw(r, 8)
-    if ((flags & 1) !== 0) raw(r, 8)
+    const prev = (flags & 1) !== 0 ? raw(r, 8) : this.#sent
+    this.#sent = uid
     const claim = (flags & 4) !== 0 ? { group: r.str(), run: r.str(), key: r.str(), grant: r.varint() } : undefined
     const label = (flags & 8) !== 0 ? r.str() : undefined
     const parts = r.list(readPart)
-    if (relay.log.some(entry => entry.author.replica === this.hello!.replica && entry.seq === seq)) return this.#ack(seq)
+    const line = relay.log.filter(entry => entry.author.replica === this.hello!.replica)
+    if (line.some(entry => entry.seq === seq)) {
+      relay.again += 1
+      return this.#ack(seq)
+    }
+    const last = line.at(-1)
+    const expected = last === undefined ? NO_UID : last.code === 0 ? last.uid : last.uid.map(byte => ~byte)
+    // The author does not know yet that the one before it was refused, and will send it made anew.
+    if (seq !== (last?.seq ?? 0) + 1 || prev.some((byte, i) => byte !== expected[i])) return
     const group = claim === undefined ? undefined : this.#group(claim.group, claim.run)
     const claimLost = group !== undefined && group.held.get(claim!.key)?.grant !== claim!.grant
     const code = relay.refuseNext !== 0 ? relay.refuseNext : claimLost ? 35 : 0
     relay.refuseNext = 0
-    relay.log.push({ author: this.hello!, seq, uid, label, parts, code })
+    relay.log.push({ author: this.hello!, seq, uid, label, parts, code, via: this })
     for (const part of parts) this.#follows.add(part.segment)
     if (relay.silent) return
     for (const connection of relay.connections) connection.#catchUp()
@@ -285,18 +350,18 @@ export class FakeSocket implements WebSocketLike {
     const { log } = this.#relay
     for (; this.#sentUpTo < log.length; this.#sentUpTo++) {
       const entry = log[this.#sentUpTo]!
-      const yours = entry.author.replica === this.hello.replica
+      const yours = entry.via === this
       const flags = (yours ? 1 : 0) | (entry.label === undefined ? 0 : 2) | (entry.code === 0 ? 0 : 4)
       const w = new Writer().varint(this.#sentUpTo).varint(flags).varint(this.#author(entry.author)).varint(entry.seq).raw(entry.uid)
       if (entry.label !== undefined) w.str(entry.label)
       const parts = yours || entry.code !== 0 ? [] : entry.parts.filter(part => this.#follows.has(part.segment))
       w.varint(parts.length)
       for (const part of parts) {
-        w.u8(part.kind).varint(0).idOf(part.segment).u8(0)
+        w.u8(part.kind).varint(0).idOf(part.segment).u8(part.gen)
         if (part.kind === 1) w.u8(part.engine).u8(part.layout)
         w.bytes(part.bytes)
       }
-      this.send1(0x42, w.slice())
+      this.send1(0x42, w.slice(), this.#sentUpTo + 1)
     }
   }
 
@@ -328,7 +393,8 @@ function readSeg(r: Reader): string {
 function readPart(r: Reader): Part {
   const kind = r.u8()
   const segment = readSeg(r)
-  if (r.u8() === 2) r.id()
+  const gen = r.u8()
+  if (gen > 1) throw new Error('the relay in memory rolls nothing')
   const [engine, layout] = kind === 1 ? [r.u8(), r.u8()] : [0, 1]
-  return { kind, segment, engine, layout, bytes: r.bytes().slice() }
+  return { kind, segment, gen, engine, layout, bytes: r.bytes().slice() }
 }

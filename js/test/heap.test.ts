@@ -2,20 +2,11 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { isDeepStrictEqual } from 'node:util'
-import { counter, HeapError, move, open, set, snapshot, text, type Counter, type Heap, type LiveSet, type OpenOptions, type Ref, type Text } from '../src/index.js'
+import { counter, HeapError, move, open, set, snapshot, text, type Counter, type LiveSet, type Ref, type Text } from '../src/index.js'
+import { assertClean, closeAll, closeClean, expecting, keep, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
-const heaps: Heap<unknown>[] = []
-afterEach(async () => {
-  for (const heap of heaps.splice(0)) await heap.close({ flush: false }).catch(() => {})
-})
-
-async function openOn<Root extends object>(relay: FakeRelay, options: OpenOptions<Root> = {}): Promise<Heap<Root>> {
-  const heap = await open<Root>('ws://test/heap/h', { webSocket: relay.socket, timeoutMs: 3000, ...options })
-  heaps.push(heap as Heap<unknown>)
-  heap.addEventListener('error', error => assert.fail(error))
-  return heap
-}
+afterEach(closeAll)
 
 interface App { title: string; jobs: { name: string; done: boolean }[]; visits: Counter; notes: Text; tags: LiveSet<string>; any: Record<string, unknown> }
 
@@ -221,8 +212,7 @@ test('S28: watchers hear of each commit once, in order, after it', async () => {
 
 test('a listener that throws stops neither the next nor the heap', async () => {
   const relay = new FakeRelay()
-  const a = await open<Any>('ws://test/heap/h', { webSocket: relay.socket })
-  heaps.push(a)
+  const a = keep(await open<Any>('ws://test/heap/h', { webSocket: relay.socket }))
   const errors: HeapError[] = []
   const heard: number[] = []
   a.addEventListener('error', error => { errors.push(error) })
@@ -281,6 +271,7 @@ test('S15: a refused commit is undone at its author, later ones stand, and the w
   a.watch(box, change => { heard.push(...change.patches) })
   a.addEventListener('refused', event => { refused.push(event) })
   relay.refuseNext = 36
+  expecting(a, { refused: 1, rebuilds: 1 })
   a.transact(() => { box['n'] = 1 }, { label: 'no' })
   const flush = a.flush()
   a.transact(() => { box['m'] = 2 })
@@ -335,7 +326,7 @@ test('S19, S20: close waits for what is unsaved, says what it lost, and afterwar
   const a = await openOn<Any>(relay, { initial: { box: { x: 1 } } })
   const box = a.root['box'] as Any
   a.root['y'] = 1
-  await a.close()
+  await closeClean(a)
   assert.equal(relay.log.length, 2)
   assert.equal(box['x'], 1)
   assert.equal(a.status.connection, 'closed')
@@ -348,6 +339,7 @@ test('S19, S20: close waits for what is unsaved, says what it lost, and afterwar
   relay.silent = true
   b.root['z'] = 1
   const waiting = b.sync()
+  assertClean(b)
   await assert.rejects(b.close({ timeoutMs: 50 }), (error: HeapError) => error.code === 'ERR_UNSAVED' && error.details['unsaved'] === 1)
   await waiting.catch(error => assert.equal(error.code, 'ERR_CLOSED'))
 })

@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { open, type Status } from '../src/index.js'
 import { closeReason } from '../src/errors.js'
+import { closeClean } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 type Any = Record<string, any>
@@ -15,7 +16,7 @@ test('the token is asked for at each connection, and may take its time', async (
   relay.cut()
   await heap.sync({ timeoutMs: 2000 })
   assert.deepEqual(reasons, ['connect', 'refresh'])
-  await heap.close()
+  await closeClean(heap)
 })
 
 test('a token that cannot be had is tried again until the time is over', async () => {
@@ -48,7 +49,7 @@ test('status tells of connections and of what is unsaved', async () => {
   heap.root['x'] = 2
   await heap.flush()
   assert.equal(seen.length, count)
-  await heap.close()
+  await closeClean(heap)
 })
 
 test('refused for good: what waits fails, reads go on, and nothing is tried again', async () => {
@@ -70,7 +71,7 @@ test('refused for good: what waits fails, reads go on, and nothing is tried agai
   assert.equal(heap.root['x'], 2)
   assert.deepEqual(errors, ['ERR_FORBIDDEN'])
   assert.equal(heap.status.connection, 'offline')
-  await assert.rejects(heap.close(), { code: 'ERR_UNSAVED' })
+  await assert.rejects(closeClean(heap), { code: 'ERR_UNSAVED' })
 })
 
 test('the socket may be anything that behaves as one, and its failures are losses', async () => {
@@ -83,7 +84,7 @@ test('the socket may be anything that behaves as one, and its failures are losse
     },
   })
   assert.equal(made, 3)
-  await heap.close()
+  await closeClean(heap)
 })
 
 test('close codes mean what the wire says', () => {

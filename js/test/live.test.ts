@@ -2,18 +2,18 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { inspect } from 'node:util'
-import { counter, move, open, set, snapshot, text, type Counter, type Heap, type LiveSet, type Text } from '../src/index.js'
+import { counter, move, set, snapshot, text, type Counter, type Heap, type LiveSet, type Text } from '../src/index.js'
+import { closeClean, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 type Any = Record<string, any>
 // Without the narrowing of assert.deepEqual, which would make a list's type that of its first content.
 const same = (actual: unknown, expected: unknown): void => assert.deepEqual(actual, expected)
 let heap: Heap<Any>
-afterEach(() => heap.close({ flush: false }))
+afterEach(() => closeClean(heap, { flush: false }))
 
 async function root(): Promise<Any> {
-  heap = await open<Any>('ws://test/heap/h', { webSocket: new FakeRelay().socket })
-  heap.addEventListener('error', error => assert.fail(error))
+  heap = await openOn<Any>(new FakeRelay())
   return heap.root
 }
 

@@ -152,7 +152,14 @@ test('patches make values, and the same handle is the same object', () => {
   resetMirror(mirror, again.slice(), makeRef)
   assert.equal(root.a, a)
   assert.deepEqual(snapshot(root), { a: { x: 1 } })
-  assert.match(compare(mirror, new Writer().u8(EDIT.root).u8(KIND.map).raw(w.slice()).slice(), makeRef) ?? '', /the engine has/)
+  const before = new Writer().u8(EDIT.root).u8(KIND.map).raw(w.slice()).slice()
+  assert.match(compare(mirror, before, makeRef) ?? '', /snapshot from before/)
+  mirror.root!.snap = undefined
+  for (const node of mirror.nodes) node!.snap = undefined
+  assert.match(compare(mirror, before, makeRef) ?? '', /the engine has/)
+  assert.equal(compare(mirror, again.slice(), makeRef), undefined)
+  ;(mirror.nodes[1]!).places = 2
+  assert.match(compare(mirror, again.slice(), makeRef) ?? '', /places/)
 })
 
 test('patches that do not fit are an error, not a wrong value', () => {

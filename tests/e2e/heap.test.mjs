@@ -3,14 +3,15 @@ import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HeapError, counter, open } from 'coheap'
+import { closeClean } from './clean.mjs'
 import { Relay, startProcess } from './relay.mjs'
 
 const relay = new Relay()
 
-/** A heap that is closed when the test is over. */
+/** A heap that is closed, with nothing refused, quarantined or rebuilt, when the test is over. */
 async function opening(t, url, options) {
   const heap = await open(url, options)
-  t.after(() => heap.close())
+  t.after(() => closeClean(heap))
   return heap
 }
 

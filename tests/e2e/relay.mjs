@@ -40,14 +40,15 @@ export class Relay {
   }
 }
 
-/** A Node process that runs `program` (an ES module with `heap`, `args` and `tell` at hand) on an open heap. */
+/** A Node process that runs `program` (an ES module with `heap`, `args` and `tell` at hand) on an open heap. It fails if a commit was refused. */
 export function startProcess(url, program, args = {}) {
   const source = `import * as coheap from 'coheap'
+    import { closeClean } from ${JSON.stringify(new URL('clean.mjs', import.meta.url).href)}
     const args = ${JSON.stringify(args)}
     const tell = (message) => process.stdout.write(JSON.stringify(message) + '\\n')
     const heap = await coheap.open(${JSON.stringify(url)}, args.options ?? {})
     ${program}
-    await heap.close()`
+    await closeClean(heap)`
   const child = spawn(process.execPath, ['--input-type=module', '--eval', source], { stdio: ['ignore', 'pipe', 'inherit'] })
   const told = []
   createInterface({ input: child.stdout }).on('line', (line) => told.push(JSON.parse(line)))

@@ -48,6 +48,8 @@ fn node(workspace: &Workspace, folder: &Path, suffix: &str) -> Result<Outcome> {
         return Ok(Outcome::Skipped(format!("there is no *{suffix} in {} yet", workspace.shown(folder))));
     }
     let files: Vec<_> = files.iter().map(|file| workspace.shown(file)).collect();
-    run::visibly(workspace.node(&["--enable-source-maps", "--test", "--test-reporter=spec"]).args(&files))?;
+    let mut node = workspace.node(&["--enable-source-maps", "--test", "--test-reporter=spec"]);
+    // Every heap of every test, and of every process a test starts, compares its mirrors with their engines.
+    run::visibly(node.env("COHEAP_DEBUG", "1").args(&files))?;
     Ok(Outcome::Done(format!("test files: {}", files.len())))
 }

@@ -157,6 +157,7 @@ impl Replica {
             SegmentStatus::Quarantined => Some(LoadStatus::Quarantined),
         };
         if let Some(status) = absent {
+            self.stats.quarantined += u64::from(status == LoadStatus::Quarantined);
             self.unfollow(state.id);
             self.out.push_back(Output::Loaded { segment: index, status, bytes: 0, reset: false, patches: Vec::new() });
             return Ok(());
@@ -224,6 +225,7 @@ impl Replica {
         let mut segment = match made {
             Ok(segment) => segment,
             Err(error) => {
+                self.stats.quarantined += 1;
                 self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
                 self.out.push_back(Output::Loaded {
                     segment: index,
