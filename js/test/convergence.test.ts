@@ -7,6 +7,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { test } from 'node:test'
 import { open, snapshot, type Heap } from '../src/index.js'
+import { loadFullModule } from '../src/instance.js'
 import { closeClean } from './clean.js'
 import { FakeRelay, FakeSocket } from './fake-relay.js'
 import { chance, FixedWorld, settled, type Pick } from './fixed.js'
@@ -15,6 +16,9 @@ import { act, drawKind, KINDS, printable, values, type Any, type Kind } from './
 const RUNS = Number(process.env['COHEAP_RUNS'] ?? 12)
 const SEED = Number(process.env['COHEAP_SEED'] ?? 1)
 const STEPS = 300
+
+// A heap moves into the full module when its program says so, not when the disk is done.
+await loadFullModule()
 
 /** What programs were made of. */
 class Statistics {

@@ -19,6 +19,7 @@ export const KINDS = Object.keys(WEIGHTS) as Kind[]
 /** How a segment is made; each way is taken as often. Another engine is another line here. */
 const ALLOCS: ((heap: Heap<Any>, value: object) => Ref<Any>)[] = [
   (heap, value) => heap.alloc(value),
+  (heap, value) => heap.alloc(value, { history: true }),
 ]
 
 /** A kind of step, by weight. */
