@@ -205,7 +205,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   get status(): Status {
     const space = this.#space
     return {
-      connection: this.#connection, unsaved: space.unsaved, unsavedMs: space.unsavedMs, rttMs: undefined,
+      connection: this.#connection, unsaved: space.unsaved, unsavedMs: space.unsavedMs, rttMs: this.#link.rttMs,
       residentBytes: space.residentBytes, segments: space.residentCount,
     }
   }
