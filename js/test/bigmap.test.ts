@@ -274,6 +274,26 @@ test('S27: a worker that is cut off goes on, and one that leaves gives back what
   assert.equal(new Set(did).size, 6)
 })
 
+test('S27: what one worker began and gave up is the next that another gets', async () => {
+  const relay = new FakeRelay()
+  const [quitter, steady] = [await openOn(relay), await openOn(relay)]
+  const sharing = (heap: Heap<Any>) => heap.map<number>('items', { partitions: 64 }).share({ run: 'r' })[Symbol.asyncIterator]()
+  const going = sharing(steady)
+  for (let round = 0; round < 4; round++) {
+    const begins = sharing(quitter)
+    const { index } = (await begins.next()).value as Partition<number>
+    ;((await going.next()).value as Partition<number>).done()
+    await steady.flush()
+    await begins.return!()
+    await sleep(5)
+    const next = (await going.next()).value as Partition<number>
+    assert.equal(next.index, index)
+    next.done()
+    await steady.flush()
+  }
+  await going.return!()
+})
+
 test('S27: what is marked as done in the data is not done again when the relay forgot', async () => {
   const relay = new FakeRelay()
   const a = await openOn(relay)
