@@ -2,11 +2,12 @@
 // Run by `cargo xtask demo`; `--workers N` and `--no-faults` change it.
 import { rmSync } from 'node:fs'
 import path from 'node:path'
-import { performance } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { counter, open } from 'coheap'
 import { citiesByKey } from './data.mjs'
+import { Faults, now } from './faults.mjs'
 import { Checksum, partitionResult, total } from './job.mjs'
+import { bar, megabytes, seconds, table } from './report.mjs'
 import { startProxy, startRelay, startWorker } from './processes.mjs'
 
 const { values: flags } = parseArgs({ options: { workers: { type: 'string', default: '4' }, 'no-faults': { type: 'boolean', default: false } } })
@@ -22,19 +23,9 @@ const scratch = path.resolve('target/demo')
 const data = path.join(scratch, 'data')
 rmSync(data, { recursive: true, force: true })
 
-const started = performance.now()
-const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`
+const started = now()
 const failures = []
 const expect = (truth, what) => { if (!truth) failures.push(what) }
-
-function bar(label, done, all) {
-  const width = 32
-  const full = Math.round((done / all) * width)
-  const line = `${label.padEnd(16)} [${'#'.repeat(full)}${'.'.repeat(width - full)}] ${done}/${all}`
-  if (process.stdout.isTTY) process.stdout.write(`\r${line}${done >= all ? '\n' : ''}`)
-  else if (done >= all || done % Math.ceil(all / 10) === 0) console.log(line)
-}
 
 // 1. The relay.
 let relay = await startRelay(binary, data)
@@ -49,7 +40,7 @@ const cities = heap.map('cities')
 const results = heap.map('results', { partitions: 64 })
 const all = citiesByKey()
 let imported = 0
-const importing = performance.now()
+const importing = now()
 await cities.setMany((function* () {
   for (const entry of all) {
     if (++imported % 1000 === 0 || imported === all.length) bar('import', imported, all.length)
@@ -57,7 +48,7 @@ await cities.setMany((function* () {
   }
 })())
 await heap.flush({ timeoutMs: 120_000 })
-const importMs = performance.now() - importing
+const importMs = now() - importing
 const COUNT = cities.partitions.length
 
 // What the answer has to be: one process, plain arrays.
@@ -72,87 +63,81 @@ const plainResults = byPartition.map((entries) => {
 const plain = total(plainResults)
 
 // 3. and 4. The work, and what goes wrong meanwhile.
-const faults = { kill: undefined, cut: undefined, relay: undefined }
 const workers = []
+const doneBy = new Map()
 let rounds = 0
 let workMs = 0
 let finished = new Map()
 let run = ''
 let expected = 0
+let twice = 0
 
 await results.watch((change) => {
   if (!change.key.startsWith(`${run}/`) || change.value === undefined) return
-  finished.set(Number(change.key.slice(run.length + 1)), { at: performance.now(), by: change.by.name })
+  const index = Number(change.key.slice(run.length + 1))
+  if (finished.has(index)) twice++
+  finished.set(index, { at: now(), by: change.by.name })
+  doneBy.set(change.by.name, (doneBy.get(change.by.name) ?? 0) + 1)
   bar(`round ${rounds}`, finished.size, COUNT)
+})
+
+const faults = new Faults({
+  share: () => finished.size / COUNT,
+  results: () => finished,
+  workers: () => workers,
+  sync: () => heap.sync({ timeoutMs: 60_000 }),
+  cutOff: (ms) => proxy.cut(ms),
+  async restartRelay() {
+    relay.child.kill('SIGKILL')
+    await relay.exited
+    relay = await startRelay(binary, data, relay.port)
+  },
 })
 
 function onMessage(worker, message) {
   if (message.report) worker.report = message.report
-  if (message.shared !== undefined) worker.shared = message.shared
-  if (message.unsaved === undefined) return
-  worker.unsaved = message.unsaved
-  worker.beats = message.beats
-  worker.connection = message.connection
-  if (message.connection !== 'online' && message.unsaved > 0) worker.unsavedOffline = Math.max(worker.unsavedOffline ?? 0, message.unsaved)
-  if (!flags['no-faults']) provoke(worker)
+  if (message.commits === undefined) return
+  const before = worker.diary.at(-1)
+  worker.diary.push(message)
+  if (!flags['no-faults']) faults.wrote(worker, message, before)
 }
 
-/** Does the next fault when its time has come and this worker has a commit in flight. */
-function provoke(worker) {
-  const share = finished.size / COUNT
-  if (share < 0.2 || share > 0.6 || worker.unsaved === 0) return
-  if (!faults.kill && worker.number === 0) {
-    faults.kill = { at: performance.now(), unsaved: worker.unsaved, share }
-    worker.killed = true
-    worker.child.kill('SIGKILL')
-    console.log(`\nworker-0 killed at ${Math.round(share * 100)} % with ${worker.unsaved} unacknowledged commits`)
-  } else if (faults.kill && !faults.cut && share > 0.25 && worker.number === 1) {
-    faults.cut = { at: performance.now(), share, worker }
-    worker.unsavedOffline = 0
-    console.log(`\nworker-1 cut off for 2 s at ${Math.round(share * 100)} % with ${worker.unsaved} unacknowledged commits`)
-    proxy.cut(2000).then(() => { faults.cut.backAt = performance.now() })
-  } else if (faults.cut?.backAt && !faults.relay && share > 0.3) {
-    faults.relay = { at: performance.now(), share, unsaved: worker.unsaved }
-    console.log(`\nrelay killed at ${Math.round(share * 100)} % with ${worker.unsaved} unacknowledged commits`)
-    relay.child.kill('SIGKILL')
-    relay.exited.then(async () => {
-      relay = await startRelay(binary, data, relay.port)
-      faults.relay.listening = performance.now()
-    })
-  }
-}
-
-const allFaults = () => flags['no-faults'] || (faults.kill && faults.cut?.backAt && faults.relay?.listening)
 do {
   rounds++
   run = `round-${rounds}`
   finished = new Map()
   expected += COUNT
-  const working = performance.now()
+  const working = now()
   const team = []
   for (let number = 0; number < WORKERS; number++) {
-    if (rounds > 1 && workers.some((worker) => worker.number === number && worker.killed)) continue
-    const worker = { number, name: `worker-${number}`, unsaved: 0, beats: 0 }
+    if (number === 0 && faults.kill?.counts) continue
+    const worker = { number, name: `worker-${number}`, diary: [], killed: false, ended: false }
     const port = number === 1 ? proxy.port : relay.port
     const folder = path.join(scratch, 'workers', worker.name)
     Object.assign(worker, startWorker(folder, [at(port), BUDGET, worker.name, run], (message) => onMessage(worker, message)))
+    worker.exited.then(() => { worker.ended = true })
     team.push(worker)
   }
   workers.push(...team)
   const ends = await Promise.all(team.map((worker) => worker.exited))
-  workMs += performance.now() - working
+  workMs += now() - working
   ends.forEach(({ code, signal }, n) => {
     if (!team[n].killed) expect(code === 0, `worker-${team[n].number} ended with ${code ?? signal}`)
   })
   await heap.sync({ timeoutMs: 60_000 })
   expect(finished.size === COUNT, `round ${rounds}: ${finished.size} of ${COUNT} partitions have a result`)
-} while (failures.length === 0 && !allFaults() && rounds < ROUNDS_MAX)
+} while (failures.length === 0 && !flags['no-faults'] && !faults.allCount && rounds < ROUNDS_MAX)
 
 // 5. The proof.
 const survivors = workers.filter((worker) => !worker.killed)
+// The root, the two maps' meta segments, all partitions of the one, and what was written to of the other.
+const touched = (report) => 1 + 2 + COUNT + report.written
+// Each segment that left and is not here at the end was loaded once more for every time it left but one.
+const reloads = (report) => report.stats.evictions - (touched(report) - report.segments)
 for (const worker of survivors) {
   expect(worker.report?.checksum === String(wholeSum), `${worker.name} read ${worker.report?.checksum}, not ${wholeSum}`)
   expect(worker.report?.stats.evictions > 0, `${worker.name} evicted nothing`)
+  expect(worker.report && reloads(worker.report) > 0, `${worker.name} loaded nothing again`)
 }
 const reads = await Promise.all(Array.from({ length: COUNT }, (_, index) => results.get(`${run}/${index}`)))
 expect(reads.every(Boolean), 'a partition has no result')
@@ -168,39 +153,34 @@ if (reads.every(Boolean)) {
   expect(counted === all.length, `${counted} cities were counted instead of ${all.length}`)
 }
 expect(heap.root.processed.value === expected, `${heap.root.processed.value} partitions were counted instead of ${expected}`)
+expect(twice === 0, `${twice} results were written twice`)
 for (let number = 0; number < WORKERS; number++) {
   const lives = workers.filter((worker) => worker.number === number)
-  const value = heap.root.beats[`worker-${number}`].value
-  const made = lives.reduce((sum, worker) => sum + (worker.report?.beats ?? 0), 0)
-  if (lives.every((worker) => !worker.killed)) expect(value === made, `worker-${number} beat ${made} times, the heap says ${value}`)
+  const made = (what) => lives.reduce((sum, worker) => sum + (worker.report?.[what] ?? 0), 0)
+  const [beats, results] = [heap.root.beats[`worker-${number}`].value, doneBy.get(`worker-${number}`) ?? 0]
+  if (lives.some((worker) => worker.killed)) continue
+  expect(beats === made('beats'), `worker-${number} beat ${made('beats')} times, the heap says ${beats}`)
+  expect(results === made('partitions'), `worker-${number} did ${made('partitions')} partitions, ${results} results are its`)
 }
-if (!flags['no-faults']) {
-  expect(faults.kill?.unsaved > 0, 'no worker was killed with commits in flight')
-  expect(faults.cut?.worker.unsavedOffline > 0, 'the worker that was cut off did not write on')
-  expect(faults.relay?.unsaved > 0, 'the relay was not killed with commits in flight')
-  for (const [name, fault] of Object.entries(faults)) expect(fault !== undefined, `the fault "${name}" did not happen`)
+// A worker's commits are its beats and its results; of one that was killed, all that it made in lives before are there, too.
+const arrived = (worker) => {
+  const before = workers.filter((one) => one.name === worker.name && one !== worker)
+  return heap.root.beats[worker.name].value + (doneBy.get(worker.name) ?? 0) - before.reduce((sum, one) => sum + (one.report?.commits ?? one.diary.at(-1).commits), 0)
 }
+if (!flags['no-faults']) faults.judge(expect, arrived)
 
-const firstAfter = (moment, name) => {
-  const times = [...finished.values()].filter((one) => one.at > moment && (name === undefined || one.by === name)).map((one) => one.at)
-  return times.length > 0 ? seconds(Math.min(...times) - moment) : 'in another round'
-}
 const rows = [
   ['cities · partitions · rounds', `${all.length} · ${COUNT} · ${rounds}`],
   ['import', seconds(importMs)],
   [`work of ${WORKERS} processes (with the final read)`, seconds(workMs)],
-  ['whole demo', seconds(performance.now() - started)],
+  ['whole demo', seconds(now() - started)],
 ]
-for (const worker of survivors) {
-  const { stats, peak, partitions } = worker.report ?? { stats: { bytesIn: 0, bytesOut: 0 }, peak: 0 }
-  rows.push([worker.name, `${partitions} partitions · peak ${megabytes(peak)} resident · ${megabytes(stats.bytesIn)} in, ${megabytes(stats.bytesOut)} out · ${stats.loads} loads · ${stats.evictions} evictions`])
+for (const { name, report } of survivors) {
+  if (report === undefined) continue
+  const { stats, peak, partitions } = report
+  rows.push([name, `${partitions} partitions · ${megabytes(peak)} resident at most · ${megabytes(stats.bytesIn)} in, ${megabytes(stats.bytesOut)} out · ${stats.loads} loads (${reloads(report)} again) · ${stats.evictions} evictions`])
 }
-if (faults.kill) rows.push(['a worker killed', `next result of the others after ${firstAfter(faults.kill.at)} (${faults.kill.unsaved} commits in flight)`])
-if (faults.cut?.backAt) rows.push(['a worker cut off for 2 s', `its next result ${firstAfter(faults.cut.backAt, 'worker-1')} after it was back (${faults.cut.worker.unsavedOffline} commits waiting)`])
-if (faults.relay?.listening) rows.push(['the relay killed', `listening again after ${seconds(faults.relay.listening - faults.relay.at)}, next result after ${firstAfter(faults.relay.at)} (${faults.relay.unsaved} commits in flight)`])
-const width = Math.max(...rows.map(([name]) => name.length))
-console.log()
-for (const [name, value] of rows) console.log(`${name.padEnd(width)}  ${value}`)
+table([...rows, ...faults.rows()])
 
 await heap.close().catch((error) => failures.push(`close: ${error.message}`))
 proxy.close()

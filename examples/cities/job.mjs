@@ -1,5 +1,7 @@
 // What is computed: the same code runs in every worker and in the plain computation that the demo compares with.
 
+import { readFileSync } from 'node:fs'
+
 const EARTH_KM = 6371.0088
 const NEIGHBOURS = 10
 
@@ -75,5 +77,14 @@ export class Checksum {
   }
   toString() {
     return `${this.entries}:${(this.#hash >>> 0).toString(16)}`
+  }
+}
+
+/** The most memory this process ever had resident: the kernel's own mark, on Linux. */
+export function peakBytes() {
+  try {
+    return Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))[1]) * 1024
+  } catch {
+    return process.resourceUsage().maxRSS * 1024
   }
 }

@@ -21,8 +21,10 @@ export function startWorker(folder, args, onMessage) {
   mkdirSync(folder, { recursive: true })
   for (const file of ['worker.mjs', 'job.mjs']) cpSync(new URL(file, import.meta.url), path.join(folder, file))
   const child = spawn(process.execPath, ['worker.mjs', ...args], { cwd: folder, stdio: ['ignore', 'pipe', 'inherit'] })
-  createInterface({ input: child.stdout }).on('line', (line) => onMessage(JSON.parse(line)))
-  const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve({ code, signal })))
+  const lines = createInterface({ input: child.stdout }).on('line', (line) => onMessage(JSON.parse(line)))
+  // With all it wrote: what is in the pipe outlives its writer.
+  const read = new Promise((resolve) => lines.once('close', resolve))
+  const exited = new Promise((resolve) => child.once('exit', (code, signal) => read.then(() => resolve({ code, signal }))))
   return { child, exited }
 }
 

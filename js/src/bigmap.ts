@@ -28,7 +28,8 @@ import type { Watchers } from './watch.js'
 import type { Id } from './uuid.js'
 
 const PARTITIONS_DEFAULT = 1024
-const PARTITIONS_MAX = 65_535
+/** A session follows 65,536 segments at most (`core/src/limits.rs`): the root and the meta segment are among them. */
+const PARTITIONS_MAX = 65_533
 /** Partitions that are loaded at a time when all of them are walked through. */
 const WALK = 16
 const WINDOW_BYTES_MIN = 1 << 20
@@ -62,7 +63,7 @@ export class BigMapObject<V> implements BigMap<V> {
   /** The number a program expects; it has to be the one that is stored. */
   sayPartitions(partitions: number | undefined): void {
     if (partitions === undefined) return
-    if (!(Number.isInteger(partitions) && partitions >= 1 && partitions <= PARTITIONS_MAX)) throw new RangeError(`partitions: a whole number from 1 to ${PARTITIONS_MAX}`)
+    if (!(Number.isInteger(partitions) && partitions >= 1 && partitions <= PARTITIONS_MAX)) throw new RangeError(`partitions: a whole number from 1 to ${PARTITIONS_MAX}, not ${String(partitions)}`)
     if (this.#said !== undefined && this.#said !== partitions) throw this.#conflict(this.#said, partitions)
     this.#said = partitions
   }
@@ -261,13 +262,7 @@ export class BigMapObject<V> implements BigMap<V> {
       await this.loadAt(group.map(([index]) => index), o)
       for (const [index, entries] of group) {
         for (const part of bySize(entries)) {
-          let [segment] = await this.loadAt([index], o)
-          // Other writers may fill what room there was while this one waits for its partition.
-          while (this.#isBehind) {
-            await this.host.flush(o)
-            segment = (await this.loadAt([index], o))[0]
-          }
-          const root = mapOf(segment!)
+          const root = await this.#roomIn(index, o)
           this.host.space.transact(() => {
             this.claimCount()
             for (const [key, value] of part) setKey(root, key, value)
@@ -277,9 +272,15 @@ export class BigMapObject<V> implements BigMap<V> {
     }
   }
 
-  /** Waits while the relay is behind. */
-  async #room(o?: Wait): Promise<void> {
-    if (this.#isBehind) await this.host.flush(o)
+  /** The map of a partition, to be written at once: waits while the relay is behind. */
+  async #roomIn(index: number, o?: Wait): Promise<MapNode> {
+    let [segment] = await this.loadAt([index], o)
+    // While this one waits, its partition may leave, and others may fill what room there was.
+    while (this.#isBehind) {
+      await this.host.flush(o)
+      segment = (await this.loadAt([index], o))[0]
+    }
+    return mapOf(segment!)
   }
 
   get #isBehind(): boolean {
@@ -315,10 +316,14 @@ export class BigMapObject<V> implements BigMap<V> {
   }
 
   async clear(): Promise<void> {
-    for await (const root of this.#walk()) {
-      await this.#room()
-      for (const keys of chunks(Object.keys(root.bag), LIMIT.editsPerCommit)) {
-        this.host.space.transact(() => { for (const key of keys) deleteKey(root, key) })
+    await this.ready()
+    for (let index = 0; index < this.count; index++) {
+      // A commit at a time: what others write meanwhile goes as well, until nothing is left.
+      for (;;) {
+        const root = await this.#roomIn(index)
+        const [part] = bySize(Object.keys(root.bag).map(key => [key, undefined] as const))
+        if (part === undefined) break
+        this.host.space.transact(() => { for (const [key] of part.slice(0, LIMIT.editsPerCommit)) deleteKey(root, key) })
       }
     }
   }
@@ -329,16 +334,28 @@ export class BigMapObject<V> implements BigMap<V> {
     await this.ready()
     const keys = o.keys === undefined ? undefined : new Set(o.keys)
     const indexes = o.partition !== undefined ? [o.partition] : keys === undefined ? [...Array(this.count).keys()] : [...keys].map(key => this.indexOf(key))
-    const watched = new Map<Segment, { stop: () => void; before: Record<string, unknown> }>()
-    for (const group of chunks([...new Set(indexes)], WALK * 4)) {
-      for (const segment of await this.loadAt(group)) {
-        watched.set(segment, { stop: this.host.watchers.observe(segment), before: snapshotOf(mapOf(segment)) as Record<string, unknown> })
+    const watched = new Map<Segment, Watched>()
+    const stopAll = (): void => {
+      for (const { stop } of watched.values()) stop()
+      watched.clear()
+    }
+    try {
+      for (const group of chunks([...new Set(indexes)], WALK * 4)) {
+        for (const segment of await this.loadAt(group)) {
+          const before = snapshotOf(mapOf(segment)) as Record<string, unknown>
+          watched.set(segment, { stop: this.host.watchers.observe(segment), before, broken: false })
+        }
       }
+    } catch (error) {
+      stopAll()
+      throw error
     }
     let ended = false
     const untap = this.host.watchers.tap(commit => {
-      for (const [segment, state] of watched) {
-        const changes = this.#changesIn(segment, state, commit, keys)
+      for (const segment of commit.touched) {
+        const state = watched.get(segment)
+        if (state === undefined) continue
+        const changes = this.#guardedChangesIn(segment, state, commit, keys)
         if (changes.length > 0) this.host.watchers.later(() => { for (const change of changes) if (!ended) fn(change) })
       }
     })
@@ -346,9 +363,21 @@ export class BigMapObject<V> implements BigMap<V> {
       [Symbol.dispose]: () => {
         ended = true
         untap()
-        for (const { stop } of watched.values()) stop()
-        watched.clear()
+        stopAll()
       },
+    }
+  }
+
+  /** A partition that somebody made something else of is told once, and stops none of the others. */
+  #guardedChangesIn(segment: Segment, state: Watched, commit: VisibleCommit, keys: ReadonlySet<string> | undefined): MapChange<V>[] {
+    try {
+      const changes = this.#changesIn(segment, state, commit, keys)
+      state.broken = false
+      return changes
+    } catch (error) {
+      if (!state.broken) this.host.watchers.later(() => this.host.report(error))
+      state.broken = true
+      return []
     }
   }
 
@@ -387,6 +416,9 @@ export class BigMapObject<V> implements BigMap<V> {
     return { [Symbol.asyncIterator]: () => share(this, o) }
   }
 }
+
+/** A partition whose changes are told, as it was at the last one. */
+interface Watched { readonly stop: () => void; before: Record<string, unknown>; broken: boolean }
 
 /** The map of a loaded partition. */
 export function mapOf(segment: Segment): MapNode {

@@ -50,9 +50,12 @@ export class Events<Map extends object> {
   }
 }
 
-/** What a listener's error looks like as an event. */
+/**
+ * What a listener's error looks like as an event: the program's own error is the `cause`, and `details.listener` tells it
+ * from whatever else has the code. No code is made for it; `ERR_REFUSED` says that the event was not taken.
+ */
 export function listenerError(cause: unknown): HeapError {
-  return new HeapError('ERR_ENGINE', `a listener threw: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+  return new HeapError('ERR_REFUSED', `a listener of this program threw (its own error is the cause): ${cause instanceof Error ? cause.message : String(cause)}`, { cause, details: { listener: true } })
 }
 
 /** For errors that nobody listens to. */

@@ -37,6 +37,10 @@ export class Membership {
   done: ReadonlySet<string> = new Set()
   /** Keys that others hold. */
   taken: ReadonlySet<string> = new Set()
+  /** Keys that others held and gave up, or lost by dying, before they were done. */
+  readonly freed = new Set<string>()
+  /** Keys that others held when this one asked for them. */
+  readonly busy = new Set<string>()
   readonly held = new Map<string, HeldClaim>()
   /** Keys the relay is being asked for. */
   readonly asking = new Set<string>()
@@ -166,7 +170,14 @@ export class Groups {
       if (membership.group !== state.group || membership.run !== state.run) continue
       membership.members = state.members
       membership.done = new Set(state.done)
+      const { taken } = membership
       membership.taken = new Set([...state.held.keys()].filter(key => !membership.held.has(key)))
+      for (const key of taken) {
+        if (membership.taken.has(key)) continue
+        membership.freed.add(key)
+        membership.busy.delete(key)
+      }
+      for (const key of membership.freed) if (membership.done.has(key) || state.held.has(key) || membership.held.has(key)) membership.freed.delete(key)
       for (const [key, claim] of membership.held) if (membership.done.has(key) && claim.finishing) membership.held.delete(key)
       membership.tell()
     }

@@ -279,7 +279,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   get status(): Status {
     const space = this.#space
     return {
-      connection: this.#connection, unsaved: space.writing.unsaved, unsavedMs: space.writing.unsavedMs, rttMs: undefined,
+      connection: this.#connection, unsaved: space.writing.unsaved, unsavedMs: space.writing.unsavedMs, rttMs: this.#link.rttMs,
       residentBytes: space.residentBytes, segments: space.residentCount,
     }
   }
@@ -369,6 +369,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   }
 
   async load<T extends object>(refs: Iterable<Ref<T>>, o?: Wait): Promise<T[]> {
+    if (typeof (refs as Partial<Iterable<unknown>> | undefined)?.[Symbol.iterator] !== 'function') throw new TypeError('heap.load takes several Refs, such as an array of them; for one: await ref.load()')
     const all = [...refs].map(ref => this.#own(ref))
     await this.#alive(this.#space.load(all.map(ref => ref.segment), false, o))
     return all.map(ref => this.#space.valueOfRef(ref) as T)

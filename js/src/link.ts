@@ -1,23 +1,46 @@
 /**
  * The link: one WebSocket at a time, and the decision when to try the next.
  *
- * Owns the socket and the timer of the backoff. It knows nothing of what it carries: messages go up to `receive`, bytes come
- * down to `send`. After a loss it tries again at once, then waits a random time up to a bound that doubles to 5 s (full
- * jitter: a thousand processes that lost one relay do not come back in step). A close code that says "never" ends it.
+ * Owns the socket, the timer of the backoff and the one that watches for silence. Of what it carries it knows only Ping and
+ * Pong (`core/WIRE.md`): messages go up to `receive`, bytes come down to `send`. After a loss it tries again at once, then
+ * waits a random time up to a bound that doubles to 5 s (full jitter: a thousand processes that lost one relay do not come
+ * back in step). A close code that says "never" ends it.
  *
  * ```text
- * idle ─start─► connecting ─open─► up ─close─► waiting ─timer─► connecting …      fatal close: ended
+ * idle ─start─► connecting ─open─► up ─settled─► settled ─close─► waiting ─timer─► connecting …      fatal close: ended
+ *                   └────10 s of silence────┘       └── silent after a Ping ──► (as a close)
  * ```
+ *
+ * A relay that accepts a connection and says nothing is as good as none. Until the session stands, silence of `answerMs` ends
+ * the attempt. From then on a Ping goes out every `pingMs`, whatever else is said: it shows a relay that a reader which never
+ * writes is there, and its Pong is the round trip. If nothing at all moves on the socket for `answerMs` after a Ping, the
+ * connection is lost.
  *
  * In Node.js the socket is `ws`, loaded when the first connection is made; elsewhere the global one; or what the program makes.
  */
 
+import { Reader } from './edge.js'
 import { closeReason, HeapError, type CloseReason } from './errors.js'
 import type { WebSocketLike } from './types.js'
 
 const BACKOFF_MS_MIN = 100
 const BACKOFF_MS_MAX = 5000
 const CLOSING_MS_MAX = 1000
+/** Waited once more before a silence is believed: a process that was busy reads first what has long arrived. */
+const LOOK_AGAIN_MS = 50
+const CHANNEL = 0
+const PING = 0x0e
+const PONG = 0x56
+
+/** How long a link waits. */
+export interface LinkTimes {
+  /** From one Ping to the next. */
+  readonly pingMs: number
+  /** How long nothing may come while something is due. */
+  readonly answerMs: number
+}
+
+const TIMES: LinkTimes = { pingMs: 15_000, answerMs: 10_000 }
 
 /** What a link tells. */
 export interface LinkEvents {
@@ -37,19 +60,34 @@ export interface LinkOptions {
   readonly webSocket: ((url: string, protocols: string[]) => WebSocketLike) | undefined
   /** Runs before each connection: the token is asked for here. */
   readonly prepare: () => Promise<void>
+  readonly times?: LinkTimes
 }
 
 export class Link {
+  readonly #times: LinkTimes
   #socket: WebSocketLike | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
+  #watch: ReturnType<typeof setTimeout> | undefined
   #attempt = 0
   #open = false
+  #settled = false
   #ended = false
   #referenced = true
   /** Which try this is: what an earlier one still brings is not for this one. */
   #turn = 0
+  #heardAt = 0
+  /** How much would wait to be sent, had the network taken nothing since. */
+  #buffered = 0
+  /** When the hello or the Ping went out whose answer is still due. */
+  #askedAt = 0
+  #nonce = 0
+  #pinged = false
+  /** From the hello to the session's begin, or from the last Ping to its Pong; `undefined` before there was one. */
+  rttMs: number | undefined = undefined
 
-  constructor(readonly options: LinkOptions, readonly events: LinkEvents) {}
+  constructor(readonly options: LinkOptions, readonly events: LinkEvents) {
+    this.#times = options.times ?? TIMES
+  }
 
   start(): void {
     void this.#connect()
@@ -58,20 +96,29 @@ export class Link {
   /** The session stands: the next loss starts the backoff anew. */
   settled(): void {
     this.#attempt = 0
+    if (this.#settled || this.#socket === undefined) return
+    this.#settled = true
+    this.rttMs = performance.now() - this.#askedAt
+    this.#watchIn(this.#times.pingMs, this.#socket)
   }
 
   send(bytes: Uint8Array): void {
-    if (this.#open) this.#socket?.send(bytes)
+    if (!this.#open) return
+    this.#buffered += bytes.length
+    this.#socket?.send(bytes)
   }
 
   /** Gives the connection up: what came over it was not to be understood. */
   drop(): void {
-    const socket = this.#socket
-    if (socket === undefined) return
-    this.#lost(socket, 1006, 'the relay sent what is no coheap message')
+    if (this.#socket !== undefined) this.#giveUp(this.#socket, 'the relay sent what is no coheap message')
+  }
+
+  #giveUp(socket: WebSocketLike, text: string): void {
+    this.#lost(socket, 1006, text)
     try {
-      socket.close(1002)
+      socket.close(1000)
     } catch { /* it is let go */ }
+    letGo(socket)
   }
 
   /** Lets the connection go, without a word to `down`; the next comes with `renew`. */
@@ -91,6 +138,7 @@ export class Link {
   }
 
   #release(code: number): void {
+    clearTimeout(this.#watch)
     const socket = this.#socket
     this.#socket = undefined
     this.#open = false
@@ -114,6 +162,7 @@ export class Link {
   unref(): void {
     this.#referenced = false
     unrefTimer(this.#timer)
+    unrefTimer(this.#watch)
     if (this.#socket !== undefined) unrefSocket(this.#socket)
   }
 
@@ -134,15 +183,29 @@ export class Link {
       return this.#lost(undefined, 1006, error instanceof Error ? error.message : String(error))
     }
     this.#socket = socket
+    this.#settled = false
+    this.#pinged = false
+    this.#heard(socket)
+    this.#watchIn(this.#times.answerMs, socket)
+    if (!this.#referenced) unrefSocket(socket)
     let failure = ''
     socket.addEventListener('open', () => {
       if (this.#socket !== socket) return
       this.#open = true
+      this.#heard(socket)
+      this.#askedAt = this.#heardAt
       if (!this.#referenced) unrefSocket(socket)
       this.events.up()
     })
     socket.addEventListener('message', (event: { data: unknown }) => {
-      if (this.#socket === socket && event.data instanceof ArrayBuffer) this.events.receive(new Uint8Array(event.data))
+      if (this.#socket !== socket || !(event.data instanceof ArrayBuffer)) return
+      const message = new Uint8Array(event.data)
+      this.#heard(socket)
+      if (this.#pinged && hasPong(message, this.#nonce)) {
+        this.#pinged = false
+        this.rttMs = this.#heardAt - this.#askedAt
+      }
+      this.events.receive(message)
     })
     socket.addEventListener('error', (event: { message?: unknown }) => {
       if (typeof event.message === 'string') failure = event.message
@@ -156,6 +219,7 @@ export class Link {
     if (this.#ended || this.#socket !== socket) return
     this.#socket = undefined
     this.#open = false
+    clearTimeout(this.#watch)
     const reason = closeReason(code, text)
     if (!reason.retryable) return this.#end(new HeapError(reason.code, reason.text, { retryable: false, details: { closeCode: code } }))
     const bound = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** (this.#attempt - 1))
@@ -166,10 +230,65 @@ export class Link {
     this.events.down(reason)
   }
 
+  #heard(socket: WebSocketLike): void {
+    this.#heardAt = performance.now()
+    this.#buffered = socket.bufferedAmount
+  }
+
+  #watchIn(ms: number, socket: WebSocketLike): void {
+    clearTimeout(this.#watch)
+    this.#watch = setTimeout(() => this.#check(socket), ms)
+    if (!this.#referenced) unrefTimer(this.#watch)
+  }
+
+  /** Looks whether the other end lives; asks it when it is time to. */
+  #check(socket: WebSocketLike, again = false): void {
+    if (this.#socket !== socket) return
+    const { pingMs, answerMs } = this.#times
+    // A backlog that shrinks is a sign of life as well: the answer may be waiting behind it.
+    const { bufferedAmount } = socket
+    if (bufferedAmount > 0 && bufferedAmount < this.#buffered) this.#heard(socket)
+    this.#buffered = bufferedAmount
+    const now = performance.now()
+    if (this.#settled && !this.#pinged) {
+      const due = this.#askedAt + pingMs - now
+      if (due > 0) return this.#watchIn(due, socket)
+      this.#ping()
+      return this.#watchIn(answerMs, socket)
+    }
+    const left = Math.max(this.#heardAt, this.#askedAt) + answerMs - now
+    if (left > 0) return this.#watchIn(left, socket)
+    if (again) return this.#giveUp(socket, `nothing came from the relay for ${answerMs} ms`)
+    this.#watch = setTimeout(() => this.#check(socket, true), LOOK_AGAIN_MS)
+    if (!this.#referenced) unrefTimer(this.#watch)
+  }
+
+  #ping(): void {
+    this.#nonce = (this.#nonce + 1) & 0x7f
+    this.#pinged = true
+    this.#askedAt = performance.now()
+    this.send(Uint8Array.of(CHANNEL, PING, 1, this.#nonce))
+  }
+
   #end(error: HeapError): void {
     this.#ended = true
+    clearTimeout(this.#watch)
     this.events.ended(error)
   }
+}
+
+/** Whether a frame of the message is the Pong with this nonce. A message that is none is judged where all are read. */
+function hasPong(message: Uint8Array, nonce: number): boolean {
+  const r = new Reader(message)
+  try {
+    r.varint()
+    while (r.left > 0) {
+      const kind = r.u8()
+      const body = r.bytes()
+      if (kind === PONG && body.length === 1 && body[0] === nonce) return true
+    }
+  } catch { /* said by who reads it */ }
+  return false
 }
 
 /** Lets the process end although this timer runs (Node.js only). */
@@ -177,9 +296,15 @@ export function unrefTimer(timer: ReturnType<typeof setTimeout> | undefined): vo
   ;(timer as { unref?: () => void } | undefined)?.unref?.()
 }
 
+/** Lets the process end although this socket is open, or is being opened (`ws` only). */
 function unrefSocket(socket: WebSocketLike): void {
-  ;(socket as { _socket?: { unref?: () => void } })._socket?.unref?.()
+  const { _socket, _req } = socket as { _socket?: Unref | null; _req?: { socket?: Unref | null; once?: (type: 'socket', fn: (socket: Unref) => void) => void } | null }
+  if (_socket) _socket.unref?.()
+  else if (_req?.socket) _req.socket.unref?.()
+  else _req?.once?.('socket', opening => opening.unref?.())
 }
+
+interface Unref { unref?: () => void }
 
 /** A closing socket does not keep the process, and a relay that does not answer the close does not either. */
 function letGo(socket: WebSocketLike): void {

@@ -57,13 +57,20 @@ function make(node: Node): object {
   }
 }
 
-class MapTarget {
-  constructor(readonly node: MapNode) {}
+/**
+ * All that `structuredClone` and `postMessage` say of a proxy is the name of its target's class, if the source has it: so
+ * that is the hint.
+ */
+const { 'live object: post snapshot(it) instead': MapTarget } = {
+  'live object: post snapshot(it) instead': class {
+    constructor(readonly node: MapNode) {}
 
-  [INSPECT](): unknown {
-    return snapshotOf(nodeOf(this)!)
-  }
+    [INSPECT](): unknown {
+      return snapshotOf(nodeOf(this)!)
+    }
+  },
 }
+type MapTarget = InstanceType<typeof MapTarget>
 
 /** What a map still answers to like any plain object, unless it has such a key. */
 const INHERITED: Readonly<Record<string, unknown>> = Object.assign(Object.create(null) as Record<string, unknown>, {

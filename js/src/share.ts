@@ -2,7 +2,8 @@
  * `share()`: the partitions of a map among all that call it, each to one worker at a time, until all are done (S27).
  *
  * What a worker asks for comes in the order of rendezvous hashing, so workers that know each other ask for different
- * partitions first; the relay's grant decides. A partition is loaded and held until the next step; if `done()` was not said
+ * partitions first; the relay's grant decides. Before all others comes what somebody had begun and did not end, so the work of
+ * one that died is not left for last. A partition is loaded and held until the next step; if `done()` was not said
  * by then, its claim is given back and somebody (perhaps this worker) gets it again.
  *
  * ```text
@@ -26,8 +27,6 @@ export async function* share<V>(map: BigMapObject<V>, options: ShareOptions): As
   const { groups } = map.host
   const count = map.count
   const membership = groups.join(`${map.name}/${options.group ?? 'default'}`, options.run ?? '', count)
-  // Keys that were held by others when asked for; asked again after the next word of the group.
-  let busy = new Set<string>()
   try {
     while (!membership.joined) await membership.change(signal)
     for (;;) {
@@ -35,16 +34,17 @@ export async function* share<V>(map: BigMapObject<V>, options: ShareOptions): As
       if (membership.failure !== undefined) throw membership.failure
       const finished = new Set([...membership.done, ...membership.found])
       if (finished.size >= count) return
-      const key = nextKey(membership, count, finished, busy, map.host.space.options.me.replica)
+      const key = nextKey(membership, count, finished, map.host.space.options.me.replica)
       if (key === undefined) {
         await membership.change(signal)
-        busy = new Set()
+        membership.busy.clear()
         continue
       }
       const { claim, state } = await groups.ask(membership, key, wait)
       if (claim === undefined) {
+        membership.freed.delete(key)
         if (state === 'done') membership.found.add(key)
-        else busy.add(key)
+        else membership.busy.add(key)
         continue
       }
       yield* work(map, membership, claim, wait)
@@ -79,10 +79,11 @@ async function* work<V>(map: BigMapObject<V>, membership: Membership, claim: Hel
   }
 }
 
-/** The key this worker should ask for: the first in its order that is free. */
-function nextKey(membership: Membership, count: number, finished: ReadonlySet<string>, busy: ReadonlySet<string>, me: string): string | undefined {
+/** The key this worker should ask for: the first in its order that is free, of those that were begun if there are any. */
+function nextKey(membership: Membership, count: number, finished: ReadonlySet<string>, me: string): string | undefined {
   const order = orderOf(membership, count, me)
-  return order.find(key => !finished.has(key) && !busy.has(key) && !membership.taken.has(key) && !membership.held.has(key))
+  const isFree = (key: string): boolean => !finished.has(key) && !membership.busy.has(key) && !membership.taken.has(key) && !membership.held.has(key)
+  return (membership.freed.size > 0 ? order.find(key => membership.freed.has(key) && isFree(key)) : undefined) ?? order.find(isFree)
 }
 
 const orders = new WeakMap<Membership, { members: string; order: readonly string[] }>()

@@ -99,6 +99,7 @@ export interface Status {
   unsaved: number
   /** For how long the oldest of them has waited. */
   unsavedMs: number
+  /** Round trip to the relay: of the hello, then of the last Ping (one every 15 s). `undefined` before the first session. */
   rttMs: number | undefined
   /** Estimate of the memory that loaded segments take. */
   residentBytes: number

@@ -48,10 +48,10 @@ export class Watchers {
 
   /** A commit became visible. */
   visible(commit: VisibleCommit): void {
-    for (const tap of this.#taps) tap(commit)
+    for (const tap of this.#taps) this.#guardNow(() => tap(commit))
     for (const segment of commit.touched) {
       const log = (segment.mirror && commit.logs.get(segment.mirror)) ?? []
-      for (const target of this.#targets.get(segment) ?? []) this.#gather(target, commit, log)
+      for (const target of this.#targets.get(segment) ?? []) this.#guardNow(() => this.#gather(target, commit, log))
     }
     if (this.#selectors.size > 0) this.#evaluate = true
     if (this.#evaluate || this.#queue.length > 0) this.#schedule()
@@ -194,6 +194,15 @@ export class Watchers {
     selector.value = value
     selector.image = image
     if (!same) selector.fn(value, before)
+  }
+
+  /** As `#guard`, in the middle of a commit's being applied: the error is told with the commit. */
+  #guardNow(call: () => void): void {
+    try {
+      call()
+    } catch (error) {
+      this.later(() => this.report(error))
+    }
   }
 
   #guard(call: () => void): void {

@@ -19,7 +19,7 @@ const program = (broken: string): string => `
   await other.reach(await heap.flush())
   const wrong = live => { nodeOf(live).bag.n = 2 }
   ${broken}
-  await heap.close().catch(() => {})
+  await Promise.all([heap, other].map(each => each.close().catch(() => {})))
   console.log('to the end')
 `
 

@@ -204,6 +204,7 @@ export class FakeSocket implements WebSocketLike {
         if (group.held.get(key)?.grant === r.varint()) group.held.delete(key)
         return relay.tellGroup(group)
       }
+      case 0x0e: return this.send1(0x56, new Writer().varint(r.varint()).slice())
       case 0x0d: {
         const group = r.str()
         const clear = r.u8() === 1

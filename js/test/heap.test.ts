@@ -165,6 +165,7 @@ test('alloc, refs, load and run', async () => {
   delete (job.value as Partial<Job>).sub
   assert.throws(() => inner.value, { code: 'ERR_DELETED' })
   assert.deepEqual((await a.load([job])).map(live => live.title), ['ship'])
+  await assert.rejects(a.load(job as never), { name: 'TypeError', message: /ref\.load\(\)/ })
 })
 
 test('S28: watchers hear of each commit once, in order, after it', async () => {
@@ -222,6 +223,7 @@ test('a listener that throws stops neither the next nor the heap', async () => {
   await a.flush()
   assert.deepEqual(heard, [1])
   assert.equal((errors[0]!.cause as Error).message, 'mine')
+  assert.deepEqual([errors[0]!.code, errors[0]!.details, errors.length], ['ERR_REFUSED', { listener: true }, 1])
 })
 
 test('changes() is a watch that is read', async () => {

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { inspect } from 'node:util'
-import { counter, move, set, snapshot, text, type Counter, type Heap, type LiveSet, type Text } from '../src/index.js'
-import { closeClean, openOn } from './clean.js'
+import { counter, move, open, set, snapshot, text, type Counter, type Heap, type LiveSet, type Text } from '../src/index.js'
+import { closeClean, keep, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 type Any = Record<string, any>
@@ -43,9 +43,17 @@ test('a live map behaves as a plain object', async () => {
   assert.ok(!('u' in m))
   Object.assign(m, { x: 1, y: 2 })
   assert.equal(m['x'] + m['y'], 3)
+  assert.throws(() => structuredClone(m), { name: 'DataCloneError', message: /snapshot\(it\)/ })
   assert.deepEqual(structuredClone(snapshot(m)), { 9: 'nine', 10: 'ten', a: { c: [1] }, x: 1, y: 2 })
   assert.match(inspect(m), /nine/)
   assert.equal(`${m as unknown as string}`, '[object Object]')
+})
+
+test('a heap prints its name and status, never its token', async () => {
+  const heap = keep(await open<Any>('ws://test/heap/shop?token=hidden', { webSocket: new FakeRelay().socket, token: 'hidden' }))
+  heap.root['x'] = { y: 1 }
+  for (const text of [inspect(heap), inspect(heap, { showHidden: true, depth: 20 }), String(heap), JSON.stringify(heap)]) assert.doesNotMatch(text ?? '', /hidden/)
+  assert.match(inspect(heap), /name: 'shop', connection: 'online', unsaved: 0, segments: 1/)
 })
 
 test('S6: __proto__, constructor and toString are ordinary keys', async () => {
