@@ -62,6 +62,7 @@
 //!       | 12 root    value                         what a new segment's first object is: a container (handle 0)
 //!       | 14 default handle key:str value          `initial`: only if the key has neither a value nor a default
 //!       | 15 mark    group:str run:str             `done()`: the segment's work for this run is done
+//!       | 16 near    object:id value               a container that nothing holds, under a fresh id that the caller drew
 //! ```
 //!
 //! The handles of a batch continue where the segment's last handle ended; both sides count. Patches name the handles of
@@ -73,6 +74,7 @@
 //!        | 12 root  kind:u8          kind of handle 0
 //!        | 13 clear handle           forget the content of this object: all of it follows
 //!        | 15 mark  group:str run:str
+//!        | 16 near  object:id kind:u8 handle:varint   an object that is there although nothing holds it
 //! ```
 //!
 //! # Records

@@ -4,6 +4,7 @@
 mod cluster;
 mod convergence;
 mod golden;
+mod near;
 mod semantics;
 mod tidy;
 mod wire_golden;

@@ -385,7 +385,8 @@ impl Cluster {
                     .expect("a document decodes");
                 let fresh = Mirror::of(&copy.show());
                 assert_eq!(mirror.value(), fresh.value(), "mirror of segment {index:?} at replica {at}");
-                let value = format!("{:?}", mirror.value());
+                assert_eq!(mirror.nears(), fresh.nears(), "objects near others in segment {index:?} at replica {at}");
+                let value = format!("{:?} {:?}", mirror.value(), mirror.nears());
                 let first = values.entry(id).or_insert_with(|| value.clone());
                 assert_eq!(*first, value, "segment {id} at replica {at}");
             }
@@ -441,6 +442,7 @@ impl Node {
                 if !reset {
                     *mirror = Mirror::new();
                 }
+                mirror.near.clear();
                 mirror.apply(&patches);
             }
             Output::Loaded { status, .. } => assert_ne!(status, LoadStatus::Quarantined),

@@ -109,6 +109,7 @@ impl Peer {
         let mut copy = self.load(&snapshot, &[]);
         let fresh = Mirror::of(&copy.show());
         assert_eq!(self.mirror.value(), fresh.value(), "a mirror (left) that its document (right) does not know");
+        assert_eq!(self.mirror.nears(), fresh.nears(), "objects near others");
         assert_eq!(self.mirror.marks, fresh.marks);
     }
 
@@ -117,9 +118,9 @@ impl Peer {
         let patches = self.segment.show();
         let fresh = Mirror::of(&patches);
         assert_eq!(self.mirror.reachable(), fresh.reachable(), "the handles of what is shown");
-        let before = self.mirror.value();
+        let before = (self.mirror.value(), self.mirror.nears());
         self.mirror.apply(&patches);
-        assert_eq!(before, self.mirror.value());
+        assert_eq!(before, (self.mirror.value(), self.mirror.nears()));
     }
 
     /// The segment gets another document under its handles, and what is unsent is redone in it.
@@ -129,6 +130,8 @@ impl Peer {
         self.segment.replace(generation, self.writer, snapshot, deltas).expect("stored bytes decode");
         self.redo();
         let patches = self.segment.show();
+        // What nothing holds is there only if it is said to be.
+        self.mirror.near.clear();
         self.mirror.apply(&patches);
         self.check();
     }
@@ -179,6 +182,13 @@ impl Peer {
         if self.at(&step).is_none() {
             self.set(path, key, value);
         }
+    }
+
+    /// `alloc(value, { near })`
+    pub fn near(&mut self, value: Literal) -> ObjectId {
+        let object = self.draws.object();
+        self.wish(Wish::Near { object, value });
+        object
     }
 
     /// `initial: { key: value }`

@@ -285,6 +285,12 @@ fn patch(patch: &Patch, b: &mut Vec<u8>) {
             b.str(group);
             b.str(run);
         }
+        Patch::Near { id, kind, object } => {
+            b.push(16);
+            b.extend_from_slice(&id.0);
+            b.push(kind.code());
+            b.varint(u64::from(object.0));
+        }
     }
 }
 
