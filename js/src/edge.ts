@@ -43,11 +43,11 @@ export type Kind = (typeof KIND)[keyof typeof KIND]
 /** Numbers of edits and of patches (9 is `add` in an edit, `total` in a patch). */
 export const EDIT = {
   set: 1, delete: 2, insert: 4, remove: 5, put: 6, move: 7, splice: 8, add: 9, include: 10, exclude: 11, root: 12, clear: 13,
-  default: 14, mark: 15,
+  default: 14, mark: 15, near: 16,
 } as const
 
 /** Bounds of `core/src/limits.rs` that are checked before a batch crosses. */
-export const LIMIT = { commitBytes: 1 << 20, valueBytes: 256 * 1024, keyBytes: 4096, depth: 64, labelBytes: 1024, editsPerCommit: 1000 } as const
+export const LIMIT = { commitBytes: 1 << 20, valueBytes: 256 * 1024, keyBytes: 4096, depth: 64, labelBytes: 1024, editsPerCommit: 1000, segmentBytesSoft: 8 << 20 } as const
 
 const INT_MAX = 2 ** 52 - 1
 const encoder = new TextEncoder()
