@@ -263,11 +263,13 @@ export class Space implements RefHome, WriteHost, Resident {
 
   // New segments
 
-  /** Makes a segment whose first object is `value`. */
-  alloc(value: object): HeapRef {
+  /** Makes a segment whose first object is `value`; or an object that nothing holds, in the segment of `near`. */
+  alloc(value: object, where: { near?: HeapRef } = {}): HeapRef {
     if (this.over !== undefined) throw this.over
     const container = typeof value === 'object' && value !== null && !(value instanceof Date) && !(value instanceof Uint8Array) && !(value instanceof HeapRef)
     if (!container) throw new TypeError('heap.alloc takes an object, an array, counter(), text() or set()')
+    const near = where.near === undefined ? undefined : this.#roomNear(where.near)
+    if (near !== undefined) return this.#allocIn(near, value)
     const id = encodeId(freshId())
     const segment = this.segment(id)
     const mirror = this.#give(segment)
@@ -285,6 +287,33 @@ export class Space implements RefHome, WriteHost, Resident {
     segment.standing = 'here'
     this.wrote()
     return this.refs.of(id)
+  }
+
+  /** The segment of a Ref; `undefined`: it is so large that what comes near it gets a segment of its own. */
+  #roomNear(ref: HeapRef): Segment | undefined {
+    if (!(ref instanceof HeapRef) || !ref.isOf(this)) throw new TypeError('heap.alloc: `near` is a Ref of this heap')
+    const segment = this.segmentOf(this.resolve(ref))!
+    const open = this.#batch?.sections.get(segment.mirror!)?.bytes ?? 0
+    return segment.bytes + open < LIMIT.segmentBytesSoft ? segment : undefined
+  }
+
+  #allocIn(segment: Segment, value: object): HeapRef {
+    const mirror = segment.mirror!
+    const section = this.section(mirror)
+    const intake = new Intake(mirror, this, section.values, [])
+    let node: Node
+    try {
+      node = intake.value(value) as Node
+    } catch (error) {
+      intake.drop()
+      throw error
+    }
+    const id = encodeId(freshId())
+    const encoded = intake.finish(mirror.undo)
+    mirror.place(id, node)
+    section.near(id, encoded)
+    this.wrote()
+    return this.refs.of(segment.id, id)
   }
 
   #give(segment: Segment): Mirror {
@@ -485,8 +514,8 @@ export class Space implements RefHome, WriteHost, Resident {
   }
 
   #find(segment: Segment, object: Id): Node | undefined {
-    const known = segment.objects.get(object)
-    if (known !== undefined) return known
+    const known = segment.mirror!.near.get(object) ?? segment.objects.get(object)
+    if (known !== undefined || segment.index < 0) return known
     const found = this.driver.call(OP.find, w => w.varint(segment.index).raw(decodeId(object)!)).object
     if (found === undefined || found.handle < 0) return undefined
     const node = segment.mirror!.nodes[found.handle]
