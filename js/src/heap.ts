@@ -255,8 +255,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   // Objects
 
-  alloc<T extends object>(value: T): Ref<T> {
-    return this.#space.alloc(value) as unknown as Ref<T>
+  alloc<T extends object>(value: T, where?: { near?: Ref<any> }): Ref<T> {
+    return this.#space.alloc(value, where as { near?: HeapRef } | undefined) as unknown as Ref<T>
   }
 
   ref<T extends object>(id: string): Ref<T> {

@@ -126,8 +126,11 @@ export interface Heap<Root> extends AsyncDisposable {
   readonly root: Root
   readonly replica: string
   readonly status: Status
-  /** Makes an object in a segment of its own and returns the pointer to it. */
-  alloc<T extends object>(value: T): Ref<T>
+  /**
+   * Makes an object in a segment of its own and returns the pointer to it. `near`: in the segment of that object, so that they
+   * load and leave together; it has to be loaded (ERR_NOT_LOADED), and where it has grown over 8 MiB a new segment is made.
+   */
+  alloc<T extends object>(value: T, where?: { near?: Ref<any> }): Ref<T>
   /** The pointer that was printed as `id`. Loads nothing; the same id gives the same Ref. */
   ref<T extends object>(id: string): Ref<T>
   /** The pointer to a live object. */
