@@ -4,10 +4,11 @@ import { Reader, Writer } from '../src/edge.js'
 import type { WebSocketLike } from '../src/index.js'
 
 interface Part { kind: number; segment: string; engine: number; layout: number; bytes: Uint8Array }
-interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number }
+interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number; via: FakeSocket }
 interface Hello { replica: string; name: string }
 interface Group { group: string; run: string; members: string[]; done: Set<string>; held: Map<string, { by: string; grant: number }> }
 
+const NO_UID = new Uint8Array(8)
 const EPOCH = new Uint8Array([1, 7, 7, 7, 7, 7, 7, 7, 7])
 
 export class FakeRelay {
@@ -25,6 +26,8 @@ export class FakeRelay {
   closeNext = 0
   grants = 100
   messages = 0
+  /** Commits that came although the log had them. */
+  again = 0
 
   /** For `open(url, { webSocket: relay.socket })`. */
   readonly socket = (): WebSocketLike => new FakeSocket(this)
@@ -61,6 +64,7 @@ export class FakeSocket implements WebSocketLike {
   readonly #listeners = new Map<string, ((event: unknown) => void)[]>()
   readonly #follows = new Set<string>()
   readonly #authors = new Map<string, number>()
+  #sent: Uint8Array = NO_UID
   #sentUpTo = 0
   #closed = false
 
@@ -253,16 +257,25 @@ export class FakeSocket implements WebSocketLike {
     r.varint()
     const seq = r.varint()
     const uid = raw(r, 8)
-    if ((flags & 1) !== 0) raw(r, 8)
+    const prev = (flags & 1) !== 0 ? raw(r, 8) : this.#sent
+    this.#sent = uid
     const claim = (flags & 4) !== 0 ? { group: r.str(), run: r.str(), key: r.str(), grant: r.varint() } : undefined
     const label = (flags & 8) !== 0 ? r.str() : undefined
     const parts = r.list(readPart)
-    if (relay.log.some(entry => entry.author.replica === this.hello!.replica && entry.seq === seq)) return this.#ack(seq)
+    const line = relay.log.filter(entry => entry.author.replica === this.hello!.replica)
+    if (line.some(entry => entry.seq === seq)) {
+      relay.again += 1
+      return this.#ack(seq)
+    }
+    const last = line.at(-1)
+    const expected = last === undefined ? NO_UID : last.code === 0 ? last.uid : last.uid.map(byte => ~byte)
+    // The author does not know yet that the one before it was refused, and will send it made anew.
+    if (seq !== (last?.seq ?? 0) + 1 || prev.some((byte, i) => byte !== expected[i])) return
     const group = claim === undefined ? undefined : this.#group(claim.group, claim.run)
     const claimLost = group !== undefined && group.held.get(claim!.key)?.grant !== claim!.grant
     const code = relay.refuseNext !== 0 ? relay.refuseNext : claimLost ? 35 : 0
     relay.refuseNext = 0
-    relay.log.push({ author: this.hello!, seq, uid, label, parts, code })
+    relay.log.push({ author: this.hello!, seq, uid, label, parts, code, via: this })
     for (const part of parts) this.#follows.add(part.segment)
     if (relay.silent) return
     for (const connection of relay.connections) connection.#catchUp()
@@ -284,7 +297,7 @@ export class FakeSocket implements WebSocketLike {
     const { log } = this.#relay
     for (; this.#sentUpTo < log.length; this.#sentUpTo++) {
       const entry = log[this.#sentUpTo]!
-      const yours = entry.author.replica === this.hello.replica
+      const yours = entry.via === this
       const flags = (yours ? 1 : 0) | (entry.label === undefined ? 0 : 2) | (entry.code === 0 ? 0 : 4)
       const w = new Writer().varint(this.#sentUpTo).varint(flags).varint(this.#author(entry.author)).varint(entry.seq).raw(entry.uid)
       if (entry.label !== undefined) w.str(entry.label)
