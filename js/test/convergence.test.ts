@@ -99,11 +99,17 @@ async function run(seed: number): Promise<number> {
     heap.addEventListener('error', error => { errors.push(error) })
     heaps.push(heap)
   }
+  /** Objects that nothing holds, in the segment of the root. */
+  const near: string[] = []
   for (let step = 0; step < STEPS; step++) {
     const heap = heaps[pick(heaps.length)]!
     const kind = pick(20)
-    if (kind < 14) change(heap.root, pick)
-    else if (kind < 16) heap.transact(() => { for (let i = 0; i < 4; i++) change(heap.root, pick) })
+    if (kind < 12) change(heap.root, pick)
+    else if (kind === 12) near.push(heap.alloc({ made: step, in: value(pick) }, { near: heap.refOf(heap.root) }).id)
+    else if (kind === 13) {
+      const seen = near.map(id => seenNear(heap, id)).filter(live => live !== undefined)
+      change(seen[pick(Math.max(1, seen.length))] ?? heap.root, pick)
+    } else if (kind < 16) heap.transact(() => { for (let i = 0; i < 4; i++) change(heap.root, pick) })
     else if (kind === 16) {
       const before = JSON.stringify(printable(snapshot(heap.root)))
       assert.throws(() => heap.transact(() => { for (let i = 0; i < 4; i++) change(heap.root, pick); throw new Error('undo') }), /undo/)
@@ -116,7 +122,7 @@ async function run(seed: number): Promise<number> {
   for (const heap of heaps) await heap.flush({ timeoutMs: 10_000 })
   for (const heap of heaps) await heap.sync({ timeoutMs: 10_000 })
   assert.deepEqual(errors, [])
-  const images = heaps.map(heap => printable(snapshot(heap.root)))
+  const images = heaps.map(heap => printable([snapshot(heap.root), ...near.map(id => snapshot(heap.ref<Any>(id).value))]))
   for (const image of images) assert.deepEqual(image, images[0])
   for (const heap of heaps) {
     const stats = heap.stats()
@@ -124,6 +130,16 @@ async function run(seed: number): Promise<number> {
     await heap.close()
   }
   return JSON.stringify(images[0]).length
+}
+
+/** An object that nothing holds, if this replica has heard of it. */
+function seenNear(heap: Heap<Any>, id: string): Any | undefined {
+  try {
+    return heap.ref<Any>(id).value
+  } catch (error) {
+    assert.equal((error as { code?: string }).code, 'ERR_DELETED')
+    return undefined
+  }
 }
 
 /** A snapshot with what JSON would lose spelled out. */
