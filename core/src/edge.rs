@@ -110,6 +110,10 @@
 //! 23 NeedsFull segment:varint                               its engine is not in this module; it stays as loading. Export,
 //!                                                           then go on in the full module
 //! 24 Packed     bytes                                       for `import`
+//! 25 Overruled segment:varint parent:varint key:str lost:varint kept:kind
+//!                                                           under `key` of `parent`, at once with the own container `lost`, another
+//!                                                           replica made one of the kind `kept`, which is there now; told once.
+//!                                                           What was lost is what the mirror's node of `lost` last showed
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

@@ -19,7 +19,7 @@ use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
 use crate::disk::Disk;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Node as Shown};
 
 /// One process with a heap open.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Node {
     pub problems: Vec<String>,
     /// Commits visible here, in order: what P2 and P6 are judged by.
     pub seen: Vec<u64>,
+    /// Own creations that another kind won over (S2).
+    pub overruled: usize,
 }
 
 /// The world.
@@ -414,6 +416,7 @@ impl Node {
             versions: Vec::new(),
             problems: Vec::new(),
             seen: Vec::new(),
+            overruled: 0,
         }
     }
 
@@ -455,6 +458,12 @@ impl Node {
             }
             Output::Evicted(index) => {
                 self.mirrors.remove(&index);
+            }
+            Output::Overruled(index, told) => {
+                let mirror = self.mirrors.get(&index).expect("a segment that is here");
+                assert!(matches!(mirror.node(told.parent), Shown::Map(_)), "{told:?}");
+                assert_ne!(mirror.node(told.lost).kind(), told.kept);
+                self.overruled += 1;
             }
             Output::Done { ticket, version } => self.versions.push((ticket, version)),
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),

@@ -326,9 +326,14 @@ impl Mirror {
         self.tree(Handle(0), &mut BTreeSet::new())
     }
 
+    /// Everything from an object on.
+    pub fn tree_at(&self, handle: Handle) -> Tree {
+        self.tree(handle, &mut BTreeSet::new())
+    }
+
     /// Everything from the objects on that nothing holds.
     pub fn nears(&self) -> BTreeMap<ObjectId, Tree> {
-        self.near.iter().map(|(id, handle)| (*id, self.tree(*handle, &mut BTreeSet::new()))).collect()
+        self.near.iter().map(|(id, handle)| (*id, self.tree_at(*handle))).collect()
     }
 
     fn tree(&self, handle: Handle, within: &mut BTreeSet<Handle>) -> Tree {

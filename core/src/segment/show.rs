@@ -28,6 +28,13 @@ pub(super) struct Touched {
     near: Option<Kind>,
 }
 
+impl Touched {
+    /// What a key shows may be another value.
+    pub(super) fn has_key(&self, key: &str) -> bool {
+        self.base || self.keys.contains(key)
+    }
+}
+
 /// What an application of deltas touched, by object.
 pub(super) type Report = BTreeMap<ObjectId, Touched>;
 
@@ -100,6 +107,7 @@ impl Objects {
             self.update(engine, &report, handle, followed, &mut patches);
         }
         self.reveal(engine, &report, fresh, false, &mut patches);
+        self.check_creations(engine, Some(&report));
         // What is still not shown has registers that a mirror may ask for later.
         for id in report.keys() {
             if !self.all_of(*id).iter().any(|handle| self.is_shown(*handle)) {
