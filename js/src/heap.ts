@@ -186,6 +186,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         this.#watchers.later(() => this.#report(error))
         if (error.code === 'ERR_PROTOCOL') queueMicrotask(() => this.#link.drop())
       },
+      overruled: told => {
+        const error = space.overruled(told)
+        if (error !== undefined) this.#watchers.later(() => this.#report(error))
+      },
       index: (id, index) => space.index(id, index),
       evicted: index => space.evicted(index),
       joined: (group, run, member) => this.#groups.joined(group, run, member),

@@ -13,7 +13,8 @@
  */
 
 import { Batch, type Grant, type Section } from './batch.js'
-import type { Applied, Committed, Driver, Loaded, SegmentPatches } from './driver.js'
+import { overruledError } from './conflict.js'
+import type { Applied, Committed, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
 import { LIMIT, KIND, OP } from './edge.js'
 import { HeapError } from './errors.js'
 import { Intake } from './input.js'
@@ -372,6 +373,12 @@ export class Space implements RefHome, WriteHost, Resident {
     const { dump } = this.driver.call(OP.dump, w => w.varint(segment.index))
     const found = dump === undefined ? undefined : compare(segment.mirror, dump.patches, (id, object) => this.refs.of(id, object))
     if (found !== undefined) throw new Error(`coheap: the mirror of segment ${segment.id} differs from its engine at ${found}`)
+  }
+
+  /** Record `Overruled`: what this replica made is lost to another kind (S2). */
+  overruled(told: Overruled): HeapError | undefined {
+    const segment = this.#byIndex[told.segment]
+    return segment?.mirror === undefined ? undefined : overruledError(told, segment.mirror, object => this.refs.of(segment.id, object))
   }
 
   /** Record `Index`. */

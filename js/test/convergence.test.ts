@@ -47,6 +47,10 @@ function value(pick: (below: number) => number, depth = 0): unknown {
 }
 
 /** One random change somewhere. */
+function did(what: string): void {
+  counts[what] = (counts[what] ?? 0) + 1
+}
+
 function change(root: Any, pick: (below: number) => number): void {
   let at: unknown = root
   for (let depth = 0; depth < 4; depth++) {
@@ -55,7 +59,6 @@ function change(root: Any, pick: (below: number) => number): void {
     at = inner[pick(inner.length)]
     if (!Array.isArray(at) && Object.getPrototypeOf(at) !== Object.prototype) break
   }
-  const did = (what: string): void => { counts[what] = (counts[what] ?? 0) + 1 }
   if (Array.isArray(at)) {
     const list = at as unknown[]
     const length = list.length
@@ -96,7 +99,11 @@ async function run(seed: number): Promise<number> {
   const errors: unknown[] = []
   for (let i = 0; i < 2 + pick(3); i++) {
     const heap = await open<Any>('ws://test/heap/h', { webSocket: relay.socket })
-    heap.addEventListener('error', error => { errors.push(error) })
+    heap.addEventListener('error', error => {
+      // Kinds that differ under one key at once (S2).
+      if (error.code === 'ERR_CONFLICT') did('conflict')
+      else errors.push(error)
+    })
     heaps.push(heap)
   }
   /** Objects that nothing holds, in the segment of the root. */

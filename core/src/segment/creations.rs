@@ -108,6 +108,30 @@ impl Creations {
         }
     }
 
+    /// The creations where something changed; all of them without a report.
+    fn places(&self, report: Option<&Report>) -> Vec<(ObjectId, String, Creation)> {
+        let mut places = Vec::new();
+        let Some(report) = report else {
+            for (parent, keys) in &self.by_place {
+                places.extend(keys.iter().map(|(key, creation)| (*parent, key.clone(), *creation)));
+            }
+            return places;
+        };
+        if self.by_place.is_empty() {
+            return places;
+        }
+        for (parent, touched) in report {
+            let Some(keys) = self.by_place.get(parent) else { continue };
+            match touched.changed_keys() {
+                None => places.extend(keys.iter().map(|(key, creation)| (*parent, key.clone(), *creation))),
+                Some(changed) => places.extend(
+                    changed.iter().filter_map(|key| keys.get(key).map(|creation| (*parent, key.clone(), *creation))),
+                ),
+            }
+        }
+        places
+    }
+
     /// Appends `creations` (`replica/packed.rs`), the oldest first.
     pub(super) fn pack(&self, out: &mut Vec<u8>) {
         out.varint(self.by_age.len() as u64);
@@ -138,19 +162,7 @@ impl Objects {
     /// Finds the own creations that others won over, and forgets those that are no longer what their keys show. `report`: where
     /// something changed; all of them without it.
     pub(super) fn check_creations(&mut self, engine: &dyn Engine, report: Option<&Report>) {
-        let places: Vec<(ObjectId, String, Creation)> = self
-            .creations
-            .by_place
-            .iter()
-            .filter_map(|(parent, keys)| match report {
-                None => Some((parent, keys, None)),
-                Some(report) => report.get(parent).map(|touched| (parent, keys, Some(touched))),
-            })
-            .flat_map(|(parent, keys, touched)| {
-                let changed = keys.iter().filter(move |(key, _)| touched.is_none_or(|touched| touched.has_key(key)));
-                changed.map(|(key, creation)| (*parent, key.clone(), *creation))
-            })
-            .collect();
+        let places = self.creations.places(report);
         if places.is_empty() {
             return;
         }

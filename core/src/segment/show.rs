@@ -29,9 +29,9 @@ pub(super) struct Touched {
 }
 
 impl Touched {
-    /// What a key shows may be another value.
-    pub(super) fn has_key(&self, key: &str) -> bool {
-        self.base || self.keys.contains(key)
+    /// The keys that may show another value; `None`: any may.
+    pub(super) fn changed_keys(&self) -> Option<&BTreeSet<String>> {
+        if self.base { None } else { Some(&self.keys) }
     }
 }
 
