@@ -62,6 +62,7 @@
 //!       | 12 root    value                         what a new segment's first object is: a container (handle 0)
 //!       | 14 default handle key:str value          `initial`: only if the key has neither a value nor a default
 //!       | 15 mark    group:str run:str             `done()`: the segment's work for this run is done
+//!       | 16 near    object:id value               a container that nothing holds, under a fresh id that the caller drew
 //! ```
 //!
 //! The handles of a batch continue where the segment's last handle ended; both sides count. Patches name the handles of
@@ -73,6 +74,7 @@
 //!        | 12 root  kind:u8          kind of handle 0
 //!        | 13 clear handle           forget the content of this object: all of it follows
 //!        | 15 mark  group:str run:str
+//!        | 16 near  object:id kind:u8 handle:varint   an object that is there although nothing holds it
 //! ```
 //!
 //! # Records
@@ -108,6 +110,10 @@
 //! 23 NeedsFull segment:varint                               its engine is not in this module; it stays as loading. Export,
 //!                                                           then go on in the full module
 //! 24 Packed     bytes                                       for `import`
+//! 25 Overruled segment:varint parent:varint key:str lost:varint kept:kind
+//!                                                           under `key` of `parent`, at once with the own container `lost`, another
+//!                                                           replica made one of the kind `kept`, which is there now; told once.
+//!                                                           What was lost is what the mirror's node of `lost` last showed
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

@@ -74,6 +74,8 @@ pub enum Wish {
     Default { object: Handle, key: String, value: Literal },
     /// The work on this segment is done, for this run.
     Mark { group: String, run: String },
+    /// An object that nothing holds, under an id that is fresh.
+    Near { object: ObjectId, value: Literal },
 }
 
 /// A value in an edit: containers with the identity they were given.
@@ -143,6 +145,8 @@ pub enum Edit {
     Default { object: ObjectId, key: String, value: New },
     /// The work on this segment is done, for this run.
     Mark { group: String, run: String },
+    /// An object that nothing holds.
+    Near { object: ObjectId, content: Content },
 }
 
 /// A value as a mirror shows it.
@@ -184,4 +188,6 @@ pub enum Patch {
     Clear { object: Handle },
     /// The work on this segment is done for this run.
     Mark { group: String, run: String },
+    /// An object is there although nothing holds it.
+    Near { id: ObjectId, kind: Kind, object: Handle },
 }

@@ -33,8 +33,8 @@ use crate::edit::{Handle, Patch, Wish};
 use crate::heap::{Heap, Index, State};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
-use crate::segment::Segment;
 use crate::segment::write::Draw;
+use crate::segment::{Overruled, Segment};
 use crate::value::Kind;
 use crate::wire::frame::Up;
 use crate::wire::frame::down::ClaimState;
@@ -190,6 +190,8 @@ pub enum Output {
         code: &'static str,
         message: String,
     },
+    /// A container that this replica made was won over by one of another kind that was made at once (S2).
+    Overruled(Index, Overruled),
     Deadline(u64),
     Indexed {
         segment: SegmentId,
@@ -508,6 +510,7 @@ impl Replica {
                 Err(error) => {
                     // Documents before this one hold edits that will never be sent.
                     for part in &parts {
+                        self.forget_creations(part.segment, uid);
                         self.reload(part.segment, false);
                     }
                     self.reload(id, false);

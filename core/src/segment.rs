@@ -2,6 +2,7 @@
 
 #[cfg(feature = "automerge")]
 pub mod automerge;
+mod creations;
 pub mod engine;
 pub mod layout;
 pub mod list;
@@ -15,6 +16,7 @@ pub mod yrs;
 
 use bytes::Bytes;
 
+pub use self::creations::Overruled;
 use self::engine::{Engine, EngineError};
 use self::objects::Objects;
 use self::write::{Draw, WishError};
@@ -243,6 +245,9 @@ impl Segment {
             self.objects.truncate(handles);
             return Err(EditError::Wish(error));
         }
+        for edit in &edits {
+            self.objects.creations.note(edit, uid);
+        }
         self.size += delta.len();
         self.objects.adopt(self.engine.as_mut());
         let mut corrections = self.objects.show_keys(self.engine.as_mut(), &doubtful);
@@ -266,6 +271,21 @@ impl Segment {
         })?;
         self.size += delta.len();
         Ok(delta)
+    }
+
+    /// Compares all that this replica put under absent keys with what is there: after the document was replaced and shown.
+    pub fn check_creations(&mut self) {
+        self.objects.check_creations(self.engine.as_ref(), None);
+    }
+
+    /// What this replica made and others have won over since it was last asked; each is told once.
+    pub fn take_overruled(&mut self) -> Vec<Overruled> {
+        std::mem::take(&mut self.objects.overruled)
+    }
+
+    /// An own commit did not happen after all: what it made is no loss.
+    pub fn undone(&mut self, uid: Uid) {
+        self.objects.creations.undone(uid);
     }
 
     /// The whole document in its stored form.

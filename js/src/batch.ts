@@ -168,6 +168,12 @@ export class Section {
     this.#grow(1, sizeOf(value) + 2)
   }
 
+  /** A container that nothing holds, under a fresh id. */
+  near(id: Id, value: Encoded): void {
+    this.#edits.push({ op: EDIT.near, handle: 0, key: id, a: 0, b: 0, text: '', parts: [value], containers: true, dropped: false })
+    this.#grow(1, sizeOf(value) + 18)
+  }
+
   mark(claim: Grant): void {
     this.claim = claim
     this.#edits.push({ op: EDIT.mark, handle: 0, key: claim.group, a: 0, b: 0, text: claim.run, parts: [], containers: false, dropped: false })
@@ -225,6 +231,7 @@ export class Section {
       if (edit.dropped) continue
       w.u8(edit.op)
       if (edit.op === EDIT.mark) w.str(edit.key!).str(edit.text)
+      else if (edit.op === EDIT.near) w.idOf(edit.key!)
       else if (edit.op !== EDIT.root) this.#encodePlaced(w, edit)
       for (const { start, end } of edit.parts) w.copy(this.values, start, end)
     }

@@ -23,6 +23,8 @@ export interface SegmentPatches { readonly segment: number; readonly patches: Ui
 export interface Applied { readonly author: Author; readonly label: string; readonly parts: readonly SegmentPatches[] }
 export interface Loaded { readonly segment: number; readonly status: number; readonly bytes: number; readonly reset: boolean; readonly patches: Uint8Array }
 export interface Committed { readonly seq: number; readonly unsaved: number; readonly unsavedBytes: number; readonly parts: readonly SegmentPatches[] }
+/** Under `key` of object `parent` another replica made a container of kind `kept` at once with the own one, `lost`, and won. */
+export interface Overruled { readonly segment: number; readonly parent: number; readonly key: string; readonly lost: number; readonly kept: number }
 export interface FoundObject { readonly handle: number; readonly id: Id; readonly kind: number }
 export interface GroupState { readonly group: string; readonly run: string; readonly members: readonly Id[]; readonly done: readonly string[]; readonly held: ReadonlyMap<string, number> }
 export interface ClaimAnswer { readonly group: string; readonly run: string; readonly key: string; readonly grant: number; readonly state: 'granted' | 'held' | 'done' }
@@ -39,6 +41,7 @@ export interface Sink {
   /** Gives the paths it touched. */
   refused(seq: number, code: string, label: string, segments: readonly number[]): string[]
   problem(error: HeapError): void
+  overruled(told: Overruled): void
   index(segment: Id, index: number): void
   evicted(segment: number): void
   joined(group: string, run: string, member: number): void
@@ -267,6 +270,7 @@ export class Driver {
         return sink.member({ group, replica, gone, sinceMs, author, state: new Uint8Array(r.bytes()) })
       }
       case RECORD.stats: return void (answer.stats = r.list(each => each.varint()))
+      case RECORD.overruled: return sink.overruled({ segment: r.varint(), parent: r.varint(), key: r.str(), lost: r.varint(), kept: r.u8() })
       case RECORD.fatal: return sink.fatal(readError(r, false))
       case RECORD.needsFull: return sink.needsFull(r.varint())
       case RECORD.packed: return void (answer.packed = r.rest())

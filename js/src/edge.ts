@@ -29,7 +29,7 @@ export const OP = {
 /** Kinds of records. */
 export const RECORD = {
   send: 1, apply: 2, loaded: 3, committed: 4, acked: 5, online: 6, done: 7, failed: 8, refused: 9, problem: 10, deadline: 11,
-  index: 12, evicted: 13, derived: 14, object: 15, joined: 16, group: 17, claimed: 18, lost: 19, member: 20, stats: 21, fatal: 22, needsFull: 23, packed: 24,
+  index: 12, evicted: 13, derived: 14, object: 15, joined: 16, group: 17, claimed: 18, lost: 19, member: 20, stats: 21, fatal: 22, needsFull: 23, packed: 24, overruled: 25,
   error: 255,
 } as const
 
@@ -43,11 +43,11 @@ export type Kind = (typeof KIND)[keyof typeof KIND]
 /** Numbers of edits and of patches (9 is `add` in an edit, `total` in a patch). */
 export const EDIT = {
   set: 1, delete: 2, insert: 4, remove: 5, put: 6, move: 7, splice: 8, add: 9, include: 10, exclude: 11, root: 12, clear: 13,
-  default: 14, mark: 15,
+  default: 14, mark: 15, near: 16,
 } as const
 
 /** Bounds of `core/src/limits.rs` that are checked before a batch crosses. */
-export const LIMIT = { commitBytes: 1 << 20, valueBytes: 256 * 1024, keyBytes: 4096, depth: 64, labelBytes: 1024, editsPerCommit: 1000 } as const
+export const LIMIT = { commitBytes: 1 << 20, valueBytes: 256 * 1024, keyBytes: 4096, depth: 64, labelBytes: 1024, editsPerCommit: 1000, segmentBytesSoft: 8 << 20 } as const
 
 const INT_MAX = 2 ** 52 - 1
 const encoder = new TextEncoder()

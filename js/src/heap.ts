@@ -192,6 +192,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         this.#watchers.later(() => this.#report(error))
         if (error.code === 'ERR_PROTOCOL') queueMicrotask(() => this.#link.drop())
       },
+      overruled: told => {
+        const error = space.overruled(told)
+        if (error !== undefined) this.#watchers.later(() => this.#report(error))
+      },
       index: (id, index) => space.index(id, index),
       evicted: index => space.gone(index),
       joined: (group, run, member) => this.#groups.joined(group, run, member),
@@ -329,8 +333,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   // Objects
 
-  alloc<T extends object>(value: T, where?: { history?: boolean }): Ref<T> {
-    return this.#space.alloc(value, where?.history === true) as unknown as Ref<T>
+  alloc<T extends object>(value: T, where?: { history?: boolean; near?: Ref<any> }): Ref<T> {
+    return this.#space.alloc(value, where?.history === true, where?.near) as unknown as Ref<T>
   }
 
   ref<T extends object>(id: string): Ref<T> {

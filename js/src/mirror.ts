@@ -13,6 +13,8 @@
  *                                         └─ map …         node.parent points back up; a detached node has none
  * ```
  *
+ * Nodes made near others (S1) have no parent either and are there all the same: `near` says which.
+ *
  * Maps are kept in objects without a prototype (`Bag`), so `__proto__` is a key like any other. Next: `patches.ts` (changes
  * from elsewhere), `write.ts` (changes of the program), `proxy.ts` (what a program sees).
  */
@@ -34,7 +36,7 @@ const Bag = function () {} as unknown as new () => Bag
 Bag.prototype = Object.create(null) as Bag
 
 abstract class NodeBase {
-  /** The node that holds this one; `undefined` for the first object and for what is detached. */
+  /** The node that holds this one; `undefined` for the first object, for what was made near another, and for what is detached. */
   parent: Node | undefined = undefined
   /** In how many places it is held: 0 is detached; for a moment during a patch it may be 2. */
   places = 0
@@ -95,6 +97,8 @@ export const snapshots: { of: (stored: Stored) => unknown } = { of: stored => st
 
 export class Mirror {
   readonly nodes: (Node | undefined)[] = []
+  /** Nodes that are there although nothing holds them, by id. */
+  readonly near = new Map<Id, Node>()
   /** While set, every change adds how to undo it. */
   undo: (() => void)[] | undefined = undefined
   /** While set, every change is added. */
@@ -140,6 +144,20 @@ export class Mirror {
   /** Forgets the nodes from a handle on: the batch that made them did not happen. */
   truncate(handles: number): void {
     this.nodes.length = handles
+  }
+
+  /** A node is there from now on although nothing holds it. */
+  place(id: Id, node: Node): void {
+    const before = this.near.get(id)
+    if (before === node) return
+    detach(before)
+    node.id = id
+    node.places += 1
+    this.near.set(id, node)
+    this.undo?.push(() => {
+      detach(node)
+      this.near.delete(id)
+    })
   }
 
   // Maps
@@ -311,7 +329,11 @@ export function isNode(value: unknown): value is Node {
 export function isAttached(node: Node): boolean {
   let top = node
   while (top.parent !== undefined) top = top.parent
-  return top.handle === 0 && top.mirror.alive
+  return (top.handle === 0 || isNear(top)) && top.mirror.alive
+}
+
+function isNear(node: Node): boolean {
+  return node.id !== undefined && node.mirror.near.get(node.id) === node
 }
 
 /** Throws unless a node can be edited. */

@@ -26,6 +26,11 @@ export function applyPatches(mirror: Mirror, patches: Uint8Array, makeRef: MakeR
     const op = r.u8()
     if (op === EDIT.mark) marks.push({ group: r.str(), run: r.str() })
     else if (op === EDIT.root) nodeOfKind(mirror, 0, r.u8() as Kind)
+    else if (op === EDIT.near) {
+      const id = r.id()
+      const kind = r.u8() as Kind
+      mirror.place(id, nodeOfKind(mirror, r.varint(), kind))
+    }
     else applyOne(mirror, op, r, makeRef)
   }
   return marks
@@ -33,18 +38,25 @@ export function applyPatches(mirror: Mirror, patches: Uint8Array, makeRef: MakeR
 
 /** Replaces all a mirror holds by what the patches say; nodes keep their identity, and the values they had if they are gone. */
 export function resetMirror(mirror: Mirror, patches: Uint8Array, makeRef: MakeRef): Mark[] {
-  const before = mirror.log === undefined || mirror.root === undefined ? undefined : snapshotOf(mirror.root)
+  const before = mirror.log === undefined ? [] : tops(mirror).map(node => ({ node, snap: snapshotOf(node) }))
   const log = mirror.log
   mirror.log = undefined
   const kept: { node: Node; content: Content }[] = []
   for (const node of mirror.nodes) if (node !== undefined) kept.push({ node, content: contentOf(node) })
   for (const { node } of kept) mirror.clear(node)
   for (const { node } of kept) node.places = node.handle === 0 ? 1 : 0
+  mirror.near.clear()
   const marks = applyPatches(mirror, patches, makeRef)
   for (const { node, content } of kept) if (node.places === 0) restore(mirror, node, content)
   mirror.log = log
-  if (before !== undefined && mirror.root !== undefined) noteDifferences(mirror, mirror.root, before)
+  const still = new Set(tops(mirror))
+  for (const { node, snap } of before) if (still.has(node)) noteDifferences(mirror, node, snap)
   return marks
+}
+
+/** The nodes that are there although nothing holds them: the first object and what was made near another. */
+function tops(mirror: Mirror): Node[] {
+  return [...(mirror.root === undefined ? [] : [mirror.root]), ...mirror.near.values()]
 }
 
 /** Tells the log what a reset changed, by comparing with the snapshot from before. */
@@ -207,6 +219,11 @@ export function compare(mirror: Mirror, dump: Uint8Array, makeRef: MakeRef): str
   const engine = new Mirror()
   applyPatches(engine, dump, makeRef)
   if (mirror.root === undefined || engine.root === undefined) return mirror.root === engine.root ? undefined : 'one of them has no first object'
+  for (const id of new Set([...mirror.near.keys(), ...engine.near.keys()])) {
+    const [ours, theirs] = [mirror.near.get(id), engine.near.get(id)]
+    const found = ours === undefined || theirs === undefined ? `#${id}: an object that only one of them has` : compareNodes(ours, theirs, `#${id}`)
+    if (found !== undefined) return found
+  }
   return compareNodes(mirror.root, engine.root, '')
 }
 

@@ -13,8 +13,9 @@
  */
 
 import type { Grant, Section } from './batch.js'
-import type { Applied, Driver, Loaded, SegmentPatches } from './driver.js'
-import { KIND, OP } from './edge.js'
+import { overruledError } from './conflict.js'
+import type { Applied, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
+import { KIND, LIMIT, OP } from './edge.js'
 import { HeapError } from './errors.js'
 import { Intake } from './input.js'
 import { isAttached, Mirror, type Logged, type MapNode, type Node, type Stored } from './mirror.js'
@@ -217,40 +218,82 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   // New segments
 
-  /** Makes a segment whose first object is `value`; with `history` it keeps what it held before. */
-  alloc(value: object, history: boolean): HeapRef {
+  /**
+   * Makes a segment whose first object is `value`; with `history` it keeps what it held before. Or, `near` another object, an
+   * object that nothing holds in the segment of that one.
+   */
+  alloc(value: object, history: boolean, near?: unknown): HeapRef {
     if (this.over !== undefined) throw this.over
     const container = typeof value === 'object' && value !== null && !(value instanceof Date) && !(value instanceof Uint8Array) && !(value instanceof HeapRef)
     if (!container) throw new TypeError('heap.alloc takes an object, an array, counter(), text() or set()')
+    const there = near === undefined ? undefined : this.#roomNear(near)
     for (;;) {
-      const id = encodeId(freshId())
-      const segment = this.segment(id)
-      segment.history = history
-      const mirror = this.#give(segment)
-      let intake: Intake | undefined
-      try {
-        const section = this.section(mirror)
-        intake = new Intake(mirror, this, section.values, [])
-        intake.value(value)
-        if (this.hasRoom(intake.size)) {
-          section.root(intake.finish(mirror.undo))
-          segment.standing = 'here'
-          this.wrote()
-          return this.refs.of(id)
-        }
-      } catch (error) {
-        this.#unmake(mirror, intake)
-        throw error
-      }
-      this.#unmake(mirror, intake)
+      const ref = there === undefined ? this.#allocNew(value, history) : this.#allocIn(there, value)
+      if (ref !== undefined) return ref
+      // It did not fit behind what was written before it in this turn.
       this.closeBatch()
     }
+  }
+
+  #allocNew(value: object, history: boolean): HeapRef | undefined {
+    const id = encodeId(freshId())
+    const segment = this.segment(id)
+    segment.history = history
+    const mirror = this.#give(segment)
+    let intake: Intake | undefined
+    try {
+      const section = this.section(mirror)
+      intake = new Intake(mirror, this, section.values, [])
+      intake.value(value)
+      if (this.hasRoom(intake.size)) {
+        section.root(intake.finish(mirror.undo))
+        segment.standing = 'here'
+        this.wrote()
+        return this.refs.of(id)
+      }
+    } catch (error) {
+      this.#unmake(mirror, intake)
+      throw error
+    }
+    this.#unmake(mirror, intake)
+    return undefined
+  }
+
+  #allocIn(segment: Segment, value: object): HeapRef | undefined {
+    const mirror = segment.mirror!
+    const section = this.section(mirror)
+    const intake = new Intake(mirror, this, section.values, [])
+    let node: Node
+    try {
+      node = intake.value(value) as Node
+      if (!this.hasRoom(intake.size)) {
+        intake.drop()
+        return undefined
+      }
+    } catch (error) {
+      intake.drop()
+      throw error
+    }
+    const id = encodeId(freshId())
+    const encoded = intake.finish(mirror.undo)
+    mirror.place(id, node)
+    section.near(id, encoded)
+    this.wrote()
+    return this.refs.of(segment.id, id)
   }
 
   #unmake(mirror: Mirror, intake: Intake | undefined): void {
     intake?.drop()
     this.writing.drop(mirror)
     this.forget(mirror)
+  }
+
+  /** The segment of a Ref; `undefined`: it is so large that what comes near it gets a segment of its own. */
+  #roomNear(ref: unknown): Segment | undefined {
+    if (!(ref instanceof HeapRef) || !ref.isOf(this)) throw new TypeError('heap.alloc: `near` is a Ref of this heap')
+    const segment = this.segmentOf(this.resolve(ref))!
+    const open = this.writing.openSection(segment.mirror!)?.bytes ?? 0
+    return segment.bytes + open < LIMIT.segmentBytesSoft ? segment : undefined
   }
 
   #give(segment: Segment): Mirror {
@@ -325,6 +368,12 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     const error = new Error(`coheap: the mirror of segment ${segment.id} differs from its engine at ${found}`)
     queueMicrotask(() => { throw error })
     throw error
+  }
+
+  /** Record `Overruled`: what this replica made is lost to another kind (S2). */
+  overruled(told: Overruled): HeapError | undefined {
+    const segment = this.#byIndex[told.segment]
+    return segment?.mirror === undefined ? undefined : overruledError(told, segment.mirror, object => this.refs.of(segment.id, object))
   }
 
   /** Record `Index`. */
@@ -478,9 +527,8 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   }
 
   #find(segment: Segment, object: Id): Node | undefined {
-    const known = segment.objects.get(object)
-    if (known !== undefined) return known
-    if (segment.index < 0) return undefined
+    const known = segment.mirror!.near.get(object) ?? segment.objects.get(object)
+    if (known !== undefined || segment.index < 0) return known
     const found = this.driver.call(OP.find, w => w.varint(segment.index).raw(decodeId(object)!)).object
     if (found === undefined || found.handle < 0) return undefined
     const node = segment.mirror!.nodes[found.handle]

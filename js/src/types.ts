@@ -131,8 +131,11 @@ export interface Heap<Root> extends AsyncDisposable {
    * Makes an object in a segment of its own and returns the pointer to it. With `history` the segment keeps all it ever held;
    * such segments need a larger wasm module, which is fetched when the first of them is met. What is written meanwhile is
    * visible here at once and committed, in its order, when the module is there.
+   *
+   * `near`: in the segment of that object instead, so that they load and leave together; it has to be loaded
+   * (ERR_NOT_LOADED), and where it has grown over 8 MiB a new segment is made.
    */
-  alloc<T extends object>(value: T, where?: { history?: boolean }): Ref<T>
+  alloc<T extends object>(value: T, where?: { history?: boolean; near?: Ref<any> }): Ref<T>
   /** The pointer that was printed as `id`. Loads nothing; the same id gives the same Ref. */
   ref<T extends object>(id: string): Ref<T>
   /** The pointer to a live object. */

@@ -11,7 +11,7 @@ import { loadFullModule } from '../src/instance.js'
 import { closeClean } from './clean.js'
 import { FakeRelay, FakeSocket } from './fake-relay.js'
 import { chance, FixedWorld, settled, type Pick } from './fixed.js'
-import { act, drawKind, KINDS, printable, values, type Any, type Kind } from './program.js'
+import { act, drawKind, KINDS, printable, reachable, seen, values, type Any, type Kind } from './program.js'
 
 const RUNS = Number(process.env['COHEAP_RUNS'] ?? 12)
 const SEED = Number(process.env['COHEAP_SEED'] ?? 1)
@@ -31,6 +31,8 @@ class Statistics {
   losses = 0
   again = 0
   evictions = 0
+  /** Containers that were told to be lost to another kind. */
+  overruled = 0
   /** Reconnections at which whole segments were given anew. */
   catchUps = 0
   /** Values in final documents, and in their root segments, one number a program. */
@@ -47,6 +49,7 @@ class Program {
   readonly #pick: Pick
   readonly #world: FixedWorld
   readonly #statistics: Statistics
+  /** What is told beside creations that another kind won over. */
   readonly #errors: unknown[] = []
   readonly #trace = createHash('sha256')
   /** How often of 6 times a step finds that the network was quick, and all that was sent has arrived everywhere. */
@@ -81,7 +84,10 @@ class Program {
     this.peers.push(peer)
     const opening = open<Any>('ws://test/heap/h', { webSocket: () => (peer.socket = new FakeSocket(this.relay)), initial: { refs: [], doc: {} }, timeoutMs: Infinity })
     peer.heap = await this.#driven(opening)
-    peer.heap.addEventListener('error', error => { this.#errors.push(error) })
+    peer.heap.addEventListener('error', error => {
+      if (error.code === 'ERR_CONFLICT' && 'lost' in error.details) this.#statistics.overruled += 1
+      else this.#errors.push(error)
+    })
     return peer.heap
   }
 
@@ -182,7 +188,10 @@ class Program {
       const loaded = await this.#driven(heap.load<Any>([...ids].map(id => heap.ref<Any>(id))))
       const segments = loaded.map(live => snapshot(live))
       const root = snapshot(heap.root)
-      const image = { root: printable(root), segments: segments.map(printable) }
+      // What lies near others is in no snapshot but its own.
+      const inner = reachable(heap).refs.filter(ref => ref.id.includes('#'))
+      const near = inner.map(ref => [ref.id, seen(ref)] as const).map(([id, live]) => [id, live === undefined ? 'deleted' : printable(snapshot(live))])
+      const image = { root: printable(root), segments: segments.map(printable), near }
       images.push(image)
       assert.deepEqual(image, images[0])
       if (images.length > 1) continue
@@ -201,10 +210,10 @@ class Program {
 }
 
 /** Prints what the programs were made of, and asserts that they were worth running. */
-function say({ steps, kinds, commits, concurrent, losses, again, evictions, catchUps, values, roots }: Statistics): void {
+function say({ steps, kinds, commits, concurrent, losses, again, evictions, catchUps, overruled, values, roots }: Statistics): void {
   const median = (of: number[]): number => of.sort((a, b) => a - b)[of.length >> 1]!
   const percent = (n: number, of: number): number => Math.round(1000 * n / of) / 10
-  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted, ${catchUps} catch-ups with whole segments`)
+  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted, ${catchUps} catch-ups with whole segments, ${overruled} containers overruled`)
   console.log(`values at the end: median ${median(values)}, least ${values[0]}, most ${values.at(-1)}; in the root segment: median ${median(roots)}`)
   for (const [kind, n] of kinds) console.log(`  ${kind}: ${n} (${percent(n, steps)} %)`)
   if (process.env['COHEAP_RUNS'] !== undefined) return

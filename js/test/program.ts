@@ -20,6 +20,8 @@ export const KINDS = Object.keys(WEIGHTS) as Kind[]
 const ALLOCS: ((heap: Heap<Any>, value: object) => Ref<Any>)[] = [
   (heap, value) => heap.alloc(value),
   (heap, value) => heap.alloc(value, { history: true }),
+  (heap, value) => heap.alloc(value, { near: heap.refOf(heap.root) }),
+  (heap, value) => heap.alloc(value, { near: reachable(heap).refs.find(ref => seen(ref) !== undefined) }),
 ]
 
 /** A kind of step, by weight. */
@@ -61,22 +63,31 @@ const isMap = (it: unknown): it is Any => Object.getPrototypeOf(it) === Object.p
 
 /** All live objects that can be reached without loading, and all refs among them. */
 export function reachable(heap: Heap<Any>): { objects: object[]; refs: Ref<Any>[] } {
-  const objects: object[] = []
+  const objects = new Set<object>()
   const refs = new Set<Ref<Any>>()
   const walk = (it: unknown): void => {
-    if (typeof it !== 'object' || it === null || it instanceof Date || it instanceof Uint8Array) return
+    if (typeof it !== 'object' || it === null || it instanceof Date || it instanceof Uint8Array || objects.has(it)) return
     if (!isRef(it)) {
-      objects.push(it)
+      objects.add(it)
       if (isList(it)) for (const each of it) walk(each)
       else if (isMap(it)) for (const key of Object.keys(it)) walk(it[key])
     } else if (!refs.has(it)) {
       refs.add(it)
-      // What a ref to an inner object points to is seen where it is, or was deleted.
-      if (!it.id.includes('#')) walk(it.peek())
+      walk(seen(it))
     }
   }
   walk(heap.root)
-  return { objects, refs: [...refs] }
+  return { objects: [...objects], refs: [...refs] }
+}
+
+/** What a ref points to; `undefined`: it is not loaded, or was deleted. */
+export function seen(ref: Ref<Any>): Any | undefined {
+  try {
+    return ref.peek()
+  } catch (error) {
+    assert.equal((error as HeapError).code, 'ERR_DELETED')
+    return undefined
+  }
 }
 
 /** What a step did: the kind that it came to, and what is still under way. */

@@ -45,6 +45,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Op::Exclude),
         1 => Just(Op::Default),
         1 => Just(Op::Mark),
+        1 => Just(Op::Near),
     ];
     // Few places, so that replicas meet in them.
     (op, 0..40_u16, 0..12_u16, any::<u16>(), seed()).prop_map(|(op, target, a, b, value)| Act {

@@ -13,6 +13,7 @@ use coheap_core::id::{ObjectId, SegmentId};
 use coheap_core::segment::Segment;
 use coheap_core::value::{Ref, Value};
 use coheap_tests::mirror::{Mirror, Node};
+use coheap_tests::peer::Peer;
 use coheap_tests::world::World;
 
 /// A golden document is made by a world of this many replicas, whose seed is the number.
@@ -25,6 +26,7 @@ const PROGRAMS: &[Program] = &[
     ("yrs-layout1-objects", 2, SegmentId::ROOT, objects),
     ("yrs-layout1-met", 3, OTHER, met),
     ("yrs-layout1-list", 2, OTHER, first_list),
+    ("yrs-layout1-near", 2, OTHER, near),
 ];
 
 fn n(number: f64) -> Literal {
@@ -138,6 +140,24 @@ fn first_list(w: &mut World) {
     w.meet();
 }
 
+fn near(w: &mut World) {
+    let peer = &mut w.peers[0];
+    peer.set("", "a", n(1.0));
+    let config = peer.near(o(&[("x", n(1.0)), ("in", o(&[("y", s("z"))]))]));
+    let items = peer.near(Literal::List(vec![n(1.0), n(2.0)]));
+    peer.near(Literal::Text("héllo 😀".into()));
+    peer.near(Literal::Counter(2.0));
+    peer.near(Literal::Set(vec![Value::Str("m".into())]));
+    peer.near(o(&[]));
+    w.meet();
+    let peer = &mut w.peers[1];
+    let at = |peer: &Peer, id| peer.segment.find(id).expect("an object").0;
+    let (config, items) = (at(peer, config), at(peer, items));
+    peer.wish(Wish::Set { object: config, key: "later".into(), value: o(&[]) });
+    peer.wish(Wish::Move { object: items, from: 0, to: 1 });
+    w.meet();
+}
+
 /// `id:16 engine:u8 length:u32 snapshot (length:u32 delta)*`, lengths little-endian.
 fn pack(w: &World) -> Vec<u8> {
     let (snapshot, deltas) = w.state(true);
@@ -168,6 +188,9 @@ fn unpack(bytes: &[u8]) -> Segment {
 fn said(segment: &mut Segment) -> String {
     let mirror = Mirror::of(&segment.show());
     let mut out = format!("{:#?}\nmarks {:?}\n", mirror.value(), mirror.marks);
+    for (id, near) in mirror.nears() {
+        writeln!(out, "near {id} {near:#?}").expect("a string takes all");
+    }
     let mut objects: Vec<Handle> = mirror.reachable();
     objects.sort_by_key(|handle| segment.object(*handle).map(|(id, _)| id));
     for handle in objects {

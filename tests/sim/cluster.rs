@@ -19,7 +19,7 @@ use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
 use crate::disk::Disk;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Node as Shown};
 
 /// One process with a heap open.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Node {
     pub problems: Vec<String>,
     /// Commits visible here, in order: what P2 and P6 are judged by.
     pub seen: Vec<u64>,
+    /// Own creations that another kind won over (S2).
+    pub overruled: usize,
 }
 
 /// The world.
@@ -385,7 +387,8 @@ impl Cluster {
                     .expect("a document decodes");
                 let fresh = Mirror::of(&copy.show());
                 assert_eq!(mirror.value(), fresh.value(), "mirror of segment {index:?} at replica {at}");
-                let value = format!("{:?}", mirror.value());
+                assert_eq!(mirror.nears(), fresh.nears(), "objects near others in segment {index:?} at replica {at}");
+                let value = format!("{:?} {:?}", mirror.value(), mirror.nears());
                 let first = values.entry(id).or_insert_with(|| value.clone());
                 assert_eq!(*first, value, "segment {id} at replica {at}");
             }
@@ -413,6 +416,7 @@ impl Node {
             versions: Vec::new(),
             problems: Vec::new(),
             seen: Vec::new(),
+            overruled: 0,
         }
     }
 
@@ -441,6 +445,7 @@ impl Node {
                 if !reset {
                     *mirror = Mirror::new();
                 }
+                mirror.near.clear();
                 mirror.apply(&patches);
             }
             Output::Loaded { status, .. } => assert_ne!(status, LoadStatus::Quarantined),
@@ -453,6 +458,12 @@ impl Node {
             }
             Output::Evicted(index) => {
                 self.mirrors.remove(&index);
+            }
+            Output::Overruled(index, told) => {
+                let mirror = self.mirrors.get(&index).expect("a segment that is here");
+                assert!(matches!(mirror.node(told.parent), Shown::Map(_)), "{told:?}");
+                assert_ne!(mirror.node(told.lost).kind(), told.kept);
+                self.overruled += 1;
             }
             Output::Done { ticket, version } => self.versions.push((ticket, version)),
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),

@@ -3,6 +3,7 @@
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::replica::Input;
+use coheap_core::segment::write::Draw;
 use coheap_core::value::Value;
 
 use crate::cluster::Cluster;
@@ -69,7 +70,10 @@ fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
             continue;
         }
         let act = act(&mut cluster.draws);
-        let (_, wish) = wish_of(&cluster.nodes[at].mirrors[&index], &act);
+        let (_, mut wish) = wish_of(&cluster.nodes[at].mirrors[&index], &act);
+        if let Wish::Near { object, .. } = &mut wish {
+            *object = cluster.draws.object();
+        }
         sections.push((index, vec![wish]));
     }
     sections

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coheap_core::edit::{Handle, Literal, Patch, Shown, Wish};
+use coheap_core::id::ObjectId;
 use coheap_core::segment::layout::{member_code, member_of};
 use coheap_core::value::{Kind, Value};
 
@@ -55,11 +56,13 @@ pub struct Mirror {
     nodes: Vec<Option<Node>>,
     /// Runs that are done, by group.
     pub marks: BTreeMap<String, String>,
+    /// Objects that are there although nothing holds them.
+    pub near: BTreeMap<ObjectId, Handle>,
 }
 
 impl Default for Mirror {
     fn default() -> Self {
-        Mirror { nodes: vec![Some(Node::new(Kind::Map))], marks: BTreeMap::new() }
+        Mirror { nodes: vec![Some(Node::new(Kind::Map))], marks: BTreeMap::new(), near: BTreeMap::new() }
     }
 }
 
@@ -218,6 +221,10 @@ impl Mirror {
             Patch::Mark { group, run } => {
                 self.marks.insert(group.clone(), run.clone());
             }
+            Patch::Near { id, kind, object } => {
+                self.shown(&Shown::Object(*kind, *object));
+                self.near.insert(*id, *object);
+            }
         }
     }
 
@@ -307,12 +314,26 @@ impl Mirror {
             Wish::Mark { group, run } => {
                 self.marks.insert(group.clone(), run.clone());
             }
+            Wish::Near { object, value } => {
+                let Shown::Object(_, handle) = self.make(value) else { panic!("a container") };
+                self.near.insert(*object, handle);
+            }
         }
     }
 
     /// Everything from the first object on.
     pub fn value(&self) -> Tree {
         self.tree(Handle(0), &mut BTreeSet::new())
+    }
+
+    /// Everything from an object on.
+    pub fn tree_at(&self, handle: Handle) -> Tree {
+        self.tree(handle, &mut BTreeSet::new())
+    }
+
+    /// Everything from the objects on that nothing holds.
+    pub fn nears(&self) -> BTreeMap<ObjectId, Tree> {
+        self.near.iter().map(|(id, handle)| (*id, self.tree_at(*handle))).collect()
     }
 
     fn tree(&self, handle: Handle, within: &mut BTreeSet<Handle>) -> Tree {
@@ -342,9 +363,10 @@ impl Mirror {
         }
     }
 
-    /// The objects that the first object leads to, in the order of a walk.
+    /// The objects that the first object leads to, and those that are there without it, in the order of a walk.
     pub fn reachable(&self) -> Vec<Handle> {
-        let (mut seen, mut order, mut open) = (BTreeSet::new(), Vec::new(), vec![Handle(0)]);
+        let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
+        let mut open: Vec<Handle> = self.near.values().copied().chain([Handle(0)]).collect();
         while let Some(handle) = open.pop() {
             if !seen.insert(handle) {
                 continue;

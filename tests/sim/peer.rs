@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
-use coheap_core::edit::{Edit, Handle, Literal, Wish};
+use coheap_core::edit::{Edit, Handle, Literal, Shown, Wish};
 use coheap_core::id::{ObjectId, SegmentId, Uid};
-use coheap_core::segment::Segment;
 use coheap_core::segment::write::Draw;
+use coheap_core::segment::{Overruled, Segment};
 use coheap_core::value::Value;
 
 use crate::Draws;
-use crate::mirror::Mirror;
+use crate::mirror::{Mirror, Node};
 use crate::tree::Tree;
 
 /// A commit that has not been sent yet.
@@ -32,6 +32,8 @@ pub struct Peer {
     pub mirror: Mirror,
     /// Commits the others have not heard of.
     pub unsent: Vec<Unsent>,
+    /// What it was told to have lost to another kind (S2).
+    pub overruled: Vec<Overruled>,
     /// Where its ids come from.
     pub draws: Draws,
     /// The writer it edits as.
@@ -56,7 +58,16 @@ impl Peer {
         let mut draws = Draws(seed);
         let writer = draw_writer(&mut draws);
         let segment = Segment::new(id, engine, writer).expect("an empty segment");
-        Peer { segment, mirror: Mirror::new(), unsent: Vec::new(), draws, writer, engine, steps: 0 }
+        Peer {
+            segment,
+            mirror: Mirror::new(),
+            unsent: Vec::new(),
+            overruled: Vec::new(),
+            draws,
+            writer,
+            engine,
+            steps: 0,
+        }
     }
 
     /// One commit.
@@ -81,7 +92,22 @@ impl Peer {
     pub fn apply(&mut self, deltas: &[Bytes]) {
         let patches = self.segment.apply(deltas).expect("a valid delta");
         self.mirror.apply(&patches);
+        self.take_overruled();
         self.check_often();
+    }
+
+    /// What was lost is told once, and the mirror still shows it where nothing holds it any more.
+    fn take_overruled(&mut self) {
+        for told in self.segment.take_overruled() {
+            assert!(!self.overruled.contains(&told), "told twice: {told:?}");
+            assert_ne!(self.mirror.node(told.lost).kind(), told.kept);
+            let shown = match self.mirror.node(told.parent) {
+                Node::Map(entries) => entries.get(&told.key),
+                other => panic!("{told:?} in {other:?}"),
+            };
+            assert!(matches!(shown, Some(Shown::Object(kind, _)) if *kind == told.kept), "{told:?}, shown {shown:?}");
+            self.overruled.push(told);
+        }
     }
 
     /// The document as stored.
@@ -109,6 +135,7 @@ impl Peer {
         let mut copy = self.load(&snapshot, &[]);
         let fresh = Mirror::of(&copy.show());
         assert_eq!(self.mirror.value(), fresh.value(), "a mirror (left) that its document (right) does not know");
+        assert_eq!(self.mirror.nears(), fresh.nears(), "objects near others");
         assert_eq!(self.mirror.marks, fresh.marks);
     }
 
@@ -117,9 +144,9 @@ impl Peer {
         let patches = self.segment.show();
         let fresh = Mirror::of(&patches);
         assert_eq!(self.mirror.reachable(), fresh.reachable(), "the handles of what is shown");
-        let before = self.mirror.value();
+        let before = (self.mirror.value(), self.mirror.nears());
         self.mirror.apply(&patches);
-        assert_eq!(before, self.mirror.value());
+        assert_eq!(before, (self.mirror.value(), self.mirror.nears()));
     }
 
     /// The segment gets another document under its handles, and what is unsent is redone in it.
@@ -129,7 +156,11 @@ impl Peer {
         self.segment.replace(generation, self.writer, snapshot, deltas).expect("stored bytes decode");
         self.redo();
         let patches = self.segment.show();
+        // What nothing holds is there only if it is said to be.
+        self.mirror.near.clear();
         self.mirror.apply(&patches);
+        self.segment.check_creations();
+        self.take_overruled();
         self.check();
     }
 
@@ -150,6 +181,11 @@ impl Peer {
     /// What its program sees.
     pub fn value(&self) -> Tree {
         self.mirror.value()
+    }
+
+    /// What an object last showed, whether or not it still has a place.
+    pub fn last(&self, object: Handle) -> Tree {
+        self.mirror.tree_at(object)
     }
 
     /// What its program sees under a path.
@@ -179,6 +215,13 @@ impl Peer {
         if self.at(&step).is_none() {
             self.set(path, key, value);
         }
+    }
+
+    /// `alloc(value, { near })`
+    pub fn near(&mut self, value: Literal) -> ObjectId {
+        let object = self.draws.object();
+        self.wish(Wish::Near { object, value });
+        object
     }
 
     /// `initial: { key: value }`

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::id::{ObjectId, SegmentId};
+use coheap_core::segment::write::Draw;
 use coheap_core::value::{Kind, Ref, Value};
 
 use crate::mirror::{Mirror, Node};
@@ -54,6 +55,7 @@ pub enum Op {
     Exclude,
     Default,
     Mark,
+    Near,
 }
 
 /// All of them.
@@ -72,6 +74,7 @@ pub const OPS: &[Op] = &[
     Op::Exclude,
     Op::Default,
     Op::Mark,
+    Op::Near,
 ];
 
 /// A wish in bare numbers.
@@ -193,7 +196,7 @@ pub fn wish_of(mirror: &Mirror, act: &Act) -> (Op, Wish) {
         (Op::Set, Wish::Set { object, key: key(a), value })
     };
     let kind = match act.op {
-        Op::Set | Op::Ensure | Op::Delete | Op::Default | Op::Mark => Kind::Map,
+        Op::Set | Op::Ensure | Op::Delete | Op::Default | Op::Mark | Op::Near => Kind::Map,
         Op::Insert | Op::Push | Op::Remove | Op::Put | Op::Move => Kind::List,
         Op::Splice => Kind::Text,
         Op::Add => Kind::Counter,
@@ -251,6 +254,13 @@ pub fn wish_of(mirror: &Mirror, act: &Act) -> (Op, Wish) {
             };
             Wish::Exclude { object, member: member.clone() }
         }
+        // Whoever runs the program draws its id.
+        (Op::Near, _) => match literal(&act.value, false) {
+            Literal::Scalar(value) => {
+                Wish::Near { object: ObjectId::default(), value: Literal::List(vec![Literal::Scalar(value)]) }
+            }
+            value => Wish::Near { object: ObjectId::default(), value },
+        },
         _ => Wish::Mark { group: key(a), run: run_of(b) },
     };
     (act.op, wish)
@@ -292,7 +302,10 @@ pub fn run(world: &mut World, steps: &[Step], statistics: &mut Statistics) {
                     let mut wishes = Vec::new();
                     let mut seen = world.peers[peer].mirror.clone();
                     for act in acts {
-                        let (op, wish) = wish_of(&seen, act);
+                        let (op, mut wish) = wish_of(&seen, act);
+                        if let Wish::Near { object, .. } = &mut wish {
+                            *object = world.peers[peer].draws.object();
+                        }
                         seen.wish(&wish);
                         *statistics.ops.entry(op).or_default() += 1;
                         wishes.push(wish);

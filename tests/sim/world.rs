@@ -131,22 +131,27 @@ impl World {
 
     /// Asserts that all replicas see the same, and that whoever loads the log, folded or not, sees that too.
     pub fn agree(&mut self) -> Tree {
-        let value = self.peers[0].value();
+        let (value, nears) = (self.peers[0].value(), self.peers[0].mirror.nears());
         for peer in &mut self.peers {
             assert_eq!(value, peer.value(), "two replicas that have seen the same log");
+            assert_eq!(nears, peer.mirror.nears(), "two replicas that have seen the same log: objects near others");
             peer.check();
         }
         for folded in [false, true] {
             let (snapshot, deltas) = self.state(folded);
             let generation = self.engine.generation_zero();
             let mut fresh = Segment::decode(self.id, self.engine, generation, 1, &snapshot, &deltas).expect("it loads");
-            assert_eq!(value, Mirror::of(&fresh.show()).value(), "one who loads all afresh (folded: {folded})");
+            let fresh = Mirror::of(&fresh.show());
+            assert_eq!(value, fresh.value(), "one who loads all afresh (folded: {folded})");
+            assert_eq!(nears, fresh.nears(), "one who loads all afresh (folded: {folded})");
         }
         let deltas: Vec<Bytes> = self.log.iter().map(|entry| entry.delta.clone()).collect();
         let folded = fold(self.engine, &[], &deltas).expect("a fold says what was folded");
         let generation = self.engine.generation_zero();
         let mut fresh = Segment::decode(self.id, self.engine, generation, 1, &folded, &[]).expect("it loads");
-        assert_eq!(value, Mirror::of(&fresh.show()).value(), "the fold of everything");
+        let fresh = Mirror::of(&fresh.show());
+        assert_eq!(value, fresh.value(), "the fold of everything");
+        assert_eq!(nears, fresh.nears(), "the fold of everything");
         value
     }
 }

@@ -179,6 +179,7 @@ fn wish(r: &mut Reader<'_>) -> Result<Wish, Malformed> {
         12 => Wish::Root { value: value(r, 0)? },
         14 => Wish::Default { object: handle(r)?, key: key(r)?, value: value(r, 0)? },
         15 => Wish::Mark { group: name(r)?, run: name(r)? },
+        16 => Wish::Near { object: ObjectId(r.array()?), value: value(r, 0)? },
         other => return Err(Malformed::Kind(other)),
     })
 }

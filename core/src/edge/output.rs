@@ -191,6 +191,14 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.extend_from_slice(packed);
             24
         }
+        Output::Overruled(index, overruled) => {
+            b.varint(u64::from(index.0));
+            b.varint(u64::from(overruled.parent.0));
+            b.str(&overruled.key);
+            b.varint(u64::from(overruled.lost.0));
+            b.push(overruled.kept.code());
+            25
+        }
         Output::Error { code, message } => {
             b.str(code);
             b.str(message);
@@ -284,6 +292,12 @@ fn patch(patch: &Patch, b: &mut Vec<u8>) {
             b.push(15);
             b.str(group);
             b.str(run);
+        }
+        Patch::Near { id, kind, object } => {
+            b.push(16);
+            b.extend_from_slice(&id.0);
+            b.push(kind.code());
+            b.varint(u64::from(object.0));
         }
     }
 }

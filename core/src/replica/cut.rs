@@ -67,7 +67,11 @@ impl Replica {
         self.cut = self.cut.max(entry.offset.next());
         if !shown.is_empty() {
             let label = entry.label.unwrap_or_default();
+            let touched: Vec<Index> = shown.iter().map(|(index, _)| *index).collect();
             self.out.push_back(Output::Apply { offset: entry.offset, author, label, segments: shown });
+            for index in touched {
+                self.tell_overruled(index);
+            }
         }
         for (id, error) in failed {
             self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
@@ -292,8 +296,25 @@ impl Replica {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let State::Live(segment) = &mut slot.state else { return };
         let patches = segment.show();
+        segment.check_creations();
         let bytes = segment.size();
         self.out.push_back(Output::Loaded { segment: index, status: LoadStatus::There, bytes, reset, patches });
+        self.tell_overruled(index);
+    }
+
+    /// S2: what this replica made and another kind won over, once its mirror shows that.
+    fn tell_overruled(&mut self, index: Index) {
+        let Some(document) = self.heap.slot_mut(index).and_then(|slot| slot.document()) else { return };
+        for overruled in document.take_overruled() {
+            self.out.push_back(Output::Overruled(index, overruled));
+        }
+    }
+
+    /// An own commit was undone: what it made is not lost to anybody.
+    pub(super) fn forget_creations(&mut self, id: SegmentId, uid: Uid) {
+        if let Some(document) = self.heap.by_id_mut(id).and_then(|(_, slot)| slot.document()) {
+            document.undone(uid);
+        }
     }
 
     /// R11: the commit is undone: its segments are made anew without it, and what lies behind it is redone.
@@ -311,6 +332,7 @@ impl Replica {
         let label = refused.commit.label.clone().unwrap_or_default();
         self.out.push_back(Output::Refused { seq, code, label, segments });
         for part in &refused.commit.parts {
+            self.forget_creations(part.segment, uid);
             self.reload(part.segment, true);
         }
         self.send_pending();

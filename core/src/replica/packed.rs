@@ -10,8 +10,9 @@
 //!             seq:varint last_uid:u64 nonce:varint stats:list(varint) slots:list(slot) unsaved:list(unsaved)
 //!             acked:varint waits:list(wait)
 //! slot     := segment:16 flags:u8 [document]          flags: 1 derived · 2 loading · 4 to be redone · 8 a document follows
-//! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) snapshot:bytes
+//! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
+//! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
 //! unsaved  := seq:varint uid:u64 prev:u64 admitted:varint (offset+1; 0: not yet) claim:u8 [group:str run:str key:str grant:varint]
 //!             label:u8 [str] parts:list(segment:16 generation part edits:list(edit))
 //! part     := 0 delta:bytes · 1 engine:u8 layout:u8 delta:bytes · 2 (deleted) · 3 kind:u8 bytes

@@ -22,7 +22,7 @@ pub const PLACE: char = '@';
 pub const SUM: char = '+';
 /// A finished run.
 pub const MARK: char = '%';
-/// The first object's kind.
+/// The kind of an object that no other holds.
 pub const KIND: char = '?';
 
 /// The prefix of an object's registers.

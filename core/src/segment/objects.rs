@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::creations::{Creations, Overruled};
 use super::engine::{Raw, Read};
 use super::layout;
 use super::list::List;
@@ -74,6 +75,10 @@ pub struct Objects {
     pub(super) unwatched: Vec<Handle>,
     /// Set while edits are redone.
     pub(super) redo: Option<Redo>,
+    /// What this replica put under absent keys.
+    pub(super) creations: Creations,
+    /// Those of them that others won over, until somebody asks.
+    pub(super) overruled: Vec<Overruled>,
     last_base: RefCell<Option<(ObjectId, BTreeMap<String, Value>)>>,
 }
 
@@ -93,6 +98,8 @@ impl Objects {
             orphans: BTreeSet::new(),
             unwatched: Vec::new(),
             redo: None,
+            creations: Creations::default(),
+            overruled: Vec::new(),
             last_base: RefCell::new(None),
         };
         let first = objects.enter(segment.first(), Kind::Map, Sight::Stale);

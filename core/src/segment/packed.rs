@@ -1,6 +1,7 @@
 //! A segment as part of a packed replica (`replica/packed.rs` has the format): its document, and the handles that JavaScript
 //! knows its objects by. What else is known of the objects follows from the document when it is shown.
 
+use super::creations::Creations;
 use super::engine::EngineError;
 use super::objects::Sight;
 use super::{Segment, is_built_in};
@@ -40,6 +41,7 @@ impl Segment {
             let current = self.objects.by_id.get(&(object.id, object.kind)) == Some(&Handle(handle as u32));
             out.push(u8::from(current));
         }
+        self.objects.creations.pack(out);
         Write::bytes(out, &self.encode());
     }
 
@@ -57,9 +59,11 @@ impl Segment {
             let kind = Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?;
             objects.push((object, kind, r.u8()? != 0));
         }
+        let creations = Creations::unpack(r)?;
         let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
         let mut segment = Segment::decode(id, kind, generation, writer, snapshot, &[])?;
         segment.unborn = unborn;
+        segment.objects.creations = creations;
         match objects.first() {
             Some((first, kind, _)) if *first == id.first() => {
                 segment.objects.set_first_kind(*kind);

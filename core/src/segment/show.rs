@@ -11,7 +11,7 @@ use super::list::{List, ListChange, Place};
 use super::objects::{Objects, Redo, Sight};
 use crate::edit::{Content, Edit, ElementId, Handle, New, Patch, Shown};
 use crate::id::ObjectId;
-use crate::value::{Kind, Value, exact_integer};
+use crate::value::{Identity, Kind, Value, exact_integer};
 
 /// What changed about one object.
 #[derive(Debug, Default)]
@@ -24,6 +24,15 @@ pub(super) struct Touched {
     sum: bool,
     places: BTreeSet<String>,
     marks: BTreeMap<String, String>,
+    /// It is there although nothing holds it.
+    near: Option<Kind>,
+}
+
+impl Touched {
+    /// The keys that may show another value; `None`: any may.
+    pub(super) fn changed_keys(&self) -> Option<&BTreeSet<String>> {
+        if self.base { None } else { Some(&self.keys) }
+    }
 }
 
 /// What an application of deltas touched, by object.
@@ -38,7 +47,9 @@ impl Objects {
         let mut patches = vec![Patch::Root { kind: self.first_kind() }];
         self.marks(&report, &mut patches);
         self.due(Handle(0));
-        self.reveal(engine, &report, VecDeque::from([Handle(0)]), true, &mut patches);
+        let mut fresh = VecDeque::from([Handle(0)]);
+        self.nears(&report, &mut fresh, &mut patches);
+        self.reveal(engine, &report, fresh, true, &mut patches);
         patches
     }
 
@@ -61,6 +72,7 @@ impl Objects {
             self.orphans.insert(self.segment.first());
             fresh.push_back(Handle(0));
         }
+        self.nears(&report, &mut fresh, &mut patches);
         let mut known: VecDeque<Handle> = VecDeque::new();
         for id in report.keys() {
             known.extend(self.all_of(*id));
@@ -95,6 +107,7 @@ impl Objects {
             self.update(engine, &report, handle, followed, &mut patches);
         }
         self.reveal(engine, &report, fresh, false, &mut patches);
+        self.check_creations(engine, Some(&report));
         // What is still not shown has registers that a mirror may ask for later.
         for id in report.keys() {
             if !self.all_of(*id).iter().any(|handle| self.is_shown(*handle)) {
@@ -179,6 +192,7 @@ impl Objects {
                     self.set_first_kind(content.kind());
                     self.hold_content(engine, self.segment.first(), content);
                 }
+                Edit::Near { object, content } => self.hold_content(engine, *object, content),
                 _ => {}
             }
         }
@@ -303,9 +317,13 @@ impl Objects {
                     touched.marks.insert(rest.to_owned(), run.clone());
                 }
             }
-            layout::KIND if id == self.segment.first() => {
+            layout::KIND if rest.is_empty() => {
                 if let Some(Value::Container(kind, _)) = value.cloned().and_then(layout::value_of) {
-                    self.set_first_kind(kind);
+                    if id == self.segment.first() {
+                        self.set_first_kind(kind);
+                    } else {
+                        touched.near = Some(kind);
+                    }
                 }
             }
             _ => {}
@@ -316,6 +334,18 @@ impl Objects {
         if let Some(touched) = report.get(&self.segment.first()) {
             for (group, run) in &touched.marks {
                 patches.push(Patch::Mark { group: group.clone(), run: run.clone() });
+            }
+        }
+    }
+
+    /// The objects that are there although nothing holds them.
+    fn nears(&mut self, report: &Report, fresh: &mut VecDeque<Handle>, patches: &mut Vec<Patch>) {
+        for (id, touched) in report {
+            let Some(kind) = touched.near else { continue };
+            let (object, new) = self.handle_of(self.segment.first(), b"", kind, Identity::Fresh(*id));
+            patches.push(Patch::Near { id: *id, kind, object });
+            if new {
+                fresh.push_back(object);
             }
         }
     }

@@ -154,6 +154,14 @@ impl Objects {
                 Edit::Default { object: id, key, value }
             }
             Wish::Mark { group, run } => Edit::Mark { group, run },
+            Wish::Near { object, value } => {
+                let kind = value.kind().ok_or(WishError::Value)?;
+                if object == self.segment.first() || self.find(object).is_some() {
+                    return Err(WishError::Object);
+                }
+                self.make(object, kind);
+                Edit::Near { object, content: self.content(object, value, Makes::Own, draw)? }
+            }
         })
     }
 
@@ -310,6 +318,13 @@ impl Objects {
             }
             Edit::Mark { group, run } => {
                 tx.put(&layout::name("", layout::MARK, group), Raw::Str(run.clone()));
+            }
+            Edit::Near { object, content } => {
+                let prefix = self.prefix(*object);
+                // Its id is in the register's name already.
+                let kind = Value::Container(content.kind(), Identity::Derived(0));
+                tx.put(&layout::name(&prefix, layout::KIND, ""), layout::raw_of(&kind));
+                self.fill(tx, *object, &prefix, content, "", false);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! edit    := 1 set object key new · 2 delete object key · 3 insert list after list(element:u64 new) · 4 remove list list(element)
 //!          · 5 put list element new · 6 move list element after slot:u64 · 7 splice text index:varint removed:varint str
 //!          · 8 add counter f64 · 9 include set value · 10 exclude set value · 11 root content · 12 default object key new
-//!          · 13 mark group:str run:str
+//!          · 13 mark group:str run:str · 14 near object:16 content
 //! new     := 0 value · 1 object:16 content (an id of its own) · 2 life:varint content (a derived one)
 //! value   := bytes, tagged (`SEGMENT.md` §3)         after := 0 | 1 element
 //! content := kind:u8, then  map list(key new) · list list(element new) · text str · counter f64 · set list(value)
@@ -91,6 +91,10 @@ pub(super) fn pack(edit: &Edit, out: &mut Vec<u8>) {
             out.push(13);
             out.str(group);
             out.str(run);
+        }
+        Edit::Near { object, content } => {
+            head(out, 14, object);
+            pack_content(content, out);
         }
     }
 }
@@ -183,6 +187,7 @@ pub(super) fn unpack(r: &mut Reader<'_>) -> Result<Edit, Malformed> {
         11 => Edit::Root { content: content(r, DEPTH)? },
         12 => Edit::Default { object: object(r)?, key: text(r)?, value: new(r, DEPTH)? },
         13 => Edit::Mark { group: text(r)?, run: text(r)? },
+        14 => Edit::Near { object: object(r)?, content: content(r, DEPTH)? },
         other => return Err(Malformed::Kind(other)),
     })
 }
@@ -285,6 +290,7 @@ mod tests {
             Edit::Root { content: Content::List(Vec::new()) },
             Edit::Default { object, key: "d".into(), value: scalar() },
             Edit::Mark { group: "g".into(), run: "r".into() },
+            Edit::Near { object, content: Content::Map(vec![("n".into(), scalar())]) },
         ];
         for edit in &all {
             let mut bytes = Vec::new();

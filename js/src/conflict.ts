@@ -1,0 +1,32 @@
+/**
+ * Conflicts: what a merge cannot keep, told to the program that wrote it.
+ *
+ * Where two replicas put containers of different kinds under one key at once, one wins everywhere (S2). The core says which own
+ * container was lost; what it held is still in the mirror, whose nodes keep their last values.
+ */
+
+import type { Overruled } from './driver.js'
+import { KIND } from './edge.js'
+import { HeapError } from './errors.js'
+import { formatPath } from './input.js'
+import type { Mirror, Node } from './mirror.js'
+import type { HeapRef } from './refs.js'
+import { snapshotOf } from './snapshot.js'
+import type { Id } from './uuid.js'
+import { pathTo } from './write.js'
+
+const NAMES = Object.fromEntries(Object.entries(KIND).map(([name, kind]) => [kind, name]))
+
+/** The error event of a lost container; `undefined` where the mirror does not know it. */
+export function overruledError(told: Overruled, mirror: Mirror, refOf: (object?: Id) => HeapRef): HeapError | undefined {
+  const parent = mirror.nodes[told.parent]
+  const lost = mirror.nodes[told.lost]
+  if (parent === undefined || lost === undefined) return undefined
+  let top: Node = parent
+  while (top.parent !== undefined) top = top.parent
+  const path = pathTo(parent, told.key)
+  const kind = NAMES[lost.kind]
+  const kept = NAMES[told.kept]
+  const message = `${formatPath(path)}: this replica made a ${kind} here and another one a ${kept} at the same time; the ${kept} stands, and details.lost is what the ${kind} held`
+  return new HeapError('ERR_CONFLICT', message, { details: { ref: top.handle === 0 ? refOf() : refOf(top.id), path, kind, kept, lost: snapshotOf(lost) } })
+}
