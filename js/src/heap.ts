@@ -179,6 +179,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       refused: (seq, code, label, segments) => {
         const touched = new Set(segments)
         const paths = [...space.segments].filter(segment => touched.has(segment.index)).map(segment => `coheap:${segment.id}`)
+        space.refused(seq)
         this.#groups.refused(seq)
         this.#watchers.later(() => this.#emit('refused', { code, paths, ...(label === '' ? {} : { label }) }))
         return paths

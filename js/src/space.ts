@@ -270,6 +270,12 @@ export class Space implements RefHome, WriteHost, Resident {
     this.#enforceSoon()
   }
 
+  /** Record `Refused`: that commit waits no longer. How many bytes are left is told with the next answer. */
+  refused(seq: number): void {
+    const unsaved = Math.max(0, this.unsaved - 1)
+    this.acked(seq, unsaved, unsaved === 0 ? 0 : this.unsavedBytes)
+  }
+
   // New segments
 
   /** Makes a segment whose first object is `value`. */
