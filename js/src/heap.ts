@@ -90,7 +90,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     this.#space.driver = this.#driver
     this.#watchers = new Watchers(this.#space, () => this.version(), error => this.#report(error))
     this.#groups = new Groups(this.#driver)
-    this.#presence = new PresenceGroups(this.#driver, this.replica, fn => this.#watchers.later(fn))
+    this.#presence = new PresenceGroups(this.#driver, me, fn => this.#watchers.later(fn))
     this.#link = new Link({ url: setup.url, webSocket: setup.webSocket, prepare: () => this.#prepare() }, {
       up: () => this.#incoming(OP.connected, w => w.str(this.#token)),
       receive: message => this.#incoming(OP.receive, w => w.raw(message)),
@@ -184,6 +184,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       refused: (seq, code, label, segments) => {
         const touched = new Set(segments)
         const paths = [...space.segments].filter(segment => touched.has(segment.index)).map(segment => `coheap:${segment.id}`)
+        space.writing.refused(seq)
         this.#groups.refused(seq)
         this.#watchers.later(() => this.#emit('refused', { code, paths, ...(label === '' ? {} : { label }) }))
         return paths

@@ -8,8 +8,7 @@
 import { OP } from './edge.js'
 import { HeapError } from './errors.js'
 import type { Driver, MemberState } from './driver.js'
-import type { Member, Presence } from './types.js'
-import type { Id } from './uuid.js'
+import type { Author, Member, Presence } from './types.js'
 
 const STATE_BYTES_MAX = 16 * 1024
 const encoder = new TextEncoder()
@@ -19,12 +18,12 @@ export class PresenceGroups {
   readonly #groups = new Map<string, PresenceGroup<object>>()
   #online = false
 
-  constructor(readonly driver: Driver, readonly me: Id, readonly later: (fn: () => void) => void) {}
+  constructor(readonly driver: Driver, readonly author: Author, readonly later: (fn: () => void) => void) {}
 
   group<P extends object>(name: string): Presence<P> {
     let group = this.#groups.get(name)
     if (group === undefined) {
-      group = new PresenceGroup<object>(this.me, state => this.#send(name, state), this.later)
+      group = new PresenceGroup<object>(this.author, state => this.#send(name, state), this.later)
       this.#groups.set(name, group)
       this.#send(name, undefined)
     }
@@ -57,8 +56,13 @@ class PresenceGroup<P extends object> implements Presence<P> {
   encoded: Uint8Array | undefined
   readonly #watchers = new Set<(members: ReadonlyMap<string, Member<P>>) => void>()
 
-  constructor(readonly me: Id, readonly send: (state: Uint8Array | undefined) => void, readonly later: (fn: () => void) => void) {}
+  constructor(readonly author: Author, readonly send: (state: Uint8Array | undefined) => void, readonly later: (fn: () => void) => void) {}
 
+  get me(): string {
+    return this.author.replica
+  }
+
+  /** Everybody who shows something, this replica too, which the relay does not tell of itself. */
   get members(): ReadonlyMap<string, Member<P>> {
     return this.#members
   }
@@ -71,6 +75,8 @@ class PresenceGroup<P extends object> implements Presence<P> {
     this.#state = JSON.parse(json) as P
     this.encoded = encoded
     this.send(encoded)
+    const sinceMs = this.#members.get(this.me)?.sinceMs ?? 0
+    this.#become(new Map(this.#members).set(this.me, { state: deepFreeze(JSON.parse(json) as P), author: this.author, sinceMs }))
   }
 
   update(part: Partial<P>): void {
@@ -81,6 +87,8 @@ class PresenceGroup<P extends object> implements Presence<P> {
     this.#state = undefined
     this.encoded = undefined
     this.send(undefined)
+    const members = new Map(this.#members)
+    if (members.delete(this.me)) this.#become(members)
   }
 
   watch(fn: (members: ReadonlyMap<string, Member<P>>) => void): Disposable {

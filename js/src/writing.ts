@@ -260,6 +260,12 @@ export class Writing {
     this.#ground.statusChanged()
   }
 
+  /** Record `Refused`: that commit waits no longer. How many bytes are left is told with the next answer. */
+  refused(seq: number): void {
+    const unsaved = Math.max(0, this.unsaved - 1)
+    this.acked(seq, unsaved, unsaved === 0 ? 0 : this.unsavedBytes)
+  }
+
   // Held commits
 
   /** Settles when no commit is held any more; `undefined` if none is. */

@@ -279,6 +279,7 @@ test('presence: updates, limits, what a disconnect takes and a reconnect brings 
   const stop = pb.watch(() => { told += 1 })
   pa.set({ x: 1 })
   pa.update({ y: 2 })
+  assert.deepEqual(pa.members.get(pa.me)!.state, { x: 1, y: 2 })
   await until(() => pb.members.get(a.replica)?.state.y === 2)
   assert.deepEqual(pb.members.get(a.replica)!.state, { x: 1, y: 2 })
   assert.ok(Object.isFrozen(pb.members.get(a.replica)!.state))
@@ -293,6 +294,7 @@ test('presence: updates, limits, what a disconnect takes and a reconnect brings 
   const count = told
   assert.ok(count >= 3)
   pa.clear()
+  assert.equal(pa.members.has(pa.me), false)
   await until(() => !pb.members.has(a.replica))
   assert.equal(told, count)
 })

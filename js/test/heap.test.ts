@@ -287,6 +287,20 @@ test('S15: a refused commit is undone at its author, later ones stand, and the w
   assert.deepEqual(heard.at(-1), { op: 'set', path: ['n'], value: 0, before: 1 })
 })
 
+test('S15, S19: a refused commit is not unsaved: close() does not wait for it', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn<Any>(relay)
+  relay.refuseNext = 36
+  expecting(a, { refused: 1, rebuilds: 1 })
+  a.transact(() => { a.root['n'] = 1 })
+  assert.equal(a.status.unsaved, 1)
+  await assert.rejects(a.flush(), { code: 'ERR_REFUSED' })
+  assert.deepEqual([a.status.unsaved, a.status.unsavedMs, a.stats().bytes.queued], [0, 0, 0])
+  await a.sync()
+  assert.deepEqual(snapshot(a.root), {})
+  await closeClean(a)
+})
+
 test('S16: over the unsaved limit writes throw, and flush is the way to wait', async () => {
   const relay = new FakeRelay()
   const a = await openOn<Any>(relay, { maxUnsaved: 5000 })

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { inspect } from 'node:util'
 import { counter, move, open, set, snapshot, text, type Counter, type Heap, type LiveSet, type Text } from '../src/index.js'
-import { closeClean, keep, openOn } from './clean.js'
+import { closeClean, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 type Any = Record<string, any>
@@ -50,7 +50,7 @@ test('a live map behaves as a plain object', async () => {
 })
 
 test('a heap prints its name and status, never its token', async () => {
-  const heap = keep(await open<Any>('ws://test/heap/shop?token=hidden', { webSocket: new FakeRelay().socket, token: 'hidden' }))
+  heap = await open<Any>('ws://test/heap/shop?token=hidden', { webSocket: new FakeRelay().socket, token: 'hidden' })
   heap.root['x'] = { y: 1 }
   for (const text of [inspect(heap), inspect(heap, { showHidden: true, depth: 20 }), String(heap), JSON.stringify(heap)]) assert.doesNotMatch(text ?? '', /hidden/)
   assert.match(inspect(heap), /name: 'shop', connection: 'online', unsaved: 0, segments: 1/)

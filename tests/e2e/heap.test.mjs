@@ -1,5 +1,7 @@
 // Real Node processes, the packed package, the release relay. Goal: what the README promises, through kills.
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import path from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HeapError, counter, open } from 'coheap'
@@ -13,6 +15,11 @@ async function opening(t, url, options) {
   const heap = await open(url, options)
   t.after(() => closeClean(heap))
   return heap
+}
+
+/** Until something is so; fails after 20 seconds. */
+async function until(so) {
+  for (const end = Date.now() + 20_000; !so(); await sleep(5)) assert.ok(Date.now() < end, `never: ${so}`)
 }
 
 before(() => relay.start())
@@ -123,7 +130,7 @@ test('s27: every partition is worked on once, also when a worker is killed', asy
       } catch (error) { if (error.code !== 'ERR_CONFLICT') throw error }
     }`
   const workers = [0, 1, 2].map(() => startProcess(url, program))
-  while (workers[0].told.length < 5) await sleep(5)
+  await until(() => workers[0].told.length >= 5)
   workers[0].child.kill('SIGKILL')
   for (const worker of workers.slice(1)) assert.equal(await worker.exited, 0)
   await heap.sync()
@@ -184,4 +191,62 @@ test('s26: writers of many entries at once wait for the relay, all of them', asy
   await Promise.all(['a', 'b', 'c', 'd'].map(write))
   await heap.flush()
   assert.equal(await map.size(), 12_000)
+})
+
+test('an open heap keeps its process, and one that is unreferenced or closed does not', async () => {
+  const url = relay.url('keeping')
+  const open = startProcess(url, `heap.root.a = 1; await heap.flush(); tell('open'); process.on('exit', () => tell('ends')); await new Promise(() => {})`)
+  const free = startProcess(url, `heap.root.b = 1; await heap.flush(); heap.unref(); await new Promise(() => {})`)
+  // 13: nothing keeps the process although its program waits for something.
+  assert.equal(await free.exited, 13)
+  await until(() => open.told.length > 0)
+  await sleep(300)
+  assert.deepEqual(open.told, ['open'])
+  assert.equal(open.child.exitCode, null)
+  open.child.kill('SIGKILL')
+  assert.equal(await open.exited, 'SIGKILL')
+})
+
+test('a claim is of who is there: it ends with the process that had it', async (t) => {
+  const url = relay.url('there')
+  const heap = await opening(t, url)
+  const job = heap.alloc({ done: false })
+  heap.root.job = job
+  await heap.flush()
+  const other = startProcess(url, `
+    tell(await heap.claim(heap.root.job) !== undefined)
+    await new Promise(() => {})`)
+  await until(() => other.told.length > 0)
+  assert.deepEqual(other.told, [true])
+  assert.equal(await heap.claim(job), undefined)
+  other.child.kill('SIGKILL')
+  await other.exited
+  let claim
+  for (const end = Date.now() + 20_000; (claim = await heap.claim(job)) === undefined; await sleep(20)) assert.ok(Date.now() < end)
+  claim.release()
+})
+
+test('a token file decides who may write', async (t) => {
+  const guarded = new Relay()
+  t.after(() => guarded.dispose())
+  const file = path.join(guarded.data, 'tokens')
+  writeFileSync(file, 'token-of-ann ann rw\ntoken-of-bob bob ro\n')
+  await guarded.start('--token-file', file)
+  const url = guarded.url('guarded')
+  await assert.rejects(open(url, { token: 'token-of-eve', timeoutMs: 5000 }), (error) => error.code === 'ERR_AUTH' && !error.retryable)
+  const reasons = []
+  const ann = await opening(t, url, { token: ({ reason }) => { reasons.push(reason); return 'token-of-ann' } })
+  ann.root.x = 1
+  await ann.flush()
+  assert.deepEqual(reasons, ['connect'])
+  const bob = await open(url, { token: 'token-of-bob' })
+  assert.equal(bob.root.x, 1)
+  const refused = []
+  bob.addEventListener('refused', (event) => refused.push(event.code))
+  bob.root.x = 2
+  await assert.rejects(bob.flush(), (error) => error.code === 'ERR_REFUSED' && error.details.code === 'ERR_FORBIDDEN')
+  await until(() => bob.root.x === 1)
+  assert.deepEqual(refused, ['ERR_FORBIDDEN'])
+  assert.equal(bob.stats().refused, 1)
+  await bob.close()
 })

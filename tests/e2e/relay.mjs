@@ -5,6 +5,9 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 
+/** What runs; a test that fails leaves some, and they would keep the runner. */
+const children = new Set()
+
 const binary = process.env.COHEAP_RELAY_BIN ?? path.resolve('target/release/coheap-relay')
 
 export class Relay {
@@ -35,10 +38,12 @@ export class Relay {
   }
 
   async dispose() {
+    for (const child of children) child.kill('SIGKILL')
     await this.stop('SIGKILL')
     rmSync(this.data, { recursive: true, force: true })
   }
 }
+
 
 /** A Node process that runs `program` (an ES module with `heap`, `args` and `tell` at hand) on an open heap. It fails if a commit was refused. */
 export function startProcess(url, program, args = {}) {
@@ -50,6 +55,8 @@ export function startProcess(url, program, args = {}) {
     ${program}
     await closeClean(heap)`
   const child = spawn(process.execPath, ['--input-type=module', '--eval', source], { stdio: ['ignore', 'pipe', 'inherit'] })
+  children.add(child)
+  child.once('exit', () => children.delete(child))
   const told = []
   createInterface({ input: child.stdout }).on('line', (line) => told.push(JSON.parse(line)))
   const exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)))
