@@ -476,6 +476,11 @@ impl Replica {
                 return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
             }
         }
+        let created = sections.iter().filter(|section| matches!(section.target, Target::New(..))).count();
+        if created > 0 && !self.heap.has_room_for(created) {
+            return self
+                .error("ERR_OVER_BUDGET", format!("at most {} segments can be here", limits::FOLLOWS_MAX_REPLICA));
+        }
         let uid = self.entropy.uid();
         let (mut parts, mut edits, mut corrections, mut claim) = (Vec::new(), Vec::new(), Vec::new(), None);
         for section in sections {
@@ -558,6 +563,7 @@ impl Replica {
         slot.state = State::Away;
         self.unfollow(id);
         self.out.push_back(Output::Evicted(index));
+        self.ask_for_the_declined();
     }
 
     fn dump(&mut self, index: Index) {
