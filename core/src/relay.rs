@@ -164,6 +164,11 @@ impl Relay {
         self.log.durable
     }
 
+    /// Counts the failed appends; goes with every [`Append`].
+    pub fn attempt(&self) -> u32 {
+        self.log.attempt
+    }
+
     /// The position after the last commit.
     pub fn head(&self) -> Offset {
         self.log.head
@@ -190,6 +195,7 @@ impl Relay {
                 }
             }
             Input::Folded { segment, folded, floor, holder } => self.folded(segment, folded, floor, holder),
+            Input::Floor { floor } => self.log.floor = self.log.floor.max(floor),
             Input::Stop => {
                 // What the disk had no room for never was, and its authors know.
                 if self.standing == Standing::Recovering {
@@ -202,11 +208,10 @@ impl Relay {
     }
 
     fn message(&mut self, conn: ConnId, bytes: &Bytes) {
-        let frames = match split(bytes) {
-            Ok(frames) => frames,
-            Err(_) if self.conns.contains_key(&conn) => return self.close(conn, Code::BadFrame),
-            Err(_) => return,
-        };
+        if !self.conns.contains_key(&conn) {
+            return;
+        }
+        let Ok(frames) = split(bytes) else { return self.close(conn, Code::BadFrame) };
         for (kind, body) in frames {
             // A frame may have closed its connection: what lies behind it is not looked at (R1's fence).
             if !self.conns.contains_key(&conn) {

@@ -1,4 +1,6 @@
 //! A replica by itself: what it asks of a relay, and what it makes of answers that only a test gives.
+#![cfg(feature = "yrs")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;

@@ -1,10 +1,14 @@
 //! What clients get to see: each other's commits, loads, resumption, and numbered answers to bad input.
 
+use std::time::Duration;
+
 use coheap_core::id::*;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::up::Hello;
 use coheap_core::wire::frame::{Assembly, Bulk, Down, SegmentState, SegmentStatus, Up};
-use futures_util::SinkExt;
+use futures_util::{FutureExt, SinkExt};
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{Client, Writer, back, hello, load};
@@ -164,40 +168,85 @@ async fn bad_input_is_answered_with_a_numbered_close_and_others_are_undisturbed(
     let directory = Directory::new();
     let relay = Relay::start(&directory);
     let (mut bystander, _) = Client::hello(&relay.heap("h"), hello(1)).await;
-    let check = async |message: Message, expected: u16| {
-        let mut client = Client::connect(&relay.heap("h")).await;
+    let mut writer = Writer::new(1);
+    let before = writer.commit(ROOT);
+    bystander.send(&[before]).await;
+    bystander.acked(1).await;
+    let closes = async |client: &mut Client, message: Message, expected: u16| {
         client.socket.send(message).await.unwrap();
         let (code, reason) = client.closed().await;
         assert_eq!(code, expected, "{reason}");
-        assert!(!reason.is_empty());
-        // The same from one who is welcome already.
+        assert!(!reason.is_empty() && !reason.contains('\n'), "{reason:?}");
     };
-    check(Message::text("hello"), 4001).await;
-    check(Message::binary(vec![0xff; 40]), 4002).await;
-    check(Message::binary(vec![0, 1, 200]), 4002).await;
-    check(Message::binary(vec![0, 1, 5, b'c', b'h', b'p', 2, 0]), 4003).await;
-    check(Message::binary(vec![0; (2 << 20) + 1]), 4004).await;
-    let mut other = Vec::new();
-    Up::Ping { nonce: Nonce(1) }.encode(&mut other);
-    check(Message::binary([vec![0], other].concat()), 4002).await;
-    let mut wrong_heap = vec![0];
-    Up::Hello(Hello { heap: "other".into(), ..hello(2) }).encode(&mut wrong_heap);
-    check(Message::binary(wrong_heap), 4012).await;
-    let mut missing = vec![0];
-    Up::Hello(Hello { must_exist: true, ..hello(2) }).encode(&mut missing);
-    check(Message::binary(missing), 4007).await;
+    let frame = |up: &Up| {
+        let mut message = vec![0];
+        up.encode(&mut message);
+        Message::binary(message)
+    };
+    // From one who is not welcome yet, and from one who is.
+    let ever = [
+        (Message::text("hello"), 4001),
+        (Message::binary(Vec::new()), 4002),
+        (Message::binary(vec![0xff; 40]), 4002),
+        (Message::binary(vec![0, 1, 200]), 4002),
+        (Message::binary(vec![0; (2 << 20) + 1]), 4004),
+        (Message::binary(vec![0, 1, 5, b'c', b'h', b'p', 2, 0]), 4003),
+    ];
+    for (message, expected) in ever.clone() {
+        closes(&mut Client::connect(&relay.heap("h")).await, message, expected).await;
+    }
+    for (message, expected) in ever {
+        let (mut welcome, _) = Client::hello(&relay.heap("h"), hello(5)).await;
+        closes(&mut welcome, message, expected).await;
+    }
+    // Instead of a Hello.
+    let first = [
+        (frame(&Up::Ping { nonce: Nonce(1) }), 4002),
+        (frame(&Up::Hello(Hello { heap: "other".into(), ..hello(2) })), 4012),
+    ];
+    for (message, expected) in first {
+        closes(&mut Client::connect(&relay.heap("h")).await, message, expected).await;
+    }
+    let missing = frame(&Up::Hello(Hello { must_exist: true, heap: "missing".into(), ..hello(2) }));
+    closes(&mut Client::connect(&relay.heap("missing")).await, missing, 4007).await;
+    // Bytes that are no WebSocket frame: a reserved opcode, not masked.
+    let mut raw = Client::connect(&relay.heap("h")).await;
+    let MaybeTlsStream::Plain(socket) = raw.socket.get_mut() else { panic!("no TLS here") };
+    socket.write_all(&[0x8b, 0x01, 0x00]).await.unwrap();
+    assert_eq!(raw.closed().await.0, 1002);
 
     let mut late = Client::connect(&relay.heap("h")).await;
     let mut bad_name = Client::connect(&relay.heap("a/b")).await;
     assert_eq!(bad_name.closed().await.0, 4012);
-    let (mut talker, _) = Client::hello(&relay.heap("h"), hello(5)).await;
-    talker.socket.send(Message::text("hi")).await.unwrap();
-    assert_eq!(talker.closed().await.0, 4001);
     assert_eq!(late.closed().await.0, 4008);
 
-    let commit = Writer::new(1).commit(ROOT);
-    bystander.send(&[commit]).await;
-    bystander.acked(1).await;
+    // Nothing is lost, and it goes on.
+    let after = writer.commit(ROOT);
+    bystander.send(&[after]).await;
+    bystander.acked(2).await;
+    let (_, welcome) = Client::hello(&relay.heap("h"), hello(7)).await;
+    assert_eq!(welcome.position, Offset(2));
+}
+
+/// A peer that asks without end and reads nothing: the others are served, and what it asked for is not kept for it.
+#[tokio::test]
+async fn who_asks_and_does_not_read_costs_little() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let (mut bystander, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut deaf, _) = Client::hello(&relay.heap("h"), hello(2)).await;
+    let pings = vec![Up::Ping { nonce: Nonce(u64::MAX) }; 50_000];
+    let asking = async {
+        loop {
+            deaf.send(&pings).await;
+        }
+    };
+    // Both ends' sockets are full at some time: then it is the relay's turn.
+    let _ = tokio::time::timeout(Duration::from_secs(5), std::panic::AssertUnwindSafe(asking).catch_unwind()).await;
+    bystander.send(&[Up::Ping { nonce: Nonce(5) }]).await;
+    bystander.find(|frame| (frame == Down::Pong { nonce: Nonce(5) }).then_some(())).await;
+    let kib = relay.memory_kib();
+    assert!(kib < 250_000, "{kib} KiB");
 }
 
 #[tokio::test]
