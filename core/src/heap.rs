@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::id::{Nonce, Offset, SegmentId};
-use crate::limits;
 use crate::segment::Segment;
 
 /// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
@@ -111,14 +110,6 @@ impl Heap {
     pub fn by_id_mut(&mut self, id: SegmentId) -> Option<(Index, &mut Slot)> {
         let index = self.index(id)?;
         self.slot_mut(index).map(|slot| (index, slot))
-    }
-
-    /// Whether so many more segments can be here: the relay sends the entries of a bounded number of them, and all that is
-    /// here, or asked for, is one of those.
-    pub fn has_room_for(&self, more: usize) -> bool {
-        let bound = limits::FOLLOWS_MAX_REPLICA.checked_sub(more);
-        let here = || self.slots.iter().filter(|slot| !matches!(slot.state, State::Away)).count();
-        bound.is_some_and(|bound| self.slots.len() <= bound || here() <= bound)
     }
 
     /// Every slot with its index.

@@ -477,7 +477,7 @@ impl Replica {
             }
         }
         let created = sections.iter().filter(|section| matches!(section.target, Target::New(..))).count();
-        if created > 0 && !self.heap.has_room_for(created) {
+        if created > 0 && !self.has_room_for(created) {
             return self
                 .error("ERR_OVER_BUDGET", format!("at most {} segments can be here", limits::FOLLOWS_MAX_REPLICA));
         }
@@ -538,6 +538,13 @@ impl Replica {
             corrections,
         });
         self.send_pending();
+    }
+
+    /// Whether so many more segments can be here: a relay sends one connection the entries of a bounded number of them, and
+    /// all that is here, or asked for, is one of those.
+    fn has_room_for(&self, more: usize) -> bool {
+        let here = self.heap.iter().filter(|(_, slot)| !matches!(slot.state, State::Away)).count();
+        here + more <= limits::FOLLOWS_MAX_REPLICA
     }
 
     fn create(&mut self, id: SegmentId, engine: EngineKind) -> Result<Index, String> {

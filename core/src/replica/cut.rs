@@ -85,7 +85,7 @@ impl Replica {
             slot.is_none_or(|slot| matches!(slot.state, State::Away))
         };
         let more: BTreeSet<SegmentId> = segments.iter().map(|(id, _)| *id).filter(away).collect();
-        if !self.heap.has_room_for(more.len()) {
+        if !more.is_empty() && !self.has_room_for(more.len()) {
             return self
                 .error("ERR_OVER_BUDGET", format!("at most {} segments can be here", limits::FOLLOWS_MAX_REPLICA));
         }
