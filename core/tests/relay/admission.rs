@@ -16,6 +16,17 @@ fn code(code: Code) -> u64 {
     u64::from(code.number())
 }
 
+/// A world in which replica 1 is connected and has one commit in the log.
+fn begun() -> (World, ConnId, Writer) {
+    let mut world = World::new();
+    let a = world.join(1);
+    let mut writer = Writer::new(1);
+    let first = writer.commit(&[seg(0)]);
+    world.send(a, &[first]);
+    world.take(a);
+    (world, a, writer)
+}
+
 #[test]
 fn r2a_a_resent_commit_is_acknowledged_again_and_not_forwarded_again() {
     let mut world = World::new();
@@ -48,12 +59,7 @@ fn r2a_another_commit_under_a_used_number_is_a_conflict() {
 
 #[test]
 fn r2b_a_commit_of_another_line_is_a_conflict() {
-    let mut world = World::new();
-    let a = world.join(1);
-    let mut writer = Writer::new(1);
-    let first = writer.commit(&[seg(0)]);
-    world.send(a, &[first]);
-    world.take(a);
+    let (mut world, a, mut writer) = begun();
     let mut second = writer.frame(&[seg(0)]);
     second.prev = Some(Uid(77));
     world.send(a, &[Up::Commit(second)]);
@@ -76,12 +82,7 @@ fn r2c_an_id_that_the_log_does_not_know_must_begin_with_its_first_commit() {
 
 #[test]
 fn r2c_what_lies_behind_a_commit_that_was_not_admitted_is_ignored() {
-    let mut world = World::new();
-    let a = world.join(1);
-    let mut writer = Writer::new(1);
-    let first = writer.commit(&[seg(0)]);
-    world.send(a, &[first]);
-    world.take(a);
+    let (mut world, a, mut writer) = begun();
     let mut stale = writer.frame(&[seg(0)]);
     stale.parts[0].generation = GenId([9; 16]);
     let behind = writer.commit(&[seg(1)]);

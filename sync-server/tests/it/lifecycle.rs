@@ -8,7 +8,7 @@ use coheap_core::wire::frame::{Down, Up};
 use redb::{ReadableDatabase, ReadableTableMetadata, TableHandle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, Writer, hello};
+use crate::client::{Client, Writer, hello, hello_to};
 use crate::process::{Directory, Relay, program, run_with};
 
 fn data(directory: &Directory) -> String {
@@ -25,7 +25,7 @@ async fn it_says_where_it_listens_answers_health_and_ends_with_0_on_sigterm() {
     let mut answer = String::new();
     http.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let (mut client, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut client, _) = Client::join(&relay, "h", 1).await;
     let commit = Writer::new(1).commit(SegmentId::ROOT);
     client.send(&[commit]).await;
     client.acked(1).await;
@@ -171,7 +171,7 @@ fn a_store_of_a_newer_format_is_refused_untouched() {
 async fn a_port_in_use_ends_with_1_and_disturbs_nobody() {
     let taken = Directory::new();
     let relay = Relay::start(&taken);
-    let (mut client, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut client, _) = Client::join(&relay, "h", 1).await;
     let directory = Directory::new();
     let address = relay.url.strip_prefix("ws://").unwrap();
     check(&["--listen", address, "--data", &data(&directory)], 1, address);
@@ -191,13 +191,13 @@ async fn sigterm_closes_everybody_on_every_heap_with_1012() {
     let mut clients = Vec::new();
     for n in 1..6_u8 {
         let heap = format!("heap-{n}");
-        let (client, _) = Client::hello(&relay.heap(&heap), Hello { heap, ..hello(n) }).await;
+        let (client, _) = Client::join(&relay, &heap, n).await;
         clients.push(client);
     }
     // One that has not said who it is, and one that comes in the very moment.
     let mut silent = Client::connect(&relay.heap("h")).await;
     let mut new = Client::connect(&relay.heap("new")).await;
-    new.send(&[Up::Hello(Hello { heap: "new".into(), ..hello(9) })]).await;
+    new.send(&[Up::Hello(hello_to("new", 9))]).await;
     let begun = std::time::Instant::now();
     relay.terminate();
     for client in &mut clients {
