@@ -9,9 +9,10 @@ use super::session::{Owed, Phase};
 use super::{BUSY_RETRY_MS, Relay, Standing};
 use crate::admit::{Candidate, Ignored};
 use crate::commit::{After, LAYOUT};
-use crate::id::{SegmentId, Seq, Uid};
+use crate::id::{Nonce, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::wire::code::Code;
+use crate::wire::frame::down::Asked;
 use crate::wire::frame::up::CommitFrame;
 use crate::wire::frame::{Down, PART_CREATE, PART_DELTA, PART_OPTIONAL, PartFrame, SegRef, Up};
 
@@ -55,7 +56,7 @@ impl Relay {
                 let Some(replica) = conn.replica() else { return };
                 let member = super::presence::Member { replica, author: conn.author.clone() };
                 if !self.presence.tell(self.now, id, member, &group, clear, &state) {
-                    self.close(id, Code::BadFrame);
+                    self.decline(id, Asked::Presence, Nonce(0), Code::TooMany);
                 }
             }
         }

@@ -150,6 +150,9 @@ impl Replica {
                 self.out.push_back(Output::Failed { ticket: nonce.0, error: WaitError::Refused(code) });
             }
             Asked::Join => self.problem(js_code(code), format!("the relay did not take a member into a group: {text}")),
+            Asked::Presence => {
+                self.problem(js_code(code), format!("the relay did not show this member to a group: {text}"));
+            }
             Asked::Load => {
                 let waits = |state: &State| matches!(state, State::Loading { nonce: Some(of), .. } if *of == nonce);
                 let found = self.heap.iter().find(|(_, slot)| waits(&slot.state)).map(|(index, _)| index);

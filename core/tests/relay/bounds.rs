@@ -360,6 +360,19 @@ fn s27_a_member_that_does_not_read_is_told_the_newest_state_of_its_group_when_it
 }
 
 #[test]
+fn presence_in_too_many_groups_is_declined_and_the_connection_goes_on() {
+    let mut world = World::new();
+    let a = world.join(1);
+    world.take(a);
+    let show = |n: usize| Up::Presence { group: format!("p{n}"), clear: false, state: Bytes::from_static(b"x") };
+    for n in 0..=GROUPS_PER_CONN_MAX {
+        world.send(a, &[show(n)]);
+    }
+    assert_eq!(declined(&world.take(a)), [(Asked::Presence, Nonce(0), code(Code::TooMany))]);
+    assert_eq!(world.closed(a), None);
+}
+
+#[test]
 fn presence_of_many_comes_to_a_newcomer_as_fast_as_it_reads() {
     let mut world = World::new();
     let shows = |n: u8| Up::Presence { group: "p".into(), clear: false, state: vec![n; PRESENCE_BYTES_MAX].into() };

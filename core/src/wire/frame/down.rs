@@ -201,6 +201,8 @@ pub enum Asked {
     Join,
     /// A Claim: nothing is granted.
     Claim,
+    /// A Presence, which has no nonce (0): it is not shown.
+    Presence,
 }
 
 /// How a claim stands.
@@ -458,6 +460,7 @@ impl Down {
                     Asked::Load => 0x03,
                     Asked::Join => 0x09,
                     Asked::Claim => 0x0b,
+                    Asked::Presence => 0x0d,
                 });
                 out.varint(nonce.0);
                 out.varint(*code);
@@ -563,6 +566,7 @@ impl Down {
                     0x03 => Asked::Load,
                     0x09 => Asked::Join,
                     0x0b => Asked::Claim,
+                    0x0d => Asked::Presence,
                     _ => return Err(Malformed::Field("asked")),
                 },
                 nonce: Nonce(r.varint()?),
