@@ -25,6 +25,14 @@ pub const LONG_STREAMS_MAX: usize = 64;
 pub const OWN_IDS_MAX: usize = 64;
 /// Segments one connection may follow.
 pub const FOLLOWS_MAX: usize = 65_536;
+/// Segments a replica has here or asks for: under [`FOLLOWS_MAX`], so that its relay never has to decline one.
+pub const FOLLOWS_MAX_REPLICA: usize = FOLLOWS_MAX - 2;
+/// Bytes queued for one connection that has not taken them, over which it is closed. What the log and loads have for it waits
+/// at a sixteenth of this; the rest is for answers, which are sent at once.
+pub const QUEUED_BYTES_MAX: usize = 16 << 20;
+/// Acks and refusals that wait for one connection's stream. An honest one has at most [`WINDOW`] commits under way for each of
+/// its [`OWN_IDS_MAX`] ids.
+pub const OWED_MAX: usize = 4 * WINDOW * OWN_IDS_MAX;
 /// Parts of one commit.
 pub const PARTS_MAX: usize = 4096;
 /// A commit's label.
@@ -39,6 +47,16 @@ pub const HEAP_NAME_BYTES_MAX: usize = 128 * 3;
 pub const CLAIM_NAME_BYTES_MAX: usize = 512;
 /// Claims one group keeps.
 pub const CLAIMS_MAX: usize = 65_536;
+/// Groups one connection may be a member of, and as many that it may show itself to.
+pub const GROUPS_PER_CONN_MAX: usize = 64;
+/// Groups one heap keeps at one time.
+pub const GROUPS_MAX: usize = 16_384;
+/// Memory for the claims of one heap, about.
+pub const CLAIM_MEMORY_MAX: usize = 64 << 20;
+/// Joins and claims that wait for the end of the time after a restart in which nothing is granted anew, about.
+pub const DEFERRED_BYTES_MAX: usize = 8 << 20;
+/// What the answers to the claims of one Join may come to: it names each with its group and run.
+pub const JOIN_ANSWER_BYTES_MAX: usize = 4 << 20;
 /// A member's presence state.
 pub const PRESENCE_BYTES_MAX: usize = 16 * 1024;
 /// Commits a replica may have sent without an acknowledgement; also the relay's memory of a line (CORE-PROTOCOL `W`).

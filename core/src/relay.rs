@@ -31,15 +31,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::id::{Offset, ReplicaId, SegmentNumber};
+use crate::id::{Nonce, Offset, ReplicaId, SegmentNumber};
+use crate::limits;
 use crate::time::{Millis, Time};
 use crate::wire::code::Code;
+use crate::wire::frame::down::Asked;
 use crate::wire::frame::{Down, Up, split};
 use claims::Claims;
 use interest::Interest;
 use presence::Presence;
 use sequencer::Sequencer;
-use session::{Conn, Owed};
+use session::{Conn, Owed, Room};
 use timers::{Timer, Timers};
 
 pub use port::{
@@ -79,6 +81,8 @@ pub struct Relay {
     now: Time,
     standing: Standing,
     out: VecDeque<Output>,
+    /// Answers to one connection that are not in `out` yet.
+    answers: (ConnId, Vec<u8>),
     log: Sequencer,
     conns: BTreeMap<ConnId, Conn>,
     /// Which connection declares which own id (R1: at most one).
@@ -109,6 +113,7 @@ impl Relay {
             now,
             standing: Standing::Running,
             out: VecDeque::new(),
+            answers: (ConnId::default(), Vec::new()),
             log: Sequencer::new(recovered, config.life),
             conns: BTreeMap::new(),
             ids: BTreeMap::new(),
@@ -159,6 +164,11 @@ impl Relay {
         self.log.durable
     }
 
+    /// Counts the failed appends; goes with every [`Append`].
+    pub fn attempt(&self) -> u32 {
+        self.log.attempt
+    }
+
     /// The position after the last commit.
     pub fn head(&self) -> Offset {
         self.log.head
@@ -185,17 +195,23 @@ impl Relay {
                 }
             }
             Input::Folded { segment, folded, floor, holder } => self.folded(segment, folded, floor, holder),
-            Input::Stop => self.standing = Standing::Stopping,
+            Input::Floor { floor } => self.log.floor = self.log.floor.max(floor),
+            Input::Stop => {
+                // What the disk had no room for never was, and its authors know.
+                if self.standing == Standing::Recovering {
+                    self.log.durable = self.log.head;
+                }
+                self.standing = Standing::Stopping;
+            }
             Input::Wake => self.wake(),
         }
     }
 
     fn message(&mut self, conn: ConnId, bytes: &Bytes) {
-        let frames = match split(bytes) {
-            Ok(frames) => frames,
-            Err(_) if self.conns.contains_key(&conn) => return self.close(conn, Code::BadFrame),
-            Err(_) => return,
-        };
+        if !self.conns.contains_key(&conn) {
+            return;
+        }
+        let Ok(frames) = split(bytes) else { return self.close(conn, Code::BadFrame) };
         for (kind, body) in frames {
             // A frame may have closed its connection: what lies behind it is not looked at (R1's fence).
             if !self.conns.contains_key(&conn) {
@@ -207,6 +223,7 @@ impl Relay {
                 Err(_) => return self.close(conn, hello::why_malformed(kind, &body)),
             }
         }
+        self.flush_answers();
         self.settle(conn);
     }
 
@@ -237,15 +254,40 @@ impl Relay {
         self.send_bytes(conn, Bytes::from(frames));
     }
 
+    /// Says something small that this connection has just asked for. Whatever else is sent comes behind it; what is asked
+    /// for in one message is answered in one piece, so that a message of tiny frames costs no more than its bytes.
+    fn answer(&mut self, conn: ConnId, frame: &Down) {
+        if self.answers.0 != conn || self.answers.1.len() > limits::CHUNK_BYTES_MAX {
+            self.flush_answers();
+            self.answers.0 = conn;
+        }
+        frame.encode(&mut self.answers.1);
+    }
+
+    fn flush_answers(&mut self) {
+        if !self.answers.1.is_empty() {
+            let (conn, frames) = (self.answers.0, std::mem::take(&mut self.answers.1));
+            self.send_bytes(conn, Bytes::from(frames));
+        }
+    }
+
+    /// Tells a connection that what it asked for is not done.
+    fn decline(&mut self, conn: ConnId, asked: Asked, nonce: Nonce, code: Code) {
+        self.answer(conn, &Down::Declined { asked, nonce, code: u64::from(code.number()) });
+    }
+
     fn send_bytes(&mut self, conn: ConnId, frames: Bytes) {
         self.send_all(vec![conn], frames);
     }
 
-    /// Sends frames to several connections and counts them as in flight.
-    fn send_all(&mut self, to: Vec<ConnId>, frames: Bytes) {
+    /// Sends frames to several connections and counts them as in flight. Who has let too many bytes wait is closed.
+    fn send_all(&mut self, mut to: Vec<ConnId>, frames: Bytes) {
+        self.flush_answers();
+        to.retain(|conn| self.conns.contains_key(conn));
         if frames.is_empty() || to.is_empty() {
             return;
         }
+        let mut over = Vec::new();
         for id in &to {
             let Some(conn) = self.conns.get_mut(id) else { continue };
             conn.in_flight += frames.len();
@@ -253,8 +295,14 @@ impl Relay {
                 conn.slow_since = Some(self.now);
                 self.timers.set(Timer::Slow(*id), self.now + SLOW_FOR);
             }
+            if conn.in_flight > limits::QUEUED_BYTES_MAX {
+                over.push(*id);
+            }
         }
         self.out.push_back(Output::Send { to, frames });
+        for id in over {
+            self.close(id, Code::SlowReader);
+        }
     }
 
     fn close(&mut self, conn: ConnId, code: Code) {
@@ -262,6 +310,7 @@ impl Relay {
     }
 
     fn close_with(&mut self, conn: ConnId, code: u16, reason: &'static str) {
+        self.flush_answers();
         if self.conns.contains_key(&conn) {
             self.out.push_back(Output::Close { conn, code, reason });
             self.forget(conn);
@@ -304,20 +353,27 @@ impl Relay {
         }
     }
 
-    /// Claims and presence speak last, after what the log had to say.
+    /// Claims and presence speak last, after what the log had to say, and to who has room for it.
     fn flush_volatile(&mut self) {
-        self.claims.settle(self.now);
-        for (to, frame) in self.claims.take_sends() {
-            self.send_frame_to(to, &frame);
-        }
-        self.presence.settle(self.now);
+        self.claims.settle(self.now, &mut Room::of(&self.conns));
+        self.tell_claims();
+        self.presence.settle(self.now, &mut Room::of(&self.conns));
         for (to, frame) in self.presence.take_sends() {
             self.send_frame_to(to, &frame);
         }
     }
 
-    fn send_frame_to(&mut self, mut to: Vec<ConnId>, frame: &Down) {
-        to.retain(|conn| self.conns.contains_key(conn));
+    fn tell_claims(&mut self) {
+        for (to, frame) in self.claims.take_sends() {
+            match to[..] {
+                [conn] if !matches!(frame, Down::Group { .. }) => self.answer(conn, &frame),
+                _ => self.send_frame_to(to, &frame),
+            }
+        }
+        self.flush_answers();
+    }
+
+    fn send_frame_to(&mut self, to: Vec<ConnId>, frame: &Down) {
         let mut frames = Vec::new();
         frame.encode(&mut frames);
         self.send_all(to, Bytes::from(frames));

@@ -478,6 +478,11 @@ impl Replica {
                 return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
             }
         }
+        let created = sections.iter().filter(|section| matches!(section.target, Target::New(..))).count();
+        if created > 0 && !self.has_room_for(created) {
+            return self
+                .error("ERR_OVER_BUDGET", format!("at most {} segments can be here", limits::FOLLOWS_MAX_REPLICA));
+        }
         let uid = self.entropy.uid();
         let (mut parts, mut edits, mut corrections, mut claim) = (Vec::new(), Vec::new(), Vec::new(), None);
         for section in sections {
@@ -538,6 +543,13 @@ impl Replica {
         self.send_pending();
     }
 
+    /// Whether so many more segments can be here: a relay sends one connection the entries of a bounded number of them, and
+    /// all that is here, or asked for, is one of those.
+    fn has_room_for(&self, more: usize) -> bool {
+        let here = self.heap.iter().filter(|(_, slot)| !matches!(slot.state, State::Away)).count();
+        here + more <= limits::FOLLOWS_MAX_REPLICA
+    }
+
     fn create(&mut self, id: SegmentId, engine: EngineKind) -> Result<Index, String> {
         let (index, new) = self.heap.enter(id, false);
         if !new && self.heap.slot(index).is_some_and(|slot| slot.peek().is_some()) {
@@ -561,6 +573,7 @@ impl Replica {
         slot.state = State::Away;
         self.unfollow(id);
         self.out.push_back(Output::Evicted(index));
+        self.ask_for_the_declined();
     }
 
     fn dump(&mut self, index: Index) {

@@ -2,6 +2,8 @@
 
 use std::hint::black_box;
 
+use coheap_core::limits;
+
 /// What a token proves.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grant {
@@ -38,6 +40,10 @@ impl Auth {
                 "ro" => false,
                 other => return Err(format!("line {number}: rights are rw or ro, not {other}")),
             };
+            if subject.len() > limits::NAME_BYTES_MAX || token.len() > limits::TOKEN_BYTES_MAX {
+                let (name, token) = (limits::NAME_BYTES_MAX, limits::TOKEN_BYTES_MAX);
+                return Err(format!("line {number}: a subject has at most {name} bytes, a token {token}"));
+            }
             tokens.push(((*token).to_owned(), Grant { subject: (*subject).to_owned(), can_write }));
         }
         if tokens.is_empty() { Err("it holds no token".to_owned()) } else { Ok(Auth::Tokens(tokens)) }
@@ -78,6 +84,10 @@ mod tests {
         assert_eq!(auth.check(""), None);
         assert!(Auth::parse("lonely").is_err());
         assert!(Auth::parse("a b maybe").is_err());
+        // What a frame or a record could not carry.
+        assert!(Auth::parse(&format!("a {}", "b".repeat(256))).is_ok());
+        assert!(Auth::parse(&format!("a {}", "b".repeat(257))).is_err());
+        assert!(Auth::parse(&format!("{} b", "a".repeat(8193))).is_err());
         assert!(Auth::parse("# nothing\n").is_err());
     }
 }

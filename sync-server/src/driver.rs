@@ -44,16 +44,26 @@ enum Command {
     Closed { conn: ConnId },
 }
 
+/// One time that a heap is open. It goes with all that is asked for a heap and comes back with the answer: tickets, attempts
+/// and positions of a machine mean nothing to the next one of the same heap.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Opening {
+    /// The heap.
+    pub heap: Arc<str>,
+    /// Counts the openings of all heaps.
+    pub number: u64,
+}
+
 /// What the store and the writers report. Bounded by what was asked of them.
 #[derive(Debug)]
 enum Event {
     Written { conn: ConnId, bytes: usize },
-    Opened { heap: Arc<str>, recovered: Result<Recovered, StoreError> },
-    Recovered { heap: Arc<str>, recovered: Result<Recovered, StoreError> },
-    Committed { heap: Arc<str>, upto: Offset, bytes: usize },
-    NotCommitted { heap: Arc<str>, attempt: u32, full: bool, bytes: usize },
-    Log { heap: Arc<str>, ticket: Ticket, entries: Result<Vec<(Offset, LogEntry)>, StoreError> },
-    States { heap: Arc<str>, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
+    Opened { of: Opening, recovered: Result<Recovered, StoreError> },
+    Recovered { of: Opening, recovered: Result<Recovered, StoreError> },
+    Committed { of: Opening, attempt: u32, upto: Offset, bytes: usize },
+    NotCommitted { of: Opening, attempt: u32, full: bool, bytes: usize },
+    Log { of: Opening, ticket: Ticket, entries: Result<Vec<(Offset, LogEntry)>, StoreError> },
+    States { of: Opening, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
     Folded(worker::Folded),
     Stop,
 }

@@ -15,7 +15,12 @@ const USAGE: u8 = 2;
 const STORE: u8 = 3;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // `--help` and `--version` are answered, not wrong.
+        Err(answer) if !answer.use_stderr() => answer.exit(),
+        Err(error) => return fail(USAGE, &one_line(&error.render().to_string())),
+    };
     if let Some(Command::Worker) = cli.command {
         return match coheap_sync_server::worker::serve() {
             Ok(()) => ExitCode::SUCCESS,
@@ -62,6 +67,13 @@ async fn serve(config: Config, store: Arc<Store>) -> Result<(), String> {
 fn announce(line: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// What is wrong, of what clap would print over several lines: not how the program is used.
+fn one_line(rendered: &str) -> String {
+    let lines = rendered.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    said.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 fn fail(code: u8, error: &str) -> ExitCode {

@@ -29,6 +29,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::driver::Opening;
 use crate::store::{FoldResult, Store};
 
 /// Address space of the worker.
@@ -41,8 +42,8 @@ const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + limits::SEGMENT_BYTES_
 /// A segment to fold.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Of this heap.
-    pub heap: Arc<str>,
+    /// Of this heap, and asked for while it was open this time.
+    pub of: Opening,
     /// This one.
     pub segment: SegmentNumber,
     /// Merged by this engine.
@@ -76,7 +77,7 @@ pub(crate) async fn run(
         if let Err(error) = &result
             && !jobs.is_closed()
         {
-            eprintln!("coheap-relay: heap {:?}: segment {} was not folded: {error}", job.heap, job.segment.0);
+            eprintln!("coheap-relay: heap {:?}: segment {} was not folded: {error}", job.of.heap, job.segment.0);
         }
         done(Folded { job, result });
     }
@@ -89,7 +90,7 @@ async fn fold(
     job: &Job,
 ) -> Result<FoldResult, String> {
     let state = {
-        let (store, heap, segment, upto) = (Arc::clone(store), Arc::clone(&job.heap), job.segment, job.upto);
+        let (store, heap, segment, upto) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment, job.upto);
         blocking(move || store.read_states(&heap, upto, &[segment], 1)).await?
     };
     let Some(StoredState::At { snapshot, deltas, .. }) = state.into_iter().next() else {
@@ -113,7 +114,7 @@ async fn fold(
         Some((_, error)) => return Err(String::from_utf8_lossy(error).into_owned()),
         None => return Err("the worker said nothing".to_owned()),
     };
-    let (store, heap, segment) = (Arc::clone(store), Arc::clone(&job.heap), job.segment);
+    let (store, heap, segment) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment);
     let (upto, keep) = (job.upto, job.keep);
     blocking(move || store.fold(&heap, segment, upto, keep, &snapshot)).await
 }

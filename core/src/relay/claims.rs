@@ -15,11 +15,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::port::ConnId;
+use super::session::Room;
 use crate::commit::ClaimOf;
 use crate::id::{Nonce, Offset, ReplicaId};
+use crate::limits;
 use crate::time::{Millis, Time};
+use crate::wire::code::Code;
 use crate::wire::frame::Down;
-use crate::wire::frame::down::ClaimState;
+use crate::wire::frame::down::{Asked, ClaimState};
 
 /// After the start: nothing is granted anew. A group's life after its last member left.
 const GRACE: Millis = Millis(3_000);
@@ -29,10 +32,8 @@ const RESERVED: Millis = Millis(2_500);
 const TELL_EVERY: Millis = Millis(50);
 /// Bytes of keys that one group may keep: its Group frame has to fit into one message.
 const GROUP_KEY_BYTES_MAX: usize = 1 << 20;
-/// Groups one connection may be a member of.
-const GROUPS_PER_CONN_MAX: usize = 64;
-/// Claims that wait for the end of the grace time.
-const DEFERRED_MAX: usize = 65_536;
+/// What a key, a group or a claim costs beside its bytes, about.
+const OVERHEAD: usize = 96;
 
 /// A Join, as it came.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +44,19 @@ pub(super) struct Join {
     pub total: u64,
     pub held: Vec<(String, u64)>,
     pub done: Vec<String>,
+}
+
+impl Join {
+    fn key_bytes(&self) -> usize {
+        self.held.iter().map(|(key, _)| key.len() + OVERHEAD).sum::<usize>()
+            + self.done.iter().map(|key| key.len() + OVERHEAD).sum::<usize>()
+    }
+
+    /// Over this, if every claim it names is another's.
+    fn answer_bytes(&self, run: &str) -> usize {
+        let names = self.group.len() + run.len() + 16;
+        self.held.iter().map(|(key, _)| key.len() + names).sum()
+    }
 }
 
 /// A Claim, as it came.
@@ -79,6 +93,8 @@ struct Group {
     empty_since: Option<Time>,
     changed: bool,
     told: Option<Time>,
+    /// Connections that had no room for the newest Group frame.
+    behind: BTreeSet<ConnId>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,13 +103,43 @@ enum Deferred {
     Claim(Ask),
 }
 
+impl Deferred {
+    fn asked(&self) -> (Asked, Nonce) {
+        match self {
+            Deferred::Join(join) => (Asked::Join, join.nonce),
+            Deferred::Claim(ask) => (Asked::Claim, ask.nonce),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        OVERHEAD
+            + match self {
+                Deferred::Join(join) => join.group.len() + join.run.len() + join.key_bytes(),
+                Deferred::Claim(ask) => ask.group.len() + ask.run.len() + ask.key.len(),
+            }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Claims {
     groups: BTreeMap<RunOf, Group>,
+    /// Which groups a connection is a member of.
+    joined: BTreeMap<ConnId, BTreeSet<RunOf>>,
     /// The run that members get who name none.
     default_runs: BTreeMap<String, String>,
     grace_until: Option<Time>,
     deferred: Vec<(ConnId, ReplicaId, Deferred)>,
+    deferred_bytes: usize,
+    /// A default run has been named: what was deferred for want of it can be answered.
+    learned: bool,
+    /// What the groups took when they were last settled, about.
+    memory: usize,
+    /// Something has changed since then.
+    touched: bool,
+    /// A member waits for a Group frame until it has room.
+    behind: bool,
+    /// When time brings something.
+    due: Option<Time>,
     /// Claims that end when an entry is durable.
     endings: BTreeMap<Offset, (RunOf, String)>,
     random: u64,
@@ -112,9 +158,16 @@ impl Claims {
         let grants = next_random(&mut random) >> 12;
         Claims {
             groups: BTreeMap::new(),
+            joined: BTreeMap::new(),
             default_runs: BTreeMap::new(),
             grace_until: restarted.then_some(now + GRACE),
             deferred: Vec::new(),
+            deferred_bytes: 0,
+            learned: false,
+            memory: 0,
+            touched: true,
+            behind: false,
+            due: None,
             endings: BTreeMap::new(),
             random,
             grants,
@@ -127,14 +180,18 @@ impl Claims {
         self.groups.is_empty() && self.deferred.is_empty()
     }
 
+    /// Answered with Joined, now or when the run is known, or with Declined.
     pub fn join(&mut self, now: Time, conn: ConnId, replica: ReplicaId, join: Join) {
         let Some(run) = self.run_for(now, &join.group, &join.run) else {
-            if self.deferred.len() < DEFERRED_MAX {
-                self.deferred.push((conn, replica, Deferred::Join(join)));
-            }
-            return;
+            return self.defer(conn, replica, Deferred::Join(join));
         };
-        let Some((of, member)) = self.enter(conn, replica, &join.group, &run) else { return };
+        let nonce = join.nonce;
+        if join.answer_bytes(&run) > limits::JOIN_ANSWER_BYTES_MAX {
+            return self.decline(conn, Asked::Join, nonce, Code::TooMany);
+        }
+        let Some((of, member)) = self.enter(conn, replica, &join.group, &run) else {
+            return self.decline(conn, Asked::Join, nonce, Code::TooMany);
+        };
         let (group, run) = (of.group.clone(), of.run.clone());
         self.sends.push((vec![conn], Down::Joined { nonce: join.nonce, group, run, member }));
         self.assert_again(conn, replica, &of, join);
@@ -146,9 +203,6 @@ impl Claims {
             return Some("-".to_owned());
         }
         if !run.is_empty() {
-            if run.starts_with(DEFAULT_RUN_MARK) && !self.default_runs.contains_key(group) {
-                self.default_runs.insert(group.to_owned(), run.to_owned());
-            }
             return Some(run.to_owned());
         }
         if let Some(run) = self.default_runs.get(group) {
@@ -158,23 +212,43 @@ impl Claims {
         if self.in_grace(now) {
             return None;
         }
-        let run = format!("{DEFAULT_RUN_MARK}{:016x}", next_random(&mut self.random));
-        self.default_runs.insert(group.to_owned(), run.clone());
-        Some(run)
+        Some(format!("{DEFAULT_RUN_MARK}{:016x}", next_random(&mut self.random)))
+    }
+
+    fn defer(&mut self, conn: ConnId, replica: ReplicaId, deferred: Deferred) {
+        let (bytes, (asked, nonce)) = (deferred.bytes(), deferred.asked());
+        if self.deferred_bytes + bytes > limits::DEFERRED_BYTES_MAX {
+            return self.decline(conn, asked, nonce, Code::Rate);
+        }
+        self.touched = true;
+        self.deferred_bytes += bytes;
+        self.deferred.push((conn, replica, deferred));
+    }
+
+    fn decline(&mut self, conn: ConnId, asked: Asked, nonce: Nonce, code: Code) {
+        self.sends.push((vec![conn], Down::Declined { asked, nonce, code: u64::from(code.number()) }));
     }
 
     fn in_grace(&self, now: Time) -> bool {
         self.grace_until.is_some_and(|until| now < until)
     }
 
-    /// Makes the connection a member; its index among them.
+    /// Makes the connection a member; its index among them. `None`: it is in too many groups, or there are too many.
     fn enter(&mut self, conn: ConnId, replica: ReplicaId, group: &str, run: &str) -> Option<(RunOf, u64)> {
         let of = RunOf { group: group.to_owned(), run: run.to_owned() };
-        let joined = self.groups.values().filter(|group| group.has(conn)).count();
-        let known = self.groups.get(&of).is_some_and(|group| group.has(conn));
-        if joined >= GROUPS_PER_CONN_MAX && !known {
-            return None;
+        if !self.groups.get(&of).is_some_and(|group| group.has(conn)) {
+            let joined = self.joined.get(&conn).map_or(0, BTreeSet::len);
+            if joined >= limits::GROUPS_PER_CONN_MAX || !self.has_room_for_group(&of) {
+                return None;
+            }
         }
+        // Whoever names a default run, or is given one, makes it known for as long as its group lives.
+        if run.starts_with(DEFAULT_RUN_MARK) && !self.default_runs.contains_key(group) {
+            self.default_runs.insert(group.to_owned(), run.to_owned());
+            self.learned = true;
+        }
+        self.touched = true;
+        self.joined.entry(conn).or_default().insert(of.clone());
         let group = self.groups.entry(of.clone()).or_default();
         group.empty_since = None;
         let at = match group.members.iter().position(|(id, _)| *id == replica) {
@@ -194,10 +268,12 @@ impl Claims {
 
     /// Takes what a member says of before: keys that are done, and claims that it goes on with. Its other claims end.
     fn assert_again(&mut self, conn: ConnId, replica: ReplicaId, of: &RunOf, join: Join) {
+        let room = self.has_room();
         let Some(group) = self.groups.get_mut(of) else { return };
         group.total = group.total.max(join.total);
         for key in join.done {
-            if !group.held.contains_key(&key) && group.has_room_for(&key) && group.done.insert(key.clone()) {
+            let takes = room && !group.held.contains_key(&key) && group.has_room_for(&key);
+            if takes && group.done.insert(key.clone()) {
                 group.key_bytes += key.len();
                 group.changed = true;
             }
@@ -215,7 +291,7 @@ impl Claims {
         for (key, grant) in asserted {
             let mine = match group.held.get(&key) {
                 Some(held) => held.by == replica && held.grant == grant,
-                None => !group.done.contains(&key) && group.has_room_for(&key),
+                None => room && !group.done.contains(&key) && group.has_room_for(&key),
             };
             if !mine {
                 let (group, run) = (of.group.clone(), of.run.clone());
@@ -228,23 +304,27 @@ impl Claims {
 
     pub fn leave(&mut self, now: Time, conn: ConnId, group: &str, run: &str) {
         let of = self.named(group, run);
+        if let Some(joined) = self.joined.get_mut(&conn) {
+            joined.remove(&of);
+        }
         if let Some(group) = self.groups.get_mut(&of)
             && let Some(replica) = group.replica_of(conn)
         {
             group.remove(replica, now);
+            self.touched = true;
         }
     }
 
+    /// Answered with Claimed, now or after the grace time, or with Declined.
     pub fn claim(&mut self, now: Time, conn: ConnId, replica: ReplicaId, ask: Ask) {
         let of = self.named(&ask.group, &ask.run);
         if self.in_grace(now) {
-            if self.deferred.len() < DEFERRED_MAX {
-                self.deferred.push((conn, replica, Deferred::Claim(ask)));
-            }
-            return;
+            return self.defer(conn, replica, Deferred::Claim(ask));
         }
-        let Some((of, _)) = self.enter(conn, replica, &of.group, &of.run) else { return };
-        let next_grant = self.grants + 1;
+        let Some((of, _)) = self.enter(conn, replica, &of.group, &of.run) else {
+            return self.decline(conn, Asked::Claim, ask.nonce, Code::TooMany);
+        };
+        let (next_grant, room) = (self.grants + 1, self.has_room());
         let Some(group) = self.groups.get_mut(&of) else { return };
         let (grant, state) = if group.done.contains(&ask.key) {
             (0, ClaimState::Done)
@@ -253,7 +333,9 @@ impl Claims {
                 // Asking twice for what one has is answered twice.
                 Some(held) if held.by == replica => (held.grant, ClaimState::Granted),
                 Some(_) => (0, ClaimState::Held),
-                None if !group.has_room_for(&ask.key) => (0, ClaimState::Held),
+                None if !(room && group.has_room_for(&ask.key)) => {
+                    return self.decline(conn, Asked::Claim, ask.nonce, Code::TooMany);
+                }
                 None => {
                     self.grants = next_grant;
                     group.hold(ask.key.clone(), Held { by: replica, grant: next_grant, ending: false });
@@ -273,13 +355,18 @@ impl Claims {
             group.held.get(key).is_some_and(|held| Some(held.by) == replica && held.grant == grant && !held.ending);
         if current {
             group.free(key);
+            self.touched = true;
         }
     }
 
     /// A connection is gone: its claims wait for a while for its replica to come back.
     pub fn closed(&mut self, conn: ConnId, now: Time) {
         self.deferred.retain(|(of, _, _)| *of != conn);
-        for group in self.groups.values_mut() {
+        self.deferred_bytes = self.deferred.iter().map(|(_, _, deferred)| deferred.bytes()).sum();
+        self.touched = true;
+        for of in self.joined.remove(&conn).unwrap_or_default() {
+            let Some(group) = self.groups.get_mut(&of) else { continue };
+            group.behind.remove(&conn);
             let Some(replica) = group.replica_of(conn) else { continue };
             if group.held.values().any(|held| held.by == replica) {
                 if let Some(member) = group.members.iter_mut().find(|(id, _)| *id == replica) {
@@ -303,12 +390,20 @@ impl Claims {
         }
     }
 
-    /// A commit that ends a claim has its place in the log.
+    /// A commit that ends a claim has its place in the log. Where there is no room for one that only the commit has named,
+    /// it is not remembered: whoever is granted it next finds in the data that it is done.
     pub fn ending(&mut self, claim: ClaimOf, by: ReplicaId, offset: Offset) {
         let of = self.named(&claim.group, &claim.run);
+        let room = self.has_room_for_group(&of);
+        if !room && !self.groups.contains_key(&of) {
+            return;
+        }
         let group = self.groups.entry(of.clone()).or_default();
+        self.touched = true;
+        let room = room && group.has_room_for(&claim.key);
         match group.held.get_mut(&claim.key) {
             Some(held) => held.ending = true,
+            None if !room => return,
             None => group.hold(claim.key.clone(), Held { by, grant: claim.grant, ending: true }),
         }
         self.endings.insert(offset, (of, claim.key));
@@ -318,12 +413,17 @@ impl Claims {
     /// log and is durable: the key is done, whoever has been granted it since.
     pub fn ended_before(&mut self, claim: ClaimOf) {
         let of = self.named(&claim.group, &claim.run);
+        let room = self.has_room_for_group(&of);
+        if !room && !self.groups.contains_key(&of) {
+            return;
+        }
+        self.touched = true;
         let group = self.groups.entry(of).or_default();
         if group.held.get(&claim.key).is_some_and(|held| held.ending) || group.done.contains(&claim.key) {
             return;
         }
         group.free(&claim.key);
-        if !group.has_room_for(&claim.key) {
+        if !(room && group.has_room_for(&claim.key)) {
             return;
         }
         group.key_bytes += claim.key.len();
@@ -337,6 +437,7 @@ impl Claims {
             && *ended.key() < upto
         {
             let (of, key) = ended.remove();
+            self.touched = true;
             let Some(group) = self.groups.get_mut(&of) else { continue };
             group.free(&key);
             group.key_bytes += key.len();
@@ -353,12 +454,17 @@ impl Claims {
         }
     }
 
-    /// What time brings: the end of the grace, of reservations and of groups; and one Group frame for all changes.
-    pub fn settle(&mut self, now: Time) {
+    /// What time brings: the end of the grace, of reservations and of groups; and one Group frame for all changes, to each
+    /// member as soon as it has room.
+    pub fn settle(&mut self, now: Time, room: &mut Room<'_>) {
+        if !self.touched && !self.behind && self.due.is_none_or(|due| now < due) {
+            return;
+        }
         if self.grace_until.is_some_and(|until| now >= until) {
             self.grace_until = None;
         }
         self.answer_deferred(now);
+        (self.touched, self.behind) = (false, false);
         for (of, group) in &mut self.groups {
             let over: Vec<ReplicaId> = group
                 .members
@@ -374,12 +480,18 @@ impl Claims {
                 group.empty_since = Some(now);
             }
             if group.changed && group.told.is_none_or(|told| now >= told + TELL_EVERY) {
-                let to: Vec<ConnId> = group.members.iter().filter_map(|(_, conn)| conn.ok()).collect();
+                group.behind = group.members.iter().filter_map(|(_, conn)| conn.ok()).collect();
+                group.changed = false;
+                group.told = Some(now);
+            }
+            if !group.behind.is_empty() {
+                let bytes = group.frame_bytes();
+                let to: Vec<ConnId> = group.behind.iter().copied().filter(|conn| room.take(*conn, bytes)).collect();
+                group.behind.retain(|conn| !to.contains(conn));
+                self.behind |= !group.behind.is_empty();
                 if !to.is_empty() {
                     self.sends.push((to, group.frame(of)));
                 }
-                group.changed = false;
-                group.told = Some(now);
             }
         }
         let default_runs = &mut self.default_runs;
@@ -390,12 +502,16 @@ impl Claims {
             }
             !over
         });
+        self.memory = self.groups.iter().map(|(of, group)| of.group.len() + of.run.len() + group.memory()).sum();
+        self.due = self.next_due();
     }
 
     fn answer_deferred(&mut self, now: Time) {
-        if self.deferred.is_empty() {
+        if self.deferred.is_empty() || (self.in_grace(now) && !self.learned) {
             return;
         }
+        self.learned = false;
+        self.deferred_bytes = 0;
         for (conn, replica, deferred) in std::mem::take(&mut self.deferred) {
             match deferred {
                 Deferred::Join(join) => self.join(now, conn, replica, join),
@@ -405,6 +521,10 @@ impl Claims {
     }
 
     pub fn deadline(&self) -> Option<Time> {
+        self.due
+    }
+
+    fn next_due(&self) -> Option<Time> {
         let grace = self.grace_until.filter(|_| !self.deferred.is_empty());
         let groups = self.groups.values().flat_map(|group| {
             let reserved = group.members.iter().filter_map(|(_, conn)| conn.err());
@@ -417,6 +537,16 @@ impl Claims {
 
     pub fn take_sends(&mut self) -> Vec<(Vec<ConnId>, Down)> {
         std::mem::take(&mut self.sends)
+    }
+
+    /// What the claims of this heap take is within bounds.
+    fn has_room(&self) -> bool {
+        self.memory < limits::CLAIM_MEMORY_MAX
+    }
+
+    /// The same, and there may be one more group if this is one.
+    fn has_room_for_group(&self, of: &RunOf) -> bool {
+        self.has_room() && (self.groups.len() < limits::GROUPS_MAX || self.groups.contains_key(of))
     }
 
     /// The group a frame names: with an empty run the default one, without a group's name the one for single objects.
@@ -440,8 +570,16 @@ impl Group {
     }
 
     fn has_room_for(&self, key: &str) -> bool {
-        self.key_bytes + key.len() <= GROUP_KEY_BYTES_MAX
-            && self.held.len() + self.done.len() < crate::limits::CLAIMS_MAX
+        self.key_bytes + key.len() <= GROUP_KEY_BYTES_MAX && self.held.len() + self.done.len() < limits::CLAIMS_MAX
+    }
+
+    fn memory(&self) -> usize {
+        self.key_bytes + OVERHEAD * (1 + self.members.len() + self.held.len() + self.done.len())
+    }
+
+    /// Its Group frame is about as long.
+    fn frame_bytes(&self) -> usize {
+        self.key_bytes + 16 * self.members.len() + 4 * (self.held.len() + self.done.len())
     }
 
     fn hold(&mut self, key: String, held: Held) {
@@ -459,7 +597,11 @@ impl Group {
 
     /// A member is gone for good, and its claims with it; one whose commit is under way stays until that is decided.
     fn remove(&mut self, replica: ReplicaId, now: Time) {
-        self.members.retain(|(id, _)| *id != replica);
+        if let Some(at) = self.members.iter().position(|(id, _)| *id == replica)
+            && let (_, Ok(conn)) = self.members.remove(at)
+        {
+            self.behind.remove(&conn);
+        }
         let freed: Vec<String> = self
             .held
             .iter()

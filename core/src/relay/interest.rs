@@ -87,6 +87,12 @@ impl Interest {
         self.by_conn.get(&conn).is_some_and(|follows| follows.numbers.contains(&number))
     }
 
+    /// The same for a segment that the log may not know.
+    pub fn follows_id(&self, conn: ConnId, id: SegmentId, number: Option<SegmentNumber>) -> bool {
+        let follows = self.by_conn.get(&conn);
+        follows.is_some_and(|follows| number.map_or(follows.unborn.contains(&id), |n| follows.numbers.contains(&n)))
+    }
+
     /// Who follows a segment.
     pub fn followers(&self, number: SegmentNumber) -> impl Iterator<Item = ConnId> + '_ {
         self.followers.get(&number).into_iter().flatten().copied()

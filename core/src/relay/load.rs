@@ -10,20 +10,23 @@ use super::{Output, Relay, Ticket, hello};
 use crate::id::{Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::code::Code;
+use crate::wire::frame::down::Asked;
 use crate::wire::frame::{Down, SegmentState};
 
 /// Bytes of states read for one connection in one go.
 const LOAD_READ_BYTES: usize = 1 << 20;
-/// Segments read for one connection in one go.
+/// Segments read, or answered as unknown, for one connection in one go.
 const LOAD_READ_SEGMENTS: usize = 64;
 
 impl Relay {
     pub(super) fn load(&mut self, id: ConnId, segment: SegmentId, nonce: Nonce) {
+        let number = self.log.number(segment);
+        let follows = self.interest.follows_id(id, segment, number);
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if self.interest.count(id) >= limits::FOLLOWS_MAX || conn.loads.len() >= limits::FOLLOWS_MAX {
-            return self.close(id, Code::BadFrame);
+        if conn.loads.len() >= limits::FOLLOWS_MAX || (!follows && self.interest.count(id) >= limits::FOLLOWS_MAX) {
+            return self.decline(id, Asked::Load, nonce, Code::TooMany);
         }
-        self.interest.follow(id, segment, self.log.number(segment));
+        self.interest.follow(id, segment, number);
         conn.loads.push_back(Wanted { nonce, id: segment, not_before: Offset(0) });
         self.pump_loads(id);
     }
@@ -37,13 +40,20 @@ impl Relay {
 
     /// Reads the next states a connection waits for, if it has room for them.
     pub(super) fn pump_loads(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        while self.pump_some_loads(id) {}
+    }
+
+    /// True: some were answered without a read, and there may be more.
+    fn pump_some_loads(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
         if !conn.streaming() || !conn.has_room() || !conn.long.is_empty() || conn.loading.is_some() {
-            return;
+            return false;
         }
         let position = conn.cursor;
         let (mut wanted, mut segments, mut unknown, mut later) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        while let Some(next) = conn.loads.pop_front() {
+        while wanted.len() + unknown.len() < LOAD_READ_SEGMENTS
+            && let Some(next) = conn.loads.pop_front()
+        {
             if next.not_before > position {
                 later.push(next);
                 continue;
@@ -55,11 +65,9 @@ impl Relay {
                 }
                 _ => unknown.push(next),
             }
-            if wanted.len() == LOAD_READ_SEGMENTS {
-                break;
-            }
         }
         conn.loads.extend(later);
+        let more = wanted.is_empty() && !unknown.is_empty();
         if !wanted.is_empty() {
             let ticket = self.ticket(id);
             if let Some(conn) = self.conns.get_mut(&id) {
@@ -70,6 +78,7 @@ impl Relay {
         for next in unknown {
             self.snapshot(id, next, position, &hello::unknown_state(next.id));
         }
+        more
     }
 
     /// States have been read, for loads or for a catch-up.

@@ -170,6 +170,11 @@ pub enum Input {
         /// The segment whose oldest delta keeps the floor from rising, if one does.
         holder: Option<SegmentNumber>,
     },
+    /// The log's floor was raised by what an earlier machine of this heap had asked for.
+    Floor {
+        /// Where it is now.
+        floor: Offset,
+    },
     /// Finish what is under way, close everything.
     Stop,
     /// The deadline has come.

@@ -8,15 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::port::ConnId;
+use super::session::Room;
 use crate::id::ReplicaId;
+use crate::limits;
 use crate::log::AuthorInfo;
 use crate::time::{Millis, Time};
 use crate::wire::frame::Down;
 
+/// What a Member frame has beside a state, at most about.
+const MEMBER_BYTES: usize = 1024;
 /// At most one Member frame per member and listener in this time.
 const TELL_EVERY: Millis = Millis(50);
-/// Groups one connection may subscribe to.
-const GROUPS_PER_CONN_MAX: usize = 64;
 
 /// Who shows something.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +41,8 @@ struct Group {
     /// Changed and not told yet.
     changed: BTreeSet<ConnId>,
     told: Option<Time>,
+    /// Per listener those whose state it is to be told as soon as it has room; never empty.
+    owed: BTreeMap<ConnId, BTreeSet<ConnId>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,15 +57,13 @@ impl Presence {
         let listens = self.groups.get(name).is_some_and(|group| group.listeners.contains(&conn));
         if !listens {
             let in_groups = self.groups.values().filter(|group| group.listeners.contains(&conn)).count();
-            if in_groups >= GROUPS_PER_CONN_MAX {
+            if in_groups >= limits::GROUPS_PER_CONN_MAX {
                 return false;
             }
         }
         let group = self.groups.entry(name.to_owned()).or_default();
-        if group.listeners.insert(conn) {
-            for shown in group.shown.values() {
-                self.sends.push((vec![conn], frame(name, shown, now, false)));
-            }
+        if group.listeners.insert(conn) && !group.shown.is_empty() {
+            group.owed.insert(conn, group.shown.keys().copied().collect());
         }
         if clear {
             if let Some(shown) = group.shown.remove(&conn) {
@@ -83,6 +85,7 @@ impl Presence {
         let sends = &mut self.sends;
         self.groups.retain(|name, group| {
             group.listeners.remove(&conn);
+            group.owed.remove(&conn);
             group.changed.remove(&conn);
             if let Some(shown) = group.shown.remove(&conn) {
                 let to = others(&group.listeners, conn);
@@ -92,18 +95,35 @@ impl Presence {
         });
     }
 
-    /// Tells what has changed, if it is time.
-    pub fn settle(&mut self, now: Time) {
+    /// Tells what has changed, if it is time, each listener as far as it has room.
+    pub fn settle(&mut self, now: Time, room: &mut Room<'_>) {
         for (name, group) in &mut self.groups {
-            if group.changed.is_empty() || group.told.is_some_and(|told| now < told + TELL_EVERY) {
-                continue;
+            if !group.changed.is_empty() && group.told.is_none_or(|told| now >= told + TELL_EVERY) {
+                let changed = std::mem::take(&mut group.changed);
+                for listener in &group.listeners {
+                    let others = changed.iter().copied().filter(|conn| conn != listener);
+                    group.owed.entry(*listener).or_default().extend(others);
+                }
+                group.told = Some(now);
             }
-            for conn in std::mem::take(&mut group.changed) {
+            let mut tell: BTreeMap<ConnId, Vec<ConnId>> = BTreeMap::new();
+            group.owed.retain(|listener, owed| {
+                while let Some(conn) = owed.first().copied() {
+                    if let Some(shown) = group.shown.get(&conn) {
+                        if !room.take(*listener, shown.state.len() + MEMBER_BYTES) {
+                            return true;
+                        }
+                        tell.entry(conn).or_default().push(*listener);
+                    }
+                    owed.remove(&conn);
+                }
+                false
+            });
+            for (conn, to) in tell {
                 if let Some(shown) = group.shown.get(&conn) {
-                    self.sends.push((others(&group.listeners, conn), frame(name, shown, now, false)));
+                    self.sends.push((to, frame(name, shown, now, false)));
                 }
             }
-            group.told = Some(now);
         }
     }
 

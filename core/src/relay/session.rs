@@ -7,19 +7,20 @@
 //!
 //! Next: `hello.rs` (from one phase to the next), `deliver.rs` (what a streaming connection is sent).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::port::Ticket;
+use super::port::{ConnId, Ticket};
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::limits;
 use crate::log::{AuthorInfo, LogEntry};
 use crate::time::Time;
 use crate::wire::frame::Assembly;
 use crate::wire::frame::up::Hello;
 
 /// Bytes of frames on their way to one connection before its stream waits: a slow reader costs a cursor and this much.
-pub(super) const IN_FLIGHT_BYTES: usize = 1 << 20;
+const IN_FLIGHT_BYTES: usize = limits::QUEUED_BYTES_MAX / 16;
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -177,5 +178,29 @@ impl Conn {
     /// Whether an entry may be sent to it now.
     pub fn takes_entries(&self) -> bool {
         self.streaming() && self.has_room() && !self.long.iter().any(|long| long.holds_entries)
+    }
+}
+
+/// Who has room for what is about to be sent, counting what the same round has given them.
+#[derive(Debug)]
+pub(super) struct Room<'a> {
+    conns: &'a BTreeMap<ConnId, Conn>,
+    given: BTreeMap<ConnId, usize>,
+}
+
+impl<'a> Room<'a> {
+    pub fn of(conns: &'a BTreeMap<ConnId, Conn>) -> Room<'a> {
+        Room { conns, given: BTreeMap::new() }
+    }
+
+    /// Whether this may be sent to a connection; it counts as sent then.
+    pub fn take(&mut self, id: ConnId, bytes: usize) -> bool {
+        let Some(conn) = self.conns.get(&id) else { return false };
+        let given = self.given.entry(id).or_default();
+        let room = conn.in_flight + *given < IN_FLIGHT_BYTES;
+        if room {
+            *given += bytes;
+        }
+        room
     }
 }

@@ -9,11 +9,12 @@ use super::session::{Owed, Phase};
 use super::{BUSY_RETRY_MS, Relay, Standing};
 use crate::admit::{Candidate, Ignored};
 use crate::commit::{After, LAYOUT};
-use crate::id::{SegmentId, Seq, Uid};
+use crate::id::{Nonce, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::wire::code::Code;
+use crate::wire::frame::down::Asked;
 use crate::wire::frame::up::CommitFrame;
-use crate::wire::frame::{Down, PART_DELETE, PartFrame, SegRef, Up};
+use crate::wire::frame::{Down, PART_CREATE, PART_DELTA, PART_OPTIONAL, PartFrame, SegRef, Up};
 
 impl Relay {
     pub(super) fn frame(&mut self, id: ConnId, frame: Up) {
@@ -22,7 +23,7 @@ impl Relay {
         match frame {
             Up::Hello(hello) => self.hello(id, hello),
             Up::Chunk(chunk) => self.hello_chunk(id, &chunk),
-            Up::Ping { nonce } => self.send(id, &Down::Pong { nonce }),
+            Up::Ping { nonce } => self.answer(id, &Down::Pong { nonce }),
             // A relay that stops takes nothing more; the replica will send it again elsewhere.
             _ if self.standing == Standing::Stopping => {}
             _ if !streaming => self.close(id, Code::BadFrame),
@@ -36,24 +37,26 @@ impl Relay {
                 None => self.close(id, Code::BadFrame),
             },
             // T5: the head at this moment. When the replica's cut reaches it, all before it is durable.
-            Up::Sync { nonce } => self.send(id, &Down::SyncAt { nonce, position: self.log.head }),
+            Up::Sync { nonce } => self.answer(id, &Down::SyncAt { nonce, position: self.log.head }),
             Up::Report { .. } => {}
             Up::Join { nonce, group, run, total, held, done } => {
                 let Some(replica) = conn.replica() else { return };
                 let join = super::claims::Join { nonce, group, run, total, held, done };
                 self.claims.join(self.now, id, replica, join);
+                self.tell_claims();
             }
             Up::Leave { group, run } => self.claims.leave(self.now, id, &group, &run),
             Up::Claim { nonce, group, run, key } => {
                 let Some(replica) = conn.replica() else { return };
                 self.claims.claim(self.now, id, replica, super::claims::Ask { nonce, group, run, key });
+                self.tell_claims();
             }
             Up::Release { group, run, key, grant } => self.claims.release(id, &group, &run, &key, grant),
             Up::Presence { group, clear, state } => {
                 let Some(replica) = conn.replica() else { return };
                 let member = super::presence::Member { replica, author: conn.author.clone() };
                 if !self.presence.tell(self.now, id, member, &group, clear, &state) {
-                    self.close(id, Code::BadFrame);
+                    self.decline(id, Asked::Presence, Nonce(0), Code::TooMany);
                 }
             }
         }
@@ -74,25 +77,47 @@ impl Relay {
             Err(code) => return self.close(id, code),
         };
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.owed.len() >= limits::OWED_MAX {
+            return self.close(id, Code::SlowReader);
+        }
         let Some(own) = conn.own.get_mut(owner) else { return };
         own.sent = Some(frame.uid);
         if self.standing == Standing::Recovering {
             return self.busy(id, frame.owner, frame.seq);
         }
-        let size: usize = frame.parts.iter().map(|part| part.bytes.len()).sum();
-        let refusal = if !conn.can_write {
-            Some(Code::NoRight)
-        } else if size > limits::COMMIT_BYTES_MAX_RELAY {
-            Some(Code::TooLarge)
-        } else {
-            let own: BTreeSet<_> = conn.own.iter().map(|own| own.id).collect();
-            let lost = frame.claim.as_ref().is_some_and(|claim| !self.claims.holds(self.now, &own, claim));
-            lost.then_some(Code::ClaimLost)
-        };
         let author = conn.author.clone();
+        let refusal = self.refusal(id, &frame, &incoming);
         let unix_ms = self.config.unix_ms + self.now.0;
         let placed = self.log.place(incoming, &author, refusal, unix_ms);
         self.placed(id, owner, frame, placed);
+    }
+
+    /// What stands against a commit apart from its line, generations and guard (R11).
+    fn refusal(&mut self, id: ConnId, frame: &CommitFrame, incoming: &Incoming) -> Option<Code> {
+        let conn = self.conns.get(&id)?;
+        let size: usize = frame.parts.iter().map(|part| part.bytes.len()).sum();
+        let unknown = |part: &PartFrame| {
+            let kind = !matches!(part.kind, PART_DELTA | PART_CREATE | PART_OPTIONAL..);
+            kind || part.create.is_some_and(|(_, layout)| layout != LAYOUT)
+        };
+        if !conn.can_write {
+            return Some(Code::NoRight);
+        }
+        if size > limits::COMMIT_BYTES_MAX_RELAY {
+            return Some(Code::TooLarge);
+        }
+        if frame.parts.iter().any(unknown) {
+            return Some(Code::Unsupported);
+        }
+        // Who creates a segment follows it from then on (C10).
+        let unborn = incoming.parts.iter().filter(|part| self.log.number(part.segment).is_none());
+        let more = unborn.filter(|part| !self.interest.follows_id(id, part.segment, None)).count();
+        if more > 0 && self.interest.count(id) + more > limits::FOLLOWS_MAX {
+            return Some(Code::TooMany);
+        }
+        let own: BTreeSet<_> = conn.own.iter().map(|own| own.id).collect();
+        let lost = frame.claim.as_ref().is_some_and(|claim| !self.claims.holds(self.now, &own, claim));
+        lost.then_some(Code::ClaimLost)
     }
 
     /// The commit with its references looked up; the code to close with if it cannot be one.
@@ -126,10 +151,6 @@ impl Relay {
     }
 
     fn incoming_part(&self, part: &PartFrame) -> Result<IncomingPart, Code> {
-        let unknown_layout = part.create.is_some_and(|(_, layout)| layout != LAYOUT);
-        if part.kind == PART_DELETE || unknown_layout {
-            return Err(Code::Unsupported);
-        }
         Ok(IncomingPart {
             segment: self.resolve(part.segment).ok_or(Code::BadFrame)?,
             kind: part.kind,
@@ -192,7 +213,7 @@ impl Relay {
             }
         };
         own.refused = true;
-        self.send(id, &answer);
+        self.answer(id, &answer);
     }
 
     /// Says once per line: not now, from this number on.

@@ -1,6 +1,8 @@
 //! How the log becomes visible: entries at the cut, each in one step (C4); loads that appear at the cut (L1–L3); catch-ups
 //! (C5); documents that are made anew after a refusal (R11) or a failure. Nothing else moves `cut`.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{Author, LoadStatus, Output, Replica};
@@ -8,6 +10,7 @@ use crate::commit::{EngineKind, PartBody};
 use crate::guard;
 use crate::heap::{Index, State};
 use crate::id::{Nonce, Offset, SegmentId, Seq, Uid};
+use crate::limits;
 use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
@@ -81,6 +84,15 @@ impl Replica {
 
     /// The program needs these segments.
     pub(super) fn load(&mut self, segments: &[(SegmentId, bool)]) {
+        let away = |id: &SegmentId| {
+            let slot = self.heap.index(*id).and_then(|index| self.heap.slot(index));
+            slot.is_none_or(|slot| matches!(slot.state, State::Away))
+        };
+        let more: BTreeSet<SegmentId> = segments.iter().map(|(id, _)| *id).filter(away).collect();
+        if !more.is_empty() && !self.has_room_for(more.len()) {
+            return self
+                .error("ERR_OVER_BUDGET", format!("at most {} segments can be here", limits::FOLLOWS_MAX_REPLICA));
+        }
         for (id, derived) in segments {
             let (index, new) = self.heap.enter(*id, *derived);
             if new {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::cut::Long;
-use super::{Author, Output, Replica};
+use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
 use crate::heap::State;
 use crate::id::{Nonce, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::code::Code;
 use crate::wire::codec::Malformed;
-use crate::wire::frame::down::{EntryFrame, Fate, Welcome};
+use crate::wire::frame::down::{Asked, EntryFrame, Fate, Welcome};
 use crate::wire::frame::up::{CommitFrame, Hello};
 use crate::wire::frame::{
     Assembly, Bulk, Chunk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, Up, message_of, split,
@@ -40,6 +40,8 @@ pub(super) struct Online {
     window: u64,
     /// After a Busy: not before this time.
     retry_at: Option<u64>,
+    /// Loads that the relay declined: asked for again when a segment has gone.
+    declined: bool,
 }
 
 impl Session {
@@ -128,6 +130,41 @@ impl Replica {
         if let Session::Online(online) = &self.session {
             let segment = online.name(id);
             self.forward(&Up::Unfollow { segment });
+        }
+    }
+
+    /// A segment has gone: what the relay declined for want of room may be had now.
+    pub(super) fn ask_for_the_declined(&mut self) {
+        if let Session::Online(online) = &mut self.session
+            && std::mem::take(&mut online.declined)
+        {
+            self.ask_for_the_missing();
+        }
+    }
+
+    /// The relay did not do what was asked for. A claim ends; a load goes on waiting, but says why; a membership is not there.
+    fn declined(&mut self, asked: Asked, nonce: Nonce, code: u64) {
+        let text = Code::from_number(code).map_or("for a reason that is not known here", Code::text);
+        match asked {
+            Asked::Claim => {
+                self.out.push_back(Output::Failed { ticket: nonce.0, error: WaitError::Refused(code) });
+            }
+            Asked::Join => self.problem(js_code(code), format!("the relay did not take a member into a group: {text}")),
+            Asked::Presence => {
+                self.problem(js_code(code), format!("the relay did not show this member to a group: {text}"));
+            }
+            Asked::Load => {
+                let waits = |state: &State| matches!(state, State::Loading { nonce: Some(of), .. } if *of == nonce);
+                let found = self.heap.iter().find(|(_, slot)| waits(&slot.state)).map(|(index, _)| index);
+                let slot = found.and_then(|index| self.heap.slot_mut(index));
+                let Some(State::Loading { nonce, buffer, .. }) = slot.map(|slot| &mut slot.state) else { return };
+                *nonce = None;
+                buffer.clear();
+                if let Session::Online(online) = &mut self.session {
+                    online.declined = true;
+                }
+                self.problem(js_code(code), format!("the relay did not send a segment: {text}"));
+            }
         }
     }
 
@@ -231,6 +268,7 @@ impl Replica {
                 self.problem("ERR_CONFLICT", "a commit was made against an old generation");
             }
             Down::SyncAt { nonce, position } => self.waits.head(nonce, position),
+            Down::Declined { asked, nonce, code } => self.declined(asked, nonce, code),
             Down::Joined { group, run, member, .. } => self.out.push_back(Output::Joined { group, run, member }),
             Down::Group { group, run, members, done, held } => {
                 self.out.push_back(Output::Group { group, run, members, done, held });
@@ -401,6 +439,7 @@ pub fn js_code(code: u64) -> &'static str {
         Some(Code::ClaimLost | Code::Replaced) => "ERR_CONFLICT",
         Some(Code::NoRight | Code::Forbidden) => "ERR_FORBIDDEN",
         Some(Code::Quarantined) => "ERR_QUARANTINED",
+        Some(Code::TooMany) => "ERR_OVER_BUDGET",
         Some(Code::DiskFull) => "ERR_STORAGE_FULL",
         Some(Code::Rate) => "ERR_RATE_LIMITED",
         _ => "ERR_REFUSED",

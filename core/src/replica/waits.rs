@@ -31,8 +31,8 @@ pub enum WaitError {
     /// The position can no longer be honoured.
     #[error("the relay's log no longer has that version")]
     VersionLost,
-    /// A commit waited for was refused, with this code.
-    #[error("a commit was refused")]
+    /// A commit or claim waited for was refused, with this code.
+    #[error("the relay refused it")]
     Refused(u64),
 }
 

@@ -59,6 +59,8 @@ codes! {
     NoRight = 36, "no right to write here";
     /// The segment is quarantined.
     Quarantined = 37, "the segment is quarantined";
+    /// Over a number that a connection, or a heap, may have.
+    TooMany = 38, "too many at one time";
     /// No room on disk.
     DiskFull = 48, "the relay's disk is full";
     /// Too fast.

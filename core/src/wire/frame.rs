@@ -49,7 +49,8 @@ pub struct Chunk {
 /// A part as it stands in a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartFrame {
-    /// 0 delta, 1 create, 2 delete, ≥ 0x80 optional.
+    /// 0 delta, 1 create, 2 delete, ≥ 0x80 optional. Others are read too: a relay refuses the commit, a replica does not
+    /// take the entry.
     pub kind: u8,
     /// The segment.
     pub segment: SegRef,
@@ -67,6 +68,8 @@ pub const PART_DELTA: u8 = 0;
 pub const PART_CREATE: u8 = 1;
 /// A part that deletes a segment.
 pub const PART_DELETE: u8 = 2;
+/// From here on a part may be passed over by who does not know its kind.
+pub const PART_OPTIONAL: u8 = 0x80;
 
 /// A message taken apart: (kind, body) pairs, each body a slice of the message.
 pub fn split(message: &Bytes) -> Result<Vec<(u8, Bytes)>, Malformed> {
@@ -181,9 +184,6 @@ impl PartFrame {
 
     fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let kind = reader.u8()?;
-        if (3..0x80).contains(&kind) {
-            return Err(Malformed::Kind(kind));
-        }
         let segment = SegRef::decode(reader)?;
         let generation = reader.generation()?;
         let create = if kind == PART_CREATE {

@@ -1,14 +1,30 @@
 //! R2, R10, R11: what becomes of a commit, decided at receipt.
 
+use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::id::*;
-use coheap_core::relay::Input;
+use coheap_core::limits::{COMMIT_BYTES_MAX_RELAY, SEGMENT_BYTES_HARD};
+use coheap_core::log::LogEntry;
+use coheap_core::relay::{ConnId, Folded, Input};
 use coheap_core::wire::code::Code;
-use coheap_core::wire::frame::{Down, SegRef, Up};
+use coheap_core::wire::frame::down::{Fate, Row};
+use coheap_core::wire::frame::up::CommitFrame;
+use coheap_core::wire::frame::{Down, PART_CREATE, PART_DELETE, PART_OPTIONAL, SegRef, Up};
 
 use crate::world::*;
 
 fn code(code: Code) -> u64 {
     u64::from(code.number())
+}
+
+/// A world in which replica 1 is connected and has one commit in the log.
+fn begun() -> (World, ConnId, Writer) {
+    let mut world = World::new();
+    let a = world.join(1);
+    let mut writer = Writer::new(1);
+    let first = writer.commit(&[seg(0)]);
+    world.send(a, &[first]);
+    world.take(a);
+    (world, a, writer)
 }
 
 #[test]
@@ -43,12 +59,7 @@ fn r2a_another_commit_under_a_used_number_is_a_conflict() {
 
 #[test]
 fn r2b_a_commit_of_another_line_is_a_conflict() {
-    let mut world = World::new();
-    let a = world.join(1);
-    let mut writer = Writer::new(1);
-    let first = writer.commit(&[seg(0)]);
-    world.send(a, &[first]);
-    world.take(a);
+    let (mut world, a, mut writer) = begun();
     let mut second = writer.frame(&[seg(0)]);
     second.prev = Some(Uid(77));
     world.send(a, &[Up::Commit(second)]);
@@ -71,12 +82,7 @@ fn r2c_an_id_that_the_log_does_not_know_must_begin_with_its_first_commit() {
 
 #[test]
 fn r2c_what_lies_behind_a_commit_that_was_not_admitted_is_ignored() {
-    let mut world = World::new();
-    let a = world.join(1);
-    let mut writer = Writer::new(1);
-    let first = writer.commit(&[seg(0)]);
-    world.send(a, &[first]);
-    world.take(a);
+    let (mut world, a, mut writer) = begun();
     let mut stale = writer.frame(&[seg(0)]);
     stale.parts[0].generation = GenId([9; 16]);
     let behind = writer.commit(&[seg(1)]);
@@ -149,37 +155,6 @@ fn r2_dedup_comes_before_the_generation_check() {
 }
 
 #[test]
-fn r10_bytes_that_no_engine_should_see_are_refused_and_logged_as_void() {
-    let mut world = World::new();
-    let (a, b) = (world.join(1), world.join(2));
-    world.take(a);
-    world.take(b);
-    let mut writer = Writer::new(1);
-    let commit = writer.frame_of(vec![part(seg(0), vec![0xff; 21].into())]);
-    world.send(a, &[Up::Commit(commit.clone())]);
-    let frames = world.take(a);
-    let refused =
-        Down::Refused { owner: 0, seq: Seq(1), uid: commit.uid, code: code(Code::GuardStructure), position: Offset(1) };
-    assert_eq!(frames.last(), Some(&refused));
-    assert!(entries(&frames)[0].void);
-    assert_eq!(offsets(&world.take(b)), [] as [u64; 0]);
-    assert_eq!(world.relay.head(), Offset(1));
-}
-
-#[test]
-fn r10_a_delta_that_does_not_continue_its_clock_is_refused() {
-    let mut world = World::new();
-    let a = world.join(1);
-    let mut writer = Writer::new(1);
-    writer.delta(seg(0));
-    // Its first delta is never sent.
-    let commit = writer.commit(&[seg(0)]);
-    world.send(a, &[commit]);
-    let frames = world.take(a);
-    assert!(matches!(frames.last(), Some(Down::Refused { code: 33, .. })), "{frames:?}");
-}
-
-#[test]
 fn r10_a_client_id_belongs_to_the_owner_that_used_it_first() {
     let mut world = World::new();
     world.fill(1, seg(0), 1);
@@ -235,16 +210,6 @@ fn r11_a_refused_commit_that_is_sent_again_is_refused_again() {
     world.send(a, &[Up::Commit(bad)]);
     assert!(matches!(world.take(a)[..], [Down::Refused { code: 32, .. }]));
     assert_eq!(world.relay.head(), Offset(1));
-}
-
-#[test]
-fn r11_who_may_not_write_is_refused() {
-    let mut world = World::new();
-    let a = world.open_as("reader", false);
-    world.send(a, &[Up::Hello(hello(1))]);
-    let commit = Writer::new(1).commit(&[seg(0)]);
-    world.send(a, &[commit]);
-    assert!(matches!(world.take(a).last(), Some(Down::Refused { code: 36, .. })));
 }
 
 #[test]
@@ -308,14 +273,139 @@ fn c10_who_creates_a_segment_follows_it_and_numbers_are_dense() {
     assert_eq!(world.disk.recovered.segments[0].id, seg(4));
 }
 
+/// What a refusal of the first commit of replica 1 has to look like, at its author, at others and in the log.
+fn check_refused(world: &mut World, conn: ConnId, commit: CommitFrame, expected: Code) {
+    let b = world.join(99);
+    world.take(b);
+    world.take(conn);
+    let head = world.relay.head();
+    world.prompt = false;
+    world.send(conn, &[Up::Commit(commit.clone())]);
+    assert!(world.take(conn).is_empty(), "not told before it is on the disk");
+    world.prompt = true;
+    world.write_all();
+    let (owner, seq, uid, code, position) = (0, commit.seq, commit.uid, code(expected), head.next());
+    let refused = Down::Refused { owner, seq, uid, code, position };
+    let frames = world.take(conn);
+    assert_eq!(frames.last(), Some(&refused));
+    assert!(entries(&frames)[0].void);
+    assert_eq!(offsets(&world.take(b)), [] as [u64; 0]);
+    let row = Row { seq, uid, fate: Fate::Void(code) };
+    let void = LogEntry::Void { owner: replica(1), seq, uid, code };
+    assert_eq!((world.disk.entry(head.0), world.relay.head()), (void, head.next()));
+    // Its author learns it again where the answer was lost: by the ring, and by sending it once more.
+    let again = world.join(1);
+    assert_eq!(world.welcome(again).0.ring[0].1.last(), Some(&row));
+    world.send(again, &[Up::Commit(commit)]);
+    assert_eq!(world.take(again).last(), Some(&refused));
+    assert_eq!((world.closed(again), world.closed(b)), (None, None));
+}
+
 #[test]
-fn kinds_that_wait_for_their_issue_close_with_a_number() {
+fn r11_without_the_right_to_write() {
+    let mut world = World::new();
+    let conn = world.open_as("reader", false);
+    world.send(conn, &[Up::Hello(hello(1))]);
+    check_refused(&mut world, conn, Writer::new(1).frame(&[seg(0)]), Code::NoRight);
+}
+
+#[test]
+fn r11_more_bytes_than_a_commit_may_have() {
+    let mut world = World::new();
+    let conn = world.join(1);
+    let half = "x".repeat(200_000);
+    let mut writer = Writer::new(1);
+    let parts: Vec<_> = (0..8).map(|n| part(seg(n), writer.delta_with(seg(n), &half))).collect();
+    assert!(parts.iter().map(|part| part.bytes.len()).sum::<usize>() > COMMIT_BYTES_MAX_RELAY);
+    check_refused(&mut world, conn, writer.frame_of(parts), Code::TooLarge);
+}
+
+#[test]
+fn r11_a_segment_that_is_full() {
+    let mut world = World::new();
+    world.fill(2, seg(0), 1);
+    let folded = Folded { deltas: 1, bytes: 1, snapshot_bytes: SEGMENT_BYTES_HARD as u64 };
+    let segment = SegmentNumber(0);
+    world.input(Input::Folded { segment, folded: Some(folded), floor: Offset(0), holder: None });
+    let conn = world.join(1);
+    check_refused(&mut world, conn, Writer::new(1).frame(&[seg(0)]), Code::TooLarge);
+}
+
+#[test]
+fn r11_a_claim_that_is_nobodys() {
+    let mut world = World::new();
+    let conn = world.join(1);
+    let mut commit = Writer::new(1).frame(&[seg(0)]);
+    commit.claim = Some(ClaimOf { group: "g".into(), run: "r".into(), key: "k".into(), grant: 1 });
+    check_refused(&mut world, conn, commit, Code::ClaimLost);
+}
+
+#[test]
+fn r11_the_structure_half_of_the_guard() {
+    let mut world = World::new();
+    let conn = world.join(1);
+    let commit = Writer::new(1).frame_of(vec![part(seg(0), vec![0xff; 21].into())]);
+    check_refused(&mut world, conn, commit, Code::GuardStructure);
+}
+
+#[test]
+fn r11_the_clocks_half_of_the_guard() {
+    let mut world = World::new();
+    let conn = world.join(1);
+    let mut writer = Writer::new(1);
+    writer.delta(seg(0));
+    check_refused(&mut world, conn, writer.frame(&[seg(0)]), Code::GuardClocks);
+}
+
+#[test]
+fn r11_a_required_kind_that_this_relay_does_not_know() {
+    for kind in [PART_DELETE, 3, 0x7f] {
+        let mut world = World::new();
+        let conn = world.join(1);
+        let mut commit = Writer::new(1).frame(&[seg(0)]);
+        commit.parts[0].kind = kind;
+        check_refused(&mut world, conn, commit, Code::Unsupported);
+    }
+}
+
+#[test]
+fn r11_a_layout_that_this_relay_does_not_know() {
+    let mut world = World::new();
+    let conn = world.join(1);
+    let mut commit = Writer::new(1).frame(&[seg(0)]);
+    (commit.parts[0].kind, commit.parts[0].create) = (PART_CREATE, Some((EngineKind::Yrs, 2)));
+    check_refused(&mut world, conn, commit, Code::Unsupported);
+}
+
+#[test]
+fn r11_an_optional_kind_is_taken_as_it_is() {
+    let mut world = World::new();
+    world.fill(2, seg(0), 1);
+    let conn = world.join(1);
+    world.take(conn);
+    let mut commit = Writer::new(1).frame(&[seg(0)]);
+    (commit.parts[0].kind, commit.parts[0].bytes) = (PART_OPTIONAL, vec![1, 2, 3].into());
+    world.send(conn, &[Up::Commit(commit)]);
+    assert_eq!(acked(&world.take(conn)), Some(1));
+}
+
+#[test]
+fn r11_a_stop_does_not_wait_for_a_disk_that_was_full() {
     let mut world = World::new();
     let a = world.join(1);
-    let mut delete = Writer::new(1).frame(&[seg(0)]);
-    delete.parts[0].kind = 2;
-    world.send(a, &[Up::Commit(delete)]);
-    assert_eq!(world.closed(a), Some(4010));
+    world.prompt = false;
+    world.recovers = false;
+    let commit = Writer::new(1).commit(&[seg(0)]);
+    world.send(a, &[commit]);
+    world.fail(true);
+    world.take(a);
+    world.input(Input::Stop);
+    assert_eq!((world.closed(a), world.stopped), (Some(1012), true));
+}
+
+#[test]
+fn a_restore_closes_with_a_number() {
+    let mut world = World::new();
     let b = world.join(2);
     world.input(Input::Message { conn: b, bytes: vec![0, 5, 0].into() });
     assert_eq!(world.closed(b), Some(4010));

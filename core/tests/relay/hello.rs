@@ -87,6 +87,21 @@ fn r1_an_unknown_epoch_with_something_to_restore_is_not_served_yet() {
 }
 
 #[test]
+fn r1_a_floor_that_somebody_else_raised_counts() {
+    let mut world = World::new();
+    world.fill(1, seg(0), 3);
+    let epoch = world.disk.recovered.epochs[0].0;
+    let starts = |world: &mut World, id: u8| {
+        let conn = world.open();
+        world.send(conn, &[Up::Hello(back(id, epoch, 1, &[seg(0)]))]);
+        world.welcome(conn).0.catchup
+    };
+    assert!(!starts(&mut world, 2));
+    world.input(Input::Floor { floor: Offset(2) });
+    assert!(starts(&mut world, 3));
+}
+
+#[test]
 fn r1_below_the_floor_the_whole_state_comes_as_one_catch_up() {
     let mut world = World::new();
     world.fill(1, seg(0), 3);

@@ -246,8 +246,7 @@ fn a_slow_reader_costs_a_cursor_holds_up_nobody_and_is_closed_in_the_end() {
         let commit = writer.commit(seg(0), 100_000);
         world.send(author, &[commit]);
         for conn in [author, quick, a] {
-            let bytes = std::mem::take(&mut world.links.get_mut(&conn).unwrap().written);
-            world.input(Input::Written { conn, bytes });
+            world.read(conn);
         }
     }
     assert_eq!(offsets(&world.take(quick)).len(), sent);
@@ -257,12 +256,11 @@ fn a_slow_reader_costs_a_cursor_holds_up_nobody_and_is_closed_in_the_end() {
     let mut seen = Vec::new();
     loop {
         seen.extend(offsets(&world.take(slow)));
-        let bytes = std::mem::take(&mut world.links.get_mut(&slow).unwrap().written);
+        let bytes = world.read(slow);
         if bytes == 0 {
             break;
         }
         assert!(bytes < (1 << 20) + 200_000);
-        world.input(Input::Written { conn: slow, bytes });
     }
     assert_eq!(seen, (0..sent as u64).collect::<Vec<_>>());
     // And one that never reads is closed.
@@ -270,8 +268,7 @@ fn a_slow_reader_costs_a_cursor_holds_up_nobody_and_is_closed_in_the_end() {
         let commit = writer.commit(seg(0), 100_000);
         world.send(author, &[commit]);
         for conn in [author, quick, a] {
-            let bytes = std::mem::take(&mut world.links.get_mut(&conn).unwrap().written);
-            world.input(Input::Written { conn, bytes });
+            world.read(conn);
         }
     }
     world.pass(31_000);

@@ -87,6 +87,8 @@ pub struct Link {
     pub names: BTreeMap<SegmentNumber, SegmentId>,
     pub authors: BTreeMap<u64, ReplicaId>,
     pub written: usize,
+    /// Nobody looks at what comes: it is only counted.
+    pub deaf: bool,
 }
 
 pub struct World {
@@ -97,6 +99,8 @@ pub struct World {
     pub unwritten: VecDeque<Append>,
     /// Appends reach the disk at once.
     pub prompt: bool,
+    /// A heap that is to be read again is, at once.
+    pub recovers: bool,
     /// What is sent is read at once.
     pub reads: bool,
     pub links: BTreeMap<ConnId, Link>,
@@ -105,6 +109,8 @@ pub struct World {
     pub idle: bool,
     /// Sends that went to more than one connection.
     pub shared: usize,
+    /// Sends.
+    pub sends: usize,
     life: u64,
     conns: u64,
 }
@@ -128,12 +134,14 @@ impl World {
             disk: Disk::default(),
             unwritten: VecDeque::new(),
             prompt: true,
+            recovers: true,
             reads: true,
             links: BTreeMap::new(),
             folds: Vec::new(),
             stopped: false,
             idle: false,
             shared: 0,
+            sends: 0,
             life: 1,
             conns: 0,
         };
@@ -181,6 +189,7 @@ impl World {
             match output {
                 Output::Send { to, frames } => {
                     self.shared += usize::from(to.len() > 1);
+                    self.sends += 1;
                     for conn in to {
                         self.deliver(conn, &frames);
                         if self.reads {
@@ -214,7 +223,8 @@ impl World {
                     let states = segments.iter().take(2).map(|segment| self.disk.state(*segment, position)).collect();
                     answers.push_back(Input::States { ticket, states });
                 }
-                Output::Recover => answers.push_back(Input::Recovered(self.disk.recover())),
+                Output::Recover if self.recovers => answers.push_back(Input::Recovered(self.disk.recover())),
+                Output::Recover => {}
                 Output::Fold { segment, upto, .. } => self.folds.push((segment, upto)),
                 Output::Idle => self.idle = true,
                 Output::Stopped => self.stopped = true,
@@ -228,6 +238,9 @@ impl World {
     fn deliver(&mut self, conn: ConnId, frames: &Bytes) {
         let link = self.links.entry(conn).or_default();
         link.written += frames.len();
+        if link.deaf {
+            return;
+        }
         for (kind, body) in split(&Bytes::from(message_of(frames))).unwrap() {
             let frame = Down::decode(kind, &body).unwrap().unwrap();
             match &frame {
@@ -294,6 +307,13 @@ impl World {
         let conn = self.open();
         self.send(conn, &[Up::Hello(hello(id))]);
         conn
+    }
+
+    /// A connection reads what waits for it: so many bytes. Where [`World::reads`] is off.
+    pub fn read(&mut self, conn: ConnId) -> usize {
+        let bytes = std::mem::take(&mut self.links.get_mut(&conn).expect("the connection was opened").written);
+        self.input(Input::Written { conn, bytes });
+        bytes
     }
 
     /// What has been sent to a connection since the last call, without declarations.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use coheap_core::id::Offset;
 use coheap_core::relay::Append;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::Event;
+use super::{Event, Opening};
 use crate::store::{HeapAppend, Store, StoreError};
 
 /// Bytes of entries in one transaction, so that the first of a long queue does not wait for all of it.
@@ -18,23 +19,35 @@ const GROUP_BYTES: usize = 8 << 20;
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes until the driver is gone.
-pub(super) fn run(store: &Store, queue: &Receiver<(Arc<str>, Append)>, events: &UnboundedSender<Event>) {
+pub(super) fn run(store: &Store, queue: &Receiver<(Opening, Append)>, events: &UnboundedSender<Event>) {
     while let Ok(first) = queue.recv() {
         let mut bytes = first.1.bytes();
-        let mut heaps: BTreeMap<Arc<str>, Vec<Append>> = BTreeMap::new();
-        heaps.entry(first.0).or_default().push(first.1);
+        // What one machine appended in one attempt is written whole or not at all.
+        let mut groups: BTreeMap<(Opening, u32), Vec<Append>> = BTreeMap::new();
+        groups.entry((first.0, first.1.attempt)).or_default().push(first.1);
         while bytes < GROUP_BYTES
-            && let Ok((heap, append)) = queue.try_recv()
+            && let Ok((of, append)) = queue.try_recv()
         {
             bytes += append.bytes();
-            heaps.entry(heap).or_default().push(append);
+            groups.entry((of, append.attempt)).or_default().push(append);
         }
-        let heaps: Vec<HeapAppend> = heaps.into_iter().map(|(heap, appends)| HeapAppend { heap, appends }).collect();
+        let (of, heaps): (Vec<_>, Vec<_>) = groups
+            .into_iter()
+            .map(|((of, attempt), appends)| {
+                let heap = Arc::clone(&of.heap);
+                ((of, attempt), HeapAppend { heap, appends })
+            })
+            .unzip();
         let written = store.append(&heaps);
         let failure = written.as_ref().err().map(|error| matches!(error, StoreError::Full));
-        for (at, heap) in heaps.into_iter().enumerate() {
+        for (at, ((of, attempt), heap)) in of.into_iter().zip(heaps).enumerate() {
             let done = written.as_ref().ok().and_then(|written| written.get(at)).copied().unwrap_or(false);
-            report(events, heap, done, failure.unwrap_or(true));
+            let bytes = heap.appends.iter().map(Append::bytes).sum();
+            let upto = heap.appends.last().map_or(Offset(0), Append::end);
+            let _ = events.send(match done {
+                true => Event::Committed { of, attempt, upto, bytes },
+                false => Event::NotCommitted { of, attempt, full: failure.unwrap_or(true), bytes },
+            });
         }
         if let Err(error) = written
             && !matches!(error, StoreError::Full)
@@ -43,19 +56,6 @@ pub(super) fn run(store: &Store, queue: &Receiver<(Arc<str>, Append)>, events: &
             reopen(store);
         }
     }
-}
-
-fn report(events: &UnboundedSender<Event>, heap: HeapAppend, done: bool, full: bool) {
-    let bytes = heap.appends.iter().map(Append::bytes).sum();
-    let Some(last) = heap.appends.last() else { return };
-    let (upto, attempt) = (last.end(), last.attempt);
-    let name = heap.heap;
-    let event = if done {
-        Event::Committed { heap: name, upto, bytes }
-    } else {
-        Event::NotCommitted { heap: name, attempt, full, bytes }
-    };
-    let _ = events.send(event);
 }
 
 /// After a failed write the handle is not used again: what the system kept of it is unknown (a later sync may lie).

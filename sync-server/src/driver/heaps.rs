@@ -6,16 +6,16 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime};
 
 use coheap_core::id::Offset;
-use coheap_core::relay::{Append, Config as RelayConfig, ConnId, Input, Output, Recovered, Relay};
+use coheap_core::relay::{Append, Config as RelayConfig, ConnId, Input, Output, Recovered, Relay, Ticket};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
 use tokio::sync::mpsc;
 
-use super::{Command, Event, ToConn};
-use crate::store::{Store, StoreError};
+use super::{Command, Event, Opening, ToConn};
+use crate::store::{FoldResult, Store, StoreError};
 use crate::worker::{Folded, Job};
 
-/// Bytes of entries on their way to the disk, over which no more messages are taken.
+/// Bytes of entries on their way to the disk, and of messages for heaps that are being read, over which no more are taken.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
 /// How long a heap without connections stays open.
 const IDLE: Millis = Millis(30_000);
@@ -28,8 +28,8 @@ const TURN: usize = 256;
 
 #[derive(Debug)]
 enum Heap {
-    /// Being read from the store; what has come for it meanwhile.
-    Opening(Vec<Input>),
+    /// Being read from the store; what has come for it meanwhile, and how many bytes that is.
+    Opening(Vec<Input>, usize),
     /// Open. Boxed: a machine is large, and the map moves its values.
     Open(Box<Relay>),
 }
@@ -38,12 +38,15 @@ enum Heap {
 pub(super) struct Driver {
     store: Arc<Store>,
     events: mpsc::UnboundedSender<Event>,
-    appends: Sender<(Arc<str>, Append)>,
-    heaps: BTreeMap<Arc<str>, Heap>,
+    appends: Sender<(Opening, Append)>,
+    heaps: BTreeMap<Arc<str>, (Opening, Heap)>,
+    openings: u64,
     conns: BTreeMap<ConnId, (Arc<str>, mpsc::UnboundedSender<ToConn>)>,
     deadlines: BTreeMap<Arc<str>, Time>,
     queue: BTreeSet<(Time, Arc<str>)>,
     unwritten: usize,
+    /// Bytes of messages for heaps that are being read.
+    waiting: usize,
     begun: Instant,
     unix_ms: u64,
     life: u64,
@@ -56,7 +59,7 @@ impl Driver {
     pub fn new(
         store: Arc<Store>,
         events: mpsc::UnboundedSender<Event>,
-        appends: Sender<(Arc<str>, Append)>,
+        appends: Sender<(Opening, Append)>,
         folds: Option<mpsc::UnboundedSender<Job>>,
     ) -> Driver {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -65,10 +68,12 @@ impl Driver {
             events,
             appends,
             heaps: BTreeMap::new(),
+            openings: 0,
             conns: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             queue: BTreeSet::new(),
             unwritten: 0,
+            waiting: 0,
             begun: Instant::now(),
             unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             life: random(),
@@ -85,7 +90,7 @@ impl Driver {
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>, mut reports: mpsc::UnboundedReceiver<Event>) {
         loop {
             let wake = self.next_wake();
-            let takes_messages = self.unwritten < UNWRITTEN_BYTES_MAX;
+            let takes_messages = self.takes_messages();
             tokio::select! {
                 biased;
                 Some(event) = reports.recv() => {
@@ -100,7 +105,7 @@ impl Driver {
                     let Some(command) = command else { return };
                     self.command(command);
                     for _ in 0..TURN {
-                        if self.unwritten >= UNWRITTEN_BYTES_MAX {
+                        if !self.takes_messages() {
                             break;
                         }
                         let Ok(command) = inbox.try_recv() else { break };
@@ -115,6 +120,10 @@ impl Driver {
                 return;
             }
         }
+    }
+
+    fn takes_messages(&self) -> bool {
+        self.unwritten + self.waiting < UNWRITTEN_BYTES_MAX
     }
 
     fn next_wake(&self) -> Instant {
@@ -167,49 +176,37 @@ impl Driver {
                     self.feed(&heap, Input::Written { conn, bytes });
                 }
             }
-            Event::Opened { heap, recovered } => self.opened(&heap, recovered),
-            Event::Recovered { heap, recovered } => match recovered {
-                Ok(recovered) => self.feed(&heap, Input::Recovered(recovered)),
-                Err(error) => self.give_up(&heap, &error),
+            Event::Opened { of, recovered } => self.opened(&of, recovered),
+            Event::Recovered { of, recovered } => match recovered {
+                Ok(recovered) => self.feed_opening(&of, Input::Recovered(recovered)),
+                Err(error) if self.is_current(&of) => self.give_up(&of.heap, &error),
+                Err(_) => {}
             },
-            Event::Committed { heap, upto, bytes } => {
+            Event::Committed { of, attempt, upto, bytes } => {
                 self.unwritten = self.unwritten.saturating_sub(bytes);
-                self.feed(&heap, Input::Durable { upto });
+                // What another attempt left in the queue is in the log now; the next append finds that, and reads it again.
+                let current = self.is_current(&of) && self.attempt(&of.heap) == Some(attempt);
+                if current {
+                    self.feed(&of.heap, Input::Durable { upto });
+                }
             }
-            Event::NotCommitted { heap, attempt, full, bytes } => {
+            Event::NotCommitted { of, attempt, full, bytes } => {
                 self.unwritten = self.unwritten.saturating_sub(bytes);
                 if !full {
                     // What a reopened store shows may not have been synced: heaps begin a new epoch, which syncs it (R6).
                     self.life = random();
                 }
-                self.feed(&heap, Input::AppendFailed { attempt, full });
+                self.feed_opening(&of, Input::AppendFailed { attempt, full });
             }
-            Event::Log { heap, ticket, entries } => match entries {
-                Ok(entries) => self.feed(&heap, Input::Log { ticket, entries }),
-                Err(error) => {
-                    complain(&heap, &error);
-                    self.feed(&heap, Input::ReadFailed { ticket });
-                }
-            },
-            Event::States { heap, ticket, states } => match states {
-                Ok(states) => self.feed(&heap, Input::States { ticket, states }),
-                Err(error) => {
-                    complain(&heap, &error);
-                    self.feed(&heap, Input::ReadFailed { ticket });
-                }
-            },
-            Event::Folded(Folded { job, result }) => {
-                let input = match result {
-                    Ok(done) => Input::Folded {
-                        segment: job.segment,
-                        folded: Some(done.folded),
-                        floor: done.floor,
-                        holder: done.holder,
-                    },
-                    Err(_) => Input::Folded { segment: job.segment, folded: None, floor: Offset(0), holder: None },
-                };
-                self.feed(&job.heap, input);
+            Event::Log { of, ticket, entries } => {
+                let input = entries.map(|entries| Input::Log { ticket, entries });
+                self.read(&of, ticket, input);
             }
+            Event::States { of, ticket, states } => {
+                let input = states.map(|states| Input::States { ticket, states });
+                self.read(&of, ticket, input);
+            }
+            Event::Folded(folded) => self.folded(folded),
             Event::Stop => {
                 if self.stopping.is_none() {
                     self.stopping = Some(Instant::now());
@@ -221,19 +218,62 @@ impl Driver {
         }
     }
 
+    /// The answer to a read.
+    fn read(&mut self, of: &Opening, ticket: Ticket, input: Result<Input, StoreError>) {
+        let input = input.unwrap_or_else(|error| {
+            complain(&of.heap, &error);
+            Input::ReadFailed { ticket }
+        });
+        self.feed_opening(of, input);
+    }
+
+    /// A fold of an earlier opening has raised the floor like any other.
+    fn folded(&mut self, folded: Folded) {
+        let Folded { job, result } = folded;
+        let (segment, current) = (job.segment, self.is_current(&job.of));
+        let input = match result {
+            Ok(FoldResult { folded, floor, holder }) if current => {
+                Input::Folded { segment, folded: Some(folded), floor, holder }
+            }
+            Ok(FoldResult { floor, .. }) => Input::Floor { floor },
+            Err(_) if current => Input::Folded { segment, folded: None, floor: Offset(0), holder: None },
+            Err(_) => return,
+        };
+        self.feed(&job.of.heap, input);
+    }
+
+    /// Whether a heap is open, or being opened, for the very time that something was asked for.
+    fn is_current(&self, of: &Opening) -> bool {
+        self.heaps.get(&of.heap).is_some_and(|(current, _)| current == of)
+    }
+
+    /// An input that answers what was asked for; one that comes too late is dropped.
+    fn feed_opening(&mut self, of: &Opening, input: Input) {
+        if self.is_current(of) {
+            self.feed(&of.heap, input);
+        }
+    }
+
     /// Reads a heap from the store, if it is not open.
     fn open(&mut self, heap: &Arc<str>) {
         if self.heaps.contains_key(heap) {
             return;
         }
-        self.heaps.insert(Arc::clone(heap), Heap::Opening(Vec::new()));
-        self.on_disk(heap, |store, heap, events| {
-            let recovered = store.recover(&heap);
-            let _ = events.send(Event::Opened { heap, recovered });
+        self.openings += 1;
+        let of = Opening { heap: Arc::clone(heap), number: self.openings };
+        self.heaps.insert(Arc::clone(heap), (of.clone(), Heap::Opening(Vec::new(), 0)));
+        self.on_disk(of, |store, of, events| {
+            let recovered = store.recover(&of.heap);
+            let _ = events.send(Event::Opened { of, recovered });
         });
     }
 
-    fn opened(&mut self, heap: &Arc<str>, recovered: Result<Recovered, StoreError>) {
+    fn opened(&mut self, of: &Opening, recovered: Result<Recovered, StoreError>) {
+        let heap = &of.heap;
+        // Given up meanwhile.
+        if !self.is_current(of) {
+            return;
+        }
         let recovered = match recovered {
             Ok(recovered) => recovered,
             Err(error) => return self.give_up(heap, &error),
@@ -247,7 +287,9 @@ impl Driver {
             fold_bytes: self.folds.is_some().then_some(FOLD_BYTES),
         };
         let relay = Box::new(Relay::new(config, recovered, self.now()));
-        let Some(Heap::Opening(waiting)) = self.heaps.insert(Arc::clone(heap), Heap::Open(relay)) else { return };
+        let before = self.heaps.insert(Arc::clone(heap), (of.clone(), Heap::Open(relay)));
+        let Some((_, Heap::Opening(waiting, bytes))) = before else { return };
+        self.waiting -= bytes;
         self.perform(heap);
         for input in waiting {
             self.feed(heap, input);
@@ -265,7 +307,9 @@ impl Driver {
     }
 
     fn drop_heap(&mut self, heap: &Arc<str>) {
-        self.heaps.remove(heap);
+        if let Some((_, Heap::Opening(_, bytes))) = self.heaps.remove(heap) {
+            self.waiting -= bytes;
+        }
         if let Some(at) = self.deadlines.remove(heap) {
             self.queue.remove(&(at, Arc::clone(heap)));
         }
@@ -282,14 +326,19 @@ impl Driver {
         let now = self.now();
         match self.heaps.get_mut(heap) {
             None => return,
-            Some(Heap::Opening(waiting)) => {
-                if matches!(input, Input::Stop) {
+            Some((_, Heap::Opening(waiting, bytes))) => {
+                match &input {
                     // Nothing of it is under way.
-                    return self.give_up_quietly(heap);
+                    Input::Stop => return self.give_up_quietly(heap),
+                    Input::Message { bytes: message, .. } => {
+                        *bytes += message.len();
+                        self.waiting += message.len();
+                    }
+                    _ => {}
                 }
                 return waiting.push(input);
             }
-            Some(Heap::Open(relay)) => relay.handle(now, input),
+            Some((_, Heap::Open(relay))) => relay.handle(now, input),
         }
         self.perform(heap);
     }
@@ -303,7 +352,9 @@ impl Driver {
     }
 
     fn perform(&mut self, heap: &Arc<str>) {
+        let Some(of) = self.heaps.get(heap).map(|(of, _)| of.clone()) else { return };
         while let Some(output) = self.poll(heap) {
+            let of = of.clone();
             match output {
                 Output::Send { to, frames } => {
                     for conn in to {
@@ -315,25 +366,25 @@ impl Driver {
                 Output::Close { conn, code, reason } => self.close(conn, code, reason),
                 Output::Append(append) => {
                     self.unwritten += append.bytes();
-                    let _ = self.appends.send((Arc::clone(heap), append));
+                    let _ = self.appends.send((of, append));
                 }
-                Output::ReadLog { ticket, from, upto, bytes_max } => self.on_disk(heap, move |store, heap, events| {
-                    let entries = store.read_log(&heap, from, upto, bytes_max);
-                    let _ = events.send(Event::Log { heap, ticket, entries });
+                Output::ReadLog { ticket, from, upto, bytes_max } => self.on_disk(of, move |store, of, events| {
+                    let entries = store.read_log(&of.heap, from, upto, bytes_max);
+                    let _ = events.send(Event::Log { of, ticket, entries });
                 }),
                 Output::ReadStates { ticket, position, segments, bytes_max } => {
-                    self.on_disk(heap, move |store, heap, events| {
-                        let states = store.read_states(&heap, position, &segments, bytes_max);
-                        let _ = events.send(Event::States { heap, ticket, states });
+                    self.on_disk(of, move |store, of, events| {
+                        let states = store.read_states(&of.heap, position, &segments, bytes_max);
+                        let _ = events.send(Event::States { of, ticket, states });
                     });
                 }
-                Output::Recover => self.on_disk(heap, |store, heap, events| {
-                    let recovered = store.recover(&heap);
-                    let _ = events.send(Event::Recovered { heap, recovered });
+                Output::Recover => self.on_disk(of, |store, of, events| {
+                    let recovered = store.recover(&of.heap);
+                    let _ = events.send(Event::Recovered { of, recovered });
                 }),
                 Output::Fold { segment, engine, upto, keep } => {
                     if let Some(folds) = &self.folds {
-                        let _ = folds.send(Job { heap: Arc::clone(heap), segment, engine, upto, keep });
+                        let _ = folds.send(Job { of, segment, engine, upto, keep });
                     }
                 }
                 Output::Idle | Output::Stopped => {
@@ -343,15 +394,22 @@ impl Driver {
             }
         }
         let deadline = match self.heaps.get(heap) {
-            Some(Heap::Open(relay)) => relay.deadline(),
+            Some((_, Heap::Open(relay))) => relay.deadline(),
             _ => None,
         };
         self.set_deadline(heap, deadline);
     }
 
+    fn attempt(&self, heap: &str) -> Option<u32> {
+        match self.heaps.get(heap) {
+            Some((_, Heap::Open(relay))) => Some(relay.attempt()),
+            _ => None,
+        }
+    }
+
     fn poll(&mut self, heap: &Arc<str>) -> Option<Output> {
         match self.heaps.get_mut(heap) {
-            Some(Heap::Open(relay)) => relay.poll(),
+            Some((_, Heap::Open(relay))) => relay.poll(),
             _ => None,
         }
     }
@@ -370,13 +428,9 @@ impl Driver {
     }
 
     /// Reads on a thread that may block.
-    fn on_disk(
-        &self,
-        heap: &Arc<str>,
-        read: impl FnOnce(&Store, Arc<str>, &mpsc::UnboundedSender<Event>) + Send + 'static,
-    ) {
-        let (store, heap, events) = (Arc::clone(&self.store), Arc::clone(heap), self.events.clone());
-        tokio::task::spawn_blocking(move || read(&store, heap, &events));
+    fn on_disk(&self, of: Opening, read: impl FnOnce(&Store, Opening, &mpsc::UnboundedSender<Event>) + Send + 'static) {
+        let (store, events) = (Arc::clone(&self.store), self.events.clone());
+        tokio::task::spawn_blocking(move || read(&store, of, &events));
     }
 }
 
@@ -388,3 +442,6 @@ fn complain(heap: &str, error: &StoreError) {
 fn random() -> u64 {
     getrandom::u64().expect("the operating system gives random bits")
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use yrs::{Doc, Map, OffsetKind, Options, ReadTxn, Transact};
 
+use crate::process::Relay;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Client {
@@ -27,6 +29,11 @@ impl Client {
     pub async fn connect(url: &str) -> Client {
         let (socket, _) = connect_async(url).await.unwrap();
         Client { socket, queue: Default::default() }
+    }
+
+    /// A fresh replica of a heap, welcomed.
+    pub async fn join(relay: &Relay, heap: &str, id: u8) -> (Client, Welcome) {
+        Client::hello(&relay.heap(heap), hello_to(heap, id)).await
     }
 
     /// A replica that was welcomed.
@@ -119,6 +126,11 @@ pub fn hello(id: u8) -> Hello {
         cut: Offset(0),
         bulk: Bulk::default(),
     }
+}
+
+/// The Hello of a fresh replica to a heap of this name.
+pub fn hello_to(heap: &str, id: u8) -> Hello {
+    Hello { heap: heap.into(), ..hello(id) }
 }
 
 /// The Hello of a replica that was here before, with the root.

@@ -4,7 +4,7 @@ use coheap_core::id::*;
 use coheap_core::wire::frame::{Down, Up};
 use redb::ReadableTable;
 
-use crate::client::{Client, Writer, back, hello};
+use crate::client::{Client, Writer, back, hello, hello_to};
 use crate::process::{Directory, Relay};
 
 const ROOT: SegmentId = SegmentId::ROOT;
@@ -61,7 +61,7 @@ async fn a_killed_relay_keeps_every_acknowledged_commit_and_takes_each_once() {
         client.acked(made).await;
     }
     // The log has each one once.
-    let (_, welcome) = Client::hello(&relay.heap("h"), hello(2)).await;
+    let (_, welcome) = Client::join(&relay, "h", 2).await;
     assert_eq!(welcome.position, Offset(made));
 }
 
@@ -69,7 +69,7 @@ async fn a_killed_relay_keeps_every_acknowledged_commit_and_takes_each_once() {
 async fn a_full_disk_is_busy_and_reading_goes_on() {
     let directory = Directory::new();
     let relay = Relay::start(&directory);
-    let (mut a, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut a, _) = Client::join(&relay, "h", 1).await;
     let mut writer = Writer::new(1);
     let first = writer.commit(ROOT);
     a.send(&[first]).await;
@@ -80,8 +80,7 @@ async fn a_full_disk_is_busy_and_reading_goes_on() {
     // More than any disk has: full from the start. Even the new life of the log cannot be written, so nobody is welcomed
     // until there is room; but nothing breaks.
     let relay = Relay::start_with(&directory, &["--min-free-mb", "1000000000"]);
-    let (mut b, _) =
-        Client::hello(&relay.heap("new"), coheap_core::wire::frame::up::Hello { heap: "new".into(), ..hello(2) }).await;
+    let (mut b, _) = Client::join(&relay, "new", 2).await;
     let commit = Writer::new(2).commit(ROOT);
     b.send(&[commit]).await;
     let busy =
@@ -91,7 +90,7 @@ async fn a_full_disk_is_busy_and_reading_goes_on() {
     b.find(|frame| (frame == Down::Pong { nonce: Nonce(8) }).then_some(())).await;
     relay.kill();
     let relay = Relay::start(&directory);
-    let (_, welcome) = Client::hello(&relay.heap("h"), hello(3)).await;
+    let (_, welcome) = Client::join(&relay, "h", 3).await;
     assert_eq!(welcome.position, Offset(1));
 }
 
@@ -101,8 +100,7 @@ async fn a_damaged_heap_is_closed_and_others_are_served() {
     let directory = Directory::new();
     let relay = Relay::start(&directory);
     for (id, heap) in [(1, "good"), (2, "bad")] {
-        let greeting = coheap_core::wire::frame::up::Hello { heap: heap.into(), ..hello(id) };
-        let (mut client, _) = Client::hello(&relay.heap(heap), greeting).await;
+        let (mut client, _) = Client::join(&relay, heap, id).await;
         let commit = Writer::new(id).commit(ROOT);
         client.send(&[commit]).await;
         client.acked(1).await;
@@ -123,9 +121,8 @@ async fn a_damaged_heap_is_closed_and_others_are_served() {
     }
     let relay = Relay::start(&directory);
     let mut bad = Client::connect(&relay.heap("bad")).await;
-    bad.send(&[Up::Hello(coheap_core::wire::frame::up::Hello { heap: "bad".into(), ..hello(3) })]).await;
+    bad.send(&[Up::Hello(hello_to("bad", 3))]).await;
     assert_eq!(bad.closed().await.0, 4011);
-    let greeting = coheap_core::wire::frame::up::Hello { heap: "good".into(), ..hello(4) };
-    let (_, welcome) = Client::hello(&relay.heap("good"), greeting).await;
+    let (_, welcome) = Client::join(&relay, "good", 4).await;
     assert_eq!(welcome.position, Offset(1));
 }

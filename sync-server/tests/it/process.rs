@@ -50,6 +50,11 @@ impl Relay {
     pub fn start_with(directory: &Directory, arguments: &[&str]) -> Relay {
         let mut command = program();
         command.arg("--listen").arg("127.0.0.1:0").arg("--data").arg(&directory.0).args(arguments);
+        Relay::spawn(command)
+    }
+
+    /// One of this command; it listens on loopback.
+    pub fn spawn(mut command: Command) -> Relay {
         let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -60,6 +65,13 @@ impl Relay {
 
     pub fn heap(&self, name: &str) -> String {
         format!("{}/heap/{name}", self.url)
+    }
+
+    /// Memory that it holds now.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// SIGKILL.
@@ -87,8 +99,8 @@ impl Drop for Relay {
 }
 
 /// Runs to the end: exit code and what went to stderr.
-pub fn run(arguments: &[&str]) -> (Option<i32>, String) {
-    let mut child = program().args(arguments).spawn().unwrap();
+pub fn run_with(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = program().args(arguments).envs(environment.iter().copied()).spawn().unwrap();
     let mut errors = String::new();
     child.stderr.as_mut().unwrap().read_to_string(&mut errors).unwrap();
     (child.wait().unwrap().code(), errors)

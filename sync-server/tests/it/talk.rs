@@ -1,13 +1,17 @@
 //! What clients get to see: each other's commits, loads, resumption, and numbered answers to bad input.
 
+use std::time::Duration;
+
 use coheap_core::id::*;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::up::Hello;
 use coheap_core::wire::frame::{Assembly, Bulk, Down, SegmentState, SegmentStatus, Up};
 use futures_util::SinkExt;
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::client::{Client, Writer, back, hello, load};
+use crate::client::{Client, Writer, back, hello, hello_to, load};
 use crate::process::{Directory, Relay};
 
 const ROOT: SegmentId = SegmentId::ROOT;
@@ -20,9 +24,9 @@ fn other(n: usize) -> SegmentId {
 async fn two_clients_see_each_others_commits_in_one_order() {
     let directory = Directory::new();
     let relay = Relay::start(&directory);
-    let (mut a, _) = Client::hello(&relay.heap("h"), hello(1)).await;
-    let (mut b, _) = Client::hello(&relay.heap("h"), hello(2)).await;
-    let (mut c, _) = Client::hello(&relay.heap("h"), hello(3)).await;
+    let (mut a, _) = Client::join(&relay, "h", 1).await;
+    let (mut b, _) = Client::join(&relay, "h", 2).await;
+    let (mut c, _) = Client::join(&relay, "h", 3).await;
     c.send(&[load(ROOT)]).await;
     c.find(|frame| matches!(frame, Down::Snapshot { .. }).then_some(())).await;
     let (mut wa, mut wb) = (Writer::new(1), Writer::new(2));
@@ -56,7 +60,7 @@ async fn two_clients_see_each_others_commits_in_one_order() {
 async fn a_segment_is_loaded_with_all_its_deltas_and_comes_back_after_a_restart() {
     let directory = Directory::new();
     let relay = Relay::start(&directory);
-    let (mut a, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut a, _) = Client::join(&relay, "h", 1).await;
     let mut writer = Writer::new(1);
     let commits: Vec<_> = (0..20).map(|_| writer.commit_of(ROOT, 40_000)).collect();
     for commit in commits {
@@ -66,7 +70,7 @@ async fn a_segment_is_loaded_with_all_its_deltas_and_comes_back_after_a_restart(
     relay.terminate();
     assert_eq!(relay.wait(), Some(0));
     let relay = Relay::start(&directory);
-    let (mut b, _) = Client::hello(&relay.heap("h"), hello(2)).await;
+    let (mut b, _) = Client::join(&relay, "h", 2).await;
     b.send(&[load(ROOT), load(SegmentId([9; 16]))]).await;
     let mut assembly = Assembly::new();
     let mut states = Vec::new();
@@ -93,12 +97,12 @@ async fn a_segment_is_loaded_with_all_its_deltas_and_comes_back_after_a_restart(
 async fn a_dropped_connection_resumes_where_it_was() {
     let directory = Directory::new();
     let relay = Relay::start(&directory);
-    let (mut a, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut a, _) = Client::join(&relay, "h", 1).await;
     let mut writer = Writer::new(1);
     let first = writer.commit(ROOT);
     a.send(&[first]).await;
     a.acked(1).await;
-    let (mut b, welcome) = Client::hello(&relay.heap("h"), hello(2)).await;
+    let (mut b, welcome) = Client::join(&relay, "h", 2).await;
     assert_eq!((welcome.position, welcome.exists), (Offset(1), true));
     b.send(&[Up::Sync { nonce: Nonce(3) }]).await;
     assert_eq!(b.next().await, Down::SyncAt { nonce: Nonce(3), position: Offset(1) });
@@ -127,7 +131,7 @@ async fn a_dropped_connection_resumes_where_it_was() {
 async fn a_segment_with_many_deltas_is_folded_by_the_worker() {
     let directory = Directory::new();
     let relay = Relay::start(&directory);
-    let (mut a, welcome) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut a, welcome) = Client::join(&relay, "h", 1).await;
     let mut writer = Writer::new(1);
     for _ in 0..600 {
         let commit = writer.commit_of(ROOT, 100);
@@ -136,7 +140,7 @@ async fn a_segment_with_many_deltas_is_folded_by_the_worker() {
     a.acked(600).await;
     let mut folded = None;
     for id in 10..200 {
-        let (mut b, _) = Client::hello(&relay.heap("h"), hello(id)).await;
+        let (mut b, _) = Client::join(&relay, "h", id).await;
         b.send(&[load(ROOT)]).await;
         let bulk = b.find(|frame| if let Down::Snapshot { bulk, .. } = frame { Some(bulk) } else { None }).await;
         let state = SegmentState::decode(&bulk.bytes, &mut Reader::new(&bulk.bytes)).unwrap();
@@ -163,41 +167,89 @@ async fn a_segment_with_many_deltas_is_folded_by_the_worker() {
 async fn bad_input_is_answered_with_a_numbered_close_and_others_are_undisturbed() {
     let directory = Directory::new();
     let relay = Relay::start(&directory);
-    let (mut bystander, _) = Client::hello(&relay.heap("h"), hello(1)).await;
-    let check = async |message: Message, expected: u16| {
-        let mut client = Client::connect(&relay.heap("h")).await;
+    let (mut bystander, _) = Client::join(&relay, "h", 1).await;
+    let mut writer = Writer::new(1);
+    let before = writer.commit(ROOT);
+    bystander.send(&[before]).await;
+    bystander.acked(1).await;
+    let closes = async |client: &mut Client, message: Message, expected: u16| {
         client.socket.send(message).await.unwrap();
         let (code, reason) = client.closed().await;
         assert_eq!(code, expected, "{reason}");
-        assert!(!reason.is_empty());
-        // The same from one who is welcome already.
+        assert!(!reason.is_empty() && !reason.contains('\n'), "{reason:?}");
     };
-    check(Message::text("hello"), 4001).await;
-    check(Message::binary(vec![0xff; 40]), 4002).await;
-    check(Message::binary(vec![0, 1, 200]), 4002).await;
-    check(Message::binary(vec![0, 1, 5, b'c', b'h', b'p', 2, 0]), 4003).await;
-    check(Message::binary(vec![0; (2 << 20) + 1]), 4004).await;
-    let mut other = Vec::new();
-    Up::Ping { nonce: Nonce(1) }.encode(&mut other);
-    check(Message::binary([vec![0], other].concat()), 4002).await;
-    let mut wrong_heap = vec![0];
-    Up::Hello(Hello { heap: "other".into(), ..hello(2) }).encode(&mut wrong_heap);
-    check(Message::binary(wrong_heap), 4012).await;
-    let mut missing = vec![0];
-    Up::Hello(Hello { must_exist: true, ..hello(2) }).encode(&mut missing);
-    check(Message::binary(missing), 4007).await;
+    let frame = |up: &Up| {
+        let mut message = vec![0];
+        up.encode(&mut message);
+        Message::binary(message)
+    };
+    // From one who is not welcome yet, and from one who is.
+    let ever = [
+        (Message::text("hello"), 4001),
+        (Message::binary(Vec::new()), 4002),
+        (Message::binary(vec![0xff; 40]), 4002),
+        (Message::binary(vec![0, 1, 200]), 4002),
+        (Message::binary(vec![0; (2 << 20) + 1]), 4004),
+        (Message::binary(vec![0, 1, 5, b'c', b'h', b'p', 2, 0]), 4003),
+    ];
+    for (message, expected) in ever.clone() {
+        closes(&mut Client::connect(&relay.heap("h")).await, message, expected).await;
+    }
+    for (message, expected) in ever {
+        let (mut welcome, _) = Client::join(&relay, "h", 5).await;
+        closes(&mut welcome, message, expected).await;
+    }
+    // Instead of a Hello.
+    let first = [(frame(&Up::Ping { nonce: Nonce(1) }), 4002), (frame(&Up::Hello(hello_to("other", 2))), 4012)];
+    for (message, expected) in first {
+        closes(&mut Client::connect(&relay.heap("h")).await, message, expected).await;
+    }
+    let missing = frame(&Up::Hello(Hello { must_exist: true, ..hello_to("missing", 2) }));
+    closes(&mut Client::connect(&relay.heap("missing")).await, missing, 4007).await;
+    // Bytes that are no WebSocket frame: a reserved opcode, not masked.
+    let mut raw = Client::connect(&relay.heap("h")).await;
+    let MaybeTlsStream::Plain(socket) = raw.socket.get_mut() else { panic!("no TLS here") };
+    socket.write_all(&[0x8b, 0x01, 0x00]).await.unwrap();
+    assert_eq!(raw.closed().await.0, 1002);
 
     let mut late = Client::connect(&relay.heap("h")).await;
     let mut bad_name = Client::connect(&relay.heap("a/b")).await;
     assert_eq!(bad_name.closed().await.0, 4012);
-    let (mut talker, _) = Client::hello(&relay.heap("h"), hello(5)).await;
-    talker.socket.send(Message::text("hi")).await.unwrap();
-    assert_eq!(talker.closed().await.0, 4001);
     assert_eq!(late.closed().await.0, 4008);
 
-    let commit = Writer::new(1).commit(ROOT);
-    bystander.send(&[commit]).await;
-    bystander.acked(1).await;
+    // Nothing is lost, and it goes on.
+    let after = writer.commit(ROOT);
+    bystander.send(&[after]).await;
+    bystander.acked(2).await;
+    let (_, welcome) = Client::join(&relay, "h", 7).await;
+    assert_eq!(welcome.position, Offset(2));
+}
+
+/// A peer that asks without end and reads nothing: the others are served, and what it asked for is not kept for it.
+#[tokio::test]
+async fn who_asks_and_does_not_read_costs_little() {
+    let directory = Directory::new();
+    let relay = Relay::start(&directory);
+    let (mut bystander, _) = Client::join(&relay, "h", 1).await;
+    let (mut deaf, _) = Client::join(&relay, "h", 2).await;
+    let mut pings = vec![0];
+    for _ in 0..100_000 {
+        Up::Ping { nonce: Nonce(u64::MAX) }.encode(&mut pings);
+    }
+    let pings = Message::binary(pings);
+    // 240 MB of them, and as many bytes of answers, unless it is closed before.
+    let asking = async {
+        for _ in 0..200 {
+            if deaf.socket.send(pings.clone()).await.is_err() {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(20), asking).await;
+    bystander.send(&[Up::Ping { nonce: Nonce(5) }]).await;
+    bystander.find(|frame| (frame == Down::Pong { nonce: Nonce(5) }).then_some(())).await;
+    let kib = relay.memory_kib();
+    assert!(kib < 100_000, "{kib} KiB");
 }
 
 #[tokio::test]
@@ -231,7 +283,7 @@ async fn heaps_are_worlds_of_their_own() {
     let mut clients = Vec::new();
     for n in 0..20_u8 {
         let heap = format!("heap-{n}");
-        let (mut client, welcome) = Client::hello(&relay.heap(&heap), Hello { heap, ..hello(n + 1) }).await;
+        let (mut client, welcome) = Client::join(&relay, &heap, n + 1).await;
         assert!(!welcome.exists);
         let commit = Writer::new(n + 1).commit(ROOT);
         client.send(&[commit]).await;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Bulk, Chunk, PartFrame, SegRef, VERSION, flag, push_frame, slice};
+use super::{Bulk, Chunk, PART_DELETE, PART_OPTIONAL, PartFrame, SegRef, VERSION, flag, push_frame, slice};
 use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
@@ -181,6 +181,28 @@ pub enum Down {
         /// Of the Ping.
         nonce: Nonce,
     },
+    /// What was asked for is not done, and nothing has changed.
+    Declined {
+        /// What it was.
+        asked: Asked,
+        /// Of the frame that asked.
+        nonce: Nonce,
+        /// Why.
+        code: u64,
+    },
+}
+
+/// What a replica may be told a Declined for; on the wire the kind of the frame that asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// A Load: the segment is not followed.
+    Load,
+    /// A Join: the replica is no member.
+    Join,
+    /// A Claim: nothing is granted.
+    Claim,
+    /// A Presence, which has no nonce (0): it is not shown.
+    Presence,
 }
 
 /// How a claim stands.
@@ -282,6 +304,8 @@ const CLAIMED: u8 = 0x53;
 const LOST: u8 = 0x54;
 const MEMBER: u8 = 0x55;
 const PONG: u8 = 0x56;
+/// Optional: who does not know it waits for an answer that does not come, as before there was one.
+const DECLINED: u8 = 0xc0;
 
 impl Down {
     /// Appends the frame to a message (or to frames that will be sent in one).
@@ -431,6 +455,17 @@ impl Down {
                 out.varint(nonce.0);
                 PONG
             }
+            Down::Declined { asked, nonce, code } => {
+                out.push(match asked {
+                    Asked::Load => 0x03,
+                    Asked::Join => 0x09,
+                    Asked::Claim => 0x0b,
+                    Asked::Presence => 0x0d,
+                });
+                out.varint(nonce.0);
+                out.varint(*code);
+                DECLINED
+            }
         }
     }
 
@@ -526,6 +561,17 @@ impl Down {
                 state: slice(body, r.bytes(limits::PRESENCE_BYTES_MAX, "presence")?),
             },
             PONG => Down::Pong { nonce: Nonce(r.varint()?) },
+            DECLINED => Down::Declined {
+                asked: match r.u8()? {
+                    0x03 => Asked::Load,
+                    0x09 => Asked::Join,
+                    0x0b => Asked::Claim,
+                    0x0d => Asked::Presence,
+                    _ => return Err(Malformed::Field("asked")),
+                },
+                nonce: Nonce(r.varint()?),
+                code: r.varint()?,
+            },
             0x80.. => return Ok(None),
             _ => return Err(Malformed::Kind(kind)),
         };
@@ -637,6 +683,9 @@ impl EntryFrame {
         let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
         let label = if flags & 2 != 0 { Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
         let parts = PartFrame::decode_list(body, r)?;
+        if let Some(part) = parts.iter().find(|part| (PART_DELETE + 1..PART_OPTIONAL).contains(&part.kind)) {
+            return Err(Malformed::Kind(part.kind));
+        }
         Ok(EntryFrame { offset, yours: flags & 1 != 0, void: flags & 4 != 0, author, seq, uid, label, parts })
     }
 }
