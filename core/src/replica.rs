@@ -508,9 +508,9 @@ impl Replica {
                 Err(error) => {
                     // Documents before this one hold edits that will never be sent.
                     for part in &parts {
-                        self.reload(part.segment, false);
+                        self.reload(part.segment, None);
                     }
-                    self.reload(id, false);
+                    self.reload(id, None);
                     return self.error("ERR_ENGINE", format!("the commit was not made: {error}"));
                 }
             }
