@@ -153,6 +153,12 @@ impl Mirror {
         value.clone()
     }
 
+    /// Takes in all that a segment holds now, in the place of what it held: handles stay.
+    pub fn reset(&mut self, patches: &[Patch]) {
+        self.marks.clear();
+        self.apply(patches);
+    }
+
     /// Does what the core says.
     pub fn apply(&mut self, patches: &[Patch]) {
         for patch in patches {

@@ -129,7 +129,7 @@ impl Peer {
         self.segment.replace(generation, self.writer, snapshot, deltas).expect("stored bytes decode");
         self.redo();
         let patches = self.segment.show();
-        self.mirror.apply(&patches);
+        self.mirror.reset(&patches);
         self.check();
     }
 
