@@ -33,8 +33,8 @@ use crate::edit::{Handle, Patch, Wish};
 use crate::heap::{Heap, Index, State};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
-use crate::segment::Segment;
 use crate::segment::write::Draw;
+use crate::segment::{Segment, is_built_in};
 use crate::value::Kind;
 use crate::wire::frame::Up;
 use crate::wire::frame::down::ClaimState;
@@ -238,7 +238,8 @@ pub enum Output {
         state: Bytes,
     },
     Stats(Stats),
-    /// The segment's engine is not built in: it stays as loading until the replica goes on in a module that has it.
+    /// The segment's engine is not built in. One that was loaded stays as loading until the replica goes on in a module that
+    /// has it; a commit that was to make it did nothing, and an Error follows.
     NeedsFull(Index),
     Packed(Bytes),
     Error {
@@ -476,6 +477,15 @@ impl Replica {
                 return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
             }
         }
+        if let Some((id, engine)) = not_built_in(&sections) {
+            // The call is repeated when the replica has gone on in a module that has the engine.
+            let (index, new) = self.heap.enter(id, false);
+            if new {
+                self.out.push_back(Output::Indexed { segment: id, index });
+            }
+            self.out.push_back(Output::NeedsFull(index));
+            return self.error("ERR_ENGINE", format!("this module has no engine {engine:?}"));
+        }
         let uid = self.entropy.uid();
         let (mut parts, mut edits, mut corrections, mut claim) = (Vec::new(), Vec::new(), Vec::new(), None);
         for section in sections {
@@ -617,4 +627,12 @@ impl Replica {
         self.stats.live_bytes = bytes;
         self.out.push_back(Output::Stats(self.stats));
     }
+}
+
+/// The first new segment of a commit whose engine this module does not have.
+fn not_built_in(sections: &[Section]) -> Option<(SegmentId, EngineKind)> {
+    sections.iter().find_map(|section| match section.target {
+        Target::New(id, engine) if !is_built_in(engine) => Some((id, engine)),
+        _ => None,
+    })
 }

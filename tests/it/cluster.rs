@@ -1,6 +1,10 @@
 //! Replicas and a relay through every fault the world has, by seed. Goal: P1–P6, refusals (R11, S15) and claims (S27), for the
 //! machines that ship. Replay one: `COHEAP_SEED=n cargo test -p coheap-tests cluster`.
 
+use coheap_core::commit::EngineKind;
+use coheap_core::heap::Index;
+use coheap_core::replica::WaitKind;
+use coheap_tests::cluster::Cluster;
 use coheap_tests::life::{Plan, Tally, check};
 
 fn is_replay() -> bool {
@@ -69,4 +73,21 @@ fn s27_claims_hold_through_broken_connections_and_crashes() {
 fn s27_claims_hold_where_the_right_to_write_comes_and_goes() {
     let sum = lives(60, Plan { shares: true, rights: true, ..FAULTS });
     assert!(sum.refused > 300 || is_replay(), "little was refused: {sum:?}");
+}
+
+/// What a module without the engine answers is in `core/tests/needs_full.rs`.
+#[test]
+fn a_history_segment_that_is_loading_appears_after_its_replica_went_on_in_another_instance() {
+    let mut cluster = Cluster::new(5, 2);
+    cluster.settle();
+    let id = cluster.alloc(0, EngineKind::Automerge, "kept", Vec::new());
+    cluster.settle();
+    cluster.load(1, id);
+    cluster.commit(1, vec![(Index(0), Vec::new())]);
+    cluster.wait(1, WaitKind::Flush);
+    cluster.move_replica(1);
+    assert!(cluster.nodes[1].mirror(id).is_none() && cluster.nodes[1].replica.unsaved() == 1);
+    cluster.settle();
+    assert!(cluster.nodes[1].mirror(id).is_some(), "it was asked for again");
+    cluster.check();
 }

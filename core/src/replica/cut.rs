@@ -211,6 +211,16 @@ impl Replica {
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
         for state in SegmentState::decode_list(bulk)? {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
+            if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
+                // It is asked for behind this, and the answer says what it needs.
+                let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
+                    State::Live(before) => (Some(before), None),
+                    State::Loading { before, redo, .. } => (before, redo),
+                    State::Away => continue,
+                };
+                slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo };
+                continue;
+            }
             let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
                 State::Live(before) => (before, None),
                 State::Loading { before: Some(before), redo, .. } => (before, redo),
