@@ -107,8 +107,9 @@
 //! 20 Member     group:str replica:id gone:u8 since_ms:varint name:str subject:str state:bytes
 //! 21 Stats      list(varint): commits, refused, quarantined, deltas in, deltas out, bytes in, bytes out, rebuilds, segments, live bytes
 //! 22 Fatal      code:str message:str                        the connection is not to be opened again (refused credentials …)
-//! 23 NeedsFull segment:varint                               its engine is not in this module; it stays as loading. Export,
-//!                                                           then go on in the full module
+//! 23 NeedsFull segment:varint                               its engine is not in this module: a loaded one stays as loading,
+//!                                                           a commit that was to make it did nothing (Error ERR_ENGINE
+//!                                                           follows). Export, go on in the full module, repeat that commit
 //! 24 Packed     bytes                                       for `import`
 //! 25 Overruled segment:varint parent:varint key:str lost:varint kept:kind
 //!                                                           under `key` of `parent`, at once with the own container `lost`, another

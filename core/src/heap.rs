@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::id::{Nonce, Offset, SegmentId};
+use crate::id::{Nonce, Offset, SegmentId, Seq};
 use crate::segment::Segment;
 
 /// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
@@ -16,16 +16,18 @@ pub struct Index(pub u32);
 pub enum State {
     /// Not here.
     Away,
-    /// Asked for. `buffer` holds what was committed to it meanwhile (L3); `before` is the document it had, where it is loaded anew.
+    /// Asked for. `buffer` holds what was committed to it meanwhile (L3); `before` is the document it had, where it is
+    /// loaded anew: it stays at the cut.
     Loading {
         /// Of the newest request; `None` until there is a connection to send it on.
         nonce: Option<Nonce>,
         /// Entries that came while it was under way.
         buffer: Vec<(Offset, Vec<Bytes>)>,
-        /// The document it had: readable and writable until the new one is here.
+        /// The document it had: readable, writable and at the cut until the new one is here.
         before: Option<Box<Segment>>,
-        /// Where later own commits to it are to be redone from edits: behind this place of `pending` (a refusal).
-        redo: bool,
+        /// The commit with this number was refused: own commits behind it are redone from their edits. Those before it are in
+        /// the log as they were sent.
+        redo: Option<Seq>,
     },
     /// Here, decoded.
     Live(Box<Segment>),
@@ -115,6 +117,11 @@ impl Heap {
     /// Every slot with its index.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Index, &mut Slot)> {
         self.slots.iter_mut().enumerate().map(|(i, slot)| (Index(i as u32), slot))
+    }
+
+    /// How many segments have an index.
+    pub fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Every slot with its index.

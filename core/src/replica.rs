@@ -34,7 +34,7 @@ use crate::heap::{Heap, Index, State};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::write::Draw;
-use crate::segment::{Overruled, Segment};
+use crate::segment::{Overruled, Segment, is_built_in};
 use crate::value::Kind;
 use crate::wire::frame::Up;
 use crate::wire::frame::down::ClaimState;
@@ -240,7 +240,8 @@ pub enum Output {
         state: Bytes,
     },
     Stats(Stats),
-    /// The segment's engine is not built in: it stays as loading until the replica goes on in a module that has it.
+    /// The segment's engine is not built in. One that was loaded stays as loading until the replica goes on in a module that
+    /// has it; a commit that was to make it did nothing, and an Error follows.
     NeedsFull(Index),
     Packed(Bytes),
     Error {
@@ -483,6 +484,15 @@ impl Replica {
             return self
                 .error("ERR_OVER_BUDGET", format!("at most {} segments can be here", limits::FOLLOWS_MAX_REPLICA));
         }
+        if let Some((id, engine)) = not_built_in(&sections) {
+            // The call is repeated when the replica has gone on in a module that has the engine.
+            let (index, new) = self.heap.enter(id, false);
+            if new {
+                self.out.push_back(Output::Indexed { segment: id, index });
+            }
+            self.out.push_back(Output::NeedsFull(index));
+            return self.error("ERR_ENGINE", format!("this module has no engine {engine:?}"));
+        }
         let uid = self.entropy.uid();
         let (mut parts, mut edits, mut corrections, mut claim) = (Vec::new(), Vec::new(), Vec::new(), None);
         for section in sections {
@@ -516,9 +526,9 @@ impl Replica {
                     // Documents before this one hold edits that will never be sent.
                     for part in &parts {
                         self.forget_creations(part.segment, uid);
-                        self.reload(part.segment, false);
+                        self.reload(part.segment, None);
                     }
-                    self.reload(id, false);
+                    self.reload(id, None);
                     return self.error("ERR_ENGINE", format!("the commit was not made: {error}"));
                 }
             }
@@ -546,6 +556,9 @@ impl Replica {
     /// Whether so many more segments can be here: a relay sends one connection the entries of a bounded number of them, and
     /// all that is here, or asked for, is one of those.
     fn has_room_for(&self, more: usize) -> bool {
+        if self.heap.len() + more <= limits::FOLLOWS_MAX_REPLICA {
+            return true;
+        }
         let here = self.heap.iter().filter(|(_, slot)| !matches!(slot.state, State::Away)).count();
         here + more <= limits::FOLLOWS_MAX_REPLICA
     }
@@ -633,4 +646,12 @@ impl Replica {
         self.stats.live_bytes = bytes;
         self.out.push_back(Output::Stats(self.stats));
     }
+}
+
+/// The first new segment of a commit whose engine this module does not have.
+fn not_built_in(sections: &[Section]) -> Option<(SegmentId, EngineKind)> {
+    sections.iter().find_map(|section| match section.target {
+        Target::New(id, engine) if !is_built_in(engine) => Some((id, engine)),
+        _ => None,
+    })
 }

@@ -1,7 +1,7 @@
 //! Golden documents: what old versions stored must be read for ever, with the same values and the same object ids.
 //!
 //! `golden/segment/NAME.bin` is a document (see `golden/segment/README.md`), `NAME.txt` what it says. Files are only ever
-//! added to. `COHEAP_GOLDEN=write` writes those of [`PROGRAMS`] that are not there yet; a change of layout adds programs.
+//! added to. `COHEAP_GOLDEN=write` writes those of [`programs`] that are not there yet; a change of layout adds programs.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,20 @@ const PROGRAMS: &[Program] = &[
     ("yrs-layout1-list", 2, OTHER, first_list),
     ("yrs-layout1-near", 2, OTHER, near),
 ];
+
+/// The same programs on the engine that keeps history.
+const AUTOMERGE: &[Program] = &[
+    ("automerge-layout1-values", 1, SegmentId::ROOT, values),
+    ("automerge-layout1-objects", 2, SegmentId::ROOT, objects),
+    ("automerge-layout1-met", 3, OTHER, met),
+    ("automerge-layout1-list", 2, OTHER, first_list),
+];
+
+/// Every program with its engine and its seed.
+fn programs() -> impl Iterator<Item = (EngineKind, u64, &'static Program)> {
+    let of = |engine, programs: &'static [Program]| (1..).zip(programs).map(move |(seed, it)| (engine, seed, it));
+    of(EngineKind::Yrs, PROGRAMS).chain(of(EngineKind::Automerge, AUTOMERGE))
+}
 
 fn n(number: f64) -> Literal {
     Literal::Scalar(Value::Number(number))
@@ -233,13 +247,13 @@ fn golden_documents_say_what_they_said_when_they_were_stored() {
         let mut again = Segment::decode(id, engine, engine.generation_zero(), 2, &again, &[]).expect("it decodes");
         assert!(said(&mut again) == expected, "{} stored anew", path.display());
     }
-    assert!(found >= PROGRAMS.len(), "{found} golden documents");
+    assert!(found >= programs().count(), "{found} golden documents");
 }
 
 #[test]
 fn the_programs_of_golden_documents_still_come_to_the_same_values() {
-    for (seed, (name, peers, id, program)) in (1..).zip(PROGRAMS) {
-        let mut w = World::new(EngineKind::Yrs, *id, *peers, seed);
+    for (engine, seed, (name, peers, id, program)) in programs() {
+        let mut w = World::new(engine, *id, *peers, seed);
         program(&mut w);
         let expected = std::fs::read_to_string(folder().join(name).with_extension("txt")).expect("what it says");
         let now = format!("{:#?}\n", w.peers[0].value());
@@ -248,12 +262,12 @@ fn the_programs_of_golden_documents_still_come_to_the_same_values() {
 }
 
 fn write_missing() {
-    for (seed, (name, peers, id, program)) in (1..).zip(PROGRAMS) {
+    for (engine, seed, (name, peers, id, program)) in programs() {
         let path = folder().join(name).with_extension("bin");
         if path.exists() {
             continue;
         }
-        let mut w = World::new(EngineKind::Yrs, *id, *peers, seed);
+        let mut w = World::new(engine, *id, *peers, seed);
         program(&mut w);
         let bytes = pack(&w);
         std::fs::write(path.with_extension("txt"), said(&mut unpack(&bytes))).expect("written");

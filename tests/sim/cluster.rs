@@ -3,44 +3,32 @@
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, SegmentId};
+use coheap_core::id::{ObjectId, Offset, SegmentId, Seq};
+use coheap_core::log::LogEntry;
 use coheap_core::relay::{Config, ConnId, Input as RelayInput, Output as RelayOutput, Relay};
-use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, Section, Target, WaitKind};
+use coheap_core::replica::{Input, Output, Replica, Section, Stats, Target, WaitKind};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::value::{Ref, Value};
+use coheap_core::wire::code::Code;
+use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
 use crate::disk::Disk;
-use crate::mirror::{Mirror, Node as Shown};
+use crate::ledger::{Fate, Ledger, is_kept};
+use crate::mirror::Mirror;
+use crate::node::{Node, Told, options};
+use crate::sharer::{Grants, is_partition};
 
-/// One process with a heap open.
-#[derive(Debug)]
-pub struct Node {
-    /// The machine.
-    pub replica: Replica,
-    conn: Option<ConnId>,
-    up: VecDeque<Bytes>,
-    down: VecDeque<Bytes>,
-    /// What its program sees, of every segment that is here.
-    pub mirrors: BTreeMap<Index, Mirror>,
-    ids: BTreeMap<Index, SegmentId>,
-    /// Versions that waits ended with.
-    pub versions: Vec<(u64, String)>,
-    /// Everything that went wrong.
-    pub problems: Vec<String>,
-    /// Commits visible here, in order: what P2 and P6 are judged by.
-    pub seen: Vec<u64>,
-    /// Own creations that another kind won over (S2).
-    pub overruled: usize,
-}
+/// Timers further off than this are for worlds without end: nobody waits for them.
+const FAR_MS: u64 = 3_600_000;
 
 /// The world.
 #[derive(Debug)]
@@ -55,11 +43,21 @@ pub struct Cluster {
     /// The processes.
     pub nodes: Vec<Node>,
     conns: u64,
-    /// Segments that exist.
+    /// Segments that exist, or would if their commits had stood.
     pub segments: Vec<SegmentId>,
     lives: u64,
     /// How often a replica went on in another instance.
     pub moves: usize,
+    /// What every commit has to come to.
+    pub ledger: Ledger,
+    /// Who holds what of the shared work.
+    pub grants: Grants,
+    /// Connections open without the right to write, now and then.
+    pub rights_change: bool,
+    rights: BTreeMap<ConnId, bool>,
+    /// Whose message the relay is working at.
+    judging: Option<ConnId>,
+    pub(crate) tickets: u64,
 }
 
 impl Cluster {
@@ -78,6 +76,12 @@ impl Cluster {
             segments: vec![SegmentId::ROOT],
             lives: 0,
             moves: 0,
+            ledger: Ledger::default(),
+            grants: Grants::default(),
+            rights_change: false,
+            rights: BTreeMap::new(),
+            judging: None,
+            tickets: 1 << 32,
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -107,6 +111,7 @@ impl Cluster {
         self.relay = None;
         self.reads.clear();
         self.disk.crash(kept);
+        self.grants.forget();
         for at in 0..self.nodes.len() {
             self.disconnect(at);
         }
@@ -120,7 +125,9 @@ impl Cluster {
         self.conns += 1;
         let conn = ConnId(self.conns);
         self.nodes[at].conn = Some(conn);
-        self.relay_input(RelayInput::Opened { conn, subject: String::new(), can_write: true });
+        let can_write = !self.rights_change || self.draws.below(3) > 0;
+        self.rights.insert(conn, can_write);
+        self.relay_input(RelayInput::Opened { conn, subject: String::new(), can_write });
         self.input(at, Input::Connected { token: String::new() });
     }
 
@@ -130,6 +137,8 @@ impl Cluster {
         let Some(conn) = node.conn.take() else { return };
         node.up.clear();
         node.down.clear();
+        node.online = false;
+        self.grants.closed(self.now, at);
         if self.relay.is_some() {
             self.relay_input(RelayInput::Closed { conn });
         }
@@ -142,10 +151,23 @@ impl Cluster {
         let node = &mut self.nodes[at];
         node.replica.handle(now, input);
         while let Some(output) = node.replica.poll() {
-            if let Output::Indexed { segment, index } = &output {
-                node.ids.insert(*index, *segment);
-            }
             node.perform(output);
+        }
+        self.hear(at);
+        self.announce(at);
+    }
+
+    /// What a program was told is noted.
+    fn hear(&mut self, at: usize) {
+        for told in std::mem::take(&mut self.nodes[at].told) {
+            if let Some(sharer) = &mut self.nodes[at].sharer {
+                match told {
+                    Told::Acked(upto) => sharer.acked(upto),
+                    Told::Refused(seq, _) => sharer.refused(seq),
+                    _ => {}
+                }
+            }
+            self.ledger.hear(at, told);
         }
     }
 
@@ -161,11 +183,14 @@ impl Cluster {
             match output {
                 RelayOutput::Send { to, frames } => {
                     let message = Bytes::from(message_of(&frames));
-                    for node in &mut self.nodes {
+                    let mut reached = Vec::new();
+                    for (at, node) in self.nodes.iter_mut().enumerate() {
                         if node.conn.is_some_and(|conn| to.contains(&conn)) {
                             node.down.push_back(message.clone());
+                            reached.push(at);
                         }
                     }
+                    self.grants.down(self.now, &reached, &message);
                 }
                 RelayOutput::Close { conn, code, reason } => {
                     let at = self.nodes.iter().position(|node| node.conn == Some(conn));
@@ -174,10 +199,17 @@ impl Cluster {
                         self.nodes[at].conn = None;
                         self.nodes[at].up.clear();
                         self.nodes[at].down.clear();
+                        self.nodes[at].online = false;
+                        self.grants.closed(self.now, at);
                         self.input(at, Input::Disconnected);
                     }
                 }
-                RelayOutput::Append(append) => self.disk.append(append),
+                RelayOutput::Append(append) => {
+                    for bytes in &append.entries {
+                        self.judge(&LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("an entry reads back"));
+                    }
+                    self.disk.append(append);
+                }
                 read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. }) => self.reads.push(read),
                 RelayOutput::Recover => {
                     let recovered = self.disk.recover();
@@ -188,40 +220,92 @@ impl Cluster {
         }
     }
 
+    /// The relay has given a commit its place, or its refusal: both have a reason that this world knows of.
+    fn judge(&mut self, entry: &LogEntry) {
+        let can_write = self.judging.and_then(|conn| self.rights.get(&conn)).copied();
+        let at = |id| self.nodes.iter().position(|node| node.replica.id() == id).expect("a known author");
+        match entry {
+            LogEntry::Commit(commit) => {
+                assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
+                let by = at(commit.owner);
+                if let Some(ended) = self.ledger.commits.get(&(by, commit.seq)).and_then(|w| w.ended.as_ref()) {
+                    self.grants.ended(self.now, by, ended);
+                }
+            }
+            LogEntry::Void { owner, seq, code, .. } => {
+                let claims = self.ledger.commits.get(&(at(*owner), *seq)).is_some_and(|w| w.ended.is_some());
+                match Code::from_number(*code) {
+                    Some(Code::NoRight) => assert_eq!(can_write, Some(false), "refused, and had the right to write"),
+                    Some(Code::ClaimLost) => assert!(claims && can_write == Some(true), "a claim that was none"),
+                    other => panic!("a commit is refused: {other:?}"),
+                }
+            }
+        }
+    }
+
     /// A program makes a commit: wishes on segments that are here.
     pub fn commit(&mut self, at: usize, sections: Vec<(Index, Vec<Wish>)>) {
+        self.ledger.begin(at);
         let node = &mut self.nodes[at];
         let mut out = Vec::new();
-        for (index, wishes) in sections {
+        for (index, mut wishes) in sections {
             let Some(mirror) = node.mirrors.get_mut(&index) else { continue };
-            for wish in &wishes {
+            wishes.retain(|wish| !is_kept(mirror, wish));
+            let id = node.ids.get(&index).copied().expect("a mirror's segment has an id");
+            let mut all = self.ledger.mark(id, mirror, (1 + self.draws.below(9)) as f64);
+            all.extend(wishes);
+            if all.is_empty() {
+                continue;
+            }
+            for wish in &all {
                 mirror.wish(wish);
             }
-            out.push(Section { target: Target::Here(index), claim: None, wishes });
+            out.push(Section { target: Target::Here(index), claim: None, wishes: all });
         }
         if !out.is_empty() {
             self.input(at, Input::Commit { label: String::new(), sections: out, size: 0 });
         }
     }
 
-    /// A program makes a new segment and points to it from the root, in one commit.
-    pub fn alloc(&mut self, at: usize, engine: EngineKind, key: &str, value: Literal) -> SegmentId {
+    /// A program makes the root's total.
+    pub fn begin_total(&mut self, at: usize) {
+        self.ledger.begin(at);
+        self.ledger.makes_total(SegmentId::ROOT);
+        let (object, key) = (coheap_core::edit::Handle(0), crate::ledger::TOTAL.to_owned());
+        let mut wishes = vec![Wish::Set { object, key, value: Literal::Counter(0.0) }];
+        let Some(mirror) = self.nodes[at].mirrors.get_mut(&Index(0)) else { panic!("the root is here") };
+        mirror.wish(&wishes[0]);
+        let marks = self.ledger.mark(SegmentId::ROOT, mirror, 1.0);
+        for wish in &marks {
+            mirror.wish(wish);
+        }
+        wishes.extend(marks);
+        let sections = vec![Section { target: Target::Here(Index(0)), claim: None, wishes }];
+        self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
+    }
+
+    /// A program makes a new segment, a map, and points to it from the root, in one commit.
+    pub fn alloc(&mut self, at: usize, engine: EngineKind, key: &str, entries: Vec<(String, Literal)>) -> SegmentId {
         let ObjectId(id) = self.draws.object();
         let id = SegmentId(id);
         let target = Value::Ref(Ref { segment: id, object: id.first() });
         let point =
             Wish::Set { object: coheap_core::edit::Handle(0), key: key.to_owned(), value: Literal::Scalar(target) };
-        let root = Wish::Root { value };
+        self.ledger.begin(at);
+        let root = Wish::Root { value: self.ledger.born(id, entries) };
         let node = &mut self.nodes[at];
-        if let Some(mirror) = node.mirrors.get_mut(&Index(0)) {
-            mirror.wish(&point);
-        }
+        let mut sections = Vec::new();
         let mut fresh = Mirror::new();
         fresh.wish(&root);
-        let sections = vec![
-            Section { target: Target::New(id, engine), claim: None, wishes: vec![root] },
-            Section { target: Target::Here(Index(0)), claim: None, wishes: vec![point] },
-        ];
+        sections.push(Section { target: Target::New(id, engine), claim: None, wishes: vec![root] });
+        if let Some(mirror) = node.mirrors.get_mut(&Index(0)) {
+            let mut wishes = vec![point];
+            wishes.extend(self.ledger.mark(SegmentId::ROOT, mirror, 1.0));
+            for wish in &wishes {
+                mirror.wish(wish);
+            }
+            sections.push(Section { target: Target::Here(Index(0)), claim: None, wishes });
+        }
         self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
         let node = &mut self.nodes[at];
         if let Some(index) = node.index(id) {
@@ -249,11 +333,35 @@ impl Cluster {
             }
             33..35 => self.load_one(at),
             35 => self.evict_one(at),
-            36 => self.input(at, Input::Wait { ticket: self.now, kind: WaitKind::Flush }),
-            37 => self.input(at, Input::Wait { ticket: self.now, kind: WaitKind::Sync }),
-            38 => self.input(at, Input::Wait { ticket: self.now, kind: WaitKind::Version }),
+            36 => self.wait(at, WaitKind::Flush),
+            37 => self.wait(at, WaitKind::Sync),
+            38 => self.wait(at, WaitKind::Version),
+            39 => {
+                let ms = self.draws.below(3_000) as u64;
+                self.pass(ms);
+            }
             40 => self.move_replica(at),
             _ => self.connect(at),
+        }
+    }
+
+    /// A program waits for something.
+    pub fn wait(&mut self, at: usize, kind: WaitKind) {
+        self.tickets += 1;
+        self.ledger.wait(at, self.tickets, &kind);
+        self.input(at, Input::Wait { ticket: self.tickets, kind });
+    }
+
+    /// Time passes, and wakes whom it is to wake.
+    pub fn pass(&mut self, ms: u64) {
+        self.now += ms;
+        if self.relay.as_ref().and_then(Relay::deadline).is_some_and(|at| at.0 <= self.now) {
+            self.relay_input(RelayInput::Wake);
+        }
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].replica.deadline().is_some_and(|at| at <= self.now) {
+                self.input(at, Input::Tick);
+            }
         }
     }
 
@@ -270,9 +378,12 @@ impl Cluster {
         let node = &mut self.nodes[at];
         assert_eq!((node.replica.id(), node.replica.unsaved()), (id, unsaved));
         assert_eq!(node.replica.export().len(), packed.len(), "nothing is lost on the way");
+        // It shows what is here; what is to be made anew is so still.
+        let rebuilding = node.rebuilding.clone();
         while let Some(output) = node.replica.poll() {
             node.perform(output);
         }
+        node.rebuilding = rebuilding;
         for (index, mirror) in &node.mirrors {
             assert_eq!(Some(&mirror.value()), before.get(index), "what a program sees does not change by it");
         }
@@ -285,8 +396,14 @@ impl Cluster {
         let id = self.segments[self.draws.below(self.segments.len())];
         let here = self.nodes[at].index(id).is_some_and(|index| self.nodes[at].mirrors.contains_key(&index));
         if !here {
-            self.input(at, Input::Load(vec![(id, id == SegmentId::ROOT)]));
+            self.load(at, id);
         }
+    }
+
+    /// A program needs a segment.
+    pub fn load(&mut self, at: usize, id: SegmentId) {
+        let derived = id == SegmentId::ROOT || is_partition(id);
+        self.input(at, Input::Load(vec![(id, derived)]));
     }
 
     fn evict_one(&mut self, at: usize) {
@@ -299,7 +416,10 @@ impl Cluster {
 
     fn deliver_up(&mut self, at: usize) {
         if let (Some(conn), Some(bytes)) = (self.nodes[at].conn, self.nodes[at].up.pop_front()) {
+            self.grants.up(at, &bytes);
+            self.judging = Some(conn);
             self.relay_input(RelayInput::Message { conn, bytes });
+            self.judging = None;
         }
     }
 
@@ -336,43 +456,84 @@ impl Cluster {
         self.relay_input(input);
     }
 
-    /// Everything arrives: connects everybody and lets the world run until nothing moves.
+    /// Everything arrives: connects everybody and lets the world run, time included, until nothing moves. Shared work is
+    /// brought to its end.
     pub fn settle(&mut self) {
         for round in 0.. {
-            assert!(round < 100_000, "the world does not come to rest");
-            self.now += 1;
-            let mut moved = false;
+            assert!(round < 20_000, "the world does not come to rest");
+            self.pass(1);
+            let mut moved = self.round();
             for at in 0..self.nodes.len() {
-                if self.nodes[at].conn.is_none() {
-                    self.connect(at);
-                    moved = true;
-                }
-                while !self.nodes[at].up.is_empty() {
-                    self.deliver_up(at);
-                    moved = true;
-                }
-                while !self.nodes[at].down.is_empty() {
-                    self.deliver_down(at);
-                    moved = true;
-                }
+                moved |= self.work(at);
             }
-            if self.disk.is_dirty() {
-                self.sync();
-                moved = true;
-            }
-            while !self.reads.is_empty() {
-                self.answer_read();
-                moved = true;
-            }
-            if !moved {
+            if !moved && !self.pass_to_the_next_deadline() {
                 return;
             }
         }
     }
 
+    /// Everybody connects, and what is under way arrives. False: nothing was.
+    pub fn round(&mut self) -> bool {
+        let mut moved = false;
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].conn.is_none() {
+                self.connect(at);
+                moved = true;
+            }
+            while !self.nodes[at].up.is_empty() {
+                self.deliver_up(at);
+                moved = true;
+            }
+            while !self.nodes[at].down.is_empty() {
+                self.deliver_down(at);
+                moved = true;
+            }
+        }
+        if self.disk.is_dirty() {
+            self.sync();
+            moved = true;
+        }
+        while !self.reads.is_empty() {
+            self.answer_read();
+            moved = true;
+        }
+        moved
+    }
+
+    fn pass_to_the_next_deadline(&mut self) -> bool {
+        let replicas = self.nodes.iter().filter_map(|node| node.replica.deadline());
+        let relay = self.relay.as_ref().and_then(Relay::deadline).map(|time| time.0);
+        match replicas.chain(relay).min().filter(|at| *at < self.now + FAR_MS) {
+            Some(at) => {
+                self.pass(at.saturating_sub(self.now));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What every program sees at this moment is what it may see.
+    pub fn look(&mut self) {
+        self.ledger.look(&self.nodes);
+    }
+
     /// The invariants of a settled world: nothing unsaved, no problem, equal values in every segment two replicas have (P1),
-    /// every mirror equal to its document.
+    /// every mirror equal to its document, every commit that stands there exactly once, and none that was refused (P5, P6).
     pub fn check(&mut self) {
+        let log: Vec<LogEntry> =
+            self.disk.log(Offset(0), Offset(u64::MAX), usize::MAX).into_iter().map(|(_, entry)| entry).collect();
+        self.look();
+        self.ledger.check(&self.nodes, &log);
+        for (at, stats) in self.stats().into_iter().enumerate() {
+            let of = |fate: fn(&Fate) -> bool| {
+                let commits = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0)));
+                commits.filter(|(_, written)| fate(&written.fate)).count() as u64
+            };
+            assert_eq!(stats.commits, of(|_| true), "commits of replica {at}");
+            assert_eq!(stats.refused, of(|fate| matches!(fate, Fate::Refused(_))), "refusals of replica {at}");
+            assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
+            assert!(stats.refused > 0 || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
+        }
         let mut values = BTreeMap::new();
         for (at, node) in self.nodes.iter_mut().enumerate() {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
@@ -386,90 +547,27 @@ impl Cluster {
                 let mut copy = coheap_core::segment::Segment::decode(id, engine, generation, 1, &bytes, &[])
                     .expect("a document decodes");
                 let fresh = Mirror::of(&copy.show());
-                assert_eq!(mirror.value(), fresh.value(), "mirror of segment {index:?} at replica {at}");
-                assert_eq!(mirror.nears(), fresh.nears(), "objects near others in segment {index:?} at replica {at}");
-                let value = format!("{:?} {:?}", mirror.value(), mirror.nears());
+                let whole = |mirror: &Mirror| (mirror.value(), mirror.nears(), mirror.marks.clone());
+                let (seen, held) = (whole(mirror), whole(&fresh));
+                assert_eq!(seen, held, "mirror of segment {index:?} at replica {at}");
+                let value = format!("{seen:?}");
                 let first = values.entry(id).or_insert_with(|| value.clone());
                 assert_eq!(*first, value, "segment {id} at replica {at}");
             }
         }
     }
-}
 
-fn options(draws: &mut Draws) -> Options {
-    let mut seed = [0; 32];
-    for chunk in seed.chunks_mut(8) {
-        chunk.copy_from_slice(&draws.draw().to_le_bytes());
-    }
-    Options { seed, heap: "sim".into(), name: String::new(), must_exist: false, max_unsaved: 0 }
-}
-
-impl Node {
-    fn new(draws: &mut Draws) -> Node {
-        Node {
-            replica: Replica::new(options(draws)),
-            conn: None,
-            up: VecDeque::new(),
-            down: VecDeque::new(),
-            mirrors: BTreeMap::new(),
-            ids: BTreeMap::from([(Index(0), SegmentId::ROOT)]),
-            versions: Vec::new(),
-            problems: Vec::new(),
-            seen: Vec::new(),
-            overruled: 0,
+    /// The counters of every replica.
+    pub fn stats(&mut self) -> Vec<Stats> {
+        let mut all = Vec::new();
+        for node in &mut self.nodes {
+            node.replica.handle(self.now, Input::Stats);
+            while let Some(output) = node.replica.poll() {
+                if let Output::Stats(stats) = output {
+                    all.push(stats);
+                }
+            }
         }
-    }
-
-    /// The index of a segment.
-    pub fn index(&self, id: SegmentId) -> Option<Index> {
-        self.ids.iter().find(|(_, other)| **other == id).map(|(index, _)| *index)
-    }
-
-    fn perform(&mut self, output: Output) {
-        match output {
-            Output::Send(message) => self.up.push_back(message),
-            Output::Apply { offset, segments, .. } => {
-                assert!(
-                    self.seen.last().is_none_or(|last| *last < offset.0),
-                    "P2: entries come in the order of the log"
-                );
-                self.seen.push(offset.0);
-                for (index, patches) in segments {
-                    if let Some(mirror) = self.mirrors.get_mut(&index) {
-                        mirror.apply(&patches);
-                    }
-                }
-            }
-            Output::Loaded { segment, status: LoadStatus::There, reset, patches, .. } => {
-                let mirror = self.mirrors.entry(segment).or_default();
-                if !reset {
-                    *mirror = Mirror::new();
-                }
-                mirror.near.clear();
-                mirror.apply(&patches);
-            }
-            Output::Loaded { status, .. } => assert_ne!(status, LoadStatus::Quarantined),
-            Output::Committed { corrections, .. } => {
-                for (index, patches) in corrections {
-                    if let Some(mirror) = self.mirrors.get_mut(&index) {
-                        mirror.apply(&patches);
-                    }
-                }
-            }
-            Output::Evicted(index) => {
-                self.mirrors.remove(&index);
-            }
-            Output::Overruled(index, told) => {
-                let mirror = self.mirrors.get(&index).expect("a segment that is here");
-                assert!(matches!(mirror.node(told.parent), Shown::Map(_)), "{told:?}");
-                assert_ne!(mirror.node(told.lost).kind(), told.kept);
-                self.overruled += 1;
-            }
-            Output::Done { ticket, version } => self.versions.push((ticket, version)),
-            Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
-            Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
-            Output::Failed { ticket, error } => self.problems.push(format!("wait {ticket}: {error}")),
-            _ => {}
-        }
+        all
     }
 }

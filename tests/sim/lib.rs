@@ -6,10 +6,13 @@
 
 pub mod cluster;
 pub mod disk;
+pub mod ledger;
 pub mod life;
 pub mod mirror;
+pub mod node;
 pub mod peer;
 pub mod program;
+pub mod sharer;
 pub mod tree;
 pub mod world;
 

@@ -1,42 +1,141 @@
 //! One random life of a [`Cluster`], by seed: programs, faults, rest, and then the invariants. The suites and the soak run it.
 
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::replica::Input;
 use coheap_core::segment::write::Draw;
 use coheap_core::value::Value;
+use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
+use crate::ledger::Fate;
 use crate::program::{Act, OPS, Seed, wish_of};
+use crate::sharer::{KEYS, is_partition};
 use crate::{Draws, ENGINES};
 
+/// What happens in a life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// How many processes.
+    pub replicas: usize,
+    /// How many things happen before the world comes to rest.
+    pub steps: usize,
+    /// Connections break, the relay dies, segments are evicted, replicas move to other instances, time jumps.
+    pub faults: bool,
+    /// The right to write comes and goes with the connection, so commits are refused.
+    pub rights: bool,
+    /// The processes share work: joins, claims, `done()`s.
+    pub shares: bool,
+}
+
+impl Plan {
+    /// The plan of a seed in a soak, so that every kind of world comes up.
+    pub fn of(seed: u64) -> Plan {
+        let replicas = 2 + (seed % 4) as usize;
+        Plan { replicas, steps: 300, faults: !seed.is_multiple_of(5), rights: seed % 3 == 1, shares: seed % 7 < 3 }
+    }
+}
+
+/// What a life came to.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Tally {
+    /// Entries of the log.
+    pub entries: usize,
+    /// Commits.
+    pub commits: usize,
+    /// Those of them that were refused.
+    pub refused: usize,
+    /// Segments made anew after a refusal.
+    pub rebuilds: usize,
+    /// Flushes that a refusal failed.
+    pub flushes_failed: usize,
+    /// Replicas that went on in another instance.
+    pub moves: usize,
+    /// Grants.
+    pub grants: usize,
+    /// Keys of shared work that were done.
+    pub done: usize,
+    /// `done()`s that came too late.
+    pub stale: usize,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.entries += other.entries;
+        self.commits += other.commits;
+        self.refused += other.refused;
+        self.rebuilds += other.rebuilds;
+        self.flushes_failed += other.flushes_failed;
+        self.moves += other.moves;
+        self.grants += other.grants;
+        self.done += other.done;
+        self.stale += other.stale;
+    }
+}
+
 /// A random life of a world, and everything at rest.
-pub fn live(seed: u64, replicas: usize, steps: usize, faults: bool) -> Cluster {
-    let mut cluster = Cluster::new(seed, replicas);
+pub fn live(seed: u64, plan: Plan) -> Cluster {
+    let mut cluster = Cluster::new(seed, plan.replicas);
     cluster.settle();
-    for _ in 0..steps {
-        if cluster.draws.below(4) == 0 {
-            let at = cluster.draws.below(replicas);
-            if cluster.draws.below(12) == 0 {
-                let key = format!("seg{}", cluster.draws.below(5));
-                // Heaps are mixed: a segment may be of any engine.
-                let engine = ENGINES[cluster.draws.below(ENGINES.len())];
-                cluster.alloc(at, engine, &key, Literal::Map(vec![("n".into(), Literal::Scalar(Value::Number(1.0)))]));
-            } else {
-                let sections = random_wishes(&mut cluster, at);
-                cluster.commit(at, sections);
+    cluster.begin_total(0);
+    cluster.settle();
+    cluster.rights_change = plan.rights;
+    // A run that the relay names lives as long as its group, so it is for worlds where the group does.
+    let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
+    for at in 0..plan.replicas {
+        // Most from the start; the others join later.
+        if plan.shares && cluster.draws.below(4) > 0 {
+            cluster.enter(at, run);
+        }
+    }
+    for step in 0..plan.steps {
+        let at = cluster.draws.below(plan.replicas);
+        if plan.shares && cluster.draws.below(4) == 0 {
+            match cluster.draws.below(30) {
+                0..3 => cluster.enter(at, run),
+                3 if plan.faults => cluster.leave(at),
+                4..8 if plan.faults => cluster.sleep(),
+                // Grants wait for the end of the grace time.
+                8..14 if plan.faults => {
+                    let ms = cluster.draws.below(2_000) as u64;
+                    cluster.pass(ms);
+                }
+                _ => drop(cluster.work(at)),
             }
+        } else if cluster.draws.below(4) == 0 {
+            // Often several in a row, so that some lie behind one that is refused.
+            for _ in 0..=cluster.draws.below(3) {
+                program(&mut cluster, at);
+            }
+        } else if plan.rights && !plan.faults && cluster.draws.below(20) == 0 {
+            cluster.disconnect(at);
         } else {
-            cluster.step(faults);
+            cluster.step(plan.faults);
+        }
+        // Now and then the world is quick, so that there is something to lose.
+        if plan.faults && cluster.draws.below(if plan.shares { 10 } else { 40 }) == 0 {
+            cluster.round();
+        }
+        if step % 8 == 0 {
+            cluster.look();
+        }
+    }
+    if plan.shares {
+        // Who may not write would ask for its key, and be refused, for ever.
+        cluster.rights_change = false;
+        for at in 0..plan.replicas {
+            cluster.disconnect(at);
+            cluster.enter(at, run);
         }
     }
     cluster.settle();
     // Everybody has everything in the end.
-    for at in 0..replicas {
+    for at in 0..plan.replicas {
         for id in cluster.segments.clone() {
-            let here = cluster.nodes[at].index(id).is_some_and(|i| cluster.nodes[at].mirrors.contains_key(&i));
-            if !here {
-                cluster.input(at, Input::Load(vec![(id, id == cluster.segments[0])]));
+            if cluster.nodes[at].mirror(id).is_none() {
+                cluster.load(at, id);
             }
         }
     }
@@ -44,24 +143,82 @@ pub fn live(seed: u64, replicas: usize, steps: usize, faults: bool) -> Cluster {
     cluster
 }
 
-/// Lives and checks; gives the entries of the log. A failure names its seed.
-pub fn check(seed: u64, replicas: usize, steps: usize, faults: bool) -> usize {
+/// Lives and checks. A failure names its seed.
+pub fn check(seed: u64, plan: Plan) -> Tally {
     let outcome = std::panic::catch_unwind(|| {
-        let mut cluster = live(seed, replicas, steps, faults);
+        let mut cluster = live(seed, plan);
         cluster.check();
-        cluster.disk.len()
+        if !plan.rights && !plan.shares {
+            assert_eq!(cluster.ledger.refused(), 0, "nothing here is to be refused");
+        }
+        let done = if plan.shares { check_work(&cluster) } else { 0 };
+        tally(&mut cluster, done)
     });
     match outcome {
-        Ok(entries) => entries,
+        Ok(tally) => tally,
         Err(panic) => {
-            eprintln!("seed {seed} fails ({replicas} replicas, {steps} steps, faults {faults})");
+            eprintln!("seed {seed} fails: {plan:?}");
             std::panic::resume_unwind(panic);
         }
     }
 }
 
+fn tally(cluster: &mut Cluster, done: usize) -> Tally {
+    let rebuilds = cluster.stats().iter().map(|stats| stats.rebuilds as usize).sum();
+    let lost = u64::from(Code::ClaimLost.number());
+    Tally {
+        entries: cluster.disk.len(),
+        commits: cluster.ledger.commits.len(),
+        refused: cluster.ledger.refused(),
+        rebuilds,
+        flushes_failed: cluster.ledger.flushes_failed,
+        moves: cluster.moves,
+        grants: cluster.grants.given,
+        done,
+        stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),
+    }
+}
+
+/// Shared work at its end: every key was done exactly once, and everybody knows it and the same of the group.
+fn check_work(cluster: &Cluster) -> usize {
+    let mut ends: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for written in cluster.ledger.commits.values().filter(|written| written.fate == Fate::Stands) {
+        if let Some(ended) = &written.ended {
+            *ends.entry((&ended.run, &ended.key)).or_default() += 1;
+        }
+    }
+    let mut groups = BTreeMap::new();
+    for (at, node) in cluster.nodes.iter().enumerate() {
+        let sharer = node.sharer.as_ref().expect("everybody takes part in the end");
+        assert!(sharer.is_finished(), "replica {at} is not through: {sharer:?}");
+        for key in KEYS {
+            assert_eq!(ends.get(&(&*sharer.run, key)), Some(&1), "key {key} of run {} is done once", sharer.run);
+        }
+        let view = (&sharer.members, &sharer.done, &sharer.taken);
+        let first = groups.entry(&sharer.run).or_insert(view);
+        assert_eq!(*first, view, "the group as replica {at} sees it");
+        assert!(sharer.members.contains(&node.replica.id()), "replica {at} is a member");
+    }
+    ends.len()
+}
+
+/// A program does something.
+fn program(cluster: &mut Cluster, at: usize) {
+    if cluster.draws.below(12) == 0 {
+        let key = format!("seg{}", cluster.draws.below(5));
+        // Heaps are mixed: a segment may be of any engine.
+        let engine = ENGINES[cluster.draws.below(ENGINES.len())];
+        cluster.alloc(at, engine, &key, vec![("n".into(), Literal::Scalar(Value::Number(1.0)))]);
+    } else {
+        let sections = random_wishes(cluster, at);
+        cluster.commit(at, sections);
+    }
+}
+
 fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
-    let here: Vec<Index> = cluster.nodes[at].mirrors.keys().copied().collect();
+    // Partitions of shared work are left to the work.
+    let here: Vec<Index> =
+        cluster.nodes[at].resident().filter(|(id, _, _)| !is_partition(*id)).map(|(_, index, _)| index).collect();
     let mut sections = Vec::new();
     let count = 1 + cluster.draws.below(2);
     for _ in 0..count.min(here.len()) {

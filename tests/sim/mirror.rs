@@ -156,6 +156,14 @@ impl Mirror {
         value.clone()
     }
 
+    /// Takes in all that a segment holds now, in the place of what it held: handles stay.
+    pub fn reset(&mut self, patches: &[Patch]) {
+        self.marks.clear();
+        // What nothing holds is there only if it is said to be.
+        self.near.clear();
+        self.apply(patches);
+    }
+
     /// Does what the core says.
     pub fn apply(&mut self, patches: &[Patch]) {
         for patch in patches {

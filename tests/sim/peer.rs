@@ -156,9 +156,7 @@ impl Peer {
         self.segment.replace(generation, self.writer, snapshot, deltas).expect("stored bytes decode");
         self.redo();
         let patches = self.segment.show();
-        // What nothing holds is there only if it is said to be.
-        self.mirror.near.clear();
-        self.mirror.apply(&patches);
+        self.mirror.reset(&patches);
         self.segment.check_creations();
         self.take_overruled();
         self.check();

@@ -30,14 +30,19 @@ fn core_alone(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::done())
 }
 
+/// The core without automerge, as the small module has it: the workspace as a whole builds it with both engines.
+const SMALL_MODULE: &[&str] = &["test", "--locked", "-p", "coheap-core", "--test", "needs_full"];
+
 /// With nextest where it is installed; it is faster and says more, but does not run the examples in the documentation.
 fn rust(workspace: &Workspace) -> Result<Outcome> {
     if !run::works(&mut workspace.cargo(&["nextest", "--version"])) {
         run::visibly(&mut workspace.cargo(&["test", "--locked", "--workspace"]))?;
+        run::visibly(&mut workspace.cargo(SMALL_MODULE))?;
         return Ok(Outcome::Done("with cargo test".to_owned()));
     }
     run::visibly(&mut workspace.cargo(&["test", "--locked", "--workspace", "--doc"]))?;
     run::visibly(&mut workspace.cargo(&["nextest", "run", "--locked", "--workspace"]))?;
+    run::visibly(&mut workspace.cargo(SMALL_MODULE))?;
     Ok(Outcome::Done("with cargo nextest".to_owned()))
 }
 

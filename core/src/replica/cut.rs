@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{Author, LoadStatus, Output, Replica};
-use crate::commit::{EngineKind, PartBody};
+use crate::commit::{EngineKind, LAYOUT, PartBody};
 use crate::guard;
 use crate::heap::{Index, State};
 use crate::id::{Nonce, Offset, SegmentId, Seq, Uid};
@@ -56,7 +56,15 @@ impl Replica {
             let Some((index, slot)) = self.heap.by_id_mut(id) else { continue };
             match &mut slot.state {
                 State::Away => {}
-                State::Loading { buffer, .. } => buffer.push((entry.offset, deltas)),
+                State::Loading { buffer, before, .. } => {
+                    // What is shown meanwhile goes on with the rest of the commit (P3). If it cannot, it is on its way out.
+                    if let Some(Ok(patches)) = before.as_deref_mut().map(|before| apply(before, &deltas))
+                        && !patches.is_empty()
+                    {
+                        shown.push((index, patches));
+                    }
+                    buffer.push((entry.offset, deltas));
+                }
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
                     match apply(segment, &deltas) {
@@ -66,6 +74,9 @@ impl Replica {
                     }
                 }
             }
+        }
+        if entry.yours && !entry.void {
+            self.buffer_own(entry.seq, entry.offset);
         }
         self.cut = self.cut.max(entry.offset.next());
         if !shown.is_empty() {
@@ -78,7 +89,18 @@ impl Replica {
         }
         for (id, error) in failed {
             self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
-            self.reload(id, false);
+            self.reload(id, None);
+        }
+    }
+
+    /// An own commit has its place in the log, and its Ack may come before the state that a segment of it waits for.
+    fn buffer_own(&mut self, seq: Seq, offset: Offset) {
+        let Some(own) = self.pending.iter().find(|one| one.commit.seq == seq) else { return };
+        for part in &own.commit.parts {
+            let Some((_, slot)) = self.heap.by_id_mut(part.segment) else { continue };
+            if let (State::Loading { buffer, .. }, Some(delta)) = (&mut slot.state, part.body.delta()) {
+                buffer.push((offset, vec![delta.clone()]));
+            }
         }
     }
 
@@ -108,23 +130,24 @@ impl Replica {
                 State::Away => {
                     let nonce = self.ask(*id);
                     if let Some(slot) = self.heap.slot_mut(index) {
-                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: false };
+                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: None };
                     }
                 }
             }
         }
     }
 
-    /// Loads a resident segment anew; what it shows stays until then. `redo`: own commits behind a refused one are made anew.
-    pub(super) fn reload(&mut self, id: SegmentId, redo: bool) {
+    /// Loads a resident segment anew; what it shows stays until then, and is still followed. `redo`: own commits behind this
+    /// one are made anew.
+    pub(super) fn reload(&mut self, id: SegmentId, redo: Option<Seq>) {
         let Some((_, slot)) = self.heap.by_id_mut(id) else { return };
         let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(segment) => (Some(segment), redo),
-            State::Loading { before, redo: already, .. } => (before, redo || already),
+            // Nothing that is to be redone has been sent since, so the older place counts.
+            State::Loading { before, redo: already, .. } => (before, already.into_iter().chain(redo).min()),
             State::Away => return,
         };
         self.stats.rebuilds += 1;
-        self.unfollow(id);
         let nonce = self.ask(id);
         if let Some((_, slot)) = self.heap.by_id_mut(id) {
             slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
@@ -205,9 +228,27 @@ impl Replica {
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
         for state in SegmentState::decode_list(bulk)? {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
-            let State::Live(before) = std::mem::replace(&mut slot.state, State::Away) else { continue };
+            if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
+                // It is asked for behind this, and the answer says what it needs.
+                let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
+                    State::Live(before) => (Some(before), None),
+                    State::Loading { before, redo, .. } => (before, redo),
+                    State::Away => continue,
+                };
+                slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo };
+                continue;
+            }
+            let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
+                State::Live(before) => (before, None),
+                State::Loading { before: Some(before), redo, .. } => (before, redo),
+                // What the program does not see is asked for after this, or not wanted any more.
+                other => {
+                    slot.state = other;
+                    continue;
+                }
+            };
             let deltas = state.deltas.clone();
-            self.install(index, &state, &deltas, Some(before), false);
+            self.install(index, &state, &deltas, Some(before), redo);
         }
         self.cut = position;
         Ok(())
@@ -220,7 +261,7 @@ impl Replica {
         state: &SegmentState,
         deltas: &[Bytes],
         before: Option<Box<Segment>>,
-        redo: bool,
+        redo: Option<Seq>,
     ) {
         let writer = self.entropy.writer();
         let reset = before.is_some();
@@ -234,9 +275,11 @@ impl Replica {
         if let Err(error) = passes_guard(engine, deltas) {
             self.problem("ERR_ENGINE", format!("a segment's deltas are not well formed: {error}"));
         }
+        // All in one: a document that showed itself in between would give handles that no mirror hears of.
+        let deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id, redo)).collect();
         let made = match before {
-            Some(mut segment) => segment.replace(generation, writer, &state.snapshot, deltas).map(|()| segment),
-            None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, deltas).map(Box::new),
+            Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
+            None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
         };
         let mut segment = match made {
             Ok(segment) => segment,
@@ -254,10 +297,8 @@ impl Replica {
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
-        if redo {
-            self.redo_into(&mut segment);
-        } else {
-            self.pending_into(&mut segment);
+        if let Some(refused) = redo {
+            self.redo_into(&mut segment, refused);
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
@@ -265,30 +306,23 @@ impl Replica {
         self.show(index, reset);
     }
 
-    /// Own unacknowledged deltas, as they were sent: the log will hold these bytes, so the document has to.
-    fn pending_into(&mut self, segment: &mut Segment) {
-        let id = segment.id();
-        let deltas: Vec<Bytes> = self
-            .pending
+    /// Own unacknowledged deltas up to a refused one, as they were sent: the log will hold these bytes, so the document has to.
+    /// What the log has already is there twice then, which changes nothing.
+    fn own_deltas(&self, id: SegmentId, refused: Option<Seq>) -> impl Iterator<Item = Bytes> {
+        self.pending
             .iter()
+            .filter(move |one| refused.is_none_or(|refused| one.commit.seq < refused))
             .flat_map(|one| &one.commit.parts)
-            .filter(|part| part.segment == id)
+            .filter(move |part| part.segment == id)
             .filter_map(|part| part.body.delta().cloned())
-            .collect();
-        if !deltas.is_empty() {
-            // What the log has already is there twice now, which changes nothing.
-            if let Err(error) = segment.apply(&deltas) {
-                self.problem("ERR_ENGINE", format!("own unsaved edits could not be applied: {error}"));
-            }
-        }
     }
 
-    /// The one redo from edits (G3, F2, R11): own unacknowledged commits are made anew on this document, uid and seq unchanged.
-    fn redo_into(&mut self, segment: &mut Segment) {
+    /// The one redo from edits (G3, F2, R11): own commits behind a refused one are made anew on this document, uid and seq
+    /// unchanged. One that was to create the segment may have gone: whichever is the first in the log does it.
+    fn redo_into(&mut self, segment: &mut Segment, refused: Seq) {
         let id = segment.id();
-        // Handles and slots have to be known before edits can be written.
-        drop(segment.show());
-        for one in self.pending.iter_mut() {
+        let (engine, unborn) = (segment.engine(), segment.is_unborn());
+        for one in self.pending.iter_mut().filter(|one| one.commit.seq > refused) {
             for (part, edits) in one.commit.parts.iter_mut().zip(&one.edits) {
                 if part.segment != id {
                     continue;
@@ -296,6 +330,7 @@ impl Replica {
                 let Ok(delta) = segment.redo(edits, one.commit.uid) else { continue };
                 part.generation = segment.generation();
                 match &mut part.body {
+                    body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
                     PartBody::Delta(old) | PartBody::Create { delta: old, .. } => *old = delta,
                     PartBody::Delete | PartBody::Opaque { .. } => {}
                 }
@@ -345,7 +380,7 @@ impl Replica {
         self.out.push_back(Output::Refused { seq, code, label, segments });
         for part in &refused.commit.parts {
             self.forget_creations(part.segment, uid);
-            self.reload(part.segment, true);
+            self.reload(part.segment, Some(seq));
         }
         self.send_pending();
     }

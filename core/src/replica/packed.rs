@@ -9,7 +9,8 @@
 //! packed   := "coheap" format:u8=1 replica:16 fresh:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
 //!             seq:varint last_uid:u64 nonce:varint stats:list(varint) slots:list(slot) unsaved:list(unsaved)
 //!             acked:varint waits:list(wait)
-//! slot     := segment:16 flags:u8 [document]          flags: 1 derived · 2 loading · 4 to be redone · 8 a document follows
+//! slot     := segment:16 flags:u8 [refused seq:varint] [document]
+//!             flags: 1 derived · 2 loading · 4 own commits behind the refused one are to be redone · 8 a document follows
 //! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
@@ -68,16 +69,21 @@ impl Replica {
         out.varint(self.heap.iter().count() as u64);
         for (_, slot) in self.heap.iter() {
             out.extend_from_slice(&slot.id.0);
+            let mut redone = None;
             let (mut flags, document) = match &slot.state {
                 State::Away => (0, None),
                 State::Loading { before, redo, .. } => {
-                    (if *redo { LOADING | REDO } else { LOADING }, before.as_deref())
+                    redone = *redo;
+                    (if redo.is_some() { LOADING | REDO } else { LOADING }, before.as_deref())
                 }
                 State::Live(segment) => (0, Some(&**segment)),
             };
             flags |= if slot.derived { DERIVED } else { 0 };
             flags |= if document.is_some() { DOCUMENT } else { 0 };
             out.push(flags);
+            if let Some(refused) = redone {
+                out.varint(refused.0);
+            }
             if let Some(document) = document {
                 document.pack(&mut out);
             }
@@ -136,6 +142,7 @@ impl Replica {
         let id = SegmentId(r.array()?);
         let flags = r.u8()?;
         let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
+        let redo = if flags & REDO != 0 { Some(Seq(r.varint()?)) } else { None };
         let mut document = None;
         if flags & DOCUMENT != 0 {
             let writer = self.entropy.writer();
@@ -147,9 +154,7 @@ impl Replica {
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = match document {
-                before if flags & LOADING != 0 => {
-                    State::Loading { nonce: None, buffer: Vec::new(), before, redo: flags & REDO != 0 }
-                }
+                before if flags & LOADING != 0 => State::Loading { nonce: None, buffer: Vec::new(), before, redo },
                 Some(segment) => State::Live(segment),
                 None => State::Away,
             };

@@ -8,11 +8,11 @@ use super::cut::Long;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
 use crate::heap::State;
-use crate::id::{Nonce, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::id::{Nonce, ReplicaId, SegmentId, SegmentNumber, Seq};
 use crate::limits;
 use crate::wire::code::Code;
 use crate::wire::codec::Malformed;
-use crate::wire::frame::down::{Asked, EntryFrame, Fate, Welcome};
+use crate::wire::frame::down::{Asked, EntryFrame, Welcome};
 use crate::wire::frame::up::{CommitFrame, Hello};
 use crate::wire::frame::{
     Assembly, Bulk, Chunk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, Up, message_of, split,
@@ -75,10 +75,7 @@ impl Replica {
         let residents: Vec<_> = self
             .heap
             .iter()
-            .filter_map(|(_, slot)| match &slot.state {
-                State::Live(segment) => Some((slot.id, segment.generation())),
-                _ => None,
-            })
+            .filter_map(|(_, slot)| slot.peek().map(|segment| (slot.id, segment.generation())))
             .collect();
         let acked = Seq(self.pending.iter().next().map_or(self.seq.0, |one| one.commit.seq.0 - 1));
         let bulk = Bytes::from(Hello::encode_residents(&residents));
@@ -296,20 +293,9 @@ impl Replica {
         self.epochs = welcome.epochs;
         self.lineage = welcome.lineage;
         self.fresh = false;
-        let voids: Vec<(Seq, Uid, u64)> = welcome
-            .ring
-            .iter()
-            .filter(|(owner, _)| *owner == 0)
-            .flat_map(|(_, rows)| rows)
-            .filter_map(|row| match row.fate {
-                Fate::Void(code) => Some((row.seq, row.uid, code)),
-                Fate::Admitted(_) => None,
-            })
-            .collect();
+        // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
+        // says Refused when that is durable (R11).
         self.pending.reconnected();
-        for (seq, uid, code) in voids {
-            self.refused(seq, uid, code);
-        }
         if welcome.catchup && !first {
             self.catch_up(welcome.position, bulk)?;
         }
@@ -330,7 +316,7 @@ impl Replica {
             return;
         }
         online.retry_at = None;
-        let redoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: true, .. }));
+        let redoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: Some(_), .. }));
         if redoing {
             return;
         }

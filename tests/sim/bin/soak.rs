@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use coheap_tests::life::check;
+use coheap_tests::life::{Plan, Tally, check};
 
 fn main() -> ExitCode {
     let (mut seeds, mut from) = (None, 0);
@@ -24,17 +24,16 @@ fn main() -> ExitCode {
         eprintln!("usage: soak --seeds N [--from S]");
         return ExitCode::from(2);
     };
-    let (mut failed, mut entries) = (Vec::new(), 0);
+    let (mut failed, mut sum) = (Vec::new(), Tally::default());
     for (done, seed) in (from..from.saturating_add(seeds)).enumerate() {
-        let replicas = 2 + (seed % 4) as usize;
-        match std::panic::catch_unwind(|| check(seed, replicas, 300, !seed.is_multiple_of(5))) {
-            Ok(count) => entries += count,
+        match std::panic::catch_unwind(|| check(seed, Plan::of(seed))) {
+            Ok(tally) => sum += tally,
             Err(_) => failed.push(seed),
         }
         if (done + 1).is_multiple_of(100) {
-            println!("{} of {seeds} seeds, {entries} log entries, {} failed", done + 1, failed.len());
+            println!("{} of {seeds} seeds, {} log entries, {} failed", done + 1, sum.entries, failed.len());
         }
     }
-    println!("{seeds} seeds from {from}: {entries} log entries, {} failed {failed:?}", failed.len());
+    println!("{seeds} seeds from {from}: {sum:?}, {} failed {failed:?}", failed.len());
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

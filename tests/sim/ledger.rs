@@ -1,0 +1,326 @@
+//! What every commit of a [`crate::cluster::Cluster`] has to come to, kept apart from the machines.
+//!
+//! Every commit leaves a marker of its own under the first object of each segment it touches, and adds to a total there that
+//! nobody else touches. So the ledger can say at any time what a program may see: markers of one commit appear together at
+//! others (P3) and never go (P4), an author sees its own, a refused commit is seen by nobody else, and in the end every
+//! marker and every total is exactly that of the commits that stand (P5, P6, R11). What waits promise is checked on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use coheap_core::edit::{Handle, Literal, Shown, Wish};
+use coheap_core::id::{ReplicaId, SegmentId, Seq};
+use coheap_core::log::LogEntry;
+use coheap_core::replica::{WaitError, WaitKind};
+use coheap_core::value::{Kind, Value};
+
+use crate::mirror::{Mirror, Node as Object};
+use crate::node::{Node, Told};
+
+/// The key of a segment's total.
+pub const TOTAL: &str = "#total";
+
+/// What became of a commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Not known yet.
+    Open,
+    /// It is durable.
+    Stands,
+    /// It is undone.
+    Refused(u64),
+}
+
+/// The claim that a commit stands on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The run.
+    pub run: String,
+    /// What it says is done.
+    pub key: String,
+    /// By which grant.
+    pub grant: u64,
+}
+
+/// What one commit left where.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The key of its marker.
+    pub marker: String,
+    /// Segments with its marker, and what it added to the total of each.
+    pub places: Vec<(SegmentId, f64)>,
+    /// Segments whose total it made.
+    pub totals: Vec<SegmentId>,
+    /// Set when it carries a `done()`.
+    pub ended: Option<Ended>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What a wait was asked for.
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    /// Everything up to this commit.
+    Flush(Seq),
+    /// Everything.
+    Version,
+    /// What the relay had.
+    Sync,
+}
+
+/// Commits and waits by process.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Every commit.
+    pub commits: BTreeMap<(usize, Seq), Written>,
+    markers: u64,
+    writing: Option<Written>,
+    waits: BTreeMap<(usize, u64), Waiting>,
+    /// Flushes that failed, until the refusal is told that they failed for.
+    failing: Vec<(usize, Seq, u64)>,
+    /// Whose process has seen which foreign commit.
+    seen: BTreeSet<(usize, usize, Seq)>,
+    /// How many flushes a refusal has failed.
+    pub flushes_failed: usize,
+}
+
+/// The handle of a segment's total, if its program sees one.
+pub fn total_of(mirror: &Mirror) -> Option<Handle> {
+    let Object::Map(entries) = mirror.node(Handle(0)) else { return None };
+    match entries.get(TOTAL) {
+        Some(Shown::Object(Kind::Counter, handle)) => Some(*handle),
+        _ => None,
+    }
+}
+
+/// True if a random wish would change what only the ledger may change.
+pub fn is_kept(mirror: &Mirror, wish: &Wish) -> bool {
+    match wish {
+        Wish::Delete { object: Handle(0), key } => key.starts_with('#'),
+        Wish::Add { object, .. } => Some(*object) == total_of(mirror),
+        _ => false,
+    }
+}
+
+impl Ledger {
+    /// A commit begins.
+    pub fn begin(&mut self, at: usize) {
+        self.markers += 1;
+        let marker = format!("#{at}.{}", self.markers);
+        let fate = Fate::Open;
+        self.writing = Some(Written { marker, places: Vec::new(), totals: Vec::new(), ended: None, fate });
+    }
+
+    /// The wishes by which the commit leaves its marker in a segment and adds to its total, if there is one.
+    pub fn mark(&mut self, id: SegmentId, mirror: &Mirror, by: f64) -> Vec<Wish> {
+        let Some(writing) = &mut self.writing else { return Vec::new() };
+        if !matches!(mirror.node(Handle(0)), Object::Map(_)) {
+            return Vec::new();
+        }
+        let (key, value) = (writing.marker.clone(), Literal::Scalar(Value::Bool(true)));
+        let mut wishes = vec![Wish::Set { object: Handle(0), key, value }];
+        let total = total_of(mirror);
+        wishes.extend(total.map(|object| Wish::Add { object, by }));
+        writing.places.push((id, if total.is_some() { by } else { 0.0 }));
+        wishes
+    }
+
+    /// The content of a new segment, its marker and total included.
+    pub fn born(&mut self, id: SegmentId, mut entries: Vec<(String, Literal)>) -> Literal {
+        if let Some(writing) = &mut self.writing {
+            entries.push((writing.marker.clone(), Literal::Scalar(Value::Bool(true))));
+            entries.push((TOTAL.to_owned(), Literal::Counter(0.0)));
+            writing.places.push((id, 0.0));
+            writing.totals.push(id);
+        }
+        Literal::Map(entries)
+    }
+
+    /// The commit makes a segment's total.
+    pub fn makes_total(&mut self, id: SegmentId) {
+        if let Some(writing) = &mut self.writing {
+            writing.totals.push(id);
+        }
+    }
+
+    /// The commit carries a `done()`.
+    pub fn ends(&mut self, ended: Ended) {
+        if let Some(writing) = &mut self.writing {
+            writing.ended = Some(ended);
+        }
+    }
+
+    /// A program waits for something.
+    pub fn wait(&mut self, at: usize, ticket: u64, kind: &WaitKind) {
+        let newest =
+            self.commits.range((at, Seq(0))..(at + 1, Seq(0))).next_back().map_or(Seq(0), |((_, seq), _)| *seq);
+        let waiting = match kind {
+            WaitKind::Flush => Waiting::Flush(newest),
+            WaitKind::Version => Waiting::Version,
+            _ => Waiting::Sync,
+        };
+        self.waits.insert((at, ticket), waiting);
+    }
+
+    fn of(&self, at: usize) -> impl Iterator<Item = (Seq, &Written)> {
+        self.commits.range((at, Seq(0))..(at + 1, Seq(0))).map(|((_, seq), written)| (*seq, written))
+    }
+
+    /// A program is told something.
+    pub fn hear(&mut self, at: usize, told: Told) {
+        match told {
+            Told::Committed(seq) => {
+                let writing = self.writing.take().expect("a program commits what it began");
+                assert!(self.commits.insert((at, seq), writing).is_none(), "a number is given once");
+            }
+            Told::Acked(upto) => {
+                for (_, written) in self.commits.range_mut((at, Seq(0))..=(at, upto)) {
+                    if written.fate == Fate::Open {
+                        written.fate = Fate::Stands;
+                    }
+                }
+            }
+            Told::Refused(seq, code) => {
+                let written = self.commits.get_mut(&(at, seq)).expect("what is refused was committed");
+                assert_eq!(written.fate, Fate::Open, "a commit is refused once, and not after its Ack");
+                written.fate = Fate::Refused(code);
+                for (of, upto, because) in self.failing.drain(..) {
+                    assert!(of == at && upto >= seq && because == code, "a flush fails by what it waited for");
+                }
+                for ((of, ticket), waiting) in &self.waits {
+                    let behind = *of == at && matches!(waiting, Waiting::Flush(upto) if *upto >= seq);
+                    assert!(!behind, "flush {ticket} of replica {at} goes on after the refusal of {}", seq.0);
+                }
+            }
+            Told::Done(ticket) => {
+                let waiting = self.waits.remove(&(at, ticket)).expect("a wait ends once");
+                let upto = match waiting {
+                    Waiting::Flush(upto) => upto,
+                    Waiting::Version => Seq(u64::MAX),
+                    Waiting::Sync => Seq(0),
+                };
+                let open = self.of(at).find(|(seq, written)| *seq <= upto && written.fate == Fate::Open);
+                assert!(open.is_none(), "wait {ticket} of replica {at} ends before {open:?} is durable");
+            }
+            Told::Failed(ticket, error) => {
+                let waiting = self.waits.remove(&(at, ticket)).expect("a wait ends once");
+                match (waiting, error) {
+                    (Waiting::Flush(upto), WaitError::Refused(code)) => self.failing.push((at, upto, code)),
+                    other => panic!("wait {ticket} of replica {at} fails: {other:?}"),
+                }
+                self.flushes_failed += 1;
+            }
+        }
+    }
+
+    /// Whether a process has a `done()` of this key under way.
+    pub fn is_ending(&self, at: usize, of_run: &str, of_key: &str) -> bool {
+        self.of(at).any(|(_, written)| {
+            written.fate == Fate::Open
+                && written.ended.as_ref().is_some_and(|Ended { run, key, .. }| run == of_run && key == of_key)
+        })
+    }
+
+    /// How many commits were refused.
+    pub fn refused(&self) -> usize {
+        self.commits.values().filter(|written| matches!(written.fate, Fate::Refused(_))).count()
+    }
+
+    /// What every program sees now, against what it may see.
+    pub fn look(&mut self, nodes: &[Node]) {
+        for (at, node) in nodes.iter().enumerate() {
+            let shown = shown(node);
+            for ((author, seq), written) in &self.commits {
+                let here = written.places.iter().filter(|(id, _)| shown.contains_key(id));
+                let (visible, hidden): (Vec<_>, Vec<_>) =
+                    here.map(|(id, _)| id).partition(|id| shown[id].contains(&written.marker));
+                let what = format!("commit {} of replica {author} ({:?}) at replica {at}", seq.0, written.fate);
+                if *author == at {
+                    match written.fate {
+                        Fate::Refused(_) => {
+                            let rebuilt =
+                                |id: &&&SegmentId| node.index(***id).is_none_or(|i| !node.rebuilding.contains(&i));
+                            let left = visible.iter().find(rebuilt);
+                            assert!(left.is_none(), "{what} is still seen in {left:?}");
+                        }
+                        Fate::Open | Fate::Stands => assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}"),
+                    }
+                    continue;
+                }
+                assert!(visible.is_empty() || hidden.is_empty(), "P3: {what}: seen in {visible:?}, not in {hidden:?}");
+                if !visible.is_empty() {
+                    assert!(!matches!(written.fate, Fate::Refused(_)), "{what} is seen");
+                    self.seen.insert((at, *author, *seq));
+                } else if !hidden.is_empty() {
+                    assert!(!self.seen.contains(&(at, *author, *seq)), "P4: {what} has gone");
+                }
+            }
+        }
+    }
+
+    /// What is left in the end: exactly the commits that stand, everywhere, and in the log.
+    pub fn check(&self, nodes: &[Node], log: &[LogEntry]) {
+        assert!(self.waits.is_empty(), "waits have not ended: {:?}", self.waits);
+        assert!(self.failing.is_empty(), "flushes failed without a refusal: {:?}", self.failing);
+        let mut expected: BTreeMap<SegmentId, (BTreeSet<&str>, Option<f64>)> = BTreeMap::new();
+        for ((author, seq), written) in &self.commits {
+            match written.fate {
+                Fate::Open => panic!("commit {} of replica {author} is open", seq.0),
+                Fate::Refused(_) => {
+                    let seen = self.seen.iter().find(|(_, of, number)| of == author && number == seq);
+                    assert!(seen.is_none(), "refused commit {} of replica {author} was seen: {seen:?}", seq.0);
+                }
+                Fate::Stands => {
+                    for (id, _) in &written.places {
+                        expected.entry(*id).or_default().0.insert(&written.marker);
+                    }
+                    for id in &written.totals {
+                        expected.entry(*id).or_default().1 = Some(0.0);
+                    }
+                }
+            }
+        }
+        for written in self.commits.values().filter(|written| written.fate == Fate::Stands) {
+            for (id, by) in &written.places {
+                if let Some(total) = expected.get_mut(id).and_then(|(_, total)| total.as_mut()) {
+                    *total += by;
+                }
+            }
+        }
+        for (at, node) in nodes.iter().enumerate() {
+            for (id, _, mirror) in node.resident() {
+                let (markers, total) = expected.get(&id).cloned().unwrap_or_default();
+                let shown = markers_of(mirror);
+                assert_eq!(shown.iter().map(String::as_str).collect::<BTreeSet<_>>(), markers, "{id} at replica {at}");
+                let sum = total_of(mirror).map(|handle| match mirror.node(handle) {
+                    Object::Counter(sum) => *sum,
+                    other => panic!("a total is a counter, not {other:?}"),
+                });
+                assert_eq!(sum, total, "P6: the total of {id} at replica {at}");
+            }
+        }
+        self.check_log(nodes, log);
+    }
+
+    fn check_log(&self, nodes: &[Node], log: &[LogEntry]) {
+        let author = |id: ReplicaId| nodes.iter().position(|node| node.replica.id() == id).expect("a known author");
+        let mut logged = BTreeMap::new();
+        for entry in log {
+            let (at, seq, fate) = match entry {
+                LogEntry::Commit(commit) => (author(commit.owner), commit.seq, Fate::Stands),
+                LogEntry::Void { owner, seq, code, .. } => (author(*owner), *seq, Fate::Refused(*code)),
+            };
+            assert!(logged.insert((at, seq), fate).is_none(), "commit {} of replica {at} is twice in the log", seq.0);
+        }
+        let known: BTreeMap<_, _> = self.commits.iter().map(|(of, written)| (*of, written.fate)).collect();
+        assert_eq!(logged, known, "the log (left) and what the authors were told");
+    }
+}
+
+fn markers_of(mirror: &Mirror) -> BTreeSet<String> {
+    let Object::Map(entries) = mirror.node(Handle(0)) else { return BTreeSet::new() };
+    entries.keys().filter(|key| key.starts_with('#') && *key != TOTAL).cloned().collect()
+}
+
+fn shown(node: &Node) -> BTreeMap<SegmentId, BTreeSet<String>> {
+    node.resident().map(|(id, _, mirror)| (id, markers_of(mirror))).collect()
+}

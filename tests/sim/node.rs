@@ -1,0 +1,170 @@
+//! One process of a [`crate::cluster::Cluster`]: a replica, its end of a connection, and what its program sees and is told.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use coheap_core::heap::Index;
+use coheap_core::id::{SegmentId, Seq};
+use coheap_core::relay::ConnId;
+use coheap_core::replica::{LoadStatus, Options, Output, Replica, WaitError};
+use coheap_core::segment::write::Draw;
+
+use crate::Draws;
+use crate::mirror::{Mirror, Node as Shown};
+use crate::sharer::Sharer;
+
+/// What a program hears of its commits and waits, in the order it hears it.
+#[derive(Clone, Copy, Debug)]
+pub enum Told {
+    /// A commit got this number.
+    Committed(Seq),
+    /// Commits up to this one are durable.
+    Acked(Seq),
+    /// A commit was undone, with this code.
+    Refused(Seq, u64),
+    /// A wait ended with what it waited for.
+    Done(u64),
+    /// A wait ended without.
+    Failed(u64, WaitError),
+}
+
+/// One process with a heap open.
+#[derive(Debug)]
+pub struct Node {
+    /// The machine.
+    pub replica: Replica,
+    pub(crate) conn: Option<ConnId>,
+    pub(crate) up: VecDeque<Bytes>,
+    pub(crate) down: VecDeque<Bytes>,
+    /// What its program sees, of every segment that is here.
+    pub mirrors: BTreeMap<Index, Mirror>,
+    pub(crate) ids: BTreeMap<Index, SegmentId>,
+    /// Segments of refused commits, which show them until they are made anew.
+    pub rebuilding: BTreeSet<Index>,
+    /// Everything that went wrong.
+    pub problems: Vec<String>,
+    /// Commits visible here, in order: what P2 and P6 are judged by.
+    pub seen: Vec<u64>,
+    /// News that the ledger has not heard yet.
+    pub(crate) told: Vec<Told>,
+    /// Entries are coming: the hello was answered.
+    pub(crate) online: bool,
+    /// Own creations that another kind won over (S2).
+    pub overruled: usize,
+    /// Its part in the shared work.
+    pub sharer: Option<Sharer>,
+}
+
+pub(crate) fn options(draws: &mut Draws) -> Options {
+    let mut seed = [0; 32];
+    for chunk in seed.chunks_mut(8) {
+        chunk.copy_from_slice(&draws.draw().to_le_bytes());
+    }
+    Options { seed, heap: "sim".into(), name: String::new(), must_exist: false, max_unsaved: 0 }
+}
+
+impl Node {
+    pub(crate) fn new(draws: &mut Draws) -> Node {
+        Node {
+            replica: Replica::new(options(draws)),
+            conn: None,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            mirrors: BTreeMap::new(),
+            ids: BTreeMap::from([(Index(0), SegmentId::ROOT)]),
+            rebuilding: BTreeSet::new(),
+            problems: Vec::new(),
+            seen: Vec::new(),
+            told: Vec::new(),
+            online: false,
+            overruled: 0,
+            sharer: None,
+        }
+    }
+
+    /// The index of a segment.
+    pub fn index(&self, id: SegmentId) -> Option<Index> {
+        self.ids.iter().find(|(_, other)| **other == id).map(|(index, _)| *index)
+    }
+
+    /// What its program sees of a segment, if it is here.
+    pub fn mirror(&self, id: SegmentId) -> Option<&Mirror> {
+        self.mirrors.get(&self.index(id)?)
+    }
+
+    /// The segments that are here, with what its program sees of them.
+    pub fn resident(&self) -> impl Iterator<Item = (SegmentId, Index, &Mirror)> {
+        self.mirrors.iter().filter_map(|(index, mirror)| Some((*self.ids.get(index)?, *index, mirror)))
+    }
+
+    pub(crate) fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send(message) => self.up.push_back(message),
+            Output::Indexed { segment, index } => {
+                self.ids.insert(index, segment);
+            }
+            Output::Apply { offset, segments, .. } => {
+                assert!(
+                    self.seen.last().is_none_or(|last| *last < offset.0),
+                    "P2: entries come in the order of the log"
+                );
+                self.seen.push(offset.0);
+                for (index, patches) in segments {
+                    if let Some(mirror) = self.mirrors.get_mut(&index) {
+                        mirror.apply(&patches);
+                    }
+                }
+            }
+            Output::Loaded { segment, status: LoadStatus::There, reset, patches, .. } => {
+                self.rebuilding.remove(&segment);
+                let mirror = self.mirrors.entry(segment).or_default();
+                if !reset {
+                    *mirror = Mirror::new();
+                }
+                mirror.reset(&patches);
+            }
+            Output::Loaded { segment, status, .. } => {
+                assert_ne!(status, LoadStatus::Quarantined);
+                self.rebuilding.remove(&segment);
+                self.mirrors.remove(&segment);
+            }
+            Output::Committed { seq, corrections, .. } => {
+                for (index, patches) in corrections {
+                    if let Some(mirror) = self.mirrors.get_mut(&index) {
+                        mirror.apply(&patches);
+                    }
+                }
+                self.told.push(Told::Committed(seq));
+            }
+            Output::Acked { seq, .. } => self.told.push(Told::Acked(seq)),
+            Output::Refused { seq, code, segments, .. } => {
+                self.rebuilding.extend(segments);
+                self.told.push(Told::Refused(seq, code));
+            }
+            Output::Evicted(index) => {
+                self.mirrors.remove(&index);
+            }
+            Output::Overruled(index, told) => {
+                let mirror = self.mirrors.get(&index).expect("a segment that is here");
+                assert!(matches!(mirror.node(told.parent), Shown::Map(_)), "{told:?}");
+                assert_ne!(mirror.node(told.lost).kind(), told.kept);
+                self.overruled += 1;
+            }
+            Output::Online { .. } => {
+                self.online = true;
+                if let Some(sharer) = &mut self.sharer {
+                    sharer.online();
+                }
+            }
+            Output::Done { ticket, .. } => self.told.push(Told::Done(ticket)),
+            Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
+            Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
+            Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
+            other => {
+                if let Some(sharer) = &mut self.sharer {
+                    sharer.hear(&other);
+                }
+            }
+        }
+    }
+}
