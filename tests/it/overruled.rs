@@ -167,6 +167,25 @@ fn s03_of_different_defaults_nothing_is_told() {
 }
 
 #[test]
+fn s05_in_a_map_that_was_deleted_at_once_nothing_is_lost_to_another_kind() {
+    check(3, |w| {
+        w.peers[0].ensure("", "box", o([("in", o([]))]));
+        w.meet();
+        w.peers[0].ensure("box/in", "k", o([]));
+        w.peers[1].ensure("box/in", "k", l([]));
+        w.peers[2].delete("", "box");
+        for author in 0..3 {
+            w.send(author, 1);
+        }
+        for reader in 0..3 {
+            w.reload(reader, reader == 1);
+        }
+        assert_eq!(w.meet(), map([]));
+        assert!(w.peers.iter().all(|peer| peer.overruled.is_empty()));
+    });
+}
+
+#[test]
 fn s02_a_creation_that_was_undone_is_no_loss() {
     check(2, |w| {
         w.peers[0].ensure("", "k", o([("x", n(1))]));

@@ -172,6 +172,9 @@ impl Objects {
             }
         });
         for (own, shown) in changed.into_iter().zip(shown) {
+            // In a map that is gone nothing is lost to another kind: the deletion took it (S5).
+            let parent = self.by_id.get(&(own.parent, Kind::Map)).copied();
+            let Some(parent) = parent.filter(|parent| self.is_shown(*parent)) else { continue };
             let other = match shown {
                 Some(Value::Container(kind, Identity::Derived(life))) => Some((kind, life)),
                 _ => None,
@@ -182,8 +185,7 @@ impl Objects {
             self.creations.forget(own.parent, &own.key);
             let Some((kept, _)) = other.filter(|(kind, life)| *kind != own.kind && *life <= own.life) else { continue };
             let lost = ObjectId::derive(own.parent, own.key.as_bytes(), own.kind.code(), own.life);
-            let known = |id, kind| self.by_id.get(&(id, kind)).copied();
-            if let (Some(parent), Some(lost)) = (known(own.parent, Kind::Map), known(lost, own.kind)) {
+            if let Some(lost) = self.by_id.get(&(lost, own.kind)).copied() {
                 self.overruled.push(Overruled { parent, key: own.key, lost, kept });
             }
         }
