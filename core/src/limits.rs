@@ -65,8 +65,8 @@ pub const WINDOW: usize = 256;
 pub const EPOCHS_MAX: usize = 4096;
 /// Depth of a value: containers within containers, in one assignment.
 pub const VALUE_DEPTH_MAX: usize = 64;
-/// Own creations that a segment remembers, to tell the program of one that another kind won over: a few hundred bytes each. Older
-/// ones are seldom met by anybody who has not seen them.
-pub const CREATIONS_MAX: usize = 4096;
+/// Own creations that a segment remembers, to tell the program of one that another kind won over. They are kept in a list that is
+/// searched; older ones are seldom met by anybody who has not seen them.
+pub const CREATIONS_MAX: usize = 1024;
 /// Edits in one engine transaction (yrs takes quadratic time over long ones).
 pub const EDITS_PER_TRANSACTION_MAX: usize = 1000;

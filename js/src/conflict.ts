@@ -9,7 +9,7 @@ import type { Overruled } from './driver.js'
 import { KIND } from './edge.js'
 import { HeapError } from './errors.js'
 import { formatPath } from './input.js'
-import type { Mirror, Node } from './mirror.js'
+import { isAttached, type Mirror, type Node } from './mirror.js'
 import type { HeapRef } from './refs.js'
 import { snapshotOf } from './snapshot.js'
 import type { Id } from './uuid.js'
@@ -17,11 +17,12 @@ import { pathTo } from './write.js'
 
 const NAMES = Object.fromEntries(Object.entries(KIND).map(([name, kind]) => [kind, name]))
 
-/** The error event of a lost container; `undefined` where the mirror does not know it. */
+/** The error event of a lost container; `undefined` if there is none to tell. */
 export function overruledError(told: Overruled, mirror: Mirror, refOf: (object?: Id) => HeapRef): HeapError | undefined {
   const parent = mirror.nodes[told.parent]
   const lost = mirror.nodes[told.lost]
-  if (parent === undefined || lost === undefined) return undefined
+  // What is gone as a whole was not lost to another kind (S5).
+  if (parent === undefined || lost === undefined || !isAttached(parent)) return undefined
   let top: Node = parent
   while (top.parent !== undefined) top = top.parent
   const path = pathTo(parent, told.key)

@@ -250,3 +250,44 @@ test('a token file decides who may write', async (t) => {
   assert.equal(bob.stats().refused, 1)
   await bob.close()
 })
+
+test('s01: objects near another come with its segment, also after the relay is killed', async (t) => {
+  const url = relay.url('near')
+  const a = await opening(t, url)
+  const home = a.alloc({ kind: 'home' })
+  a.root.home = home
+  const near = Array.from({ length: 200 }, (_, i) => a.alloc({ i, home, parts: [{ n: i }] }, { near: home }))
+  home.value.last = near.at(-1)
+  await a.flush()
+  await relay.stop('SIGKILL')
+  near[7].value.parts[0].n = 'changed'
+  await relay.start()
+  const version = await a.flush({ timeoutMs: 20_000 })
+  const b = await opening(t, url)
+  await b.reach(version)
+  const theirs = await b.load(near.map((ref) => b.ref(ref.id)))
+  assert.equal(b.status.segments, 2)
+  assert.deepEqual(theirs.map((live) => live.i), near.map((_, i) => i))
+  assert.equal(theirs[7].parts[0].n, 'changed')
+  assert.equal(theirs[9].home.value.last, b.ref(near.at(-1).id))
+  assert.deepEqual(Object.keys(b.root.home.value), ['kind', 'last'])
+})
+
+test('s02: of kinds that differ after an outage, who wrote the loser hears of it', async (t) => {
+  const heaps = [await opening(t, relay.url('kinds')), await opening(t, relay.url('kinds'))]
+  const told = heaps.map(() => [])
+  heaps.forEach((heap, i) => heap.addEventListener('error', (error) => told[i].push(error)))
+  heaps[0].root.box = {}
+  await heaps[1].reach(await heaps[0].flush())
+  await relay.stop('SIGKILL')
+  heaps[0].root.box.k = { a: 1 }
+  heaps[1].root.box.k = [1]
+  await relay.start()
+  for (const heap of heaps) await heap.flush({ timeoutMs: 20_000 })
+  for (const heap of heaps) await heap.sync({ timeoutMs: 20_000 })
+  const list = Array.isArray(heaps[0].root.box.k)
+  assert.equal(Array.isArray(heaps[1].root.box.k), list)
+  const [winner, loser] = list ? [told[1], told[0]] : [told[0], told[1]]
+  assert.deepEqual(winner, [])
+  assert.deepEqual(loser.map(({ code, details: { path, lost } }) => ({ code, path, lost })), [{ code: 'ERR_CONFLICT', path: ['box', 'k'], lost: list ? { a: 1 } : [1] }])
+})

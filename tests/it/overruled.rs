@@ -8,6 +8,7 @@ use coheap_core::edit::Literal;
 use coheap_core::id::SegmentId;
 use coheap_core::value::{Kind, Value};
 use coheap_tests::ENGINES;
+use coheap_tests::life::live;
 use coheap_tests::peer::Peer;
 use coheap_tests::tree::{Tree, list, map, num};
 use coheap_tests::world::World;
@@ -166,6 +167,25 @@ fn s03_of_different_defaults_nothing_is_told() {
 }
 
 #[test]
+fn s05_in_a_map_that_was_deleted_at_once_nothing_is_lost_to_another_kind() {
+    check(3, |w| {
+        w.peers[0].ensure("", "box", o([("in", o([]))]));
+        w.meet();
+        w.peers[0].ensure("box/in", "k", o([]));
+        w.peers[1].ensure("box/in", "k", l([]));
+        w.peers[2].delete("", "box");
+        for author in 0..3 {
+            w.send(author, 1);
+        }
+        for reader in 0..3 {
+            w.reload(reader, reader == 1);
+        }
+        assert_eq!(w.meet(), map([]));
+        assert!(w.peers.iter().all(|peer| peer.overruled.is_empty()));
+    });
+}
+
+#[test]
 fn s02_a_creation_that_was_undone_is_no_loss() {
     check(2, |w| {
         w.peers[0].ensure("", "k", o([("x", n(1))]));
@@ -176,4 +196,13 @@ fn s02_a_creation_that_was_undone_is_no_loss() {
         w.meet();
         assert_eq!(told(&w.peers[0]), []);
     });
+}
+
+/// Replicas around a relay, with broken connections, catch-ups, refusals and moves to other instances: the world asserts of every
+/// loss that is told that the mirror of its replica knows it.
+#[test]
+fn s02_losses_are_told_by_replicas_around_a_relay() {
+    let told: usize = (0..12).flat_map(|seed| live(seed, 3, 300, true).nodes).map(|node| node.overruled).sum();
+    println!("{told} losses");
+    assert!(told > 0, "no replica lost a creation");
 }

@@ -5,10 +5,9 @@
 //! *fresh* container over it, and whoever has seen it deleted begins a later life. So a *derived* container of another kind and
 //! of no later life, found where this replica put one, was made at once with it, whichever of them came first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::{Engine, Read};
-use super::layout;
 use super::objects::Objects;
 use super::show::Report;
 use crate::edit::{Content, Edit, Handle, New};
@@ -30,57 +29,64 @@ pub struct Overruled {
     pub kept: Kind,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 struct Creation {
+    parent: ObjectId,
+    key: String,
     kind: Kind,
     life: u64,
     /// The commit that made it.
     uid: Uid,
-    /// Its number: the lowest is the oldest.
-    number: u64,
 }
 
-/// The newest creations of this replica in one segment, by map and key.
+/// The newest creations of this replica in one segment, the oldest first; at most one a place.
 #[derive(Debug, Default)]
 pub(super) struct Creations {
-    by_place: BTreeMap<ObjectId, BTreeMap<String, Creation>>,
-    by_age: BTreeMap<u64, (ObjectId, String)>,
-    next: u64,
+    list: Vec<Creation>,
+    /// Their places.
+    places: BTreeMap<ObjectId, BTreeSet<String>>,
 }
 
 impl Creations {
-    fn remember(&mut self, parent: ObjectId, key: &str, kind: Kind, life: u64, uid: Uid) {
-        self.forget(parent, key);
-        if self.by_age.len() >= limits::CREATIONS_MAX
-            && let Some((_, (parent, key))) = self.by_age.pop_first()
-        {
-            self.forget(parent, &key);
+    fn remember(&mut self, creation: Creation) {
+        self.forget(creation.parent, &creation.key);
+        if self.list.len() >= limits::CREATIONS_MAX {
+            // Many at a time: each move of the list is paid by as many creations.
+            let old: Vec<Creation> = self.list.drain(..limits::CREATIONS_MAX / 4).collect();
+            for creation in old {
+                self.leave(creation.parent, &creation.key);
+            }
         }
-        let number = self.next;
-        self.next += 1;
-        let creation = Creation { kind, life, uid, number };
-        self.by_place.entry(parent).or_default().insert(key.to_owned(), creation);
-        self.by_age.insert(number, (parent, key.to_owned()));
+        self.places.entry(creation.parent).or_default().insert(creation.key.clone());
+        self.list.push(creation);
     }
 
     fn forget(&mut self, parent: ObjectId, key: &str) {
-        let Some(keys) = self.by_place.get_mut(&parent) else { return };
-        if let Some(creation) = keys.remove(key) {
-            self.by_age.remove(&creation.number);
+        if !self.leave(parent, key) {
+            return;
         }
+        if let Some(at) = self.list.iter().rposition(|creation| creation.parent == parent && creation.key == key) {
+            self.list.remove(at);
+        }
+    }
+
+    fn leave(&mut self, parent: ObjectId, key: &str) -> bool {
+        let Some(keys) = self.places.get_mut(&parent) else { return false };
+        let there = keys.remove(key);
         if keys.is_empty() {
-            self.by_place.remove(&parent);
+            self.places.remove(&parent);
         }
+        there
     }
 
     /// The commit did not happen.
     pub(super) fn undone(&mut self, uid: Uid) {
-        let mut gone = Vec::new();
-        for (parent, keys) in &self.by_place {
-            gone.extend(keys.iter().filter(|(_, creation)| creation.uid == uid).map(|(key, _)| (*parent, key.clone())));
-        }
-        for (parent, key) in gone {
-            self.forget(parent, &key);
+        for creation in std::mem::take(&mut self.list) {
+            if creation.uid == uid {
+                self.leave(creation.parent, &creation.key);
+            } else {
+                self.list.push(creation);
+            }
         }
     }
 
@@ -99,7 +105,7 @@ impl Creations {
     fn note_new(&mut self, parent: ObjectId, key: &str, value: &New, uid: Uid) {
         // What is in a container with an id of its own was put there by nobody else.
         let New::Container(Identity::Derived(life), content) = value else { return };
-        self.remember(parent, key, content.kind(), *life, uid);
+        self.remember(Creation { parent, key: key.to_owned(), kind: content.kind(), life: *life, uid });
         if let Content::Map(entries) = content {
             let id = ObjectId::derive(parent, key.as_bytes(), content.kind().code(), *life);
             for (key, value) in entries {
@@ -109,36 +115,29 @@ impl Creations {
     }
 
     /// The creations where something changed; all of them without a report.
-    fn places(&self, report: Option<&Report>) -> Vec<(ObjectId, String, Creation)> {
-        let mut places = Vec::new();
-        let Some(report) = report else {
-            for (parent, keys) in &self.by_place {
-                places.extend(keys.iter().map(|(key, creation)| (*parent, key.clone(), *creation)));
-            }
-            return places;
-        };
-        if self.by_place.is_empty() {
-            return places;
+    fn changed(&self, report: Option<&Report>) -> Vec<Creation> {
+        let Some(report) = report else { return self.list.clone() };
+        let mut changed = Vec::new();
+        if self.list.is_empty() {
+            return changed;
         }
         for (parent, touched) in report {
-            let Some(keys) = self.by_place.get(parent) else { continue };
-            match touched.changed_keys() {
-                None => places.extend(keys.iter().map(|(key, creation)| (*parent, key.clone(), *creation))),
-                Some(changed) => places.extend(
-                    changed.iter().filter_map(|key| keys.get(key).map(|creation| (*parent, key.clone(), *creation))),
-                ),
+            let Some(keys) = self.places.get(parent) else { continue };
+            let hit = |key: &String| touched.changed_keys().is_none_or(|touched| touched.contains(key));
+            let any = touched.changed_keys().is_none_or(|touched| touched.iter().any(|key| keys.contains(key)));
+            if any {
+                changed.extend(self.list.iter().filter(|own| own.parent == *parent && hit(&own.key)).cloned());
             }
         }
-        places
+        changed
     }
 
-    /// Appends `creations` (`replica/packed.rs`), the oldest first.
+    /// Appends `creations` (`replica/packed.rs`).
     pub(super) fn pack(&self, out: &mut Vec<u8>) {
-        out.varint(self.by_age.len() as u64);
-        for (parent, key) in self.by_age.values() {
-            let Some(creation) = self.by_place.get(parent).and_then(|keys| keys.get(key)) else { continue };
-            out.extend_from_slice(&parent.0);
-            out.str(key);
+        out.varint(self.list.len() as u64);
+        for creation in &self.list {
+            out.extend_from_slice(&creation.parent.0);
+            out.str(&creation.key);
             out.push(creation.kind.code());
             out.varint(creation.life);
             Write::u64(out, creation.uid.0);
@@ -152,7 +151,7 @@ impl Creations {
             let parent = ObjectId(r.array()?);
             let key = r.str(limits::LONG_BYTES_MAX, "key")?.to_owned();
             let kind = Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?;
-            creations.remember(parent, &key, kind, r.varint()?, Uid(r.u64()?));
+            creations.remember(Creation { parent, key, kind, life: r.varint()?, uid: Uid(r.u64()?) });
         }
         Ok(creations)
     }
@@ -162,29 +161,32 @@ impl Objects {
     /// Finds the own creations that others won over, and forgets those that are no longer what their keys show. `report`: where
     /// something changed; all of them without it.
     pub(super) fn check_creations(&mut self, engine: &dyn Engine, report: Option<&Report>) {
-        let places = self.creations.places(report);
-        if places.is_empty() {
+        let changed = self.creations.changed(report);
+        if changed.is_empty() {
             return;
         }
-        let mut shown = Vec::with_capacity(places.len());
+        let mut shown = Vec::with_capacity(changed.len());
         engine.read(&mut |tx: &dyn Read| {
-            shown = places.iter().map(|(id, key, _)| self.effective(tx, *id, &self.prefix(*id), key)).collect();
+            for own in &changed {
+                shown.push(self.effective(tx, own.parent, &self.prefix(own.parent), &own.key));
+            }
         });
-        for ((parent, key, own), shown) in places.into_iter().zip(shown) {
-            let Some(Value::Container(kept, Identity::Derived(life))) = shown else {
-                self.creations.forget(parent, &key);
-                continue;
+        for (own, shown) in changed.into_iter().zip(shown) {
+            // In a map that is gone nothing is lost to another kind: the deletion took it (S5).
+            let parent = self.by_id.get(&(own.parent, Kind::Map)).copied();
+            let Some(parent) = parent.filter(|parent| self.is_shown(*parent)) else { continue };
+            let other = match shown {
+                Some(Value::Container(kind, Identity::Derived(life))) => Some((kind, life)),
+                _ => None,
             };
-            if kept == own.kind && life == own.life {
+            if other == Some((own.kind, own.life)) {
                 continue;
             }
-            self.creations.forget(parent, &key);
-            let lost = layout::identify(parent, key.as_bytes(), own.kind.code(), Identity::Derived(own.life));
-            let lost = self.by_id.get(&(lost, own.kind)).copied();
-            if let (true, Some(parent), Some(lost)) =
-                (kept != own.kind && life <= own.life, self.by_id.get(&(parent, Kind::Map)).copied(), lost)
-            {
-                self.overruled.push(Overruled { parent, key, lost, kept });
+            self.creations.forget(own.parent, &own.key);
+            let Some((kept, _)) = other.filter(|(kind, life)| *kind != own.kind && *life <= own.life) else { continue };
+            let lost = ObjectId::derive(own.parent, own.key.as_bytes(), own.kind.code(), own.life);
+            if let Some(lost) = self.by_id.get(&(lost, own.kind)).copied() {
+                self.overruled.push(Overruled { parent, key: own.key, lost, kept });
             }
         }
     }
@@ -201,7 +203,9 @@ mod tests {
     }
 
     fn keys(creations: &Creations) -> Vec<&str> {
-        creations.by_age.values().map(|(_, key)| key.as_str()).collect()
+        let placed: usize = creations.places.values().map(BTreeSet::len).sum();
+        assert_eq!(placed, creations.list.len());
+        creations.list.iter().map(|creation| creation.key.as_str()).collect()
     }
 
     #[test]
@@ -209,10 +213,11 @@ mod tests {
         let mut creations = Creations::default();
         for i in 0..limits::CREATIONS_MAX + 2 {
             creations.note(&set(&i.to_string(), Content::Set(Vec::new())), Uid(7));
+            assert!(creations.list.len() <= limits::CREATIONS_MAX);
         }
-        assert_eq!(creations.by_age.len(), limits::CREATIONS_MAX);
-        assert_eq!(keys(&creations).first(), Some(&"2"));
-        assert_eq!(creations.by_place.values().map(BTreeMap::len).sum::<usize>(), limits::CREATIONS_MAX);
+        let oldest = (limits::CREATIONS_MAX / 4).to_string();
+        assert_eq!(keys(&creations).first(), Some(&oldest.as_str()));
+        assert_eq!(creations.list.len(), limits::CREATIONS_MAX * 3 / 4 + 2);
     }
 
     #[test]
@@ -230,7 +235,7 @@ mod tests {
         assert_eq!(keys(&creations), ["in", "b", "c"]);
         creations.undone(Uid(2));
         assert_eq!(keys(&creations), ["in"]);
-        assert_eq!(creations.by_place.len(), 1);
+        assert_eq!(creations.places.len(), 1);
     }
 
     #[test]
@@ -243,7 +248,7 @@ mod tests {
         creations.pack(&mut bytes);
         let again = Creations::unpack(&mut Reader::new(&bytes)).expect("it reads what it wrote");
         assert_eq!(keys(&again), keys(&creations));
-        assert_eq!(format!("{:?}", again.by_place), format!("{:?}", creations.by_place));
+        assert_eq!(again.list, creations.list);
         for end in 0..bytes.len() {
             assert!(Creations::unpack(&mut Reader::new(&bytes[..end])).is_err(), "cut at {end}");
         }

@@ -117,7 +117,7 @@ impl Objects {
         patches
     }
 
-    fn is_shown(&self, handle: Handle) -> bool {
+    pub(super) fn is_shown(&self, handle: Handle) -> bool {
         self.object(handle).is_some_and(|object| object.sight == Sight::Shown)
     }
 
