@@ -16,13 +16,15 @@
 //! op  2 receive     message: the rest                        one WebSocket message
 //! op  3 connected   token:str                                → Send(hello)
 //! op  4 disconnected
-//! op  5 load        list(segment:id derived:u8)              → Index for each, Loaded now or later; derived 1: a missing one is an empty map
+//! op  5 load        list(segment:id derived:u8)              → Index for each, Loaded now or later; derived 1: a missing one is an empty map;
+//!                                                           or Error: there is no room for so many
 //! op  6 evict       segment:varint                           → Evicted, or nothing if it may not go (unacknowledged edits)
 //! op  7 wait        ticket:varint kind:u8 [version:str]      kind 0 flush · 1 sync · 2 version · 3 reach(version) → Done | Failed, now or later
 //! op  8 cancel      ticket:varint
 //! op  9 dump        segment:varint                           → Loaded with the whole state as the engine has it (tests compare mirrors with it)
 //! op 10 derive      parent:id count:varint name:str          → Derived: segments of a partitioned map, number 0 … count−1
-//! op 11 join        group:str run:str total:varint held:list(key:str grant:varint) done:list(str)   → Joined later
+//! op 11 join        ticket:varint group:str run:str total:varint held:list(key:str grant:varint) done:list(str)
+//!                                                           → Joined or Failed later
 //! op 12 leave       group:str run:str
 //! op 13 claim       ticket:varint group:str run:str key:str  → Claimed later
 //! op 14 release     group:str run:str key:str grant:varint

@@ -137,6 +137,17 @@ export class Driver {
     })
   }
 
+  /** A ticket of something that has no end but failure. */
+  ticket(reject: (error: HeapError) => void): number {
+    const ticket = this.#nextTicket++
+    this.#tickets.set(ticket, { resolve: () => {}, reject: error => reject(error as HeapError) })
+    return ticket
+  }
+
+  forget(ticket: number): void {
+    this.#tickets.delete(ticket)
+  }
+
   /** Asks for a claim. Asked without a connection, it waits for `resendClaims`. */
   claim(group: string, run: string, key: string, wait: Wait | undefined): Promise<ClaimAnswer> {
     return waiting<ClaimAnswer>('the claim', wait, (resolve, reject) => {

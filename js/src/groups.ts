@@ -49,6 +49,8 @@ export class Membership {
   joined = false
   #changed: (() => void)[] = []
   failure: HeapError | undefined = undefined
+  /** Under which the relay is asked to take it in. */
+  ticket: number | undefined = undefined
 
   constructor(readonly group: string, run: string, readonly total: number) {
     this.run = run
@@ -67,6 +69,12 @@ export class Membership {
       signal?.addEventListener('abort', done)
       this.#changed.push(done)
     })
+  }
+
+  /** It is not to be: the relay did not take it in, or there will be no connection any more. */
+  fail(error: HeapError): void {
+    this.failure = error
+    this.tell()
   }
 
   tell(): void {
@@ -98,8 +106,9 @@ export class Groups {
     if (!this.#online) return
     const held = this.#alongside(membership).flatMap(each => [...each.held.values()])
     const done = [...new Set([...membership.done, ...membership.found])]
+    membership.ticket ??= this.#driver.ticket(error => membership.fail(error))
     this.#driver.call(OP.join, w => {
-      w.str(membership.group).str(membership.run).varint(membership.total).varint(held.length)
+      w.varint(membership.ticket!).str(membership.group).str(membership.run).varint(membership.total).varint(held.length)
       for (const claim of held) w.str(claim.key).varint(claim.grant)
       w.varint(done.length)
       for (const key of done) w.str(key)
@@ -107,7 +116,9 @@ export class Groups {
   }
 
   leave(membership: Membership): void {
-    if (!this.#memberships.delete(membership) || !this.#online) return
+    if (!this.#memberships.delete(membership)) return
+    if (membership.ticket !== undefined) this.#driver.forget(membership.ticket)
+    if (!this.#online) return
     const other = [...this.#memberships].some(each => each.group === membership.group && each.run === membership.run)
     if (!other) this.#driver.call(OP.leave, w => w.str(membership.group).str(membership.run))
   }
@@ -225,8 +236,7 @@ export class Groups {
   failAll(error: HeapError): void {
     this.#online = false
     for (const membership of this.#memberships) {
-      membership.failure = error
-      membership.tell()
+      membership.fail(error)
       for (const claim of membership.held.values()) claim.lose(error)
     }
   }

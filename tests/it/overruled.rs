@@ -8,7 +8,7 @@ use coheap_core::edit::Literal;
 use coheap_core::id::SegmentId;
 use coheap_core::value::{Kind, Value};
 use coheap_tests::ENGINES;
-use coheap_tests::life::live;
+use coheap_tests::life::{Plan, live};
 use coheap_tests::peer::Peer;
 use coheap_tests::tree::{Tree, list, map, num};
 use coheap_tests::world::World;
@@ -202,7 +202,10 @@ fn s02_a_creation_that_was_undone_is_no_loss() {
 /// loss that is told that the mirror of its replica knows it.
 #[test]
 fn s02_losses_are_told_by_replicas_around_a_relay() {
-    let told: usize = (0..12).flat_map(|seed| live(seed, 3, 300, true).nodes).map(|node| node.overruled).sum();
+    let told: usize = (0..12)
+        .flat_map(|seed| live(seed, Plan { replicas: 3, steps: 300, faults: true, rights: false, shares: false }).nodes)
+        .map(|node| node.overruled)
+        .sum();
     println!("{told} losses");
     assert!(told > 0, "no replica lost a creation");
 }

@@ -15,7 +15,7 @@ use coheap_core::segment::engine::Raw;
 use coheap_core::segment::layout::{self, Slot};
 use coheap_core::value::Value;
 use coheap_core::wire::codec::Reader;
-use coheap_core::wire::frame::down::{ClaimState, EntryFrame, Fate, Row, Welcome};
+use coheap_core::wire::frame::down::{Asked, ClaimState, EntryFrame, Fate, Row, Welcome};
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
 use coheap_core::wire::frame::{
     Bulk, Chunk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up,
@@ -242,6 +242,7 @@ fn downs() -> Vec<(&'static str, Down)> {
             },
         ),
         ("pong", Down::Pong { nonce: Nonce(0) }),
+        ("declined", Down::Declined { asked: Asked::Load, nonce: Nonce(2), code: 38 }),
     ]
 }
 
@@ -393,7 +394,7 @@ fn decode_everything(bytes: &Bytes) {
     for kind in [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x80, 0xff] {
         decode_frame(kind, bytes);
     }
-    for kind in 0x41..=0x57 {
+    for kind in (0x41..=0x57).chain([0xc0]) {
         decode_frame(kind, bytes);
     }
     if let Ok(state) = SegmentState::decode(bytes, &mut Reader::new(bytes)) {

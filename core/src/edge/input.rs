@@ -88,6 +88,7 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
             Input::Derive { parent, count: r.varint()?, name: r.str(limits::KEY_BYTES_MAX, "name")?.to_owned() }
         }
         11 => {
+            let nonce = Nonce(r.varint()?);
             let (group, run, total) = (name(r)?, name(r)?, r.varint()?);
             let mut held = Vec::new();
             for _ in 0..r.count(limits::CLAIMS_MAX, "held")? {
@@ -97,7 +98,7 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
             for _ in 0..r.count(limits::CLAIMS_MAX, "done")? {
                 done.push(name(r)?);
             }
-            Input::Forward(Up::Join { nonce: Nonce(0), group, run, total, held, done })
+            Input::Forward(Up::Join { nonce, group, run, total, held, done })
         }
         12 => Input::Forward(Up::Leave { group: name(r)?, run: name(r)? }),
         13 => Input::Forward(Up::Claim { nonce: Nonce(r.varint()?), group: name(r)?, run: name(r)?, key: name(r)? }),

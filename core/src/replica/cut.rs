@@ -272,15 +272,15 @@ impl Replica {
             }
             _ => (state.engine, state.generation),
         };
-        if let Err(error) = passes_guard(engine, deltas) {
-            self.problem("ERR_ENGINE", format!("a segment's deltas are not well formed: {error}"));
-        }
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
         let deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id, redo)).collect();
-        let made = match before {
-            Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
-            None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
-        };
+        let made = passes_guard(engine, &deltas).and_then(|()| {
+            match before {
+                Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
+                None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
+            }
+            .map_err(|error| error.to_string())
+        });
         let mut segment = match made {
             Ok(segment) => segment,
             Err(error) => {

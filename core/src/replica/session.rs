@@ -139,14 +139,14 @@ impl Replica {
         }
     }
 
-    /// The relay did not do what was asked for. A claim ends; a load goes on waiting, but says why; a membership is not there.
+    /// The relay did not do what was asked for. A claim and a membership fail; a load goes on
+    /// waiting, but says why.
     fn declined(&mut self, asked: Asked, nonce: Nonce, code: u64) {
         let text = Code::from_number(code).map_or("for a reason that is not known here", Code::text);
         match asked {
-            Asked::Claim => {
+            Asked::Claim | Asked::Join => {
                 self.out.push_back(Output::Failed { ticket: nonce.0, error: WaitError::Refused(code) });
             }
-            Asked::Join => self.problem(js_code(code), format!("the relay did not take a member into a group: {text}")),
             Asked::Presence => {
                 self.problem(js_code(code), format!("the relay did not show this member to a group: {text}"));
             }

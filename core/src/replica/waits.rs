@@ -2,6 +2,7 @@
 
 use super::session::Session;
 use super::{Output, Replica};
+use crate::heap::State;
 use crate::id::{EpochId, Nonce, Offset, Seq};
 use crate::limits;
 use crate::version::Version;
@@ -195,6 +196,8 @@ impl Replica {
         }
         let oldest = self.pending.iter().next().map(|one| one.commit.seq);
         let online = matches!(self.session, Session::Online(_));
+        // What was refused is still shown where its segment is being made anew: nobody is told that all is seen before that.
+        let undoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: Some(_), .. }));
         let mut ended = Vec::new();
         let waits = std::mem::take(&mut self.waits.list);
         for wait in waits {
@@ -202,9 +205,12 @@ impl Replica {
                 Wanted::Saved(seq) if oldest.is_none_or(|oldest| oldest > *seq) => {
                     self.version_at(self.waits.acked.max(if oldest.is_none() { self.cut } else { Offset(0) })).map(Ok)
                 }
-                Wanted::Clean if oldest.is_none() => self.version_at(self.cut.max(self.waits.acked)).map(Ok),
-                Wanted::Head(Some(head)) if self.cut >= *head => self.version_at(self.cut).map(Ok),
+                Wanted::Clean if oldest.is_none() && !undoing => {
+                    self.version_at(self.cut.max(self.waits.acked)).map(Ok)
+                }
+                Wanted::Head(Some(head)) if self.cut >= *head && !undoing => self.version_at(self.cut).map(Ok),
                 Wanted::Position(version) => match self.standing(version, online) {
+                    Some(Ok(())) if undoing => None,
                     Some(Ok(())) => self.version_at(self.cut).map(Ok),
                     Some(Err(error)) => Some(Err(error)),
                     None => None,
