@@ -76,6 +76,15 @@ fn s27_claims_hold_where_the_right_to_write_comes_and_goes() {
     assert!(sum.refused > 200 || is_replay(), "little was refused: {sum:?}");
 }
 
+#[test]
+fn seeds_that_failed_once_stay_mended() {
+    // 52: a refused commit came back with the entries behind it. 103: handles that no mirror had heard of. 1354: a text whose
+    // length was not that of its characters after a redo cut inside one.
+    for seed in [52, 103, 1354] {
+        check(seed, Plan::of(seed));
+    }
+}
+
 /// What a module without the engine answers is in `core/tests/needs_full.rs`.
 #[test]
 fn a_history_segment_that_is_loading_appears_after_its_replica_went_on_in_another_instance() {
