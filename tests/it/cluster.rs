@@ -6,6 +6,7 @@ use coheap_core::heap::Index;
 use coheap_core::replica::WaitKind;
 use coheap_tests::cluster::Cluster;
 use coheap_tests::life::{Plan, Tally, check};
+use coheap_tests::sharer::KEYS;
 
 fn is_replay() -> bool {
     std::env::var("COHEAP_SEED").is_ok()
@@ -50,29 +51,38 @@ fn s15_refused_commits_are_undone_and_what_lies_behind_them_stands() {
 
 #[test]
 fn s15_refusals_hold_through_broken_connections_crashes_and_evictions() {
-    let sum = lives(120, Plan { rights: true, ..FAULTS });
-    assert!(sum.refused > 1000 || is_replay(), "little was refused: {sum:?}");
+    let sum = lives(60, Plan { rights: true, ..FAULTS });
+    assert!(sum.refused > 500 || is_replay(), "little was refused: {sum:?}");
     assert!(sum.flushes_failed > 20 || is_replay(), "few flushes were failed: {sum:?}");
 }
 
 #[test]
 fn s27_shared_work_is_done_once_by_key() {
     let sum = lives(40, Plan { shares: true, ..QUIET });
-    assert!(sum.done == 40 * 5 || is_replay(), "five keys in every world: {sum:?}");
+    assert!(sum.done == 40 * KEYS.len() || is_replay(), "all keys in every world: {sum:?}");
     assert!(sum.grants >= sum.done || is_replay(), "nothing is done without a grant: {sum:?}");
 }
 
 #[test]
 fn s27_claims_hold_through_broken_connections_and_crashes() {
-    let sum = lives(100, Plan { shares: true, ..FAULTS });
-    assert!(sum.done == 100 * 5 || is_replay(), "five keys in every world: {sum:?}");
-    assert!(sum.stale > 0 || is_replay(), "no done() came too late: {sum:?}");
+    let sum = lives(60, Plan { shares: true, ..FAULTS });
+    assert!(sum.done == 60 * KEYS.len() || is_replay(), "all keys in every world: {sum:?}");
+    assert!(sum.stale > 10 || is_replay(), "few done()s came too late: {sum:?}");
 }
 
 #[test]
 fn s27_claims_hold_where_the_right_to_write_comes_and_goes() {
-    let sum = lives(60, Plan { shares: true, rights: true, ..FAULTS });
-    assert!(sum.refused > 300 || is_replay(), "little was refused: {sum:?}");
+    let sum = lives(40, Plan { shares: true, rights: true, ..FAULTS });
+    assert!(sum.refused > 200 || is_replay(), "little was refused: {sum:?}");
+}
+
+#[test]
+fn seeds_that_failed_once_stay_mended() {
+    // 52: a refused commit came back with the entries behind it. 103: handles that no mirror had heard of. 1354: a text whose
+    // length was not that of its characters after a redo cut inside one.
+    for seed in [52, 103, 1354] {
+        check(seed, Plan::of(seed));
+    }
 }
 
 /// What a module without the engine answers is in `core/tests/needs_full.rs`.

@@ -119,9 +119,7 @@ impl Sharer {
                 }
             }
             Output::Lost { group, run, key, grant } if group == GROUP && *run == self.run => {
-                if self.held.get(key).is_some_and(|holding| holding.grant == *grant) {
-                    self.held.remove(key);
-                }
+                self.held.retain(|held, holding| held != key || holding.grant != *grant);
             }
             _ => {}
         }

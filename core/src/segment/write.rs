@@ -548,13 +548,17 @@ impl Objects {
     fn splice(&mut self, tx: &mut dyn Write, text: ObjectId, index: u32, removed: u32, inserted: &str) {
         let prefix = self.prefix(text);
         let Some(handle) = self.by_id.get(&(text, Kind::Text)).copied() else { return };
-        let Some(object) = self.object_mut(handle) else { return };
+        let Some(object) = self.object(handle) else { return };
         // A redo may find a shorter text, and other characters at these indexes.
-        let (mut index, mut end) = (index.min(object.length), index.saturating_add(removed).min(object.length));
-        object.length = object.length - (end - index) + inserted.encode_utf16().count() as u32;
+        let length = object.length;
+        let (mut index, mut end) = (index.min(length), index.saturating_add(removed).min(length));
         if let Some(units) = self.redo.as_mut().and_then(|redo| redo.texts.get_mut(&text)) {
             (index, end) = (boundary(units, index), boundary(units, end));
             units.splice(index as usize..end as usize, inserted.encode_utf16());
+        }
+        // After the cuts have moved: a length of its own would lead the next redo outside the text.
+        if let Some(object) = self.object_mut(handle) {
+            object.length = length - (end - index) + inserted.encode_utf16().count() as u32;
         }
         tx.splice(&prefix, index, end - index, inserted);
     }
