@@ -47,6 +47,7 @@ export interface SpaceEvents {
   visible(commit: VisibleCommit): void
   report(error: unknown): void
   statusChanged(): void
+  loaded(segment: Segment): void
   evicted(segments: readonly Segment[]): void
   quarantined(segment: Segment): void
 }
@@ -380,6 +381,7 @@ export class Space implements RefHome, WriteHost, Resident {
     segment.standing = 'here'
     this.#resize(segment, record.bytes)
     this.loads += 1
+    this.events.loaded(segment)
     if (!fresh) this.#show('remote', { replica: '' }, '', new Set([segment]))
     else if (debug) this.compareWithEngine(segment)
     this.#enforceSoon()
