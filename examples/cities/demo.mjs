@@ -94,6 +94,9 @@ const faults = new Faults({
   },
 })
 
+/** How many commits of that name are in the heap: its beats and its results. */
+const arrivedOf = (name) => heap.root.beats[name].value + (doneBy.get(name) ?? 0)
+
 function onMessage(worker, message) {
   if (message.report) worker.report = message.report
   if (message.commits === undefined) return
@@ -111,7 +114,8 @@ do {
   const team = []
   for (let number = 0; number < WORKERS; number++) {
     if (number === 0 && faults.kill?.counts) continue
-    const worker = { number, name: `worker-${number}`, diary: [], killed: false, ended: false }
+    const name = `worker-${number}`
+    const worker = { number, name, diary: [], before: arrivedOf(name), killed: false, ended: false }
     const port = number === 1 ? proxy.port : relay.port
     const folder = path.join(scratch, 'workers', worker.name)
     Object.assign(worker, startWorker(folder, [at(port), BUDGET, worker.name, run], (message) => onMessage(worker, message)))
@@ -162,12 +166,7 @@ for (let number = 0; number < WORKERS; number++) {
   expect(beats === made('beats'), `worker-${number} beat ${made('beats')} times, the heap says ${beats}`)
   expect(results === made('partitions'), `worker-${number} did ${made('partitions')} partitions, ${results} results are its`)
 }
-// A worker's commits are its beats and its results; of one that was killed, all that it made in lives before are there, too.
-const arrived = (worker) => {
-  const before = workers.filter((one) => one.name === worker.name && one !== worker)
-  return heap.root.beats[worker.name].value + (doneBy.get(worker.name) ?? 0) - before.reduce((sum, one) => sum + (one.report?.commits ?? one.diary.at(-1).commits), 0)
-}
-if (!flags['no-faults']) faults.judge(expect, arrived)
+if (!flags['no-faults']) faults.judge(expect, (worker) => arrivedOf(worker.name) - worker.before)
 
 const rows = [
   ['cities · partitions · rounds', `${all.length} · ${COUNT} · ${rounds}`],
