@@ -73,6 +73,7 @@ export class Link {
   #settled = false
   #ended = false
   #referenced = true
+  /** When something last came, or was seen to leave. */
   #heardAt = 0
   /** How much would wait to be sent, had the network taken nothing since. */
   #buffered = 0
