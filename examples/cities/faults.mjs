@@ -36,16 +36,21 @@ export class Faults {
     return [this.kill, this.cut, this.relay].every((fault) => fault?.counts)
   }
 
-  /** A worker wrote a line: the next fault comes at the moment when one has just made a commit. One without any in flight is repeated. */
+  /**
+   * A worker wrote a line: the next fault comes when one has just made a commit, or, for the kill, just taken a partition (it
+   * reckons then, and hears of no acknowledgement). A fault that met no commit in flight is repeated.
+   */
   wrote(worker, line, before) {
     const share = this.world.share()
-    if (this.#busy || share < 0.2 || share > 0.6 || line.connection !== 'online' || !(line.commits > (before?.commits ?? 0)) || line.unsaved === 0) return
+    if (this.#busy || share < 0.2 || share > 0.6 || line.connection !== 'online' || line.unsaved === 0) return
+    const made = line.commits > (before?.commits ?? 0)
+    const took = line.hand !== null && line.hand !== before?.hand
     let fault
     if (!this.kill?.counts) {
-      if (worker.number === 0 && line.hand !== null && !worker.killed) fault = this.#kill(worker, share)
+      if (worker.number === 0 && took && !worker.killed) fault = this.#kill(worker, share)
     } else if (!this.cut?.counts) {
-      if (worker.number === 1) fault = this.#cut(worker, share)
-    } else if (!this.relay?.counts) fault = this.#relay(share)
+      if (worker.number === 1 && made) fault = this.#cut(worker, share)
+    } else if (!this.relay?.counts && made) fault = this.#relay(share)
     if (fault === undefined) return
     this.#busy = true
     fault.finally(() => { this.#busy = false })
