@@ -94,6 +94,9 @@ const faults = new Faults({
   },
 })
 
+/** How many commits of that name are in the heap: its beats and its results. */
+const arrivedOf = (name) => heap.root.beats[name].value + (doneBy.get(name) ?? 0)
+
 function onMessage(worker, message) {
   if (message.report) worker.report = message.report
   if (message.commits === undefined) return
@@ -111,7 +114,8 @@ do {
   const team = []
   for (let number = 0; number < WORKERS; number++) {
     if (number === 0 && faults.kill?.counts) continue
-    const worker = { number, name: `worker-${number}`, diary: [], killed: false, ended: false }
+    const name = `worker-${number}`
+    const worker = { number, name, diary: [], before: arrivedOf(name), killed: false, ended: false }
     const port = number === 1 ? proxy.port : relay.port
     const folder = path.join(scratch, 'workers', worker.name)
     Object.assign(worker, startWorker(folder, [at(port), BUDGET, worker.name, run], (message) => onMessage(worker, message)))
@@ -160,14 +164,10 @@ for (let number = 0; number < WORKERS; number++) {
   const [beats, results] = [heap.root.beats[`worker-${number}`].value, doneBy.get(`worker-${number}`) ?? 0]
   if (lives.some((worker) => worker.killed)) continue
   expect(beats === made('beats'), `worker-${number} beat ${made('beats')} times, the heap says ${beats}`)
-  expect(results === made('partitions'), `worker-${number} did ${made('partitions')} partitions, ${results} results are its`)
+  const refused = lives.reduce((sum, worker) => sum + (worker.report?.stats.refused ?? 0), 0)
+  expect(results === made('partitions') - refused, `worker-${number} did ${made('partitions')} partitions, ${refused} were refused, ${results} results are its`)
 }
-// A worker's commits are its beats and its results; of one that was killed, all that it made in lives before are there, too.
-const arrived = (worker) => {
-  const before = workers.filter((one) => one.name === worker.name && one !== worker)
-  return heap.root.beats[worker.name].value + (doneBy.get(worker.name) ?? 0) - before.reduce((sum, one) => sum + (one.report?.commits ?? one.diary.at(-1).commits), 0)
-}
-if (!flags['no-faults']) faults.judge(expect, arrived)
+if (!flags['no-faults']) faults.judge(expect, (worker) => arrivedOf(worker.name) - worker.before)
 
 const rows = [
   ['cities · partitions · rounds', `${all.length} · ${COUNT} · ${rounds}`],
@@ -178,7 +178,7 @@ const rows = [
 for (const { name, report } of survivors) {
   if (report === undefined) continue
   const { stats, peak, partitions } = report
-  rows.push([name, `${partitions} partitions · ${megabytes(peak)} resident at most · ${megabytes(stats.bytesIn)} in, ${megabytes(stats.bytesOut)} out · ${stats.loads} loads (${reloads(report)} again) · ${stats.evictions} evictions`])
+  rows.push([name, `${partitions - stats.refused} partitions · ${megabytes(peak)} resident at most · ${megabytes(stats.bytesIn)} in, ${megabytes(stats.bytesOut)} out · ${stats.loads} loads (${reloads(report)} again) · ${stats.evictions} evictions`])
 }
 table([...rows, ...faults.rows()])
 

@@ -6,8 +6,9 @@ import { seconds } from './report.mjs'
 /** The machine's monotonic clock in milliseconds. */
 export const now = () => Number(process.hrtime.bigint() / 1000n) / 1000
 
-/** How many of its commits a worker knew to be acknowledged when it wrote this line. */
-const acknowledged = (line) => line.commits - line.unsaved
+/** How many of its commits a worker knew to be acknowledged when it wrote this line; one that was refused is not among them. */
+const acknowledged = (line) => answered(line) - line.refused
+const answered = (line) => line.commits - line.unsaved
 const lastUntil = (diary, moment) => diary.findLast((line) => line.at <= moment)
 const firstAfter = (diary, moment, is) => diary.find((line) => line.at > moment && is(line))
 const lossAfter = (diary, moment) => firstAfter(diary, moment, (line) => line.connection !== 'online')
@@ -15,7 +16,7 @@ const lossAfter = (diary, moment) => firstAfter(diary, moment, (line) => line.co
 /** Commits that were made by `moment`, when the connection broke, and had no acknowledgement when that was noticed. */
 function unacknowledgedAt(diary, moment) {
   const [before, loss] = [lastUntil(diary, moment), lossAfter(diary, moment)]
-  return before && loss ? Math.max(0, before.commits - acknowledged(loss)) : 0
+  return before && loss ? Math.max(0, before.commits - answered(loss)) : 0
 }
 
 /** Between 20 % and 60 % of the work: kills a worker, cuts one off for 2 s, kills the relay, each while commits are in flight. */
@@ -35,16 +36,21 @@ export class Faults {
     return [this.kill, this.cut, this.relay].every((fault) => fault?.counts)
   }
 
-  /** A worker wrote a line: the next fault comes at the moment when one has just made a commit. One without any in flight is repeated. */
+  /**
+   * A worker wrote a line: the next fault comes when one has just made a commit, or, for the kill, just taken a partition (it
+   * reckons then, and hears of no acknowledgement). A fault that met no commit in flight is repeated.
+   */
   wrote(worker, line, before) {
     const share = this.world.share()
-    if (this.#busy || share < 0.2 || share > 0.6 || line.connection !== 'online' || !(line.commits > (before?.commits ?? 0)) || line.unsaved === 0) return
+    if (this.#busy || share < 0.2 || share > 0.6 || line.connection !== 'online' || line.unsaved === 0) return
+    const made = line.commits > (before?.commits ?? 0)
+    const took = line.hand !== null && line.hand !== before?.hand
     let fault
     if (!this.kill?.counts) {
-      if (worker.number === 0 && line.hand !== null && !worker.killed) fault = this.#kill(worker, share)
+      if (worker.number === 0 && took && !worker.killed) fault = this.#kill(worker, share)
     } else if (!this.cut?.counts) {
-      if (worker.number === 1) fault = this.#cut(worker, share)
-    } else if (!this.relay?.counts) fault = this.#relay(share)
+      if (worker.number === 1 && made) fault = this.#cut(worker, share)
+    } else if (!this.relay?.counts && made) fault = this.#relay(share)
     if (fault === undefined) return
     this.#busy = true
     fault.finally(() => { this.#busy = false })
@@ -73,7 +79,9 @@ export class Faults {
     const [loss, back] = [lossAfter(diary, fault.at), this.#back(fault)]
     if (!loss || !back) return
     Object.assign(fault, { unacknowledged: unacknowledgedAt(diary, fault.at), offlineMs: back.at - fault.at, waiting: back.unsaved, meanwhile: back.commits - loss.commits })
-    Object.assign(fault, { recoveryMs: this.#caughtUp(fault)?.at - back.at, counts: fault.unacknowledged > 0 })
+    const caughtUp = this.#caughtUp(fault)
+    if (caughtUp) Object.assign(fault, { recoveryMs: caughtUp.at - back.at, refused: caughtUp.refused - back.refused })
+    fault.counts = fault.unacknowledged > 0
     this.#say(`worker-1 was cut off for 2 s with ${fault.unacknowledged} unacknowledged commits`, fault)
   }
 
@@ -84,7 +92,7 @@ export class Faults {
 
   #caughtUp(fault) {
     const back = this.#back(fault)
-    return back && fault.worker.diary.find((line) => line.at >= back.at && acknowledged(line) >= back.commits)
+    return back && fault.worker.diary.find((line) => line.at >= back.at && answered(line) >= back.commits)
   }
 
   async #relay(share) {
@@ -140,7 +148,7 @@ export class Faults {
     }
     if (cut?.counts) {
       rows.push([`worker-1 cut off ${at(cut)}`, `${cut.unacknowledged} commits unacknowledged at the cut, ${cut.meanwhile} more made until it was online again, ${seconds(cut.offlineMs)} after the cut`])
-      rows.push(['  until recovered', `all ${cut.waiting} that waited were acknowledged ${seconds(cut.recoveryMs)} after it was online again`])
+      rows.push(['  until recovered', `all ${cut.waiting} that waited were answered ${seconds(cut.recoveryMs)} after it was online again: ${cut.waiting - cut.refused} acknowledged, ${cut.refused} refused (results of partitions that others had by then)`])
     }
     if (relay?.counts) {
       rows.push([`relay killed ${at(relay)}`, `commits unacknowledged at the kill: ${relay.workers.map(({ name, unacknowledged }) => `${unacknowledged} of ${name}`).join(', ')}`])

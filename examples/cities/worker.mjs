@@ -1,6 +1,7 @@
 // One worker: it knows the heap's URL and its budget, nothing else. It shares the partitions of a map with whoever else works
 // on them, writes each partition's result in the commit that says the partition is done, and in the end reads everything once.
-// It keeps a diary: a line on its standard output for every commit it makes or hears acknowledged.
+// It keeps a diary: a line on its standard output for every commit it makes or hears acknowledged. A result is refused if its
+// partition was given to another while this worker was cut off; it then counts for that one.
 import { open } from 'coheap'
 import { Checksum, partitionResult, peakBytes } from './job.mjs'
 
@@ -14,7 +15,7 @@ const results = heap.map('results', { partitions: 64 })
 
 let commits = 0
 let hand = null // the partition it works on
-const diary = ({ connection, unsaved }) => tell({ at: now(), connection, unsaved, commits, hand })
+const diary = ({ connection, unsaved }) => tell({ at: now(), connection, unsaved, commits, refused: heap.stats().refused, hand })
 heap.addEventListener('status', diary)
 
 let beats = 0

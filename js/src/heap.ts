@@ -12,6 +12,7 @@
  */
 
 import { BigMapObject } from './bigmap.js'
+import { publish, publishWait } from './diagnostics.js'
 import { Driver, type Sink } from './driver.js'
 import { OP, Writer } from './edge.js'
 import { HeapError } from './errors.js'
@@ -78,6 +79,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       visible: commit => this.#visible(commit),
       report: error => this.#report(error),
       statusChanged: () => this.#statusChanged(),
+      loaded: segment => publish('coheap:load', () => ({ heap: setup.heapName, ref: `coheap:${segment.id}`, bytes: segment.bytes })),
       evicted: segments => this.#emit('evicted', { refs: segments.map(segment => this.#space.refs.of(segment.id)) }),
       quarantined: segment => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' }),
       wantFull: now => this.#wantFull(now),
@@ -305,6 +307,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   }
 
   #visible(commit: VisibleCommit): void {
+    const { origin, by, label, touched } = commit
+    const told = (): object => ({ heap: this.#setup.heapName, label, refs: [...touched].map(segment => `coheap:${segment.id}`) })
+    if (origin === 'local') publish('coheap:commit', () => ({ ...told(), unsaved: this.#space.writing.unsaved }))
+    else if (by.replica !== '') publish('coheap:apply', () => ({ ...told(), by }))
     this.#watchers.visible(commit)
   }
 
@@ -431,6 +437,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   #wait(what: keyof typeof WAIT, wait: Wait | undefined, version?: string): Promise<string> {
     this.#mustBeOpen()
     this.#space.writing.commitPending()
+    return publishWait(this.#setup.heapName, what, this.#waitFor(what, wait, version))
+  }
+
+  #waitFor(what: keyof typeof WAIT, wait: Wait | undefined, version?: string): Promise<string> {
     const ready = this.#space.writing.ready
     if (ready === undefined) return this.#driver.wait(what, WAIT[what], version, wait)
     // Commits wait for the full module: what is asked for now is about them too.

@@ -75,6 +75,7 @@ export class Link {
   #referenced = true
   /** Which try this is: what an earlier one still brings is not for this one. */
   #turn = 0
+  /** When something last came, or was seen to leave. */
   #heardAt = 0
   /** How much would wait to be sent, had the network taken nothing since. */
   #buffered = 0

@@ -48,6 +48,7 @@ export interface SpaceEvents {
   visible(commit: VisibleCommit): void
   report(error: unknown): void
   statusChanged(): void
+  loaded(segment: Segment): void
   evicted(segments: readonly Segment[]): void
   quarantined(segment: Segment): void
   /** The full module is needed, `now` or soon; gives whether the replica is in it. */
@@ -411,6 +412,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     segment.standing = 'here'
     this.#resize(segment, record.bytes)
     this.loads += 1
+    this.events.loaded(segment)
     if (!fresh) this.#show('remote', { replica: '' }, '', new Set([segment]))
     this.#toCompare?.add(segment)
     this.#enforcer.soon()

@@ -280,7 +280,8 @@ test('S27: what one worker began and gave up is the next that another gets', asy
     ;((await going.next()).value as Partition<number>).done()
     await steady.flush()
     await begins.return!()
-    await sleep(5)
+    await quitter.sync()
+    await steady.sync()
     const next = (await going.next()).value as Partition<number>
     assert.equal(next.index, index)
     next.done()

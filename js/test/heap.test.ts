@@ -1,5 +1,6 @@
 // Heaps end to end over a relay in memory: the real engine, the real wire, several replicas in one process.
 import assert from 'node:assert/strict'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterEach, test } from 'node:test'
 import { isDeepStrictEqual } from 'node:util'
 import { counter, HeapError, move, open, set, snapshot, text, type Counter, type LiveSet, type Ref, type Text } from '../src/index.js'
@@ -385,4 +386,30 @@ test('presence shows who is there', async () => {
   assert.equal(pa.me, a.replica)
   pa.clear()
   while (pb.members.size > 0) await new Promise(resolve => setTimeout(resolve, 5))
+})
+
+test('diagnostics channels tell of loads, commits, what is applied and waits, to who listens', async () => {
+  const relay = new FakeRelay()
+  const told: [string, Any][] = []
+  const names = ['coheap:load', 'coheap:commit', 'coheap:apply', 'coheap:sync']
+  const listen = (message: unknown, name: string | symbol): void => { told.push([String(name), message as Any]) }
+  for (const name of names) subscribe(name, listen)
+  const a = await openOn<Any>(relay)
+  const b = await openOn<Any>(relay)
+  a.transact(() => { a.root['x'] = 1 }, { label: 'first' })
+  await a.flush()
+  await b.sync()
+  relay.silent = true
+  a.root['x'] = 2
+  await assert.rejects(a.flush({ timeoutMs: 20 }), { code: 'ERR_TIMEOUT' })
+  for (const name of names) unsubscribe(name, listen)
+  await b.sync()
+  const of = (name: string) => told.filter(each => each[0] === name).map(each => each[1])
+  const root = of('coheap:load')[0]!['ref'] as string
+  assert.match(root, /^coheap:[\w-]{22}$/)
+  assert.deepEqual(of('coheap:load').map(({ heap, ref }) => [heap, ref]), Array(2).fill(['h', root]))
+  assert.deepEqual(of('coheap:commit'), [{ heap: 'h', label: 'first', refs: [root], unsaved: 1 }, { heap: 'h', label: '', refs: [root], unsaved: 1 }])
+  assert.deepEqual(of('coheap:apply').map(({ heap, label, refs, by }) => [heap, label, refs, by.replica]), [['h', 'first', [root], a.replica]])
+  assert.deepEqual(of('coheap:sync').map(({ wait, error }) => [wait, (error as HeapError | undefined)?.code]), [['flush', undefined], ['sync', undefined], ['flush', 'ERR_TIMEOUT']])
+  assert.ok(of('coheap:sync')[2]!['ms'] >= 15)
 })
