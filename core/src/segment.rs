@@ -249,8 +249,8 @@ impl Segment {
             self.objects.creations.note(edit, uid);
         }
         self.size += delta.len();
-        self.objects.adopt(self.engine.as_mut());
-        let mut corrections = self.objects.show_keys(self.engine.as_mut(), &doubtful);
+        let mut corrections = self.objects.adopt(self.engine.as_mut(), handles);
+        corrections.extend(self.objects.show_keys(self.engine.as_mut(), &doubtful));
         let counted = edits.iter().filter_map(|edit| match edit {
             Edit::Add { counter, .. } => Some(*counter),
             _ => None,

@@ -44,6 +44,8 @@ export interface MapHost {
   readonly watchers: Watchers
   report(error: unknown): void
   flush(wait?: Wait): Promise<unknown>
+  /** Waits until what was written here is durable, or refused and undone. */
+  settle(wait?: Wait): Promise<void>
   /** Rejects at once if there will be no connection any more. */
   alive<T>(promise: Promise<T>): Promise<T>
 }

@@ -409,7 +409,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     if (map === undefined) {
       map = new BigMapObject<unknown>(name, o?.partitions, {
         space: this.#space, driver: this.#driver, groups: this.#groups, watchers: this.#watchers,
-        report: error => this.#report(error), flush: wait => this.flush(wait), alive: promise => this.#alive(promise),
+        report: error => this.#report(error), flush: wait => this.flush(wait), settle: wait => this.#settle(wait), alive: promise => this.#alive(promise),
       })
       this.#maps.set(name, map)
     } else map.sayPartitions(o?.partitions)
@@ -454,6 +454,14 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   #mustBeOpen(): void {
     if (this.#space.over !== undefined) throw this.#space.over
     if (this.#dead !== undefined) throw this.#dead
+  }
+
+  /** Waits until what was written here is durable, or refused and undone. */
+  async #settle(wait: Wait | undefined): Promise<void> {
+    await this.flush(wait).catch((error: unknown) => {
+      if (!(error instanceof HeapError && error.code === 'ERR_REFUSED')) throw error
+    })
+    await this.sync(wait)
   }
 
   /** Fails at once what would wait for a connection that never comes. */

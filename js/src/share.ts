@@ -61,7 +61,10 @@ async function* work<V>(map: BigMapObject<V>, membership: Membership, claim: Hel
     const partition = new PartitionObject<V>(map, { index: Number(claim.key), key: undefined, claim })
     const [segment] = await map.loadAt([Number(claim.key)], wait)
     partition.hold(segment!)
-    if (segment!.marks.some(mark => mark.group === claim.group && mark.run === claim.run)) {
+    const isMarked = (): boolean => segment!.marks.some(mark => mark.group === claim.group && mark.run === claim.run)
+    // The mark may be a done() of here, under an earlier grant, that is refused yet: only what is durable counts.
+    if (isMarked()) await map.host.settle(wait)
+    if (isMarked()) {
       // Done already, by a worker whose relay forgot: said to this one, too.
       membership.found.add(claim.key)
       groups.release(membership, claim)

@@ -16,7 +16,7 @@
 
 import { Batch, type Section } from './batch.js'
 import type { Committed, Driver, SegmentPatches } from './driver.js'
-import { LIMIT, OP } from './edge.js'
+import { EDIT, LIMIT, OP, Reader } from './edge.js'
 import { HeapError } from './errors.js'
 import type { Mirror } from './mirror.js'
 import type { Segment } from './residence.js'
@@ -51,8 +51,8 @@ export class Writing {
   #committing: Batch | undefined
   #held: Batch[] = []
   #ready: { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void } | undefined
-  /** While held batches are committed: indexes of segments that came out otherwise. */
-  #stale: Set<number> | undefined
+  /** While held batches are committed: indexes of segments that came out otherwise; `true`: with objects of their own. */
+  #stale: Map<number, boolean> | undefined
   #acked = 0
   #unackedSince: { seq: number; atMs: number }[] = []
   /** Commits that are not acknowledged, and about how many bytes they have. */
@@ -238,7 +238,7 @@ export class Writing {
     const grown = this.#grown(batch)
     for (const segment of grown.keys()) segment.dirtySeq = record.seq
     if (this.#stale === undefined) this.#ground.wroteSegments(batch.label, grown, record.parts)
-    else for (const { segment } of record.parts) this.#stale.add(segment)
+    else for (const { segment, patches } of record.parts) this.#stale.set(segment, this.#stale.get(segment) === true || !isTotals(patches))
     this.#ground.statusChanged()
   }
 
@@ -294,7 +294,7 @@ export class Writing {
   resume(): void {
     const held = this.#held
     if (held.length === 0) return
-    this.#stale = new Set()
+    this.#stale = new Map()
     let failure: unknown
     let made = 0
     for (const batch of held) {
@@ -302,6 +302,10 @@ export class Writing {
       failure ??= error
       if (!stands) break
       made += 1
+      if (this.#namesOthers(held.slice(made))) {
+        failure ??= new HeapError('ERR_CONFLICT', 'what was written while the module for history was loading met other content and was undone; write it again')
+        break
+      }
     }
     // What came later may build on what was refused.
     for (const batch of held.slice(made).reverse()) this.#undo(batch)
@@ -309,10 +313,16 @@ export class Writing {
     // What came out otherwise cannot be patched into mirrors that hold later writes.
     const stale = this.#stale
     this.#stale = undefined
-    this.#ground.showAgain(stale)
+    this.#ground.showAgain(stale.keys())
     for (const batch of held) this.#ground.agreed(batch.sections.keys())
     this.#settle(made < held.length ? failure : undefined)
     if (failure !== undefined) this.#ground.report(failure)
+  }
+
+  /** Whether batches speak of segments in which objects have come in between: they name their own by numbers that are taken. */
+  #namesOthers(batches: readonly Batch[]): boolean {
+    const stale = this.#stale!
+    return stale.size > 0 && batches.some(batch => [...this.#grown(batch).keys()].some(segment => stale.get(segment.index) === true))
   }
 
   /** The full module is not to be had: what was held is undone. */
@@ -335,6 +345,17 @@ export class Writing {
     if (error === undefined) ready?.resolve()
     else ready?.reject(error)
   }
+}
+
+/** Whether patches are about counters' totals only, which every later count tells anew. */
+function isTotals(patches: Uint8Array): boolean {
+  const r = new Reader(patches)
+  while (r.left > 0) {
+    if (r.u8() !== EDIT.add) return false
+    r.varint()
+    r.f64()
+  }
+  return true
 }
 
 function tooLarge(bytes: number): HeapError {

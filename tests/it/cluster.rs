@@ -83,6 +83,8 @@ fn seeds_that_failed_once_stay_mended() {
     for seed in [52, 103, 1354] {
         check(seed, Plan::of(seed));
     }
+    // What was made again met edits of a creation that was refused, and its mirror was not told.
+    check(56, Plan { replicas: 2, rights: true, ..FAULTS });
 }
 
 /// What a module without the engine answers is in `core/tests/needs_full.rs`.

@@ -209,3 +209,34 @@ fn s02_losses_are_told_by_replicas_around_a_relay() {
     println!("{told} losses");
     assert!(told > 0, "no replica lost a creation");
 }
+
+/// R11: edits that lay behind a refused creation stay, and are there again when somebody makes the object again.
+#[test]
+fn s02_what_is_made_again_shows_what_a_refused_creation_left_behind() {
+    let kinds: [(Literal, fn(&mut Peer), Literal); 5] = [
+        (l([n(1)]), |p| p.push("k", vec![n(2), n(3)]), l([n(4)])),
+        (o([("a", n(1))]), |p| p.set("k", "b", n(2)), o([("c", n(3))])),
+        (Literal::Text("a".into()), |p| p.splice("k", 1, 0, "b"), Literal::Text("c".into())),
+        (Literal::Counter(0.0), |p| p.add("k", 2.0), Literal::Counter(0.0)),
+        (Literal::Set(vec![Value::Str("a".into())]), |p| p.include("k", "b"), Literal::Set(Vec::new())),
+    ];
+    for (made, edit, again) in kinds {
+        for maker in 0..2 {
+            check(2, |w| {
+                let empty = w.peers[0].stored();
+                w.peers[0].ensure("", "k", made.clone());
+                edit(&mut w.peers[0]);
+                // The relay refuses the creation; what lies behind it is redone.
+                w.peers[0].unsent.remove(0);
+                w.peers[0].reload(&empty, &[]);
+                assert_eq!(w.peers[0].at("k"), None);
+                w.meet();
+                w.peers[maker].ensure("", "k", again.clone());
+                w.peers[maker].check();
+                w.meet();
+                let left = w.peers[maker].at("k").expect("it was made again").clone();
+                assert_ne!(left, map([]), "{made:?}: nothing was left");
+            });
+        }
+    }
+}

@@ -57,6 +57,11 @@ impl List {
         list
     }
 
+    /// How many slots its sequence has, shown or not.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many elements are shown.
     pub fn length(&self) -> usize {
         self.shown.len()

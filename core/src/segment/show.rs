@@ -140,16 +140,42 @@ impl Objects {
         patches
     }
 
-    /// Watches the lists and texts that this replica itself has just made.
-    pub fn adopt(&mut self, engine: &mut dyn Engine) {
+    /// Takes in what this replica itself has just made, the objects from this handle on: lists and texts are watched from now
+    /// on. Gives the patches of those that held something before they were made: a creation that was refused leaves the
+    /// edits that lay behind it, and the next creation under its id meets them.
+    pub fn adopt(&mut self, engine: &mut dyn Engine, from: usize) -> Vec<Patch> {
+        let mut met = BTreeSet::new();
         for handle in std::mem::take(&mut self.unwatched) {
             let Some(object) = self.object(handle) else { continue };
-            match object.kind {
-                Kind::List => drop(engine.watch_sequence(&object.prefix)),
-                Kind::Text => drop(engine.watch_text(&object.prefix)),
-                _ => {}
+            let more = match object.kind {
+                Kind::List => {
+                    let slots = engine.watch_sequence(&object.prefix).len();
+                    object.list.as_ref().is_none_or(|list| list.slots() != slots)
+                }
+                Kind::Text => engine.watch_text(&object.prefix).encode_utf16().count() as u32 != object.length,
+                _ => false,
+            };
+            if more {
+                met.insert(handle);
             }
         }
+        for (at, object) in self.table.iter().enumerate().skip(from) {
+            if self.orphans.contains(&object.id) {
+                met.insert(Handle(at as u32));
+            }
+        }
+        met.retain(|handle| {
+            let object = self.object(*handle);
+            self.is_shown(*handle) && object.is_some_and(|o| self.by_id.get(&(o.id, o.kind)) == Some(handle))
+        });
+        let mut patches = Vec::new();
+        for handle in &met {
+            self.due(*handle);
+            let id = self.object(*handle).map(|object| object.id);
+            self.orphans.extend(id);
+        }
+        self.reveal(engine, &Report::new(), met.into_iter().collect(), false, &mut patches);
+        patches
     }
 
     /// Totals of counters that were added to: a sum of fractions depends on its order, and a mirror has added in its own.
