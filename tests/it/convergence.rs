@@ -85,7 +85,7 @@ fn converge(engine: EngineKind) -> Statistics {
     let programs = std::env::var("COHEAP_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let statistics = RefCell::new(Statistics::default());
     let mut runner = TestRunner::new(Config { cases: programs, failure_persistence: None, ..Config::default() });
-    let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 30..70));
+    let programs = (2..6_usize, any::<u64>(), any::<bool>(), prop::collection::vec(step(), 45..90));
     let outcome = runner.run(&programs, |(count, seed, root, steps)| {
         let id = if root { SegmentId::ROOT } else { SegmentId([7; 16]) };
         let mut world = World::new(engine, id, count, seed);
