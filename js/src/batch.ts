@@ -13,14 +13,16 @@
  */
 
 import { EDIT, Writer } from './edge.js'
+import { WEIGHT } from './input.js'
 import { decodeId, type Id } from './uuid.js'
 import type { Mirror, Node } from './mirror.js'
 
 /**
  * A value as it crosses: where it lies in its section's `values`. One buffer for all of them, because an `ArrayBuffer` each
- * costs more than everything else that is done for a small value. `containers`: it takes handles.
+ * costs more than everything else that is done for a small value. `containers`: it takes handles. `weight`: about how many bytes
+ * more than these it takes in an engine's delta.
  */
-export interface Encoded { readonly start: number; readonly end: number; readonly containers: boolean }
+export interface Encoded { readonly start: number; readonly end: number; readonly containers: boolean; readonly weight: number }
 
 /** The right to say `done()`: the grant of a claim. */
 export interface Grant {
@@ -48,7 +50,7 @@ interface Edit {
 export interface Target { readonly index: number; readonly id: Id; /** A new segment is to keep its history. */ readonly history?: boolean }
 
 function sizeOf(value: Encoded): number {
-  return value.end - value.start
+  return value.end - value.start + value.weight
 }
 
 /** Where a section was. */
@@ -56,6 +58,9 @@ interface SectionSave { readonly edits: number; readonly values: number; readonl
 
 /** Where a batch was, to come back to. */
 export interface Savepoint { readonly undo: number; readonly sections: ReadonlyMap<Mirror, SectionSave> }
+
+/** About what an edit takes in an engine's delta beside its values (`core/src/replica.rs` reckons the same). */
+const EDIT_BYTES = 48
 
 /** What the sections of a batch add up to. */
 interface Tally { count: number; bytes: number }
@@ -119,10 +124,11 @@ export class Section {
       last.parts.push(value)
       last.b += count
       last.containers ||= value.containers
-      this.#grow(0, sizeOf(value))
+      this.#grow(0, sizeOf(value) + count * WEIGHT.element)
       return
     }
     this.#last.set(node, this.#add(EDIT.insert, node, { a: index, b: count, parts: [value], containers: value.containers }))
+    this.#grow(0, count * WEIGHT.element)
   }
 
   remove(node: Node, index: number, count: number): void {
@@ -183,7 +189,7 @@ export class Section {
   #add(op: number, node: Node, part: Partial<Edit>): Edit {
     const edit: Edit = { op, handle: node.handle, a: 0, b: 0, text: '', parts: [], containers: false, dropped: false, ...part }
     this.#edits.push(edit)
-    let bytes = 8 + edit.text.length + (edit.key?.length ?? 0)
+    let bytes = EDIT_BYTES + edit.text.length + (edit.key?.length ?? 0)
     for (const part of edit.parts) bytes += sizeOf(part)
     this.#grow(1, bytes)
     return edit
@@ -256,6 +262,8 @@ export class Batch {
   readonly undo: (() => void)[] = []
   /** Edits so far, and about how many bytes they take. */
   readonly tally: Tally = { count: 0, bytes: 0 }
+  /** When it was opened. */
+  readonly atMs = performance.now()
 
   constructor(readonly transact: boolean, readonly label = '') {}
 

@@ -237,7 +237,9 @@ export class Driver {
         return this.#take(ticket)?.resolve(r.str())
       }
       case RECORD.failed: {
-        const ticket = this.#take(r.varint())
+        const number = r.varint()
+        const ticket = this.#take(number)
+        this.#claims.delete(number)
         const error = readError(r)
         // Told after the records behind it: a Refused says why.
         ;(answer.failed ??= []).push(() => ticket?.reject(error.code === 'ERR_REFUSED' ? new HeapError(error.code, error.message, { details: answer.refused ?? {} }) : error))

@@ -50,12 +50,9 @@ export class Events<Map extends object> {
   }
 }
 
-/**
- * What a listener's error looks like as an event: the program's own error is the `cause`, and `details.listener` tells it
- * from whatever else has the code. No code is made for it; `ERR_REFUSED` says that the event was not taken.
- */
+/** What a listener's error looks like as an event: the program's own error is the `cause`. */
 export function listenerError(cause: unknown): HeapError {
-  return new HeapError('ERR_REFUSED', `a listener of this program threw (its own error is the cause): ${cause instanceof Error ? cause.message : String(cause)}`, { cause, details: { listener: true } })
+  return new HeapError('ERR_LISTENER', `a listener of this program threw (its own error is the cause): ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
 }
 
 /** For errors that nobody listens to. */

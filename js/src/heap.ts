@@ -225,8 +225,11 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     if (this.#full) return true
     const make = fullModule()
     if (now && make !== undefined) {
-      this.#moveToFull(make)
-      this.#wake()
+      try {
+        this.#moveToFull(make)
+      } finally {
+        this.#wake()
+      }
       return true
     }
     if (now) this.#rest()
@@ -253,8 +256,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   /** The replica goes on in an instance of the full module; its connection does not go along. */
   #moveToFull(make: MakeReplica): void {
-    this.#rest()
     const { replica, memory } = make(this.#replicaOptions(entropy(32)))
+    this.#rest()
     this.#driver.moveTo(replica)
     this.#memory = memory
     this.#full = true
@@ -331,6 +334,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     this.#link.end()
     this.#setConnection('offline')
     this.#driver.failAll(error)
+    this.#space.writing.failWaits(error)
     this.#space.failLoads(error)
     this.#groups.failAll(error)
     if (this.#events.has('error')) queueMicrotask(() => this.#emit('error', error))
@@ -446,7 +450,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     // Commits wait for the full module: what is asked for now is about them too.
     return waiting<string>(what, wait, (resolve, reject) => {
       const ended = new AbortController()
-      ready.then(() => this.#driver.wait(what, WAIT[what], version, { signal: ended.signal })).then(resolve, reject)
+      ready.then(() => {
+        this.#mustBeOpen()
+        return this.#driver.wait(what, WAIT[what], version, { signal: ended.signal })
+      }).then(resolve, reject)
       return () => ended.abort()
     })
   }

@@ -19,6 +19,16 @@ const I64_MAX = 2n ** 63n - 1n
 
 type Step = string | number
 
+/**
+ * About how many bytes things take in an engine's delta beside what they are here: names, ids and clocks. What a commit
+ * weighs exactly only the engine can tell; these are for splitting what is too much before it gets there.
+ */
+export const WEIGHT = {
+  container: 64, element: 14, member: 90,
+  /** A key of a literal; of one with many keys most are registers of their own. */
+  key: 8, register: 48, manyKeys: 1000,
+} as const
+
 /** Reads the values of one write into a segment. */
 export class Intake {
   readonly #w: Writer
@@ -28,6 +38,7 @@ export class Intake {
   readonly #drafts: [Draft, Node][] = []
   readonly #handles: number
   #containers = false
+  #weight = 0
 
   constructor(readonly mirror: Mirror, readonly home: RefHome, w: Writer, at: readonly Step[], readonly options: { emptyTexts?: boolean } = {}) {
     this.#w = w
@@ -70,16 +81,16 @@ export class Intake {
     return result
   }
 
-  /** Bytes so far. */
+  /** About how many bytes of an engine's delta were read so far. */
   get size(): number {
-    return this.#w.length - this.#start
+    return this.#w.length - this.#start + this.#weight
   }
 
   /** What was read; from here on its drafts are live, until `undo` is run. */
   finish(undo: (() => void)[] | undefined): Encoded {
     for (const [draft, node] of this.#drafts) draft.bind(node)
     if (this.#drafts.length > 0) undo?.push(() => { for (const [draft] of this.#drafts) draft.bind(undefined) })
-    return { start: this.#start, end: this.#w.length, containers: this.#containers }
+    return { start: this.#start, end: this.#w.length, containers: this.#containers, weight: this.#weight }
   }
 
   /** Gives the handles back that were taken. */
@@ -125,6 +136,7 @@ export class Intake {
 
   #container<K extends Kind>(kind: K): Node & { kind: K } {
     this.#containers = true
+    this.#weight += WEIGHT.container
     this.#w.u8(TAG.container).u8(kind)
     return this.mirror.create(kind) as Node & { kind: K }
   }
@@ -132,6 +144,7 @@ export class Intake {
   #list(values: readonly unknown[]): ListNode {
     const node = this.#container(KIND.list)
     this.#w.varint(values.length)
+    this.#weight += values.length * WEIGHT.element
     this.#within.push(values)
     for (let i = 0; i < values.length; i++) node.items.push(adopt(node, this.at(i, () => this.value(values[i]))))
     this.#within.pop()
@@ -143,6 +156,7 @@ export class Intake {
     if (Object.getOwnPropertySymbols(value).length > 0) throw this.#refuse('an object with symbols as keys')
     const keys = Object.keys(value).filter(key => value[key] !== undefined)
     this.#w.varint(keys.length)
+    this.#weight += keys.length * (keys.length > WEIGHT.manyKeys ? WEIGHT.register : WEIGHT.key)
     this.#within.push(value)
     for (const key of keys) {
       const name = checkKey(key)
@@ -169,6 +183,7 @@ export class Intake {
     } else {
       node.members = new Set(draft.content as ReadonlySet<Member>)
       this.#w.varint(node.members.size)
+      this.#weight += node.members.size * WEIGHT.member
       for (const member of node.members) this.value(member)
     }
     this.#drafts.push([draft, node])

@@ -37,14 +37,24 @@ export function fullModule(): MakeReplica | undefined {
 export function loadFullModule(): Promise<MakeReplica> {
   return (full ??= fetchFull().catch((cause: unknown) => {
     full = undefined
-    throw new HeapError('ERR_ENGINE', `the wasm module for segments with history could not be loaded: ${cause instanceof Error ? cause.message : String(cause)}`, { retryable: true, cause })
+    throw notToBeHad('loaded', cause)
   }))
+}
+
+function notToBeHad(done: string, cause: unknown): HeapError {
+  return new HeapError('ERR_ENGINE', `the wasm module for segments with history could not be ${done}: ${cause instanceof Error ? cause.message : String(cause)}`, { retryable: true, cause })
 }
 
 async function fetchFull(): Promise<MakeReplica> {
   const module = await import('./wasm-full.js')
   await module.prepare()
-  return (fullNow = options => within(module.instantiate(), options))
+  return (fullNow = options => {
+    try {
+      return within(module.instantiate(), options)
+    } catch (cause) {
+      throw notToBeHad('started', cause)
+    }
+  })
 }
 
 interface Module {

@@ -54,6 +54,22 @@ export function resetMirror(mirror: Mirror, patches: Uint8Array, makeRef: MakeRe
   return marks
 }
 
+/** Runs what changes mirrors without a word to watchers, and tells their logs what came of it. */
+export function notingDifferences(mirrors: readonly Mirror[], change: () => void): void {
+  const watched = mirrors.filter(mirror => mirror.log !== undefined).map(mirror => {
+    const { log } = mirror
+    mirror.log = undefined
+    return { mirror, log, before: tops(mirror).map(node => ({ node, snap: snapshotOf(node) })) }
+  })
+  change()
+  for (const { mirror, log, before } of watched) {
+    if (!mirror.alive) continue
+    mirror.log = log
+    const still = new Set(tops(mirror))
+    for (const { node, snap } of before) if (still.has(node)) noteDifferences(mirror, node, snap)
+  }
+}
+
 /** The nodes that are there although nothing holds them: the first object and what was made near another. */
 function tops(mirror: Mirror): Node[] {
   return [...(mirror.root === undefined ? [] : [mirror.root]), ...mirror.near.values()]

@@ -148,6 +148,10 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     return this.writing.hasRoom(bytes)
   }
 
+  mayWrite(bytes: number): void {
+    this.writing.mayWrite(bytes)
+  }
+
   closeBatch(): void {
     this.writing.commitPending()
   }
@@ -209,6 +213,15 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     if (segment !== undefined) this.#toCompare?.add(segment)
   }
 
+  tookBack(mirrors: readonly Mirror[]): void {
+    const touched = new Set<Segment>()
+    for (const mirror of mirrors) {
+      const segment = this.#byMirror.get(mirror)
+      if (segment !== undefined) touched.add(segment)
+    }
+    this.#show('remote', { replica: '' }, '', touched)
+  }
+
   agreed(mirrors: Iterable<Mirror>): void {
     for (const mirror of mirrors) {
       const segment = this.#byMirror.get(mirror)
@@ -227,6 +240,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     if (this.over !== undefined) throw this.over
     const container = typeof value === 'object' && value !== null && !(value instanceof Date) && !(value instanceof Uint8Array) && !(value instanceof HeapRef)
     if (!container) throw new TypeError('heap.alloc takes an object, an array, counter(), text() or set()')
+    if (near !== undefined && history) throw new TypeError('heap.alloc: `near` says which segment, and whether that keeps its history was said when it was made')
     const there = near === undefined ? undefined : this.#roomNear(near)
     for (;;) {
       const ref = there === undefined ? this.#allocNew(value, history) : this.#allocIn(there, value)
@@ -575,7 +589,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   #askId(segment: Segment, node: Node): Id {
     this.writing.commitPending()
-    if (this.writing.holding) throw new HeapError('ERR_ENGINE', 'heap.refOf: the module for segments with history is being loaded; await heap.flush() first', { retryable: true })
+    if (this.writing.isHeld(node)) throw new HeapError('ERR_ENGINE', 'heap.refOf: this object was made while the module for segments with history is being loaded; await heap.flush() first', { retryable: true })
     const section = this.writing.openSection(node.mirror)
     if (section !== undefined && node.handle >= section.handles) {
       throw new TypeError('heap.refOf: this object was made in the transaction that is still open; heap.alloc() makes one that can be pointed to at once, or take its ref afterwards')
@@ -626,6 +640,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     this.over = error
     this.#enforcer.end()
     this.failLoads(error)
+    this.writing.failWaits(error)
   }
 
   /** The root's live object. */

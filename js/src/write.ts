@@ -10,7 +10,7 @@
  */
 
 import { HeapError } from './errors.js'
-import { alreadyInHeap, checkKey, checkMember, formatPath, Intake } from './input.js'
+import { alreadyInHeap, checkKey, checkMember, formatPath, Intake, WEIGHT } from './input.js'
 import { KIND, LIMIT, TAG, utf8Length, wellFormed, type Writer } from './edge.js'
 import { mustBeAttached, type CounterNode, type ListNode, type MapNode, type Mirror, type Node, type SetNode, type Stored, type TextNode } from './mirror.js'
 import { nodeOf } from './symbols.js'
@@ -29,6 +29,8 @@ export interface WriteHost extends RefHome {
    * `transact` there is always room: its end is where that is judged.
    */
   hasRoom(bytes: number): boolean
+  /** Throws if so many bytes, which take several commits, cannot be waiting for the relay. */
+  mayWrite(bytes: number): void
   /** Closes the open batch; the next write opens another. */
   closeBatch(): void
 }
@@ -104,8 +106,10 @@ function takeAll(node: Node, at: string | number, values: readonly unknown[], { 
         largest = Math.max(largest, intake.size - before)
         return taken
       })
-      const divisible = values.length > 1 && !host.inTransact && intake.size > LIMIT.commitBytes / 4
-      if (host.hasRoom(divisible ? largest : intake.size) && !divisible) return { section, stored, encoded: intake.finish(section.mirror.undo) }
+      const size = intake.size + (spread ? values.length * WEIGHT.element : 0)
+      const divisible = values.length > 1 && !host.inTransact && size > LIMIT.commitBytes / 4
+      if (divisible) host.mayWrite(size)
+      if (host.hasRoom(divisible ? largest : size) && !divisible) return { section, stored, encoded: intake.finish(section.mirror.undo) }
       intake.drop()
       if (divisible) return undefined
     } catch (error) {
@@ -264,5 +268,5 @@ function encodeMember(w: Writer, member: string | number | boolean): Encoded {
   if (typeof member === 'number') w.number(member)
   else if (typeof member === 'string') w.u8(TAG.str).str(member)
   else w.u8(member ? TAG.true : TAG.false)
-  return { start, end: w.length, containers: false }
+  return { start, end: w.length, containers: false, weight: WEIGHT.member }
 }

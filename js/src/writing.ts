@@ -18,7 +18,8 @@ import { Batch, type Section } from './batch.js'
 import type { Committed, Driver, SegmentPatches } from './driver.js'
 import { EDIT, LIMIT, OP, Reader } from './edge.js'
 import { HeapError } from './errors.js'
-import type { Mirror } from './mirror.js'
+import type { Mirror, Node } from './mirror.js'
+import { notingDifferences } from './patches.js'
 import type { Segment } from './residence.js'
 
 /** What an edit has beside its values: numbers and a key. */
@@ -34,6 +35,8 @@ export interface Ground {
   forget(mirror: Mirror): void
   /** A commit of here is visible: by how many bytes each segment has grown, and what came out otherwise than asked for. */
   wroteSegments(label: string, grown: ReadonlyMap<Segment, number>, corrections: readonly SegmentPatches[]): void
+  /** Held commits on these are taken back: who watches hears of it. */
+  tookBack(mirrors: readonly Mirror[]): void
   /** These hold what the replica holds, after something else was the case: debug runs look. */
   agreed(mirrors: Iterable<Mirror>): void
   /** Asks the replica to show segments anew. */
@@ -49,19 +52,28 @@ export class Writing {
   readonly #maxUnsaved: number
   #batch: Batch | undefined
   #committing: Batch | undefined
-  #held: Batch[] = []
+  readonly #held: Batch[] = []
   #ready: { promise: Promise<void>; resolve: () => void; reject: (error: unknown) => void } | undefined
   /** While held batches are committed: indexes of segments that came out otherwise; `true`: with objects of their own. */
   #stale: Map<number, boolean> | undefined
   #acked = 0
   #unackedSince: { seq: number; atMs: number }[] = []
-  /** Commits that are not acknowledged, and about how many bytes they have. */
-  unsaved = 0
-  unsavedBytes = 0
+  /** What the replica has made and not heard of again. */
+  #sent = { commits: 0, bytes: 0 }
 
   constructor(ground: Ground, maxUnsaved: number) {
     this.#ground = ground
     this.#maxUnsaved = maxUnsaved
+  }
+
+  /** Commits that are not acknowledged, those that are held among them. */
+  get unsaved(): number {
+    return this.#sent.commits + this.#held.length
+  }
+
+  /** About how many bytes they have. */
+  get unsavedBytes(): number {
+    return this.#held.reduce((sum, batch) => sum + batch.tally.bytes, this.#sent.bytes)
   }
 
   get inTransact(): boolean {
@@ -79,7 +91,7 @@ export class Writing {
 
   /** For how long the oldest commit has waited to be acknowledged. */
   get unsavedMs(): number {
-    const oldest = this.#unackedSince[0]
+    const oldest = this.#unackedSince[0] ?? this.#held[0]
     return oldest === undefined ? 0 : Math.max(0, Math.round(performance.now() - oldest.atMs))
   }
 
@@ -97,7 +109,7 @@ export class Writing {
     const open = this.#batch === undefined || this.#batch.transact ? 0 : this.#batch.tally.bytes
     if (this.unsavedBytes + open >= this.#maxUnsaved) {
       this.commitPending()
-      throw new HeapError('ERR_UNSAVED_LIMIT', `${this.unsavedBytes} bytes of edits wait for the relay; await heap.flush() before writing on`, { details: { unsaved: this.unsaved, bytes: this.unsavedBytes } })
+      throw this.#tooMuchUnsaved()
     }
     return this.#open().section(mirror, () => segment)
   }
@@ -118,6 +130,16 @@ export class Writing {
     if (batch === undefined || batch.transact) return true
     if (bytes > LIMIT.commitBytes) throw tooLarge(bytes)
     return batch.tally.count === 0 || batch.tally.bytes + bytes + EDIT_BYTES_MAX <= LIMIT.commitBytes
+  }
+
+  /** Throws if so many bytes, which take several commits, cannot be waiting for the relay. */
+  mayWrite(bytes: number): void {
+    if (bytes > this.#maxUnsaved) throw new HeapError('ERR_TOO_LARGE', `a write of about ${bytes} bytes, of which ${this.#maxUnsaved} may wait for the relay; write it in parts, and await heap.flush() between`, { details: { bytes, max: this.#maxUnsaved } })
+    if (this.unsavedBytes + bytes > this.#maxUnsaved) throw this.#tooMuchUnsaved()
+  }
+
+  #tooMuchUnsaved(): HeapError {
+    return new HeapError('ERR_UNSAVED_LIMIT', `${this.unsavedBytes} bytes of edits wait for the relay; await heap.flush() before writing on`, { details: { unsaved: this.unsaved, bytes: this.unsavedBytes } })
   }
 
   /** A write to a new segment did not come about. */
@@ -202,12 +224,22 @@ export class Writing {
       this.#undo(batch)
       throw tooLarge(batch.tally.bytes)
     }
-    if (this.holding || (batch.makesHistory && !this.#ground.needsFullNow())) return this.#hold(batch)
+    if (this.holding || (batch.makesHistory && !this.#isInFull(batch))) return this.#hold(batch)
     const { error, stands } = this.#cross(batch)
     this.#batch = undefined
     if (stands) batch.settle()
     else this.#undo(batch)
     if (error !== undefined) throw error
+  }
+
+  #isInFull(batch: Batch): boolean {
+    try {
+      return this.#ground.needsFullNow()
+    } catch (error) {
+      this.#batch = undefined
+      this.#undo(batch)
+      throw error
+    }
   }
 
   /** Hands a batch to the replica. `error` may come although it `stands`. */
@@ -227,9 +259,8 @@ export class Writing {
   /** Record `Committed`: the batch stands. */
   committed(record: Committed): void {
     const batch = this.#committing
-    this.unsaved = record.unsaved
-    this.unsavedBytes = record.unsavedBytes
-    if (record.seq > this.#acked) this.#unackedSince.push({ seq: record.seq, atMs: performance.now() })
+    this.#sent = { commits: record.unsaved, bytes: record.unsavedBytes }
+    if (record.seq > this.#acked) this.#unackedSince.push({ seq: record.seq, atMs: batch?.atMs ?? performance.now() })
     if (batch === undefined) return
     this.#committing = undefined
     if (this.#batch === batch) this.#batch = undefined
@@ -255,15 +286,14 @@ export class Writing {
   acked(seq: number, unsaved: number, unsavedBytes: number): void {
     this.#acked = Math.max(this.#acked, seq)
     while (this.#unackedSince.length > 0 && this.#unackedSince[0]!.seq <= seq) this.#unackedSince.shift()
-    this.unsaved = unsaved
-    this.unsavedBytes = unsavedBytes
+    this.#sent = { commits: unsaved, bytes: unsavedBytes }
     this.#ground.statusChanged()
   }
 
   /** Record `Refused`: that commit waits no longer. How many bytes are left is told with the next answer. */
   refused(seq: number): void {
-    const unsaved = Math.max(0, this.unsaved - 1)
-    this.acked(seq, unsaved, unsaved === 0 ? 0 : this.unsavedBytes)
+    const left = Math.max(0, this.#sent.commits - 1)
+    this.acked(seq, left, left === 0 ? 0 : this.#sent.bytes)
   }
 
   // Held commits
@@ -277,8 +307,6 @@ export class Writing {
     this.#batch = undefined
     batch.settle()
     this.#held.push(batch)
-    this.unsaved += 1
-    this.unsavedBytes += batch.tally.bytes
     if (this.#ready === undefined) {
       let resolve!: () => void
       let reject!: (error: unknown) => void
@@ -292,51 +320,65 @@ export class Writing {
 
   /** The replica is in the full module: what was held is committed, in its order. */
   resume(): void {
-    const held = this.#held
-    if (held.length === 0) return
+    if (this.#held.length === 0) return
+    const all = [...this.#held]
     this.#stale = new Map()
     let failure: unknown
-    let made = 0
-    for (const batch of held) {
-      const { error, stands } = this.#cross(batch)
+    while (this.#held.length > 0) {
+      const { error, stands } = this.#cross(this.#held[0]!)
       failure ??= error
       if (!stands) break
-      made += 1
-      if (this.#namesOthers(held.slice(made))) {
-        failure ??= new HeapError('ERR_CONFLICT', 'what was written while the module for history was loading met other content and was undone; write it again')
-        break
-      }
+      this.#held.shift()
+      if (!this.#namesOthers()) continue
+      failure ??= new HeapError('ERR_CONFLICT', 'what was written while the module for history was loading met other content and was undone; write it again')
+      break
     }
-    // What came later may build on what was refused.
-    for (const batch of held.slice(made).reverse()) this.#undo(batch)
-    this.#held = []
+    const undone = this.#held.length > 0
+    this.#undoHeld()
     // What came out otherwise cannot be patched into mirrors that hold later writes.
     const stale = this.#stale
     this.#stale = undefined
     this.#ground.showAgain(stale.keys())
-    for (const batch of held) this.#ground.agreed(batch.sections.keys())
-    this.#settle(made < held.length ? failure : undefined)
+    for (const batch of all) this.#ground.agreed(batch.sections.keys())
+    this.#settle(undone ? failure : undefined)
     if (failure !== undefined) this.#ground.report(failure)
+    this.#ground.statusChanged()
   }
 
-  /** Whether batches speak of segments in which objects have come in between: they name their own by numbers that are taken. */
-  #namesOthers(batches: readonly Batch[]): boolean {
+  /** Whether held batches speak of segments in which objects have come in between: they name their own by numbers that are taken. */
+  #namesOthers(): boolean {
     const stale = this.#stale!
-    return stale.size > 0 && batches.some(batch => [...this.#grown(batch).keys()].some(segment => stale.get(segment.index) === true))
+    return stale.size > 0 && this.#held.some(batch => [...this.#grown(batch).keys()].some(segment => stale.get(segment.index) === true))
+  }
+
+  /** Takes back what is held, the newest first: what came later may build on what came before. */
+  #undoHeld(): void {
+    const batches = [...this.#held].reverse()
+    if (batches.length === 0) return
+    const mirrors = [...new Set(batches.flatMap(batch => [...batch.sections.keys()]))]
+    notingDifferences(mirrors, () => { for (const batch of batches) this.#undo(batch) })
+    this.#held.length = 0
+    this.#ground.tookBack(mirrors)
   }
 
   /** The full module is not to be had: what was held is undone. */
   giveUp(error: HeapError): void {
     if (this.#held.length === 0) return
     this.commitPendingReporting()
-    for (const batch of this.#held.reverse()) {
-      this.unsaved -= 1
-      this.unsavedBytes -= batch.tally.bytes
-      this.#undo(batch)
-    }
-    this.#held = []
+    this.#undoHeld()
     this.#settle(error)
     this.#ground.statusChanged()
+  }
+
+  /** There will be no connection, or nothing at all, any more: who waits until nothing is held waits no longer. */
+  failWaits(error: HeapError): void {
+    this.#settle(error)
+  }
+
+  /** Whether an object was made by a commit that is held: the replica does not know of it. */
+  isHeld(node: Node): boolean {
+    const first = this.#held.find(batch => batch.sections.has(node.mirror))?.sections.get(node.mirror)
+    return first !== undefined && node.handle >= first.handles
   }
 
   #settle(error: unknown): void {

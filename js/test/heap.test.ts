@@ -224,7 +224,7 @@ test('a listener that throws stops neither the next nor the heap', async () => {
   await a.flush()
   assert.deepEqual(heard, [1])
   assert.equal((errors[0]!.cause as Error).message, 'mine')
-  assert.deepEqual([errors[0]!.code, errors[0]!.details, errors.length], ['ERR_REFUSED', { listener: true }, 1])
+  assert.deepEqual([errors[0]!.code, errors[0]!.details, errors.length], ['ERR_LISTENER', {}, 1])
 })
 
 test('changes() is a watch that is read', async () => {

@@ -19,7 +19,7 @@ const makeRef = refs.of.bind(refs)
 function world<T extends object>(): { mirror: Mirror; root: T; batch: () => Batch; section: () => Section; next: () => void } {
   const mirror = new Mirror()
   let batch = new Batch(true)
-  const host: WriteHost = { ...home, section: of => batch.section(of, () => ({ index: 0, id: '' })), wrote: () => {}, inTransact: true, hasRoom: () => true, closeBatch: () => {} }
+  const host: WriteHost = { ...home, section: of => batch.section(of, () => ({ index: 0, id: '' })), wrote: () => {}, inTransact: true, hasRoom: () => true, mayWrite: () => {}, closeBatch: () => {} }
   setHost(mirror, host)
   applyPatches(mirror, new Writer().u8(EDIT.root).u8(KIND.map).slice(), makeRef)
   return { mirror, root: liveOf(mirror.root!) as T, batch: () => batch, section: () => [...batch.sections.values()][0]!, next: () => { batch.settle(); batch = new Batch(true) } }

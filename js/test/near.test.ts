@@ -278,7 +278,7 @@ test('undoing a batch undoes what it put near', () => {
   const start = section.values.length
   section.values.u8(TAG.container).u8(KIND.map).varint(0)
   mirror.place(id, node)
-  section.near(id, { start, end: section.values.length, containers: true })
+  section.near(id, { start, end: section.values.length, containers: true, weight: 0 })
   assert.deepEqual([...section.encode()], [...new Writer().u8(EDIT.near).idOf(id).u8(TAG.container).u8(KIND.map).varint(0).slice()])
   batch.rollback()
   assert.equal(mirror.near.size, 0)
