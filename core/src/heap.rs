@@ -120,7 +120,7 @@ impl Heap {
     }
 
     /// How many segments have an index.
-    pub fn len(&self) -> usize {
+    pub fn indexes(&self) -> usize {
         self.slots.len()
     }
 

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
-//! Randomness is a seed, time comes with each input. Files: `session.rs` (the connection), `pending.rs` (what is resent or
-//! redone), `packed.rs` (on to another instance), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! Randomness is a seed, time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
+//! connection), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
+mod commit;
 mod cut;
 pub mod packed;
 pub mod pending;
@@ -28,13 +29,13 @@ use self::session::Session;
 pub use self::session::js_code;
 use self::waits::Waits;
 pub use self::waits::{WaitError, WaitKind};
-use crate::commit::{ClaimOf, Commit, EngineKind, LAYOUT, Part, PartBody};
+use crate::commit::{ClaimOf, EngineKind};
 use crate::edit::{Handle, Patch, Wish};
 use crate::heap::{Heap, Index, State};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::write::Draw;
-use crate::segment::{Overruled, Segment, is_built_in};
+use crate::segment::{Overruled, Segment};
 use crate::value::Kind;
 use crate::wire::frame::Up;
 use crate::wire::frame::down::ClaimState;
@@ -458,125 +459,6 @@ impl Replica {
         self.out.push_back(Output::Problem { code, message: message.into() });
     }
 
-    /// C1: a commit takes effect here and enters `pending` in one step.
-    fn commit(&mut self, label: String, sections: Vec<Section>, size: usize) {
-        // What a program wrote is within a few dozen bytes per edit of what the engines will make of it.
-        let edits: usize = sections.iter().map(|section| section.wishes.len()).sum();
-        if size + 48 * edits > limits::COMMIT_BYTES_MAX + limits::COMMIT_BYTES_MAX / 4 {
-            return self.error("ERR_TOO_LARGE", format!("the commit has {size} bytes; the limit is 1 MiB"));
-        }
-        if sections.len() > limits::PARTS_MAX {
-            return self.error("ERR_TOO_LARGE", format!("a commit touches at most {} segments", limits::PARTS_MAX));
-        }
-        let limit = self.options.max_unsaved;
-        if limit > 0 && self.pending.bytes() + size > limit {
-            return self.error("ERR_UNSAVED_LIMIT", format!("over {limit} bytes are not acknowledged yet"));
-        }
-        for section in &sections {
-            if let Target::Here(index) = section.target
-                && self.heap.slot(index).and_then(|slot| slot.peek()).is_none()
-            {
-                return self.error("ERR_NOT_LOADED", "a segment of the commit is not loaded");
-            }
-        }
-        let created = sections.iter().filter(|section| matches!(section.target, Target::New(..))).count();
-        if created > 0 && !self.has_room_for(created) {
-            return self
-                .error("ERR_OVER_BUDGET", format!("at most {} segments can be here", limits::FOLLOWS_MAX_REPLICA));
-        }
-        if let Some((id, engine)) = not_built_in(&sections) {
-            // The call is repeated when the replica has gone on in a module that has the engine.
-            let (index, new) = self.heap.enter(id, false);
-            if new {
-                self.out.push_back(Output::Indexed { segment: id, index });
-            }
-            self.out.push_back(Output::NeedsFull(index));
-            return self.error("ERR_ENGINE", format!("this module has no engine {engine:?}"));
-        }
-        let uid = self.entropy.uid();
-        let (mut parts, mut edits, mut corrections, mut claim) = (Vec::new(), Vec::new(), Vec::new(), None);
-        for section in sections {
-            let (index, created) = match section.target {
-                Target::Here(index) => (index, false),
-                Target::New(id, engine) => match self.create(id, engine) {
-                    Ok(index) => (index, true),
-                    Err(message) => return self.error("ERR_ENGINE", message),
-                },
-            };
-            claim = claim.or(section.claim);
-            let Some(slot) = self.heap.slot_mut(index) else { continue };
-            let id = slot.id;
-            let Some(document) = slot.document() else { continue };
-            match document.edit(section.wishes, uid, &mut self.entropy) {
-                Ok(edited) => {
-                    let delta = edited.delta;
-                    let engine = document.engine();
-                    let body = if created || document.is_unborn() {
-                        PartBody::Create { engine, layout: LAYOUT, delta }
-                    } else {
-                        PartBody::Delta(delta)
-                    };
-                    parts.push(Part { segment: id, generation: document.generation(), body });
-                    edits.push(edited.edits);
-                    if !edited.corrections.is_empty() {
-                        corrections.push((index, edited.corrections));
-                    }
-                }
-                Err(error) => {
-                    // Documents before this one hold edits that will never be sent.
-                    for part in &parts {
-                        self.forget_creations(part.segment, uid);
-                        self.reload(part.segment, None);
-                    }
-                    self.reload(id, None);
-                    return self.error("ERR_ENGINE", format!("the commit was not made: {error}"));
-                }
-            }
-        }
-        if parts.is_empty() {
-            return self.error("ERR_ENGINE", "a commit needs a part");
-        }
-        let prev = self.last_uid;
-        self.seq = self.seq.next();
-        self.last_uid = uid;
-        self.stats.commits += 1;
-        self.stats.deltas_out += parts.len() as u64;
-        let label = if label.is_empty() { None } else { Some(label) };
-        let commit = Commit { owner: self.id, seq: self.seq, uid, prev, after: None, claim, label, parts };
-        self.pending.push(commit, edits);
-        self.out.push_back(Output::Committed {
-            seq: self.seq,
-            unsaved: self.pending.len(),
-            unsaved_bytes: self.pending.bytes(),
-            corrections,
-        });
-        self.send_pending();
-    }
-
-    /// Whether so many more segments can be here: a relay sends one connection the entries of a bounded number of them, and
-    /// all that is here, or asked for, is one of those.
-    fn has_room_for(&self, more: usize) -> bool {
-        if self.heap.len() + more <= limits::FOLLOWS_MAX_REPLICA {
-            return true;
-        }
-        let here = self.heap.iter().filter(|(_, slot)| !matches!(slot.state, State::Away)).count();
-        here + more <= limits::FOLLOWS_MAX_REPLICA
-    }
-
-    fn create(&mut self, id: SegmentId, engine: EngineKind) -> Result<Index, String> {
-        let (index, new) = self.heap.enter(id, false);
-        if !new && self.heap.slot(index).is_some_and(|slot| slot.peek().is_some()) {
-            return Err("that segment exists already".into());
-        }
-        let writer = self.entropy.writer();
-        let segment = Segment::new(id, engine, writer).map_err(|e| e.to_string())?;
-        if let Some(slot) = self.heap.slot_mut(index) {
-            slot.state = State::Live(Box::new(segment));
-        }
-        self.out.push_back(Output::Indexed { segment: id, index });
-        Ok(index)
-    }
-
     fn evict(&mut self, index: Index) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
@@ -646,12 +528,4 @@ impl Replica {
         self.stats.live_bytes = bytes;
         self.out.push_back(Output::Stats(self.stats));
     }
-}
-
-/// The first new segment of a commit whose engine this module does not have.
-fn not_built_in(sections: &[Section]) -> Option<(SegmentId, EngineKind)> {
-    sections.iter().find_map(|section| match section.target {
-        Target::New(id, engine) if !is_built_in(engine) => Some((id, engine)),
-        _ => None,
-    })
 }

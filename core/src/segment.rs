@@ -16,6 +16,7 @@ pub mod yrs;
 
 use bytes::Bytes;
 
+use self::creations::Creations;
 pub use self::creations::Overruled;
 use self::engine::{Engine, EngineError};
 use self::objects::Objects;
@@ -60,6 +61,16 @@ pub struct Edited {
     pub edits: Vec<Edit>,
     /// Where the result is not what the wishes said.
     pub corrections: Vec<Patch>,
+}
+
+/// A segment before local edits, for [`Segment::restore`].
+#[derive(Debug)]
+pub struct Kept {
+    document: Vec<u8>,
+    size: usize,
+    handles: usize,
+    first: Kind,
+    creations: Creations,
 }
 
 fn blank(kind: EngineKind, writer: u64) -> Result<Box<dyn Engine>, EngineError> {
@@ -271,6 +282,33 @@ impl Segment {
         })?;
         self.size += delta.len();
         Ok(delta)
+    }
+
+    /// What it takes to undo local edits that nobody has heard of.
+    pub fn keep(&self) -> Kept {
+        Kept {
+            document: self.encode(),
+            size: self.size,
+            handles: self.objects.handles(),
+            first: self.first_kind(),
+            creations: self.objects.creations.clone(),
+        }
+    }
+
+    /// Undoes all local edits since [`Segment::keep`]; nothing else may have happened since. A mirror that undid them too shows
+    /// this document already. The writer must be a new one: the old one's clock has gone on, and nobody must miss what it made.
+    pub fn restore(&mut self, kept: Kept, writer: u64) -> Result<(), EngineError> {
+        self.replace(self.generation, writer, &kept.document, &[])?;
+        self.size = kept.size;
+        self.objects.truncate(kept.handles);
+        self.objects.set_first_kind(kept.first);
+        self.objects.creations = kept.creations;
+        self.show();
+        // What a mirror shows has a handle; a new one here would be one that it never hears of.
+        if self.objects.handles() != kept.handles {
+            return Err(EngineError::Failed("a restored document shows what it did not show before".into()));
+        }
+        Ok(())
     }
 
     /// Compares all that this replica put under absent keys with what is there: after the document was replaced and shown.

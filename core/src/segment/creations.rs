@@ -40,7 +40,7 @@ struct Creation {
 }
 
 /// The newest creations of this replica in one segment, the oldest first; at most one a place.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Creations {
     list: Vec<Creation>,
     /// Their places.

@@ -133,7 +133,8 @@ impl Objects {
         self.table.truncate(handles);
         self.unwatched.clear();
         self.by_id.retain(|_, handle| (handle.0 as usize) < handles);
-        for (handle, object) in self.table.iter().enumerate() {
+        // The newest of those that an object has is the one to speak of.
+        for (handle, object) in self.table.iter().enumerate().rev() {
             self.by_id.entry((object.id, object.kind)).or_insert(Handle(handle as u32));
         }
     }

@@ -1,0 +1,262 @@
+//! Commits that turn out too large, or fail half way: nothing of them is seen, sent or left behind, wherever their segments are
+//! in their lives, and what is committed next is whole (S14, C1).
+#![cfg(feature = "yrs")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use bytes::Bytes;
+use coheap_core::commit::{EngineKind, LAYOUT};
+use coheap_core::edit::{Handle, Literal, Wish};
+use coheap_core::heap::Index;
+use coheap_core::id::{EpochId, Nonce, Offset, SegmentId, SegmentNumber, Seq};
+use coheap_core::limits::COMMIT_BYTES_MAX;
+use coheap_core::replica::{Input, Options, Output, Replica, Section, Target};
+use coheap_core::segment::Segment;
+use coheap_core::value::Value;
+use coheap_core::wire::frame::down::Welcome;
+use coheap_core::wire::frame::up::CommitFrame;
+use coheap_core::wire::frame::{Bulk, Down, SegRef, SegmentState, SegmentStatus, Up, message_of, split};
+
+const ENGINES: &[EngineKind] = &[
+    EngineKind::Yrs,
+    #[cfg(feature = "automerge")]
+    EngineKind::Automerge,
+];
+const ONE: SegmentId = SegmentId([1; 16]);
+const TWO: SegmentId = SegmentId([2; 16]);
+const THREE: SegmentId = SegmentId([3; 16]);
+const LIST: Handle = Handle(1);
+
+fn replica() -> Replica {
+    Replica::new(Options { seed: [5; 32], heap: "h".into(), name: "r".into(), must_exist: false, max_unsaved: 0 })
+}
+
+fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
+    replica.handle(0, input);
+    std::iter::from_fn(|| replica.poll()).collect()
+}
+
+fn tell(replica: &mut Replica, frame: &Down) -> Vec<Output> {
+    let mut frames = Vec::new();
+    frame.encode(&mut frames);
+    give(replica, Input::Receive(Bytes::from(message_of(&frames))))
+}
+
+fn connect(replica: &mut Replica) -> Vec<Output> {
+    give(replica, Input::Connected { token: String::new() });
+    let welcome = Welcome {
+        features: 0,
+        exists: false,
+        restore: false,
+        catchup: false,
+        time_ms: 0,
+        lineage: EpochId::default(),
+        epochs: vec![(EpochId::default(), Offset(0))],
+        position: Offset(0),
+        window: 256,
+        ring: Vec::new(),
+        bulk: Bulk::default(),
+    };
+    tell(replica, &Down::Ok(welcome))
+}
+
+fn ups(outputs: &[Output]) -> Vec<Up> {
+    let messages =
+        outputs.iter().filter_map(|output| if let Output::Send(bytes) = output { Some(bytes) } else { None });
+    let frames = messages.flat_map(|bytes| split(bytes).unwrap());
+    frames.filter_map(|(kind, body)| Up::decode(kind, &body).unwrap()).collect()
+}
+
+fn commits(outputs: &[Output]) -> Vec<CommitFrame> {
+    ups(outputs).into_iter().filter_map(|up| if let Up::Commit(commit) = up { Some(commit) } else { None }).collect()
+}
+
+fn loads(outputs: &[Output]) -> Vec<Nonce> {
+    ups(outputs).into_iter().filter_map(|up| if let Up::Load { nonce, .. } = up { Some(nonce) } else { None }).collect()
+}
+
+/// What the log would hold of a segment.
+fn deltas(commits: &[CommitFrame], id: SegmentId) -> Vec<Bytes> {
+    let parts = commits.iter().flat_map(|commit| &commit.parts);
+    parts.filter(|part| part.segment == SegRef::Id(id)).map(|part| part.bytes.clone()).collect()
+}
+
+fn section(target: Target, wishes: Vec<Wish>) -> Section {
+    Section { target, claim: None, wishes }
+}
+
+fn commit(replica: &mut Replica, sections: Vec<Section>) -> Vec<Output> {
+    give(replica, Input::Commit { label: String::new(), sections, size: 1000 })
+}
+
+fn error(outputs: &[Output]) -> Option<&'static str> {
+    outputs.iter().find_map(|output| if let Output::Error { code, .. } = output { Some(*code) } else { None })
+}
+
+/// The error of a commit that did nothing else.
+fn refusal(replica: &mut Replica, sections: Vec<Section>) -> &'static str {
+    let unsaved = replica.unsaved();
+    let outputs = commit(replica, sections);
+    let quiet = |output: &Output| matches!(output, Output::Error { .. } | Output::Indexed { .. });
+    assert!(outputs.iter().all(quiet), "{outputs:?}");
+    assert_eq!(replica.unsaved(), unsaved);
+    error(&outputs).expect("it is refused")
+}
+
+fn number(n: u32) -> Literal {
+    Literal::Scalar(Value::Number(f64::from(n)))
+}
+
+/// A new map with a list.
+fn create(id: SegmentId, engine: EngineKind) -> Section {
+    let value = Literal::Map(vec![("list".into(), Literal::List(vec![number(1)])), ("n".into(), number(0))]);
+    section(Target::New(id, engine), vec![Wish::Root { value }])
+}
+
+fn set(index: Index, key: &str, value: Literal) -> Section {
+    section(Target::Here(index), vec![Wish::Set { object: Handle(0), key: key.into(), value }])
+}
+
+/// Far more than the limit, from few bytes of the program.
+fn large(index: Index) -> Section {
+    let values = vec![Literal::Map(Vec::new()); 75_000];
+    section(Target::Here(index), vec![Wish::Insert { object: LIST, index: 0, values }])
+}
+
+/// A map comes into the list and gets an entry: it needs the handle that it is given, and the list as it is.
+fn fill(index: Index, handle: u32) -> Section {
+    let values = vec![Literal::Map(Vec::new())];
+    let inner = Wish::Set { object: Handle(handle), key: "in".into(), value: number(handle) };
+    section(Target::Here(index), vec![Wish::Insert { object: LIST, index: 1, values }, inner])
+}
+
+fn index_of(outputs: &[Output], id: SegmentId) -> Index {
+    let found = outputs.iter().find_map(|output| match output {
+        Output::Indexed { segment, index } if *segment == id => Some(*index),
+        _ => None,
+    });
+    found.expect("it has an index")
+}
+
+/// The document that others make of what was sent is the one that is here, which `check` looks at.
+fn assert_whole(replica: &mut Replica, id: SegmentId, engine: EngineKind, sent: &[CommitFrame]) {
+    let generation = engine.generation_zero();
+    let theirs = Segment::decode(id, engine, generation, 9, &[], &deltas(sent, id)).unwrap();
+    assert_eq!(theirs.values(), replica.document(id).unwrap().values(), "{engine:?}");
+}
+
+#[test]
+fn a_commit_that_turns_out_too_large_does_nothing_and_the_next_is_whole() {
+    for engine in ENGINES {
+        let mut replica = replica();
+        let made = commit(&mut replica, vec![create(ONE, *engine)]);
+        let one = index_of(&made, ONE);
+        commit(&mut replica, vec![fill(one, 2)]);
+        // Offline, in a segment that no log knows, behind own commits that are not acknowledged.
+        let before = replica.document(ONE).unwrap().values();
+        let size = replica.document(ONE).unwrap().size();
+        let sections = vec![set(one, "gone", Literal::List(Vec::new())), create(TWO, *engine)];
+        let too_large = [sections, vec![large(one)]].concat();
+        assert_eq!(refusal(&mut replica, too_large), "ERR_TOO_LARGE", "{engine:?}");
+        assert_eq!(replica.document(ONE).unwrap().values(), before, "{engine:?}");
+        assert_eq!(replica.document(ONE).unwrap().size(), size);
+        assert!(replica.document(TWO).is_none(), "what the commit made is gone with it");
+        commit(&mut replica, vec![fill(one, 3)]);
+        // All the same with a connection.
+        let mut sent = commits(&connect(&mut replica));
+        assert_eq!(sent.iter().map(|commit| commit.seq.0).collect::<Vec<_>>(), [1, 2, 3], "no number is used up");
+        let members = Literal::Set((0..100_000).map(|n| Value::Number(f64::from(n) + 0.5)).collect());
+        assert_eq!(refusal(&mut replica, vec![set(one, "set", members)]), "ERR_TOO_LARGE", "{engine:?}");
+        sent.extend(commits(&commit(&mut replica, vec![fill(one, 4), create(TWO, *engine)])));
+        assert_eq!(sent.len(), 4);
+        assert_whole(&mut replica, ONE, *engine, &sent);
+        assert_whole(&mut replica, TWO, *engine, &sent);
+        for one in &sent {
+            assert!(one.parts.iter().map(|part| part.bytes.len()).sum::<usize>() <= COMMIT_BYTES_MAX);
+        }
+    }
+}
+
+#[test]
+fn the_limit_is_for_what_is_encoded() {
+    for engine in ENGINES {
+        let mut replica = replica();
+        let one = index_of(&commit(&mut replica, vec![create(ONE, *engine)]), ONE);
+        // Neither of two parts is too large by itself.
+        let text = |n: u32| {
+            Literal::Text((0..n).map(|at| char::from(b'a' + (at.wrapping_mul(0x9e37_79b1) >> 28) as u8)).collect())
+        };
+        let two = index_of(&commit(&mut replica, vec![create(TWO, *engine)]), TWO);
+        let sized = |replica: &mut Replica, sections: Vec<Section>, size| {
+            give(replica, Input::Commit { label: String::new(), sections, size })
+        };
+        if *engine == EngineKind::Yrs {
+            let sections = vec![set(one, "a", text(600_000)), set(two, "b", text(600_000))];
+            assert_eq!(error(&sized(&mut replica, sections, 1_200_000)), Some("ERR_TOO_LARGE"));
+        }
+        let sections = vec![set(one, "a", text(500_000)), set(two, "b", text(500_000))];
+        assert_eq!(error(&sized(&mut replica, sections, 1_000_000)), None, "{engine:?}");
+        let sent = commits(&connect(&mut replica));
+        assert_whole(&mut replica, ONE, *engine, &sent);
+        assert_whole(&mut replica, TWO, *engine, &sent);
+    }
+}
+
+#[test]
+fn a_large_commit_that_fails_half_way_leaves_nothing() {
+    for engine in ENGINES {
+        let mut replica = replica();
+        let one = index_of(&commit(&mut replica, vec![create(ONE, *engine)]), ONE);
+        let two = index_of(&commit(&mut replica, vec![create(TWO, *engine)]), TWO);
+        let (first, second) = (replica.document(ONE).unwrap().values(), replica.document(TWO).unwrap().values());
+        let many = |index| set(index, "many", Literal::List(vec![number(7); 5_000]));
+        let wrong = Wish::Set { object: Handle(99), key: "k".into(), value: number(1) };
+        let mut bad = many(two);
+        bad.wishes.push(wrong);
+        assert_eq!(refusal(&mut replica, vec![many(one), create(THREE, *engine), bad]), "ERR_ENGINE");
+        // A segment that is there already cannot be made.
+        assert_eq!(refusal(&mut replica, vec![many(one), create(TWO, *engine)]), "ERR_ENGINE");
+        assert_eq!(replica.document(ONE).unwrap().values(), first, "{engine:?}");
+        assert_eq!(replica.document(TWO).unwrap().values(), second, "{engine:?}");
+        assert!(replica.document(THREE).is_none());
+        commit(&mut replica, vec![fill(one, 2), fill(two, 2), create(THREE, *engine)]);
+        let sent = commits(&connect(&mut replica));
+        assert_eq!(sent.len(), 3);
+        for id in [ONE, TWO, THREE] {
+            assert_whole(&mut replica, id, *engine, &sent);
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_is_too_large_while_its_segment_is_made_anew_does_nothing() {
+    for engine in ENGINES {
+        let mut replica = replica();
+        let one = index_of(&commit(&mut replica, vec![create(ONE, *engine)]), ONE);
+        let mut sent = commits(&connect(&mut replica));
+        tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
+        let refused = commits(&commit(&mut replica, vec![set(one, "refused", number(1))])).remove(0);
+        commit(&mut replica, vec![set(one, "behind", number(2))]);
+        let (seq, uid, position) = (refused.seq, refused.uid, Offset(1));
+        let nonce = loads(&tell(&mut replica, &Down::Refused { owner: 0, seq, uid, code: 6, position }))[0];
+        assert_eq!(refusal(&mut replica, vec![large(one)]), "ERR_TOO_LARGE", "{engine:?}");
+        commit(&mut replica, vec![fill(one, 2)]);
+        let state = SegmentState {
+            id: ONE,
+            number: Some(SegmentNumber(0)),
+            status: SegmentStatus::Alive,
+            engine: *engine,
+            layout: LAYOUT,
+            generation: engine.generation_zero(),
+            snapshot: Bytes::new(),
+            deltas: deltas(&sent, ONE),
+        };
+        let mut bulk = Vec::new();
+        state.encode(&mut bulk);
+        let bulk = Bulk::whole(Bytes::from(bulk));
+        sent.extend(commits(&tell(&mut replica, &Down::Snapshot { nonce, position: Offset(1), bulk })));
+        assert_eq!(sent.len(), 3);
+        assert_whole(&mut replica, ONE, *engine, &sent);
+        sent.extend(commits(&commit(&mut replica, vec![fill(one, 3)])));
+        assert_whole(&mut replica, ONE, *engine, &sent);
+    }
+}
