@@ -4,9 +4,10 @@ import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import type { Arrival } from './world.js'
 
-/** A copy of the tests' world, and what lets the full module arrive in it. */
-export interface Later { readonly Program: typeof import('./world.js').Program; readonly arrive: () => void }
+/** A copy of the tests' world, and what decides over the full module in it. */
+export interface Later { readonly Program: typeof import('./world.js').Program; readonly module: Arrival }
 
 const homes: string[] = []
 
@@ -22,15 +23,26 @@ export async function withoutModule(): Promise<Later> {
   const original = (file: string): string => JSON.stringify(new URL(`../src/${file}`, import.meta.url).href)
   await writeFile(join(home, 'src/wasm.js'), `export * from ${original('wasm.js')}\n`)
   await writeFile(join(home, 'src/wasm-full.js'), `export { instantiate } from ${original('wasm-full.js')}
-export let arrive
-const there = new Promise(resolve => { arrive = resolve })
-export const prepare = () => there
+let attempt = next()
+function next() {
+  const made = {}
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }))
+  made.promise.catch(() => {})
+  return made
+}
+export const prepare = () => attempt.promise
+export const arrive = () => attempt.resolve()
+export const fail = () => {
+  const { reject } = attempt
+  attempt = next()
+  reject(new Error('not this time'))
+}
 `)
   const at = (file: string): string => pathToFileURL(join(home, file)).href
   // Read here, so that the fetch in the program waits for nothing but its arrival.
-  const { arrive } = await import(at('src/wasm-full.js')) as { arrive: () => void }
+  const module = await import(at('src/wasm-full.js')) as Arrival
   const { Program } = await import(at('test/world.js')) as typeof import('./world.js')
-  return { Program, arrive }
+  return { Program, module }
 }
 
 /** For `after`. */

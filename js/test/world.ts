@@ -2,7 +2,7 @@
 // whole run, also when each message is delivered, what a cut connection loses, and when the full module is there.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { open, snapshot, type Heap } from '../src/index.js'
+import { open, snapshot, type Heap, type HeapError } from '../src/index.js'
 import { closeClean } from './clean.js'
 import { FakeRelay, FakeSocket } from './fake-relay.js'
 import { chance, FixedWorld, settled, type Pick } from './fixed.js'
@@ -28,10 +28,15 @@ export class Statistics {
   /** Programs at whose start the full module was not there, and commits that were held until it came. */
   without = 0
   held = 0
+  /** Heaps that were told that it could not be fetched. */
+  failures = 0
   /** Values in final documents, and in their root segments, one number a program. */
   readonly values: number[] = []
   readonly roots: number[] = []
 }
+
+/** What decides over the full module: it arrives, or the attempt that is under way to fetch it fails. */
+export interface Arrival { arrive(): void; fail(): void }
 
 /** A replica and its newest connection, if there was one yet. */
 interface Peer { heap: Heap<Any>; socket: FakeSocket | undefined; /** Nothing is delivered to or from it before this step. */ awayUntil: number }
@@ -49,22 +54,25 @@ export class Program {
   readonly #quick: number
   /** The full module is not there before this step. */
   readonly #arrivesAt: number
-  readonly #arrive: (() => void) | undefined
+  readonly #module: Arrival | undefined
+  /** At this step an attempt to fetch it fails; who waits for it is told, and no one else. */
+  readonly #failsAt: number
   #at = 0
   /** Waits, loads and writes under way. */
   #pending = 0
 
-  /** `arrive`: the full module is not there, and this brings it. Without it the module has been fetched. */
-  constructor(seed: number, statistics: Statistics, arrive?: () => void) {
+  /** `module`: the full module is not there, and this decides when it is. Without it the module has been fetched. */
+  constructor(seed: number, statistics: Statistics, module?: Arrival) {
     this.#pick = chance(seed)
     this.#world = new FixedWorld(seed)
     this.#statistics = statistics
     this.relay.pumped = true
     this.relay.catchUpBehind = [1, 10, Infinity][seed % 3]!
     this.#quick = [0, 0, 1, 3][seed % 4]!
-    this.#arrive = arrive
-    this.#arrivesAt = arrive === undefined ? -1 : 20 + this.#pick(STEPS - 40)
-    if (arrive !== undefined) statistics.without += 1
+    this.#module = module
+    this.#arrivesAt = module === undefined ? -1 : 20 + this.#pick(STEPS - 40)
+    this.#failsAt = module === undefined || this.#pick(2) === 0 ? -1 : this.#pick(this.#arrivesAt)
+    if (module !== undefined) statistics.without += 1
   }
 
   async run(): Promise<string> {
@@ -87,6 +95,7 @@ export class Program {
     peer.heap.addEventListener('error', error => {
       if (error.code === 'ERR_CONFLICT' && 'lost' in error.details) this.#statistics.overruled += 1
       else this.#errors.push(error)
+      if (error.code === 'ERR_ENGINE') this.#statistics.failures += 1
     })
     return peer.heap
   }
@@ -96,12 +105,22 @@ export class Program {
     await settled()
     const commits = (): number => this.peers.reduce((sum, { heap }) => sum + heap.stats().commits, 0)
     const before = commits()
-    this.#arrive!()
+    this.#module!.arrive()
     await settled()
     this.#statistics.held += commits() - before
   }
 
+  /** It cannot be fetched: what waited for it is undone and told. */
+  async #moduleFails(): Promise<void> {
+    await settled()
+    assert.deepEqual(this.#errors, [])
+    this.#module!.fail()
+    await settled()
+    for (const error of this.#errors.splice(0)) assert.deepEqual([(error as HeapError).code, (error as HeapError).retryable], ['ERR_ENGINE', true])
+  }
+
   async #step(): Promise<void> {
+    if (this.#at === this.#failsAt) await this.#moduleFails()
     if (this.#at === this.#arrivesAt) await this.#moduleArrives()
     const kind = drawKind(this.#pick)
     const delivering = kind === 'deliver up' || kind === 'deliver down'
