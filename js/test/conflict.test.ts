@@ -2,22 +2,17 @@
 // programs that wrote another one hear what they lost, by one `error` event each.
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
-import type { Heap, HeapError, OpenOptions } from '../src/index.js'
+import { counter, open, set, snapshot, text, type Heap, type HeapError, type OpenOptions } from '../src/index.js'
+import { closeAll, closeClean, expecting, keep } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
-
-process.env['COHEAP_DEBUG'] = '1'
-const { counter, open, set, snapshot, text } = await import('../src/index.js')
 
 type Any = Record<string, any>
 
-const heaps: Heap<unknown>[] = []
-afterEach(async () => {
-  for (const heap of heaps.splice(0)) await heap.close({ flush: false }).catch(() => {})
-})
+afterEach(closeAll)
 
+/** A heap whose `error` events the test looks at. */
 async function openOn(relay: FakeRelay, options: OpenOptions<Any> = {}): Promise<{ heap: Heap<Any>; root: Any; errors: HeapError[] }> {
-  const heap = await open<Any>('ws://test/heap/h', { webSocket: relay.socket, timeoutMs: 3000, ...options })
-  heaps.push(heap as Heap<unknown>)
+  const heap = keep(await open<Any>('ws://test/heap/h', { webSocket: relay.socket, timeoutMs: 3000, ...options }))
   const errors: HeapError[] = []
   heap.addEventListener('error', error => { errors.push(error) })
   return { heap, root: heap.root, errors }
@@ -64,7 +59,7 @@ test('S2: of kinds that differ, who wrote the loser hears what it held, once', a
     relay.cut()
     await loser.heap.sync({ timeoutMs: 5000 })
     assert.equal(loser.errors.length, 1)
-    for (const { heap } of [a, b, c]) await heap.close()
+    for (const { heap } of [a, b, c]) await closeClean(heap)
   }
   assert.equal(winners.size, 2, 'sometimes one wins, sometimes the other')
 })
@@ -114,6 +109,7 @@ test('S2, S3, S4: nothing is told of what merged, of scalars, of defaults, and o
 test('S2, S15: what was refused is no loss', async () => {
   const relay = new FakeRelay()
   const [a, b] = [await openOn(relay), await openOn(relay)]
+  expecting(a.heap, { refused: 1, rebuilds: 1 })
   relay.refuseNext = 32
   a.root['k'] = { x: 1 }
   await assert.rejects(a.heap.flush(), { code: 'ERR_REFUSED' })

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { afterEach, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import { counter, HeapError, open, snapshot, text, type Counter, type Heap, type Ref, type Text } from '../src/index.js'
+import { counter, snapshot, text, type HeapError, type open, type Counter, type Heap, type Ref, type Text } from '../src/index.js'
+import { closeAll, closeClean, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 interface Doc { title: string; body: Text; reads: Counter; tags: string[]; inner?: Ref<Doc> }
@@ -13,11 +14,11 @@ interface App { docs: Ref<Doc>[]; n: number; visits: Counter }
 
 const doc = (title: string): Doc => ({ title, body: text(''), reads: counter(), tags: [] })
 
-async function heapOn(relay: FakeRelay, name = 'a'): Promise<Heap<App>> {
-  const heap = await open<App>('ws://test/heap/h', { webSocket: relay.socket, name, initial: { docs: [], n: 0, visits: counter() } })
-  heap.addEventListener('error', error => { throw error })
-  return heap
+function heapOn(relay: FakeRelay, name = 'a'): Promise<Heap<App>> {
+  return openOn<App>(relay, { name, initial: { docs: [], n: 0, visits: counter() } })
 }
+
+afterEach(closeAll)
 
 // The first of these tests is the one that fetches the module: the others find it there.
 test('alloc with history: visible at once, in its order with what is written before the module is there', async () => {
@@ -52,9 +53,8 @@ test('alloc with history: visible at once, in its order with what is written bef
   const there = await b.root.docs[0]!.load({ timeoutMs: 10_000 })
   assert.deepEqual(snapshot(there), { title: 'two', body: '', reads: 2, tags: ['new'] })
   assert.equal(b.root.n, 3)
-  assert.equal(b.stats().rebuilds, 0)
-  await a.close()
-  await b.close()
+  await closeClean(a)
+  await closeClean(b)
 })
 
 test('a heap that meets history goes on where it was: handles, refs, watchers, unsaved edits and waits', async () => {
@@ -92,9 +92,8 @@ test('a heap that meets history goes on where it was: handles, refs, watchers, u
   assert.equal(a.root.n, 7)
   assert.equal((await a.ref<typeof before & object>(plain.id).load() as typeof plain.value).list.length, 3)
   assert.equal(seen.length > 0, true)
-  assert.equal(b.stats().refused + b.stats().rebuilds, 0)
-  await a.close()
-  await b.close()
+  await closeClean(a)
+  await closeClean(b)
 })
 
 test('one who wrote offline before it met history loses nothing, and counts once', async () => {
@@ -123,8 +122,8 @@ test('one who wrote offline before it met history loses nothing, and counts once
   await a.sync({ timeoutMs: 10_000 })
   assert.equal(a.root.visits.value, 21)
   assert.equal((await a.root.docs[0]!.load({ timeoutMs: 10_000 })).title, 'still offline')
-  await a.close()
-  await b.close()
+  await closeClean(a)
+  await closeClean(b)
 })
 
 test('a throw in a transaction leaves no segment with history behind', async () => {
@@ -138,7 +137,7 @@ test('a throw in a transaction leaves no segment with history behind', async () 
   assert.throws(() => made!.value, (error: HeapError) => error.code === 'ERR_NOT_LOADED')
   await a.sync()
   assert.equal(relay.log.length, commits)
-  await a.close()
+  await closeClean(a)
 })
 
 test('without the module, what waited for it is undone and told, and the rest goes on', async () => {
@@ -165,7 +164,7 @@ test('without the module, what waited for it is undone and told, and the rest go
   await heap.flush({ timeoutMs: 5000 })
   const other = await heapOn(relay, 'b')
   assert.equal(other.root.n, 5)
-  await other.close()
-  await heap.close()
+  await closeClean(other)
+  await closeClean(heap)
   await rm(home, { recursive: true })
 })

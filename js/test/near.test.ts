@@ -4,36 +4,24 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { Batch } from '../src/batch.js'
 import { EDIT, KIND, TAG, Writer } from '../src/edge.js'
-import type { Change, Counter, Heap, HeapError, LiveSet, OpenOptions, Ref, Text } from '../src/index.js'
+import { counter, set, snapshot, text, type Change, type Counter, type Heap, type HeapError, type LiveSet, type OpenOptions, type Ref, type Text } from '../src/index.js'
 import { Mirror } from '../src/mirror.js'
 import { applyPatches, compare, resetMirror } from '../src/patches.js'
 import { RefTable } from '../src/refs.js'
 import { encodeId, freshId } from '../src/uuid.js'
+import { closeAll, closeClean, expecting, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
-
-process.env['COHEAP_DEBUG'] = '1'
-const { counter, open, set, snapshot, text } = await import('../src/index.js')
 
 type Any = Record<string, any>
 
-const heaps: Heap<unknown>[] = []
-afterEach(async () => {
-  for (const heap of heaps.splice(0)) await heap.close({ flush: false }).catch(() => {})
-})
-
-async function openOn(relay: FakeRelay, options: OpenOptions<Any> = {}): Promise<Heap<Any>> {
-  const heap = await open<Any>('ws://test/heap/h', { webSocket: relay.socket, timeoutMs: 3000, ...options })
-  heaps.push(heap as Heap<unknown>)
-  heap.addEventListener('error', error => assert.fail(error))
-  return heap
-}
+afterEach(closeAll)
 
 /** The segment in a Ref's id. */
 const segmentOf = (ref: Ref<any>): string => /^coheap:([\w-]{22})/.exec(ref.id)![1]!
 
 test('S1: an object near another lies in its segment and can be used at once, here and elsewhere', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay, { initial: { head: null } })
+  const a = await openOn<Any>(relay, { initial: { head: null } })
   const first = a.alloc<Any>({ name: 'first' })
   const second = a.alloc<Any>({ name: 'second', back: first, deep: { list: [1, { x: 2 }] } }, { near: first })
   assert.match(second.id, /^coheap:[\w-]{22}#[\w-]{22}$/)
@@ -47,7 +35,7 @@ test('S1: an object near another lies in its segment and can be used at once, he
   assert.deepEqual(Object.keys(first.value), ['name', 'next'], 'what is near shows in no key')
   assert.deepEqual(snapshot(first.value), { name: 'first', next: second })
   second.value['deep'].list.push(3)
-  const b = await openOn(relay)
+  const b = await openOn<Any>(relay)
   await b.reach(await a.flush())
   const theirs = b.ref<Any>(second.id)
   assert.equal(theirs.peek(), undefined)
@@ -63,7 +51,7 @@ test('S1: an object near another lies in its segment and can be used at once, he
 
 test('S1: every kind of container can stand near another, also near the root and near what is near', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay)
+  const a = await openOn<Any>(relay)
   const root = a.refOf(a.root)
   const list = a.alloc<number[]>([1, 2], { near: root })
   const n = a.alloc<Counter>(counter(3), { near: list })
@@ -73,7 +61,7 @@ test('S1: every kind of container can stand near another, also near the root and
   n.value.add(2)
   t.value.insert(2, '!')
   s.value.add('y')
-  const b = await openOn(relay)
+  const b = await openOn<Any>(relay)
   await b.reach(await a.flush())
   assert.deepEqual(Object.keys(b.root), [])
   assert.deepEqual([...await b.ref<number[]>(list.id).load()], [1, 2, 3])
@@ -89,7 +77,7 @@ test('S1: every kind of container can stand near another, also near the root and
 
 test('S1, S13: within a transaction it is there at once; one that throws leaves no trace', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay)
+  const a = await openOn<Any>(relay)
   const home = a.transact(() => {
     const home = a.alloc<Any>({ kind: 'home' })
     const inside = a.alloc<Any>({ kind: 'inside', n: counter() }, { near: home })
@@ -120,15 +108,15 @@ test('S1, S13: within a transaction it is there at once; one that throws leaves 
   next.value['next'].deep = 2
   await a.flush()
   assert.ok(relay.log.length > entries)
-  const b = await openOn(relay)
+  const b = await openOn<Any>(relay)
   assert.deepEqual(snapshot(await b.ref<Any>(next.id).load()), { next: { deep: 2 } })
   await assert.rejects(b.ref<Any>(undone!.id).load(), { code: 'ERR_DELETED' })
 })
 
 test('S1: what near must be', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay, { initial: { box: {} } })
-  const other = await openOn(relay)
+  const a = await openOn<Any>(relay, { initial: { box: {} } })
+  const other = await openOn<Any>(relay)
   const ref = a.alloc<Any>({ x: 1 })
   assert.throws(() => a.alloc({}, { near: {} as Ref<Any> }), TypeError)
   assert.throws(() => a.alloc({}, { near: ref.value as Ref<Any> }), TypeError)
@@ -148,7 +136,7 @@ test('S1: what near must be', async () => {
 
 test('S1: near a segment past the soft limit, an object gets a segment of its own', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay)
+  const a = await openOn<Any>(relay)
   const big = a.alloc<Any>({})
   for (let i = 0; i < 4; i++) a.transact(() => { for (let j = 0; j < 4; j++) big.value[`${i}.${j}`] = 'x'.repeat(240_000) })
   assert.equal(segmentOf(a.alloc({}, { near: big })), segmentOf(big), 'about 4 MiB')
@@ -162,9 +150,10 @@ test('S1: near a segment past the soft limit, an object gets a segment of its ow
 
 test('S1, S15: a refused commit takes its objects near others along, and those behind it are made anew', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay)
+  const a = await openOn<Any>(relay)
   const home = a.alloc<Any>({ kind: 'home' })
   await a.flush()
+  expecting(a, { refused: 1, rebuilds: 1 })
   const refusals: unknown[] = []
   a.addEventListener('refused', refused => { refusals.push(refused) })
   relay.refuseNext = 32
@@ -186,17 +175,17 @@ test('S1, S15: a refused commit takes its objects near others along, and those b
   assert.equal(kept.value, keptLive, 'the same object to its program')
   assert.deepEqual(snapshot(keptLive), { kept: { deep: [1, 2] } })
   assert.ok(heard.every(change => !change.detached))
-  const b = await openOn(relay)
+  const b = await openOn<Any>(relay)
   assert.deepEqual(snapshot(await b.ref<Any>(kept.id).load()), { kept: { deep: [1, 2] } })
 })
 
 test('S1, S28: an object near another is watched like any other, through reconnects too', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay)
+  const a = await openOn<Any>(relay)
   const home = a.alloc<Any>({ kind: 'home' })
   const side = a.alloc<Any>({ n: 1, in: { x: 1 } }, { near: home })
   await a.flush()
-  const b = await openOn(relay)
+  const b = await openOn<Any>(relay)
   const theirs = await b.ref<Any>(side.id).load()
   const heard: Change<Any>[] = []
   const first: Change<Any>[] = []
@@ -217,7 +206,7 @@ test('S1, S28: an object near another is watched like any other, through reconne
 
 test('S1, S24: an object near another comes back with its segment after eviction', async () => {
   const relay = new FakeRelay()
-  const a = await openOn(relay)
+  const a = await openOn<Any>(relay)
   const ids = await (async () => {
     const home = a.alloc<Any>({ kind: 'home' })
     const side = a.alloc<Any>({ kind: 'side' }, { near: home })
@@ -225,7 +214,7 @@ test('S1, S24: an object near another comes back with its segment after eviction
     return [home.id, side.id]
   })()
   const side = a.ref<Any>(ids[1]!)
-  const b = await openOn(relay)
+  const b = await openOn<Any>(relay)
   await b.load([b.ref<Any>(ids[0]!)])
   assert.ok(await emptied(b), 'the segment left memory')
   const theirs = b.ref<Any>(ids[1]!)

@@ -90,6 +90,17 @@ export function seen(ref: Ref<Any>): Any | undefined {
   }
 }
 
+/** A name for an object; `undefined`: the engine has not been told of it yet, because its commit waits for the full module. */
+function nameOf(heap: Heap<Any>, live: object): Ref<object> | undefined {
+  try {
+    return heap.refOf(live)
+  } catch (error) {
+    assert.equal((error as HeapError).code, 'ERR_ENGINE')
+    assert.equal((error as HeapError).retryable, true)
+    return undefined
+  }
+}
+
 /** What a step did: the kind that it came to, and what is still under way. */
 export interface Did { kind: Kind; pending?: Promise<unknown> }
 
@@ -162,7 +173,8 @@ export function act(kind: Kind, heap: Heap<Any>, pick: Pick): Did {
     case 'reference': {
       const inner = objects.filter(it => it !== heap.root)
       if (inner.length === 0) return make({})
-      return make(heap.refOf(inner[pick(inner.length)]!)), { kind }
+      const name = nameOf(heap, inner[pick(inner.length)]!)
+      return name === undefined ? make({}) : (make(name), { kind })
     }
     case 'load': {
       const away = refs.filter(ref => !ref.id.includes('#') && ref.peek() === undefined)

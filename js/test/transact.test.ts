@@ -1,22 +1,19 @@
 // What a transaction, a turn and a write that is too large undo, and what they leave (S13, S14, S16).
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
-import { counter, open, set, snapshot, text, type HeapError } from '../src/index.js'
+import { afterEach, test } from 'node:test'
+import { counter, set, snapshot, text, type HeapError } from '../src/index.js'
+import { closeAll, closeClean, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 type Any = Record<string, any>
 
-async function heapOn(relay: FakeRelay, options: { maxUnsaved?: number } = {}): Promise<Awaited<ReturnType<typeof open<Any>>>> {
-  const heap = await open<Any>('ws://test/heap/h', { webSocket: relay.socket, ...options })
-  heap.addEventListener('error', error => { throw error })
-  return heap
-}
+afterEach(closeAll)
 
 const code = (expected: string) => (error: HeapError): boolean => error.code === expected
 
 test('S13: what a transaction within another throws undoes its own writes and no others', async () => {
   const relay = new FakeRelay()
-  const heap = await heapOn(relay)
+  const heap = await openOn<Any>(relay)
   heap.root.list = [1]
   heap.root.n = counter(1)
   heap.root.t = text('ab')
@@ -52,15 +49,15 @@ test('S13: what a transaction within another throws undoes its own writes and no
   const wanted = { a: 1, c: { deep: [3] }, list: [1, 2, 4], n: 2, s: ['p'], t: 'abce' }
   assert.deepEqual({ ...snapshot(heap.root) }, wanted)
   assert.equal(seen.length, 1)
-  const other = await heapOn(relay)
+  const other = await openOn<Any>(relay)
   assert.deepEqual({ ...snapshot(other.root) }, wanted)
-  await other.close()
-  await heap.close()
+  await closeClean(other)
+  await closeClean(heap)
 })
 
 test('S14: outside transact a large write leaves what was written before it in the turn', async () => {
   const relay = new FakeRelay()
-  const heap = await heapOn(relay)
+  const heap = await openOn<Any>(relay)
   const half = (fill: string): string[] => Array.from({ length: 3 }, () => fill.repeat(230_000))
   heap.root.small = 1
   heap.root.x = { parts: half('x') }
@@ -69,17 +66,17 @@ test('S14: outside transact a large write leaves what was written before it in t
   assert.throws(() => { heap.root.z = { parts: [...half('z'), ...half('z')] } }, code('ERR_TOO_LARGE'))
   heap.root.last = 3
   await heap.flush()
-  const other = await heapOn(relay)
+  const other = await openOn<Any>(relay)
   assert.deepEqual(Object.keys(other.root), ['after', 'last', 'small', 'x', 'y'])
   assert.equal(other.root.x.parts[2].length, 230_000)
   assert.equal(other.root.y.parts[0][0], 'y')
-  await other.close()
-  await heap.close()
+  await closeClean(other)
+  await closeClean(heap)
 })
 
 test('S14: outside transact one call that writes much becomes several commits, in order', async () => {
   const relay = new FakeRelay()
-  const heap = await heapOn(relay)
+  const heap = await openOn<Any>(relay)
   heap.root.list = ['first', 'last']
   await heap.flush()
   const commits = relay.log.length
@@ -88,28 +85,28 @@ test('S14: outside transact one call that writes much becomes several commits, i
   heap.root.t.insert(0, 'ä'.repeat(60_000))
   await heap.flush()
   assert.ok(relay.log.length - commits >= 3, `${relay.log.length - commits} commits`)
-  const other = await heapOn(relay)
+  const other = await openOn<Any>(relay)
   assert.equal(other.root.list.length, 702)
   assert.deepEqual([0, 1, 2, 700, 701].map(i => String(other.root.list[i]).split('-')[0]), ['first', '0', '1', '699', 'last'])
   assert.equal(other.root.t.length, 60_000)
-  await other.close()
-  await heap.close()
+  await closeClean(other)
+  await closeClean(heap)
 })
 
 test('S14: a transaction that is too large throws at its end and leaves nothing', async () => {
   const relay = new FakeRelay()
-  const heap = await heapOn(relay)
+  const heap = await openOn<Any>(relay)
   heap.root.before = 1
   assert.throws(() => heap.transact(() => { for (let i = 0; i < 6; i++) heap.root[`k${i}`] = 'x'.repeat(200_000) }), code('ERR_TOO_LARGE'))
   assert.deepEqual(Object.keys(heap.root), ['before'])
   await heap.flush()
   assert.equal(relay.log.length, 1)
-  await heap.close()
+  await closeClean(heap)
 })
 
 test('S16: alloc beyond the unsaved limit throws and leaves no segment', async () => {
   const relay = new FakeRelay()
-  const heap = await heapOn(relay, { maxUnsaved: 20_000 })
+  const heap = await openOn<Any>(relay, { maxUnsaved: 20_000 })
   relay.silent = true
   heap.root.big = 'x'.repeat(30_000)
   await Promise.resolve()
@@ -120,5 +117,5 @@ test('S16: alloc beyond the unsaved limit throws and leaves no segment', async (
   relay.cut()
   await heap.flush({ timeoutMs: 5000 })
   assert.equal(heap.alloc({ i: 1 }).value.i, 1)
-  await heap.close()
+  await closeClean(heap)
 })
