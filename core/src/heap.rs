@@ -42,6 +42,8 @@ pub struct Slot {
     pub derived: bool,
     /// How it is here.
     pub state: State,
+    /// The log did something to it that this version does not know: it is not to be had any more.
+    pub stopped: bool,
 }
 
 impl Slot {
@@ -88,7 +90,7 @@ impl Heap {
             return (index, false);
         }
         let index = Index(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-        self.slots.push(Slot { id, derived, state: State::Away });
+        self.slots.push(Slot { id, derived, state: State::Away, stopped: false });
         self.by_id.insert(id, index);
         (index, true)
     }

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
-use crate::wire::frame::{PART_CREATE, PART_DELTA, SegmentState, SegmentStatus};
+use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, SegmentState, SegmentStatus};
 
 /// Heads of long messages while their pieces come.
 #[derive(Debug)]
@@ -41,10 +41,25 @@ impl Replica {
             }
         }
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
+        let mut stopped = Vec::new();
         for part in &entry.parts {
             let Some(id) = self.resolve(part.segment) else { continue };
-            if !matches!(part.kind, PART_DELTA | PART_CREATE) {
-                continue;
+            let known = part.create.is_none_or(|(_, layout)| layout == LAYOUT);
+            match part.kind {
+                PART_DELTA | PART_CREATE if known => {}
+                PART_OPTIONAL.. => continue,
+                PART_DELETE => {
+                    stopped.push((id, LoadStatus::Deleted, String::new()));
+                    continue;
+                }
+                kind => {
+                    let why = match part.create {
+                        Some((_, layout)) => format!("this version does not know layout {layout}"),
+                        None => format!("this version does not know parts of kind {kind}"),
+                    };
+                    stopped.push((id, LoadStatus::Quarantined, why));
+                    continue;
+                }
             }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
                 Some((_, deltas)) => deltas.push(part.bytes.clone()),
@@ -91,6 +106,37 @@ impl Replica {
             self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
             self.reload(id, None);
         }
+        if stopped.is_empty() {
+            return;
+        }
+        for (id, status, why) in stopped {
+            if let Some((_, slot)) = self.heap.by_id_mut(id) {
+                // The relay's state of it need not say what it is that is not known here.
+                slot.stopped |= status == LoadStatus::Quarantined;
+            }
+            self.stop(id, status, &why);
+        }
+        self.send_pending();
+    }
+
+    /// A segment that was deleted or quarantined, or of which this version does not know a part (`WIRE.md` §4), is here no
+    /// longer. The rest of the heap goes on.
+    fn stop(&mut self, id: SegmentId, status: LoadStatus, why: &str) {
+        let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
+        if matches!(std::mem::replace(&mut slot.state, State::Away), State::Away) {
+            return;
+        }
+        self.unfollow(id);
+        if status == LoadStatus::Quarantined {
+            self.stats.quarantined += 1;
+            self.problem("ERR_QUARANTINED", format!("segment {id} is not shown any more: {why}"));
+        }
+        self.absent(index, status);
+        self.ask_for_the_declined();
+    }
+
+    fn absent(&mut self, index: Index, status: LoadStatus) {
+        self.out.push_back(Output::Loaded { segment: index, status, bytes: 0, reset: false, patches: Vec::new() });
     }
 
     /// An own commit has its place in the log, and its Ack may come before the state that a segment of it waits for.
@@ -126,6 +172,10 @@ impl Replica {
                 State::Live(_) => {
                     // The mirror of somebody who forgot: it gets everything again.
                     self.show(index, true);
+                }
+                State::Away if slot.stopped => {
+                    self.stats.quarantined += 1;
+                    self.absent(index, LoadStatus::Quarantined);
                 }
                 State::Away => {
                     let nonce = self.ask(*id);
@@ -184,6 +234,11 @@ impl Replica {
             State::Loading { nonce: Some(newest), .. } if *newest == nonce => {}
             _ => return Ok(()),
         }
+        if let Some(layout) = unknown_layout(&state) {
+            self.stop(state.id, LoadStatus::Quarantined, &layout);
+            self.send_pending();
+            return Ok(());
+        }
         let State::Loading { buffer, before, redo, .. } = std::mem::replace(&mut slot.state, State::Away) else {
             return Ok(());
         };
@@ -198,7 +253,8 @@ impl Replica {
         if let Some(status) = absent {
             self.stats.quarantined += u64::from(status == LoadStatus::Quarantined);
             self.unfollow(state.id);
-            self.out.push_back(Output::Loaded { segment: index, status, bytes: 0, reset: false, patches: Vec::new() });
+            self.absent(index, status);
+            self.send_pending();
             return Ok(());
         }
         let behind = buffer.into_iter().filter(|(offset, _)| *offset >= position).flat_map(|(_, deltas)| deltas);
@@ -237,6 +293,19 @@ impl Replica {
                 };
                 slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo };
                 continue;
+            }
+            if let Some(slot) = slot.peek() {
+                let stopped = match state.status {
+                    SegmentStatus::Deleted => Some((LoadStatus::Deleted, String::new())),
+                    SegmentStatus::Alive => unknown_layout(&state).map(|layout| (LoadStatus::Quarantined, layout)),
+                    SegmentStatus::Quarantined => Some((LoadStatus::Quarantined, "the relay quarantined it".into())),
+                    SegmentStatus::Unknown => None,
+                };
+                let id = slot.id();
+                if let Some((status, why)) = stopped {
+                    self.stop(id, status, &why);
+                    continue;
+                }
             }
             let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
                 State::Live(before) => (before, None),
@@ -286,14 +355,7 @@ impl Replica {
             Err(error) => {
                 self.stats.quarantined += 1;
                 self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
-                self.out.push_back(Output::Loaded {
-                    segment: index,
-                    status: LoadStatus::Quarantined,
-                    bytes: 0,
-                    reset: false,
-                    patches: Vec::new(),
-                });
-                return;
+                return self.absent(index, LoadStatus::Quarantined);
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
@@ -384,6 +446,12 @@ impl Replica {
         }
         self.send_pending();
     }
+}
+
+/// The layout of a state's document, if this version cannot read it.
+fn unknown_layout(state: &SegmentState) -> Option<String> {
+    let unknown = state.status == SegmentStatus::Alive && state.layout != LAYOUT;
+    unknown.then(|| format!("this version does not know layout {}", state.layout))
 }
 
 /// C4: nothing reaches an engine that the guard has not passed.

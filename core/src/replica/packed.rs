@@ -10,7 +10,8 @@
 //!             seq:varint last_uid:u64 nonce:varint stats:list(varint) slots:list(slot) unsaved:list(unsaved)
 //!             acked:varint waits:list(wait)
 //! slot     := segment:16 flags:u8 [refused seq:varint] [document]
-//!             flags: 1 derived · 2 loading · 4 own commits behind the refused one are to be redone · 8 a document follows
+//!             flags: 1 derived · 2 loading · 4 own commits behind the refused one are to be redone · 8 a document follows ·
+//!             16 the log did something to it that is not known here
 //! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
@@ -43,6 +44,7 @@ const DERIVED: u8 = 1;
 const LOADING: u8 = 2;
 const REDO: u8 = 4;
 const DOCUMENT: u8 = 8;
+const STOPPED: u8 = 16;
 
 impl Replica {
     /// Everything that another instance needs to go on from here.
@@ -80,6 +82,7 @@ impl Replica {
             };
             flags |= if slot.derived { DERIVED } else { 0 };
             flags |= if document.is_some() { DOCUMENT } else { 0 };
+            flags |= if slot.stopped { STOPPED } else { 0 };
             out.push(flags);
             if let Some(refused) = redone {
                 out.varint(refused.0);
@@ -153,6 +156,7 @@ impl Replica {
             document = Some(Box::new(segment));
         }
         if let Some(slot) = self.heap.slot_mut(index) {
+            slot.stopped = flags & STOPPED != 0;
             slot.state = match document {
                 before if flags & LOADING != 0 => State::Loading { nonce: None, buffer: Vec::new(), before, redo },
                 Some(segment) => State::Live(segment),

@@ -49,8 +49,8 @@ pub struct Chunk {
 /// A part as it stands in a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartFrame {
-    /// 0 delta, 1 create, 2 delete, ≥ 0x80 optional. Others are read too: a relay refuses the commit, a replica does not
-    /// take the entry.
+    /// 0 delta, 1 create, 2 delete, ≥ 0x80 optional. Others are read too: a relay refuses the commit, a replica stops
+    /// showing the segment.
     pub kind: u8,
     /// The segment.
     pub segment: SegRef,

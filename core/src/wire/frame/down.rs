@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Bulk, Chunk, PART_DELETE, PART_OPTIONAL, PartFrame, SegRef, VERSION, flag, push_frame, slice};
+use super::{Bulk, Chunk, PartFrame, SegRef, VERSION, flag, push_frame, slice};
 use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
@@ -567,7 +567,8 @@ impl Down {
                     0x09 => Asked::Join,
                     0x0b => Asked::Claim,
                     0x0d => Asked::Presence,
-                    _ => return Err(Malformed::Field("asked")),
+                    // The frame is optional, so what it says of a frame that is not known here is passed over too.
+                    _ => return Ok(None),
                 },
                 nonce: Nonce(r.varint()?),
                 code: r.varint()?,
@@ -683,9 +684,6 @@ impl EntryFrame {
         let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
         let label = if flags & 2 != 0 { Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
         let parts = PartFrame::decode_list(body, r)?;
-        if let Some(part) = parts.iter().find(|part| (PART_DELETE + 1..PART_OPTIONAL).contains(&part.kind)) {
-            return Err(Malformed::Kind(part.kind));
-        }
         Ok(EntryFrame { offset, yours: flags & 1 != 0, void: flags & 4 != 0, author, seq, uid, label, parts })
     }
 }
