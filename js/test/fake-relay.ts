@@ -42,6 +42,8 @@ export class FakeRelay {
   readonly statuses = new Map<string, number>()
   /** Commits that came although the log had them. */
   again = 0
+  /** Bytes of the largest commit frame that came. */
+  largestCommit = 0
 
   /** For `open(url, { webSocket: relay.socket })`. */
   readonly socket = (): WebSocketLike => new FakeSocket(this)
@@ -147,7 +149,12 @@ export class FakeSocket implements WebSocketLike {
       this.#relay.messages += 1
       const r = new Reader(copy)
       r.varint()
-      while (r.left > 0) this.#frame(r.u8(), new Reader(r.bytes()))
+      while (r.left > 0) {
+        const kind = r.u8()
+        const body = r.bytes()
+        if (kind === 0x02) this.#relay.largestCommit = Math.max(this.#relay.largestCommit, body.length)
+        this.#frame(kind, new Reader(body))
+      }
     })
   }
 
