@@ -22,7 +22,7 @@ fn lives(seeds: u64, plan: Plan) -> Tally {
     for seed in seeds {
         sum += check(seed, Plan { replicas: 2 + (seed % 4) as usize, ..plan });
     }
-    println!("{plan:?}: {sum:?}");
+    println!("{plan:?}: {sum:?}; {} % of the commits concurrent", sum.concurrent_percent());
     sum
 }
 
@@ -40,6 +40,9 @@ fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
     let sum = lives(150, FAULTS);
     assert!(sum.entries > 3000 || is_replay(), "the worlds did nothing: {sum:?}");
     assert!(sum.moves > 100 || is_replay(), "replicas rarely went on in other instances: {sum:?}");
+    // The worlds were worth living in.
+    assert!(sum.concurrent_percent() >= 30 || is_replay(), "programs are too orderly: {sum:?}");
+    assert!(sum.values.median() >= 30 || is_replay(), "documents are too small: {sum:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One random life of a [`Cluster`], by seed: programs, faults, rest, and then the invariants. The suites and the soak run it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::AddAssign;
 
 use coheap_core::edit::{Literal, Wish};
@@ -10,9 +11,11 @@ use coheap_core::value::Value;
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
-use crate::ledger::Fate;
-use crate::program::{Act, OPS, Seed, wish_of};
+use crate::ledger::{Fate, is_kept};
+use crate::mirror::Mirror;
+use crate::program::{Act, OPS, Op, Seed, wish_of};
 use crate::sharer::{KEYS, is_partition};
+use crate::tree::Tree;
 use crate::{Draws, ENGINES};
 
 /// What happens in a life.
@@ -39,7 +42,7 @@ impl Plan {
 }
 
 /// What a life came to.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Tally {
     /// Entries of the log.
     pub entries: usize,
@@ -59,6 +62,45 @@ pub struct Tally {
     pub done: usize,
     /// `done()`s that came too late.
     pub stale: usize,
+    /// Commits made while another process had commits that their author had not seen.
+    pub concurrent: usize,
+    /// What the programs did, without the ledger's markers and totals.
+    pub ops: BTreeMap<Op, usize>,
+    /// How many values all documents of a life held in the end, without the ledger's, one number a life.
+    pub values: Values,
+}
+
+/// Numbers of values, one a life.
+#[derive(Clone, Default)]
+pub struct Values(Vec<usize>);
+
+impl Values {
+    /// The one in the middle; 0 if there is none.
+    pub fn median(&self) -> usize {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in the middle of {}, at most {}", self.median(), self.0.len(), self.0.iter().max().unwrap_or(&0))
+    }
+}
+
+impl Tally {
+    /// How many of a hundred commits were concurrent with another process's.
+    pub fn concurrent_percent(&self) -> usize {
+        100 * self.concurrent / self.commits.max(1)
+    }
+
+    /// The operations that are less than a hundredth of what the programs did.
+    pub fn rare_ops(&self) -> Vec<Op> {
+        let wishes: usize = self.ops.values().sum();
+        let rare = |op: &Op| self.ops.get(op).copied().unwrap_or(0) * 100 < wishes.max(1);
+        OPS.iter().copied().filter(rare).collect()
+    }
 }
 
 impl AddAssign for Tally {
@@ -72,6 +114,11 @@ impl AddAssign for Tally {
         self.grants += other.grants;
         self.done += other.done;
         self.stale += other.stale;
+        self.concurrent += other.concurrent;
+        for (op, count) in other.ops {
+            *self.ops.entry(op).or_default() += count;
+        }
+        self.values.0.extend(other.values.0);
     }
 }
 
@@ -176,7 +223,21 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         grants: cluster.grants.given,
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),
+        concurrent: cluster.concurrent,
+        ops: std::mem::take(&mut cluster.ops),
+        values: Values(vec![cluster.nodes[0].mirrors.values().map(values_of).sum()]),
     }
+}
+
+/// How many values a document holds, without the ledger's.
+fn values_of(mirror: &Mirror) -> usize {
+    let first = match mirror.value() {
+        Tree::Map(entries) => {
+            entries.iter().filter(|(key, _)| !key.starts_with('#')).map(|(_, value)| value.values()).sum()
+        }
+        other => other.values(),
+    };
+    first + mirror.nears().values().map(Tree::values).sum::<usize>()
 }
 
 /// Shared work at its end: every key was done exactly once, and everybody knows it and the same of the group.
@@ -227,7 +288,11 @@ fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
             continue;
         }
         let act = act(&mut cluster.draws);
-        let (_, mut wish) = wish_of(&cluster.nodes[at].mirrors[&index], &act);
+        let mirror = &cluster.nodes[at].mirrors[&index];
+        let (op, mut wish) = wish_of(mirror, &act);
+        if !is_kept(mirror, &wish) {
+            *cluster.ops.entry(op).or_default() += 1;
+        }
         if let Wish::Near { object, .. } = &mut wish {
             *object = cluster.draws.object();
         }
