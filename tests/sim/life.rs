@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::AddAssign;
 
-use coheap_core::edit::{Literal, Wish};
+use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::segment::write::Draw;
-use coheap_core::value::Value;
+use coheap_core::value::{Kind, Value};
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
-use crate::ledger::{Fate, is_kept};
+use crate::ledger::{Fate, is_kept, total_of};
 use crate::mirror::Mirror;
 use crate::program::{Act, OPS, Op, Seed, wish_of};
 use crate::sharer::{KEYS, is_partition};
@@ -31,13 +31,22 @@ pub struct Plan {
     pub rights: bool,
     /// The processes share work: joins, claims, `done()`s.
     pub shares: bool,
+    /// Programs count on counters of their own. Without, all that would be added to the ledger's totals is left out.
+    pub counters: bool,
 }
 
 impl Plan {
     /// The plan of a seed in a soak, so that every kind of world comes up.
     pub fn of(seed: u64) -> Plan {
         let replicas = 2 + (seed % 4) as usize;
-        Plan { replicas, steps: 300, faults: !seed.is_multiple_of(5), rights: seed % 3 == 1, shares: seed % 7 < 3 }
+        Plan {
+            replicas,
+            steps: 300,
+            faults: !seed.is_multiple_of(5),
+            rights: seed % 3 == 1,
+            shares: seed % 7 < 3,
+            counters: true,
+        }
     }
 }
 
@@ -154,7 +163,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
         } else if cluster.draws.below(4) == 0 {
             // Often several in a row, so that some lie behind one that is refused.
             for _ in 0..=cluster.draws.below(3) {
-                program(&mut cluster, at);
+                program(&mut cluster, at, plan);
             }
         } else if plan.rights && !plan.faults && cluster.draws.below(20) == 0 {
             cluster.disconnect(at);
@@ -264,19 +273,19 @@ fn check_work(cluster: &Cluster) -> usize {
 }
 
 /// A program does something.
-fn program(cluster: &mut Cluster, at: usize) {
+fn program(cluster: &mut Cluster, at: usize, plan: Plan) {
     if cluster.draws.below(12) == 0 {
         let key = format!("seg{}", cluster.draws.below(5));
         // Heaps are mixed: a segment may be of any engine.
         let engine = ENGINES[cluster.draws.below(ENGINES.len())];
         cluster.alloc(at, engine, &key, vec![("n".into(), Literal::Scalar(Value::Number(1.0)))]);
     } else {
-        let sections = random_wishes(cluster, at);
+        let sections = random_wishes(cluster, at, plan);
         cluster.commit(at, sections);
     }
 }
 
-fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
+fn random_wishes(cluster: &mut Cluster, at: usize, plan: Plan) -> Vec<(Index, Vec<Wish>)> {
     // Partitions of shared work are left to the work.
     let here: Vec<Index> =
         cluster.nodes[at].resident().filter(|(id, _, _)| !is_partition(*id)).map(|(_, index, _)| index).collect();
@@ -289,7 +298,10 @@ fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
         }
         let act = act(&mut cluster.draws);
         let mirror = &cluster.nodes[at].mirrors[&index];
-        let (op, mut wish) = wish_of(mirror, &act);
+        let (mut op, mut wish) = wish_of(mirror, &act);
+        if plan.counters && op == Op::Add && is_kept(mirror, &wish) {
+            (op, wish) = count_on(mirror, &act);
+        }
         if !is_kept(mirror, &wish) {
             *cluster.ops.entry(op).or_default() += 1;
         }
@@ -299,6 +311,19 @@ fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
         sections.push((index, vec![wish]));
     }
     sections
+}
+
+/// Adds to a counter that is not the ledger's, or makes one: at a key that others may make one at, at the same time.
+fn count_on(mirror: &Mirror, act: &Act) -> (Op, Wish) {
+    let own = |handle: &Handle| mirror.node(*handle).kind() == Kind::Counter && Some(*handle) != total_of(mirror);
+    let counters: Vec<Handle> = mirror.reachable().into_iter().filter(own).collect();
+    match counters.get(act.target as usize % counters.len().max(1)) {
+        Some(counter) => (Op::Add, Wish::Add { object: *counter, by: f64::from(act.a) - f64::from(act.b) }),
+        None => {
+            let (object, key) = (Handle(0), "counted".to_owned());
+            (Op::Set, Wish::Set { object, key, value: Literal::Counter(f64::from(act.a)) })
+        }
+    }
 }
 
 fn act(draws: &mut Draws) -> Act {
