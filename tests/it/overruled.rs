@@ -203,7 +203,10 @@ fn s02_a_creation_that_was_undone_is_no_loss() {
 #[test]
 fn s02_losses_are_told_by_replicas_around_a_relay() {
     let told: usize = (0..12)
-        .flat_map(|seed| live(seed, Plan { replicas: 3, steps: 300, faults: true, rights: false, shares: false }).nodes)
+        .flat_map(|seed| {
+            live(seed, Plan { replicas: 3, steps: 300, faults: true, rights: false, shares: false, counters: false })
+                .nodes
+        })
         .map(|node| node.overruled)
         .sum();
     println!("{told} losses");
@@ -213,7 +216,8 @@ fn s02_losses_are_told_by_replicas_around_a_relay() {
 /// R11: edits that lay behind a refused creation stay, and are there again when somebody makes the object again.
 #[test]
 fn s02_what_is_made_again_shows_what_a_refused_creation_left_behind() {
-    let kinds: [(Literal, fn(&mut Peer), Literal); 5] = [
+    type Fill = fn(&mut Peer);
+    let kinds: [(Literal, Fill, Literal); 5] = [
         (l([n(1)]), |p| p.push("k", vec![n(2), n(3)]), l([n(4)])),
         (o([("a", n(1))]), |p| p.set("k", "b", n(2)), o([("c", n(3))])),
         (Literal::Text("a".into()), |p| p.splice("k", 1, 0, "b"), Literal::Text("c".into())),

@@ -25,6 +25,7 @@ use crate::disk::Disk;
 use crate::ledger::{Fate, Ledger, is_kept};
 use crate::mirror::Mirror;
 use crate::node::{Node, Told, options};
+use crate::program::Op;
 use crate::sharer::{Grants, is_partition};
 
 /// Timers further off than this are for worlds without end: nobody waits for them.
@@ -50,6 +51,12 @@ pub struct Cluster {
     pub moves: usize,
     /// What every commit has to come to.
     pub ledger: Ledger,
+    /// Commits made while another process had commits that their author had not seen.
+    pub concurrent: usize,
+    /// What the programs did, for the tally.
+    pub ops: BTreeMap<Op, usize>,
+    /// The places that the relay gave to commits, as of the last time.
+    places: BTreeMap<(usize, Seq), Offset>,
     /// Who holds what of the shared work.
     pub grants: Grants,
     /// Connections open without the right to write, now and then.
@@ -77,6 +84,9 @@ impl Cluster {
             lives: 0,
             moves: 0,
             ledger: Ledger::default(),
+            concurrent: 0,
+            ops: BTreeMap::new(),
+            places: BTreeMap::new(),
             grants: Grants::default(),
             rights_change: false,
             rights: BTreeMap::new(),
@@ -111,6 +121,8 @@ impl Cluster {
         self.relay = None;
         self.reads.clear();
         self.disk.crash(kept);
+        let head = Offset(self.disk.len() as u64);
+        self.places.retain(|_, place| *place < head);
         self.grants.forget();
         for at in 0..self.nodes.len() {
             self.disconnect(at);
@@ -148,6 +160,7 @@ impl Cluster {
     /// Gives an input to a replica and performs what comes of it.
     pub fn input(&mut self, at: usize, input: Input) {
         let now = self.now;
+        self.concurrent += usize::from(matches!(input, Input::Commit { .. }) && self.is_behind(at));
         let node = &mut self.nodes[at];
         node.replica.handle(now, input);
         while let Some(output) = node.replica.poll() {
@@ -205,8 +218,10 @@ impl Cluster {
                     }
                 }
                 RelayOutput::Append(append) => {
-                    for bytes in &append.entries {
-                        self.judge(&LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("an entry reads back"));
+                    let first = append.end().0 - append.entries.len() as u64;
+                    for (place, bytes) in (first..).zip(&append.entries) {
+                        let entry = LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("an entry reads back");
+                        self.judge(&entry, Offset(place));
                     }
                     self.disk.append(append);
                 }
@@ -221,13 +236,14 @@ impl Cluster {
     }
 
     /// The relay has given a commit its place, or its refusal: both have a reason that this world knows of.
-    fn judge(&mut self, entry: &LogEntry) {
+    fn judge(&mut self, entry: &LogEntry, place: Offset) {
         let can_write = self.judging.and_then(|conn| self.rights.get(&conn)).copied();
         let at = |id| self.nodes.iter().position(|node| node.replica.id() == id).expect("a known author");
         match entry {
             LogEntry::Commit(commit) => {
                 assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
                 let by = at(commit.owner);
+                self.places.insert((by, commit.seq), place);
                 if let Some(ended) = self.ledger.commits.get(&(by, commit.seq)).and_then(|w| w.ended.as_ref()) {
                     self.grants.ended(self.now, by, ended);
                 }
@@ -241,6 +257,17 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// True while another process has a commit that this one's program does not see yet: one is on its way to the relay, or
+    /// behind its cut.
+    fn is_behind(&self, at: usize) -> bool {
+        let cut = self.nodes[at].replica.cut();
+        (0..self.nodes.len()).filter(|other| *other != at).any(|other| {
+            let own = self.ledger.commits.range((other, Seq(0))..=(other, Seq(u64::MAX)));
+            let newest = own.rev().find(|(_, written)| !matches!(written.fate, Fate::Refused(_)));
+            newest.is_some_and(|(commit, _)| self.places.get(commit).is_none_or(|place| *place >= cut))
+        })
     }
 
     /// A program makes a commit: wishes on segments that are here.

@@ -1,18 +1,21 @@
 //! One random life of a [`Cluster`], by seed: programs, faults, rest, and then the invariants. The suites and the soak run it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::AddAssign;
 
-use coheap_core::edit::{Literal, Wish};
+use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::segment::write::Draw;
-use coheap_core::value::Value;
+use coheap_core::value::{Kind, Value};
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
-use crate::ledger::Fate;
-use crate::program::{Act, OPS, Seed, wish_of};
+use crate::ledger::{Fate, is_kept, total_of};
+use crate::mirror::Mirror;
+use crate::program::{Act, OPS, Op, Seed, wish_of};
 use crate::sharer::{KEYS, is_partition};
+use crate::tree::Tree;
 use crate::{Draws, ENGINES};
 
 /// What happens in a life.
@@ -28,18 +31,27 @@ pub struct Plan {
     pub rights: bool,
     /// The processes share work: joins, claims, `done()`s.
     pub shares: bool,
+    /// Programs count on counters of their own. Without, all that would be added to the ledger's totals is left out.
+    pub counters: bool,
 }
 
 impl Plan {
     /// The plan of a seed in a soak, so that every kind of world comes up.
     pub fn of(seed: u64) -> Plan {
         let replicas = 2 + (seed % 4) as usize;
-        Plan { replicas, steps: 300, faults: !seed.is_multiple_of(5), rights: seed % 3 == 1, shares: seed % 7 < 3 }
+        Plan {
+            replicas,
+            steps: 300,
+            faults: !seed.is_multiple_of(5),
+            rights: seed % 3 == 1,
+            shares: seed % 7 < 3,
+            counters: true,
+        }
     }
 }
 
 /// What a life came to.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Tally {
     /// Entries of the log.
     pub entries: usize,
@@ -59,6 +71,45 @@ pub struct Tally {
     pub done: usize,
     /// `done()`s that came too late.
     pub stale: usize,
+    /// Commits made while another process had commits that their author had not seen.
+    pub concurrent: usize,
+    /// What the programs did, without the ledger's markers and totals.
+    pub ops: BTreeMap<Op, usize>,
+    /// How many values all documents of a life held in the end, without the ledger's, one number a life.
+    pub values: Values,
+}
+
+/// Numbers of values, one a life.
+#[derive(Clone, Default)]
+pub struct Values(Vec<usize>);
+
+impl Values {
+    /// The one in the middle; 0 if there is none.
+    pub fn median(&self) -> usize {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in the middle of {}, at most {}", self.median(), self.0.len(), self.0.iter().max().unwrap_or(&0))
+    }
+}
+
+impl Tally {
+    /// How many of a hundred commits were concurrent with another process's.
+    pub fn concurrent_percent(&self) -> usize {
+        100 * self.concurrent / self.commits.max(1)
+    }
+
+    /// The operations that are less than a hundredth of what the programs did.
+    pub fn rare_ops(&self) -> Vec<Op> {
+        let wishes: usize = self.ops.values().sum();
+        let rare = |op: &Op| self.ops.get(op).copied().unwrap_or(0) * 100 < wishes.max(1);
+        OPS.iter().copied().filter(rare).collect()
+    }
 }
 
 impl AddAssign for Tally {
@@ -72,6 +123,11 @@ impl AddAssign for Tally {
         self.grants += other.grants;
         self.done += other.done;
         self.stale += other.stale;
+        self.concurrent += other.concurrent;
+        for (op, count) in other.ops {
+            *self.ops.entry(op).or_default() += count;
+        }
+        self.values.0.extend(other.values.0);
     }
 }
 
@@ -107,7 +163,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
         } else if cluster.draws.below(4) == 0 {
             // Often several in a row, so that some lie behind one that is refused.
             for _ in 0..=cluster.draws.below(3) {
-                program(&mut cluster, at);
+                program(&mut cluster, at, plan);
             }
         } else if plan.rights && !plan.faults && cluster.draws.below(20) == 0 {
             cluster.disconnect(at);
@@ -176,7 +232,21 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         grants: cluster.grants.given,
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),
+        concurrent: cluster.concurrent,
+        ops: std::mem::take(&mut cluster.ops),
+        values: Values(vec![cluster.nodes[0].mirrors.values().map(values_of).sum()]),
     }
+}
+
+/// How many values a document holds, without the ledger's.
+fn values_of(mirror: &Mirror) -> usize {
+    let first = match mirror.value() {
+        Tree::Map(entries) => {
+            entries.iter().filter(|(key, _)| !key.starts_with('#')).map(|(_, value)| value.values()).sum()
+        }
+        other => other.values(),
+    };
+    first + mirror.nears().values().map(Tree::values).sum::<usize>()
 }
 
 /// Shared work at its end: every key was done exactly once, and everybody knows it and the same of the group.
@@ -203,19 +273,19 @@ fn check_work(cluster: &Cluster) -> usize {
 }
 
 /// A program does something.
-fn program(cluster: &mut Cluster, at: usize) {
+fn program(cluster: &mut Cluster, at: usize, plan: Plan) {
     if cluster.draws.below(12) == 0 {
         let key = format!("seg{}", cluster.draws.below(5));
         // Heaps are mixed: a segment may be of any engine.
         let engine = ENGINES[cluster.draws.below(ENGINES.len())];
         cluster.alloc(at, engine, &key, vec![("n".into(), Literal::Scalar(Value::Number(1.0)))]);
     } else {
-        let sections = random_wishes(cluster, at);
+        let sections = random_wishes(cluster, at, plan);
         cluster.commit(at, sections);
     }
 }
 
-fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
+fn random_wishes(cluster: &mut Cluster, at: usize, plan: Plan) -> Vec<(Index, Vec<Wish>)> {
     // Partitions of shared work are left to the work.
     let here: Vec<Index> =
         cluster.nodes[at].resident().filter(|(id, _, _)| !is_partition(*id)).map(|(_, index, _)| index).collect();
@@ -227,13 +297,33 @@ fn random_wishes(cluster: &mut Cluster, at: usize) -> Vec<(Index, Vec<Wish>)> {
             continue;
         }
         let act = act(&mut cluster.draws);
-        let (_, mut wish) = wish_of(&cluster.nodes[at].mirrors[&index], &act);
+        let mirror = &cluster.nodes[at].mirrors[&index];
+        let (mut op, mut wish) = wish_of(mirror, &act);
+        if plan.counters && op == Op::Add && is_kept(mirror, &wish) {
+            (op, wish) = count_on(mirror, &act);
+        }
+        if !is_kept(mirror, &wish) {
+            *cluster.ops.entry(op).or_default() += 1;
+        }
         if let Wish::Near { object, .. } = &mut wish {
             *object = cluster.draws.object();
         }
         sections.push((index, vec![wish]));
     }
     sections
+}
+
+/// Adds to a counter that is not the ledger's, or makes one: at a key that others may make one at, at the same time.
+fn count_on(mirror: &Mirror, act: &Act) -> (Op, Wish) {
+    let own = |handle: &Handle| mirror.node(*handle).kind() == Kind::Counter && Some(*handle) != total_of(mirror);
+    let counters: Vec<Handle> = mirror.reachable().into_iter().filter(own).collect();
+    match counters.get(act.target as usize % counters.len().max(1)) {
+        Some(counter) => (Op::Add, Wish::Add { object: *counter, by: f64::from(act.a) - f64::from(act.b) }),
+        None => {
+            let (object, key) = (Handle(0), "counted".to_owned());
+            (Op::Set, Wish::Set { object, key, value: Literal::Counter(f64::from(act.a)) })
+        }
+    }
 }
 
 fn act(draws: &mut Draws) -> Act {
