@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{EngineKind, LAYOUT};
 use coheap_core::edit::{Literal, Wish};
-use coheap_core::id::{EpochId, Nonce, Offset, SegmentId};
+use coheap_core::id::{EpochId, Nonce, Offset, SegmentId, Seq};
 use coheap_core::limits::{FOLLOWS_MAX, FOLLOWS_MAX_REPLICA};
-use coheap_core::replica::{Input, Options, Output, Replica, Section, Target, WaitError};
+use coheap_core::replica::{Input, Options, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::down::{Asked, Welcome};
-use coheap_core::wire::frame::{Bulk, Down, Up, message_of, split};
+use coheap_core::wire::frame::{Bulk, Down, SegmentState, SegmentStatus, Up, message_of, split};
 
 /// A replica that has been welcomed to an empty heap.
 fn online() -> Replica {
@@ -125,4 +125,42 @@ fn a_claim_or_a_join_that_the_relay_declines_fails_with_its_code() {
             "{told:?}"
         );
     }
+}
+
+/// R11: what was refused is shown until its segment has been made anew; nobody is told before that that all is seen.
+#[test]
+fn a_sync_ends_only_when_what_was_refused_is_undone() {
+    let mut replica = online();
+    let made = give(&mut replica, alloc(seg(1)));
+    let commits = made.iter().filter_map(|output| if let Output::Send(bytes) = output { Some(bytes) } else { None });
+    let frames = commits.flat_map(|bytes| split(bytes).unwrap()).collect::<Vec<_>>();
+    let uid = frames.iter().find_map(|(kind, body)| match Up::decode(*kind, body).unwrap() {
+        Some(Up::Commit(commit)) => Some(commit.uid),
+        _ => None,
+    });
+    give(&mut replica, Input::Wait { ticket: 9, kind: WaitKind::Sync });
+    let done = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Done { ticket: 9, .. }));
+    let code = u64::from(Code::NoRight.number());
+    let (seq, position) = (Seq(1), Offset(1));
+    let told = tell(&mut replica, &Down::Refused { owner: 0, seq, uid: uid.unwrap(), code, position });
+    assert!(told.iter().any(|output| matches!(output, Output::Refused { .. })), "{told:?}");
+    let asked = loads(&told);
+    tell(&mut replica, &Down::Advance { position });
+    let told = tell(&mut replica, &Down::SyncAt { nonce: Nonce(9), position });
+    assert!(!done(&told), "the refused commit is still shown: {told:?}");
+    let state = SegmentState {
+        id: seg(1),
+        number: None,
+        status: SegmentStatus::Unknown,
+        engine: EngineKind::Yrs,
+        layout: LAYOUT,
+        generation: EngineKind::Yrs.generation_zero(),
+        snapshot: Bytes::new(),
+        deltas: Vec::new(),
+    };
+    let mut bulk = Vec::new();
+    state.encode(&mut bulk);
+    let bulk = Bulk::whole(Bytes::from(bulk));
+    let told = tell(&mut replica, &Down::Snapshot { nonce: asked[0], position, bulk });
+    assert!(done(&told), "{told:?}");
 }
