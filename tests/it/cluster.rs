@@ -92,7 +92,7 @@ fn seeds_that_failed_once_stay_mended() {
     check(56, Plan { replicas: 2, rights: true, counters: false, ..FAULTS });
 }
 
-/// What a module without the engine answers is in `core/tests/needs_full.rs`.
+/// What a module without the engine answers is in `core/tests/replica/needs_full.rs`.
 #[test]
 fn a_history_segment_that_is_loading_appears_after_its_replica_went_on_in_another_instance() {
     let mut cluster = Cluster::new(5, 2);

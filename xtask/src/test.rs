@@ -31,7 +31,7 @@ fn core_alone(workspace: &Workspace) -> Result<Outcome> {
 }
 
 /// The core without automerge, as the small module has it: the workspace as a whole builds it with both engines.
-const SMALL_MODULE: &[&str] = &["test", "--locked", "-p", "coheap-core", "--test", "needs_full"];
+const SMALL_MODULE: &[&str] = &["test", "--locked", "-p", "coheap-core", "--test", "replica"];
 
 /// With nextest where it is installed; it is faster and says more, but does not run the examples in the documentation.
 fn rust(workspace: &Workspace) -> Result<Outcome> {

@@ -1,20 +1,19 @@
 //! Commits that turn out too large, or fail half way: nothing of them is seen, sent or left behind, wherever their segments are
 //! in their lives, and what is committed next is whole (S14, C1).
-#![cfg(feature = "yrs")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, Nonce, Offset, SegmentId, SegmentNumber, Seq};
+use coheap_core::id::{Offset, SegmentId, SegmentNumber, Seq};
 use coheap_core::limits::COMMIT_BYTES_MAX;
-use coheap_core::replica::{Input, Options, Output, Replica, Section, Target};
+use coheap_core::replica::{Input, Output, Replica, Section, Target};
 use coheap_core::segment::Segment;
 use coheap_core::value::Value;
-use coheap_core::wire::frame::down::Welcome;
 use coheap_core::wire::frame::up::CommitFrame;
-use coheap_core::wire::frame::{Bulk, Down, SegRef, SegmentState, SegmentStatus, Up, message_of, split};
+use coheap_core::wire::frame::{Down, SegRef, SegmentState, SegmentStatus, Up};
+
+use crate::desk::{connect, errors, give, loads, replica, snapshot, tell, ups};
 
 const ENGINES: &[EngineKind] = &[
     EngineKind::Yrs,
@@ -26,52 +25,8 @@ const TWO: SegmentId = SegmentId([2; 16]);
 const THREE: SegmentId = SegmentId([3; 16]);
 const LIST: Handle = Handle(1);
 
-fn replica() -> Replica {
-    Replica::new(Options { seed: [5; 32], heap: "h".into(), name: "r".into(), must_exist: false, max_unsaved: 0 })
-}
-
-fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
-    replica.handle(0, input);
-    std::iter::from_fn(|| replica.poll()).collect()
-}
-
-fn tell(replica: &mut Replica, frame: &Down) -> Vec<Output> {
-    let mut frames = Vec::new();
-    frame.encode(&mut frames);
-    give(replica, Input::Receive(Bytes::from(message_of(&frames))))
-}
-
-fn connect(replica: &mut Replica) -> Vec<Output> {
-    give(replica, Input::Connected { token: String::new() });
-    let welcome = Welcome {
-        features: 0,
-        exists: false,
-        restore: false,
-        catchup: false,
-        time_ms: 0,
-        lineage: EpochId::default(),
-        epochs: vec![(EpochId::default(), Offset(0))],
-        position: Offset(0),
-        window: 256,
-        ring: Vec::new(),
-        bulk: Bulk::default(),
-    };
-    tell(replica, &Down::Ok(welcome))
-}
-
-fn ups(outputs: &[Output]) -> Vec<Up> {
-    let messages =
-        outputs.iter().filter_map(|output| if let Output::Send(bytes) = output { Some(bytes) } else { None });
-    let frames = messages.flat_map(|bytes| split(bytes).unwrap());
-    frames.filter_map(|(kind, body)| Up::decode(kind, &body).unwrap()).collect()
-}
-
 fn commits(outputs: &[Output]) -> Vec<CommitFrame> {
     ups(outputs).into_iter().filter_map(|up| if let Up::Commit(commit) = up { Some(commit) } else { None }).collect()
-}
-
-fn loads(outputs: &[Output]) -> Vec<Nonce> {
-    ups(outputs).into_iter().filter_map(|up| if let Up::Load { nonce, .. } = up { Some(nonce) } else { None }).collect()
 }
 
 /// What the log would hold of a segment.
@@ -88,10 +43,6 @@ fn commit(replica: &mut Replica, sections: Vec<Section>) -> Vec<Output> {
     give(replica, Input::Commit { label: String::new(), sections, size: 1000 })
 }
 
-fn error(outputs: &[Output]) -> Option<&'static str> {
-    outputs.iter().find_map(|output| if let Output::Error { code, .. } = output { Some(*code) } else { None })
-}
-
 /// The error of a commit that did nothing else.
 fn refusal(replica: &mut Replica, sections: Vec<Section>) -> &'static str {
     let unsaved = replica.unsaved();
@@ -99,7 +50,7 @@ fn refusal(replica: &mut Replica, sections: Vec<Section>) -> &'static str {
     let quiet = |output: &Output| matches!(output, Output::Error { .. } | Output::Indexed { .. });
     assert!(outputs.iter().all(quiet), "{outputs:?}");
     assert_eq!(replica.unsaved(), unsaved);
-    error(&outputs).expect("it is refused")
+    *errors(&outputs).first().expect("it is refused")
 }
 
 fn number(n: u32) -> Literal {
@@ -191,10 +142,10 @@ fn the_limit_is_for_what_is_encoded() {
         };
         if *engine == EngineKind::Yrs {
             let sections = vec![set(one, "a", text(600_000)), set(two, "b", text(600_000))];
-            assert_eq!(error(&sized(&mut replica, sections, 1_200_000)), Some("ERR_TOO_LARGE"));
+            assert_eq!(errors(&sized(&mut replica, sections, 1_200_000)), ["ERR_TOO_LARGE"]);
         }
         let sections = vec![set(one, "a", text(500_000)), set(two, "b", text(500_000))];
-        assert_eq!(error(&sized(&mut replica, sections, 1_000_000)), None, "{engine:?}");
+        assert!(errors(&sized(&mut replica, sections, 1_000_000)).is_empty(), "{engine:?}");
         let sent = commits(&connect(&mut replica));
         assert_whole(&mut replica, ONE, *engine, &sent);
         assert_whole(&mut replica, TWO, *engine, &sent);
@@ -250,10 +201,7 @@ fn a_commit_that_is_too_large_while_its_segment_is_made_anew_does_nothing() {
             snapshot: Bytes::new(),
             deltas: deltas(&sent, ONE),
         };
-        let mut bulk = Vec::new();
-        state.encode(&mut bulk);
-        let bulk = Bulk::whole(Bytes::from(bulk));
-        sent.extend(commits(&tell(&mut replica, &Down::Snapshot { nonce, position: Offset(1), bulk })));
+        sent.extend(commits(&tell(&mut replica, &snapshot(nonce, 1, &state))));
         assert_eq!(sent.len(), 3);
         assert_whole(&mut replica, ONE, *engine, &sent);
         sent.extend(commits(&commit(&mut replica, vec![fill(one, 3)])));

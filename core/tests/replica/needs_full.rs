@@ -1,69 +1,19 @@
 //! A module without automerge meets segments of it: it says NeedsFull, does nothing else, and everything else goes on.
-//! Built only where the engine is missing: `cargo test -p coheap-core --test needs_full`.
-#![cfg(all(feature = "yrs", not(feature = "automerge")))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Built only where the engine is missing: `cargo test -p coheap-core --test replica`.
 
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, Section, Target, WaitKind};
+use coheap_core::id::{Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use coheap_core::replica::{Input, LoadStatus, Output, Replica, Section, Target, WaitKind};
 use coheap_core::value::Value;
-use coheap_core::wire::frame::down::{EntryFrame, Welcome};
-use coheap_core::wire::frame::{
-    Bulk, Down, PART_CREATE, PartFrame, SegRef, SegmentState, SegmentStatus, Up, message_of, split,
-};
+use coheap_core::wire::frame::down::EntryFrame;
+use coheap_core::wire::frame::{Down, PART_CREATE, PartFrame, SegRef, SegmentState, SegmentStatus, Up};
+
+use crate::desk::{connect, give, loads, options, replica, snapshot, tell, ups};
 
 const HISTORY: SegmentId = SegmentId(*b"keeps a history!");
-
-fn options(seed: u8) -> Options {
-    Options { seed: [seed; 32], heap: "h".into(), name: String::new(), must_exist: false, max_unsaved: 0 }
-}
-
-fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
-    replica.handle(1, input);
-    std::iter::from_fn(|| replica.poll()).collect()
-}
-
-fn tell(replica: &mut Replica, frame: &Down) -> Vec<Output> {
-    let mut frames = Vec::new();
-    frame.encode(&mut frames);
-    give(replica, Input::Receive(Bytes::from(message_of(&frames))))
-}
-
-fn connect(replica: &mut Replica) -> Vec<Output> {
-    give(replica, Input::Connected { token: String::new() });
-    let welcome = Welcome {
-        features: 0,
-        exists: true,
-        restore: false,
-        catchup: false,
-        time_ms: 0,
-        lineage: EpochId::default(),
-        epochs: vec![(EpochId::default(), Offset(0))],
-        position: Offset(0),
-        window: 256,
-        ring: Vec::new(),
-        bulk: Bulk::default(),
-    };
-    tell(replica, &Down::Ok(welcome))
-}
-
-fn sent(outputs: &[Output]) -> Vec<Up> {
-    let messages =
-        outputs.iter().filter_map(|output| if let Output::Send(bytes) = output { Some(bytes) } else { None });
-    messages
-        .flat_map(|bytes| split(bytes).unwrap())
-        .filter_map(|(kind, body)| Up::decode(kind, &body).unwrap())
-        .collect()
-}
-
-fn nonce_of(outputs: &[Output]) -> Nonce {
-    let load =
-        sent(outputs).into_iter().find_map(|up| if let Up::Load { nonce, .. } = up { Some(nonce) } else { None });
-    load.expect("a Load is sent")
-}
 
 fn answer(replica: &mut Replica, nonce: Nonce, id: SegmentId, engine: Option<EngineKind>) -> Vec<Output> {
     let kind = engine.unwrap_or(EngineKind::Yrs);
@@ -77,17 +27,15 @@ fn answer(replica: &mut Replica, nonce: Nonce, id: SegmentId, engine: Option<Eng
         snapshot: Bytes::new(),
         deltas: engine.map(|_| Bytes::from_static(b"what only automerge reads")).into_iter().collect(),
     };
-    let mut bulk = Vec::new();
-    state.encode(&mut bulk);
-    tell(replica, &Down::Snapshot { nonce, position: Offset(0), bulk: Bulk::whole(Bytes::from(bulk)) })
+    tell(replica, &snapshot(nonce, 0, &state))
 }
 
 /// A replica with its root here, online.
 fn with_root() -> Replica {
-    let mut replica = Replica::new(options(7));
+    let mut replica = replica();
     connect(&mut replica);
     let asked = give(&mut replica, Input::Load(vec![(SegmentId::ROOT, true)]));
-    answer(&mut replica, nonce_of(&asked), SegmentId::ROOT, None);
+    answer(&mut replica, loads(&asked)[0], SegmentId::ROOT, None);
     replica
 }
 
@@ -112,10 +60,10 @@ fn a_history_segment_that_is_loaded_stays_as_loading_and_all_else_goes_on() {
     give(&mut replica, set("before"));
     give(&mut replica, Input::Wait { ticket: 5, kind: WaitKind::Flush });
     let asked = give(&mut replica, Input::Load(vec![(HISTORY, false)]));
-    let outputs = answer(&mut replica, nonce_of(&asked), HISTORY, Some(EngineKind::Automerge));
+    let outputs = answer(&mut replica, loads(&asked)[0], HISTORY, Some(EngineKind::Automerge));
     assert_eq!(needs(&outputs), [Index(1)]);
     assert!(!is_loaded(&outputs, Index(1)), "nothing is shown of it: {outputs:?}");
-    assert!(sent(&outputs).iter().any(|up| matches!(up, Up::Unfollow { .. })), "it hears nothing of it until then");
+    assert!(ups(&outputs).iter().any(|up| matches!(up, Up::Unfollow { .. })), "it hears nothing of it until then");
     // The rest goes on: edits, and waits.
     let outputs = give(&mut replica, set("after"));
     assert!(outputs.iter().any(|output| matches!(output, Output::Committed { seq: Seq(2), .. })), "{outputs:?}");
@@ -132,7 +80,7 @@ fn on_the_way_to_another_instance_it_is_still_loading() {
     give(&mut replica, set("unsaved"));
     give(&mut replica, Input::Wait { ticket: 9, kind: WaitKind::Flush });
     let asked = give(&mut replica, Input::Load(vec![(HISTORY, false)]));
-    answer(&mut replica, nonce_of(&asked), HISTORY, Some(EngineKind::Automerge));
+    answer(&mut replica, loads(&asked)[0], HISTORY, Some(EngineKind::Automerge));
     give(&mut replica, Input::Disconnected);
     let packed = replica.export();
     let mut other = Replica::import(options(8), &packed).unwrap();
@@ -140,9 +88,9 @@ fn on_the_way_to_another_instance_it_is_still_loading() {
     assert!(is_loaded(&shown, Index(0)) && !is_loaded(&shown, Index(1)), "{shown:?}");
     assert_eq!((other.id(), other.unsaved()), (replica.id(), 1));
     let outputs = connect(&mut other);
-    assert!(sent(&outputs).iter().any(|up| matches!(up, Up::Commit(commit) if commit.seq == Seq(1))), "{outputs:?}");
+    assert!(ups(&outputs).iter().any(|up| matches!(up, Up::Commit(commit) if commit.seq == Seq(1))), "{outputs:?}");
     // Asked for again, under the same index; this module cannot read it either.
-    let outputs = answer(&mut other, nonce_of(&outputs), HISTORY, Some(EngineKind::Automerge));
+    let outputs = answer(&mut other, loads(&outputs)[0], HISTORY, Some(EngineKind::Automerge));
     assert_eq!(needs(&outputs), [Index(1)]);
     let outputs = tell(&mut other, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
     assert!(outputs.iter().any(|output| matches!(output, Output::Done { ticket: 9, .. })), "{outputs:?}");
@@ -152,7 +100,7 @@ fn on_the_way_to_another_instance_it_is_still_loading() {
 fn a_followed_segment_that_another_replica_makes_with_history_is_loaded_and_waits() {
     let mut replica = with_root();
     let asked = give(&mut replica, Input::Load(vec![(HISTORY, true)]));
-    let outputs = answer(&mut replica, nonce_of(&asked), HISTORY, None);
+    let outputs = answer(&mut replica, loads(&asked)[0], HISTORY, None);
     assert!(outputs.iter().any(|o| matches!(o, Output::Loaded { status: LoadStatus::There, .. })), "{outputs:?}");
     let author = Down::Author { number: 3, replica: ReplicaId([3; 16]), name: String::new(), subject: String::new() };
     tell(&mut replica, &author);
@@ -175,7 +123,7 @@ fn a_followed_segment_that_another_replica_makes_with_history_is_loaded_and_wait
         parts: vec![part],
     };
     let outputs = tell(&mut replica, &Down::Entry(entry));
-    let outputs = answer(&mut replica, nonce_of(&outputs), HISTORY, Some(EngineKind::Automerge));
+    let outputs = answer(&mut replica, loads(&outputs)[0], HISTORY, Some(EngineKind::Automerge));
     assert_eq!(needs(&outputs), [Index(1)]);
     assert_eq!(replica.cut(), Offset(1), "the log goes on");
     let outputs = give(&mut replica, set("after"));
@@ -196,7 +144,7 @@ fn a_commit_that_makes_a_history_segment_does_nothing() {
     let outputs = give(&mut replica, Input::Commit { label: String::new(), sections, size: 20 });
     assert_eq!(needs(&outputs), [Index(1)]);
     assert!(matches!(outputs.last(), Some(Output::Error { code: "ERR_ENGINE", .. })), "{outputs:?}");
-    assert!(sent(&outputs).is_empty(), "nothing is sent");
+    assert!(ups(&outputs).is_empty(), "nothing is sent");
     assert_eq!(replica.unsaved(), 0);
     assert_eq!(replica.document(SegmentId::ROOT).unwrap().show(), before, "no section of it was done");
     // The next commit is the first of the line.

@@ -1,76 +1,28 @@
-//! A replica by itself: what it asks of a relay, and what it makes of answers that only a test gives.
-#![cfg(feature = "yrs")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Bounds, answers that decline or refuse, and what nobody is told too early.
 
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT};
 use coheap_core::edit::{Literal, Wish};
-use coheap_core::id::{EpochId, Nonce, Offset, SegmentId, Seq};
+use coheap_core::id::{Nonce, Offset, SegmentId, Seq};
 use coheap_core::limits::{FOLLOWS_MAX, FOLLOWS_MAX_REPLICA};
-use coheap_core::replica::{Input, Options, Output, Replica, Section, Target, WaitError, WaitKind};
+use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::wire::code::Code;
-use coheap_core::wire::frame::down::{Asked, Welcome};
-use coheap_core::wire::frame::{Bulk, Down, SegmentState, SegmentStatus, Up, message_of, split};
+use coheap_core::wire::frame::down::Asked;
+use coheap_core::wire::frame::{Down, SegmentState, SegmentStatus, Up};
+
+use crate::desk::{connect, errors, give, loads, problems, replica, snapshot, tell, ups};
 
 /// A replica that has been welcomed to an empty heap.
 fn online() -> Replica {
-    let options = Options { seed: [7; 32], heap: "h".into(), name: "r".into(), must_exist: false, max_unsaved: 0 };
-    let mut replica = Replica::new(options);
-    give(&mut replica, Input::Connected { token: String::new() });
-    let welcome = Welcome {
-        features: 0,
-        exists: false,
-        restore: false,
-        catchup: false,
-        time_ms: 0,
-        lineage: EpochId::default(),
-        epochs: vec![(EpochId::default(), Offset(0))],
-        position: Offset(0),
-        window: 256,
-        ring: Vec::new(),
-        bulk: Bulk::default(),
-    };
-    tell(&mut replica, &Down::Ok(welcome));
+    let mut replica = replica();
+    connect(&mut replica);
     replica
-}
-
-fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
-    replica.handle(0, input);
-    std::iter::from_fn(|| replica.poll()).collect()
-}
-
-fn tell(replica: &mut Replica, frame: &Down) -> Vec<Output> {
-    let mut frames = Vec::new();
-    frame.encode(&mut frames);
-    give(replica, Input::Receive(Bytes::from(message_of(&frames))))
-}
-
-/// The nonces of all loads that were asked for.
-fn loads(outputs: &[Output]) -> Vec<Nonce> {
-    let messages =
-        outputs.iter().filter_map(|output| if let Output::Send(bytes) = output { Some(bytes) } else { None });
-    let frames = messages.flat_map(|bytes| split(bytes).unwrap());
-    let ups = frames.filter_map(|(kind, body)| Up::decode(kind, &body).unwrap());
-    ups.filter_map(|up| if let Up::Load { nonce, .. } = up { Some(nonce) } else { None }).collect()
 }
 
 fn seg(n: usize) -> SegmentId {
     let mut id = [9; 16];
     id[..8].copy_from_slice(&(n as u64).to_be_bytes());
     SegmentId(id)
-}
-
-fn errors(outputs: &[Output]) -> Vec<&'static str> {
-    outputs
-        .iter()
-        .filter_map(|output| if let Output::Error { code, .. } = output { Some(*code) } else { None })
-        .collect()
-}
-
-fn problems(outputs: &[Output]) -> Vec<&'static str> {
-    let codes =
-        outputs.iter().filter_map(|output| if let Output::Problem { code, .. } = output { Some(*code) } else { None });
-    codes.collect()
 }
 
 fn alloc(id: SegmentId) -> Input {
@@ -132,12 +84,7 @@ fn a_claim_or_a_join_that_the_relay_declines_fails_with_its_code() {
 fn a_sync_ends_only_when_what_was_refused_is_undone() {
     let mut replica = online();
     let made = give(&mut replica, alloc(seg(1)));
-    let commits = made.iter().filter_map(|output| if let Output::Send(bytes) = output { Some(bytes) } else { None });
-    let frames = commits.flat_map(|bytes| split(bytes).unwrap()).collect::<Vec<_>>();
-    let uid = frames.iter().find_map(|(kind, body)| match Up::decode(*kind, body).unwrap() {
-        Some(Up::Commit(commit)) => Some(commit.uid),
-        _ => None,
-    });
+    let uid = ups(&made).into_iter().find_map(|up| if let Up::Commit(commit) = up { Some(commit.uid) } else { None });
     give(&mut replica, Input::Wait { ticket: 9, kind: WaitKind::Sync });
     let done = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Done { ticket: 9, .. }));
     let code = u64::from(Code::NoRight.number());
@@ -158,9 +105,6 @@ fn a_sync_ends_only_when_what_was_refused_is_undone() {
         snapshot: Bytes::new(),
         deltas: Vec::new(),
     };
-    let mut bulk = Vec::new();
-    state.encode(&mut bulk);
-    let bulk = Bulk::whole(Bytes::from(bulk));
-    let told = tell(&mut replica, &Down::Snapshot { nonce: asked[0], position, bulk });
+    let told = tell(&mut replica, &snapshot(asked[0], 1, &state));
     assert!(done(&told), "{told:?}");
 }

@@ -1,67 +1,23 @@
 //! What a newer relay may send: a segment that this version cannot follow stops, and the heap goes on (`WIRE.md` §4).
-#![cfg(feature = "yrs")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use coheap_core::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, Section, Target};
 use coheap_core::value::Value;
-use coheap_core::wire::frame::down::{EntryFrame, Welcome};
+use coheap_core::wire::frame::down::EntryFrame;
 use coheap_core::wire::frame::{
-    Bulk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up, message_of,
-    push_frame, split,
+    Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up, message_of,
+    push_frame,
 };
+
+use crate::desk::{connect, connect_at, give, loads, replica, snapshot, tell, ups};
 
 const ONE: SegmentId = SegmentId([1; 16]);
 const TWO: SegmentId = SegmentId([2; 16]);
 const UNKNOWN: u8 = 3;
-
-fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
-    replica.handle(0, input);
-    std::iter::from_fn(|| replica.poll()).collect()
-}
-
-fn tell(replica: &mut Replica, frame: &Down) -> Vec<Output> {
-    let mut frames = Vec::new();
-    frame.encode(&mut frames);
-    give(replica, Input::Receive(Bytes::from(message_of(&frames))))
-}
-
-fn new_replica() -> Replica {
-    Replica::new(Options { seed: [5; 32], heap: "h".into(), name: "r".into(), must_exist: false, max_unsaved: 0 })
-}
-
-fn connect(replica: &mut Replica, position: u64, catch_up: &[SegmentState]) -> Vec<Output> {
-    give(replica, Input::Connected { token: String::new() });
-    let mut bulk = vec![catch_up.len() as u8];
-    for state in catch_up {
-        state.encode(&mut bulk);
-    }
-    let welcome = Welcome {
-        features: 0,
-        exists: true,
-        restore: false,
-        catchup: !catch_up.is_empty(),
-        time_ms: 0,
-        lineage: EpochId::default(),
-        epochs: vec![(EpochId::default(), Offset(0))],
-        position: Offset(position),
-        window: 256,
-        ring: Vec::new(),
-        bulk: Bulk::whole(Bytes::from(bulk)),
-    };
-    tell(replica, &Down::Ok(welcome))
-}
-
-fn ups(outputs: &[Output]) -> Vec<Up> {
-    let messages =
-        outputs.iter().filter_map(|output| if let Output::Send(bytes) = output { Some(bytes) } else { None });
-    let frames = messages.flat_map(|bytes| split(bytes).unwrap());
-    frames.filter_map(|(kind, body)| Up::decode(kind, &body).unwrap()).collect()
-}
 
 fn commit(replica: &mut Replica, target: Target, wish: Wish) -> Vec<Output> {
     let sections = vec![Section { target, claim: None, wishes: vec![wish] }];
@@ -78,8 +34,8 @@ fn create(replica: &mut Replica, id: SegmentId) -> Vec<Output> {
 
 /// What another replica makes of an empty heap: the deltas of its commits, one for each segment.
 fn others() -> [Bytes; 2] {
-    let mut other = new_replica();
-    connect(&mut other, 0, &[]);
+    let mut other = replica();
+    connect(&mut other);
     [ONE, TWO].map(|id| {
         let Some(Up::Commit(commit)) = ups(&create(&mut other, id)).pop() else { panic!("it is sent") };
         commit.parts[0].bytes.clone()
@@ -119,26 +75,18 @@ fn state(id: SegmentId, status: SegmentStatus, layout: u8, deltas: Vec<Bytes>) -
     }
 }
 
-/// The answer to a load.
-fn snapshot(nonce: Nonce, state: &SegmentState) -> Down {
-    let mut bulk = Vec::new();
-    state.encode(&mut bulk);
-    Down::Snapshot { nonce, position: Offset(0), bulk: Bulk::whole(Bytes::from(bulk)) }
-}
-
 /// Asks for a segment.
 fn load(replica: &mut Replica, id: SegmentId) -> (Vec<Output>, Option<Nonce>) {
     let outputs = give(replica, Input::Load(vec![(id, false)]));
-    let nonce =
-        ups(&outputs).into_iter().find_map(|up| if let Up::Load { nonce, .. } = up { Some(nonce) } else { None });
+    let nonce = loads(&outputs).first().copied();
     (outputs, nonce)
 }
 
 /// A replica that shows two segments of somebody else; `TWO`'s index.
 fn with_two() -> (Replica, [Bytes; 2]) {
     let deltas = others();
-    let mut replica = new_replica();
-    connect(&mut replica, 0, &[]);
+    let mut replica = replica();
+    connect(&mut replica);
     tell(
         &mut replica,
         &Down::Author { number: 1, replica: ReplicaId([8; 16]), name: "o".into(), subject: String::new() },
@@ -146,7 +94,7 @@ fn with_two() -> (Replica, [Bytes; 2]) {
     for (id, delta) in [ONE, TWO].iter().zip(&deltas) {
         let (_, nonce) = load(&mut replica, *id);
         let shown = state(*id, SegmentStatus::Alive, LAYOUT, vec![delta.clone()]);
-        tell(&mut replica, &snapshot(nonce.unwrap(), &shown));
+        tell(&mut replica, &snapshot(nonce.unwrap(), 0, &shown));
         assert!(replica.document(*id).is_some());
     }
     (replica, deltas)
@@ -194,14 +142,14 @@ fn a_part_of_an_unknown_kind_stops_its_segment_and_the_rest_of_the_entry_counts(
 
 #[test]
 fn a_loading_segment_stops_too_and_an_optional_part_stops_nothing() {
-    let (deltas, mut replica) = (others(), new_replica());
-    connect(&mut replica, 0, &[]);
+    let (deltas, mut replica) = (others(), replica());
+    connect(&mut replica);
     let (_, nonce) = load(&mut replica, ONE);
     let outputs = tell(&mut replica, &entry(0, vec![part(ONE, 0x80, &deltas[0])]));
     assert_eq!(told(&outputs), (vec![], vec![], vec![]));
     let outputs = tell(&mut replica, &entry(1, vec![part(ONE, 0x7f, &deltas[0])]));
     assert_eq!(told(&outputs).0, [LoadStatus::Quarantined]);
-    let late = snapshot(nonce.unwrap(), &state(ONE, SegmentStatus::Alive, LAYOUT, vec![deltas[0].clone()]));
+    let late = snapshot(nonce.unwrap(), 0, &state(ONE, SegmentStatus::Alive, LAYOUT, vec![deltas[0].clone()]));
     assert_eq!(told(&tell(&mut replica, &late)), (vec![], vec![], vec![]));
     assert!(replica.document(ONE).is_none());
 }
@@ -218,11 +166,11 @@ fn a_deletion_takes_the_segment_away() {
 fn a_layout_that_is_not_known_stops_its_segment_wherever_it_is_met() {
     let quarantined = (vec![LoadStatus::Quarantined], vec!["ERR_QUARANTINED"], vec![SegRef::Id(ONE)]);
     // In the answer to a load.
-    let (deltas, mut replica) = (others(), new_replica());
-    connect(&mut replica, 0, &[]);
+    let (deltas, mut replica) = (others(), replica());
+    connect(&mut replica);
     let (_, nonce) = load(&mut replica, ONE);
     let newer = state(ONE, SegmentStatus::Alive, LAYOUT + 1, vec![deltas[0].clone()]);
-    assert_eq!(told(&tell(&mut replica, &snapshot(nonce.unwrap(), &newer))), quarantined);
+    assert_eq!(told(&tell(&mut replica, &snapshot(nonce.unwrap(), 0, &newer))), quarantined);
     // In an entry.
     let (mut replica, _) = with_two();
     let mut created = part(ONE, PART_CREATE, &deltas[0]);
@@ -231,7 +179,7 @@ fn a_layout_that_is_not_known_stops_its_segment_wherever_it_is_met() {
     // In a catch-up, as what is gone since.
     let (mut replica, _) = with_two();
     give(&mut replica, Input::Disconnected);
-    let outputs = connect(&mut replica, 9, &[newer, state(TWO, SegmentStatus::Deleted, LAYOUT, Vec::new())]);
+    let outputs = connect_at(&mut replica, 9, &[newer, state(TWO, SegmentStatus::Deleted, LAYOUT, Vec::new())]);
     let (loaded, codes, _) = told(&outputs);
     assert_eq!((loaded, codes), (vec![LoadStatus::Quarantined, LoadStatus::Deleted], vec!["ERR_QUARANTINED"]));
     assert!(replica.document(ONE).is_none() && replica.document(TWO).is_none());

@@ -1,0 +1,10 @@
+//! A replica by itself: what it asks of a relay, and what it makes of answers that only a test gives.
+#![cfg(feature = "yrs")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod answers;
+mod commit_size;
+mod desk;
+#[cfg(not(feature = "automerge"))]
+mod needs_full;
+mod unknown;
