@@ -50,7 +50,7 @@ fn refusal(replica: &mut Replica, sections: Vec<Section>) -> &'static str {
     let quiet = |output: &Output| matches!(output, Output::Error { .. } | Output::Indexed { .. });
     assert!(outputs.iter().all(quiet), "{outputs:?}");
     assert_eq!(replica.unsaved(), unsaved);
-    *errors(&outputs).first().expect("it is refused")
+    errors(&outputs).first().expect("it is refused")
 }
 
 fn number(n: u32) -> Literal {
