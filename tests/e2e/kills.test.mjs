@@ -51,9 +51,10 @@ function totals(root) {
   return [root.n.value, names.reduce((sum, name) => sum + (root.by[name] ?? 0), 0)]
 }
 
-/** Every log of a worker, read whole: exactly the writes that root says there are. */
+/** Every log of a worker, read whole: exactly the writes that root says there are. The worker goes on meanwhile. */
 async function compareLogs(heap, name) {
-  const logs = await heap.load([...heap.root.logs[name]])
+  let logs = []
+  while (logs.length !== heap.root.logs[name].length) logs = await heap.load([...heap.root.logs[name]])
   const written = heap.root.by[name] ?? 0
   const keys = logs.flatMap((log) => Object.entries(log))
   assert.equal(keys.length, written, `writes of ${name}`)
@@ -69,6 +70,7 @@ test(`p5, p6, p3: ${cycles} kills of the relay under load (seed ${seed})`, { tim
   const url = relay.url('kills')
   const initial = { n: counter(), by: {}, logs: Object.fromEntries(names.map((name) => [name, []])), stop: false }
   const watcher = await open(url, { initial })
+  t.after(() => watcher.close())
   await watcher.flush()
   const torn = []
   watcher.watch(watcher.root, () => {
@@ -85,6 +87,7 @@ test(`p5, p6, p3: ${cycles} kills of the relay under load (seed ${seed})`, { tim
     await relay.start()
     // Somebody who was never there before sees all that was promised, whole.
     const fresh = await open(url)
+    t.after(() => fresh.close())
     await fresh.sync({ timeoutMs: 20_000 })
     const [added, written] = totals(fresh.root)
     assert.equal(added, written, `cycle ${cycle}: a counter is not exact`)
