@@ -355,7 +355,9 @@ impl Replica {
             Err(error) => {
                 self.stats.quarantined += 1;
                 self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
-                return self.absent(index, LoadStatus::Quarantined);
+                self.unfollow(state.id);
+                self.absent(index, LoadStatus::Quarantined);
+                return self.ask_for_the_declined();
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
