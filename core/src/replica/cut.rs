@@ -199,8 +199,11 @@ impl Replica {
         };
         self.stats.rebuilds += 1;
         let nonce = self.ask(id);
-        if let Some((_, slot)) = self.heap.by_id_mut(id) {
+        if let Some((index, slot)) = self.heap.by_id_mut(id) {
             slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
+            if redo.is_some() {
+                self.heap.undo(index);
+            }
         }
     }
 
