@@ -1,40 +1,19 @@
 //! S2's last sentence: of kinds that differ under one key at once one wins, and the replicas that made another one are told what
-//! they lost, once. Method: as in `semantics.rs`, every test on every engine with several seeds, which also decide who wins.
+//! they lost, once. The seeds also decide who wins.
 //! `Peer` asserts for every loss that it is told once, and that the mirror shows what won.
 
 use std::collections::BTreeSet;
 
-use coheap_core::edit::Literal;
-use coheap_core::id::SegmentId;
-use coheap_core::value::{Kind, Value};
-use coheap_tests::ENGINES;
+use coheap_core::value::Kind;
 use coheap_tests::life::{Plan, live};
-use coheap_tests::peer::Peer;
-use coheap_tests::tree::{Tree, list, map, num};
-use coheap_tests::world::World;
 
+use super::*;
+
+/// Enough that each of two kinds wins now and then.
 const SEEDS: u64 = 6;
 
 fn check(count: usize, scenario: impl Fn(&mut World)) {
-    for engine in ENGINES {
-        for seed in 0..SEEDS {
-            let id = if seed % 2 == 0 { SegmentId::ROOT } else { SegmentId([0x5a; 16]) };
-            println!("{engine:?}, seed {seed}");
-            scenario(&mut World::new(*engine, id, count, seed));
-        }
-    }
-}
-
-fn n(number: impl Into<f64>) -> Literal {
-    Literal::Scalar(Value::Number(number.into()))
-}
-
-fn o<const N: usize>(entries: [(&str, Literal); N]) -> Literal {
-    Literal::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
-}
-
-fn l<const N: usize>(values: [Literal; N]) -> Literal {
-    Literal::List(values.into())
+    check_seeds(SEEDS, count, scenario);
 }
 
 /// What a peer was told to have lost: under which key, to which kind, and what it held.
