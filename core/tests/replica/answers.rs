@@ -7,10 +7,10 @@ use coheap_core::id::{Nonce, Offset, SegmentId, Seq, Uid};
 use coheap_core::limits::{FOLLOWS_MAX, FOLLOWS_MAX_REPLICA};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::wire::code::Code;
-use coheap_core::wire::frame::down::Asked;
+use coheap_core::wire::frame::down::{Asked, Fate, Row};
 use coheap_core::wire::frame::{Down, SegmentState, SegmentStatus, Up};
 
-use crate::desk::{connect, errors, give, loads, options, problems, replica, snapshot, tell, ups};
+use crate::desk::{connect, connect_after, errors, give, loads, options, problems, replica, snapshot, tell, ups};
 
 /// A replica that has been welcomed to an empty heap.
 fn online() -> Replica {
@@ -136,4 +136,30 @@ fn what_lies_behind_a_refusal_waits_for_its_undoing_in_another_instance_too() {
         assert_eq!(commits(&told), []);
         assert_eq!(commits(&tell(replica, &snapshot(loads(&told)[0], 1, &unknown(seg(1))))), behind);
     }
+}
+
+/// R11: the relay ended before it said Refused. Its ring knows that it has refused the commit, yet not whether that lasts: the
+/// commit is sent again as it was, with all behind it, and is undone when the relay says so now.
+#[test]
+fn a_refusal_that_only_the_ring_tells_of_is_asked_for_again() {
+    let mut replica = online();
+    let (seq, uid) = commits(&give(&mut replica, alloc(seg(1))))[0];
+    let sent = [vec![(seq, uid)], commits(&give(&mut replica, alloc(seg(2))))].concat();
+    give(&mut replica, Input::Wait { ticket: 9, kind: WaitKind::Flush });
+    give(&mut replica, Input::Disconnected);
+    let code = u64::from(Code::NoRight.number());
+    let told = connect_after(&mut replica, 1, &[], vec![Row { seq, uid, fate: Fate::Void(code) }]);
+    assert_eq!((commits(&told), replica.unsaved()), (sent.clone(), 2));
+    let ends = |output: &Output| {
+        matches!(output, Output::Refused { .. } | Output::Acked { .. } | Output::Done { .. } | Output::Failed { .. })
+    };
+    assert!(!told.iter().any(ends), "{told:?}");
+    let told = tell(&mut replica, &Down::Refused { owner: 0, seq, uid, code, position: Offset(1) });
+    assert!(told.iter().any(|output| matches!(output, Output::Refused { seq: Seq(1), .. })), "{told:?}");
+    let failed = |output: &Output| matches!(output, Output::Failed { ticket: 9, error: WaitError::Refused(with) } if *with == code);
+    assert!(told.iter().any(failed), "{told:?}");
+    let told = tell(&mut replica, &snapshot(loads(&told)[0], 1, &unknown(seg(1))));
+    let Some(Up::Commit(behind)) = ups(&told).pop() else { panic!("{told:?}") };
+    assert_eq!((behind.seq, behind.uid, behind.prev), (sent[1].0, sent[1].1, Some(uid.voided())));
+    assert_eq!(replica.unsaved(), 1);
 }
