@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createBudget, HeapError, open, snapshot, type Heap, type MapChange, type OpenOptions } from '../src/index.js'
+import { createBudget, HeapError, open, snapshot, type Heap, type MapChange, type OpenOptions, type Ref } from '../src/index.js'
 import { closeAll, closeClean, expecting, keep, openOn as opening } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 import { FixedWorld } from './fixed.js'
@@ -213,6 +213,24 @@ test('partitions are synchronous once loaded, and part of transactions', async (
   const theirs = b.map<number>('m')
   await b.run(() => { theirs.partitionOf('key').set('key', 7) })
   assert.equal(await theirs.get('key'), 7)
+})
+
+test('a partition that somebody loads by its Ref is an empty one, if nobody has made it, to both', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  const map = a.map<number>('m', { partitions: 2 })
+  await map.size()
+  const b = await openOn(relay)
+  const [here, part] = b.map<number>('m', { partitions: 2 }).partitions
+  // The map is known here, this partition of it is not.
+  await here!.load()
+  let ref: Ref<Any> | undefined
+  assert.throws(() => part!.size, (error: HeapError) => { ref = (error.details['refs'] as Ref<Any>[])[0]; return error.code === 'ERR_NOT_LOADED' })
+  const byRef = b.ref<Any>(ref!.id).load()
+  const [live] = await Promise.all([byRef, part!.load()])
+  assert.deepEqual(snapshot(live), {})
+  part!.set(['a', 'b', 'c', 'd'].find(key => map.partitionOf(key).index === 1)!, 1)
+  assert.equal(Object.keys(live).length, 1)
 })
 
 test('over its budget a heap lets go of what it used least recently, but not of what is pinned or watched', async () => {
