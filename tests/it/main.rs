@@ -4,8 +4,6 @@
 mod cluster;
 mod convergence;
 mod golden;
-mod near;
-mod overruled;
 mod semantics;
 mod tidy;
 mod wire_golden;

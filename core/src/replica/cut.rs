@@ -199,8 +199,11 @@ impl Replica {
         };
         self.stats.rebuilds += 1;
         let nonce = self.ask(id);
-        if let Some((_, slot)) = self.heap.by_id_mut(id) {
+        if let Some((index, slot)) = self.heap.by_id_mut(id) {
             slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
+            if redo.is_some() {
+                self.heap.undo(index);
+            }
         }
     }
 
@@ -355,7 +358,9 @@ impl Replica {
             Err(error) => {
                 self.stats.quarantined += 1;
                 self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
-                return self.absent(index, LoadStatus::Quarantined);
+                self.unfollow(state.id);
+                self.absent(index, LoadStatus::Quarantined);
+                return self.ask_for_the_declined();
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);

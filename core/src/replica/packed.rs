@@ -163,6 +163,9 @@ impl Replica {
                 None => State::Away,
             };
         }
+        if redo.is_some() {
+            self.heap.undo(index);
+        }
         Ok(())
     }
 

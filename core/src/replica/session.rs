@@ -316,8 +316,7 @@ impl Replica {
             return;
         }
         online.retry_at = None;
-        let redoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: Some(_), .. }));
-        if redoing {
+        if self.heap.is_undoing() {
             return;
         }
         let mut frames = Vec::new();

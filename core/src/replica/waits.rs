@@ -2,7 +2,6 @@
 
 use super::session::Session;
 use super::{Output, Replica};
-use crate::heap::State;
 use crate::id::{EpochId, Nonce, Offset, Seq};
 use crate::limits;
 use crate::version::Version;
@@ -197,7 +196,7 @@ impl Replica {
         let oldest = self.pending.iter().next().map(|one| one.commit.seq);
         let online = matches!(self.session, Session::Online(_));
         // What was refused is still shown where its segment is being made anew: nobody is told that all is seen before that.
-        let undoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: Some(_), .. }));
+        let undoing = self.heap.is_undoing();
         let mut ended = Vec::new();
         let waits = std::mem::take(&mut self.waits.list);
         for wait in waits {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use coheap_core::id::{EpochId, Nonce, Offset};
 use coheap_core::replica::{Input, Options, Output, Replica};
-use coheap_core::wire::frame::down::Welcome;
+use coheap_core::wire::frame::down::{Row, Welcome};
 use coheap_core::wire::frame::{Bulk, Down, SegmentState, Up, message_of, split};
 
 pub(crate) fn options(seed: u8) -> Options {
@@ -32,6 +32,16 @@ pub(crate) fn connect(replica: &mut Replica) -> Vec<Output> {
 
 /// A connection to a heap that stands at this position, with the states of a catch-up.
 pub(crate) fn connect_at(replica: &mut Replica, position: u64, catch_up: &[SegmentState]) -> Vec<Output> {
+    connect_after(replica, position, catch_up, Vec::new())
+}
+
+/// As [`connect_at`], to a relay whose log has these commits of the replica.
+pub(crate) fn connect_after(
+    replica: &mut Replica,
+    position: u64,
+    catch_up: &[SegmentState],
+    own: Vec<Row>,
+) -> Vec<Output> {
     give(replica, Input::Connected { token: String::new() });
     let mut bulk = vec![catch_up.len() as u8];
     for state in catch_up {
@@ -47,7 +57,7 @@ pub(crate) fn connect_at(replica: &mut Replica, position: u64, catch_up: &[Segme
         epochs: vec![(EpochId::default(), Offset(0))],
         position: Offset(position),
         window: 256,
-        ring: Vec::new(),
+        ring: if own.is_empty() { Vec::new() } else { vec![(0, own)] },
         bulk: if catch_up.is_empty() { Bulk::default() } else { Bulk::whole(Bytes::from(bulk)) },
     };
     tell(replica, &Down::Ok(welcome))
