@@ -32,7 +32,7 @@ pub(crate) fn connect(replica: &mut Replica) -> Vec<Output> {
 
 /// A connection to a heap that stands at this position, with the states of a catch-up.
 pub(crate) fn connect_at(replica: &mut Replica, position: u64, catch_up: &[SegmentState]) -> Vec<Output> {
-    give(replica, Input::Connected { token: String::new() });
+    give(replica, Input::Connected { token: String::new(), entropy: [0; 4] });
     let mut bulk = vec![catch_up.len() as u8];
     for state in catch_up {
         state.encode(&mut bulk);
