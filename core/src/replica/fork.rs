@@ -219,8 +219,8 @@ impl Replica {
         self.out.push_back(Output::Reconnect);
     }
 
-    /// The identity of the newest commit that is not acknowledged, for the books of tests.
-    pub fn newest(&self) -> Option<Uid> {
-        self.pending.iter().next_back().map(|one| one.commit.uid)
+    /// The identities of the commits that are not acknowledged, oldest first, for the books of tests.
+    pub fn unsaved_uids(&self) -> Vec<Uid> {
+        self.pending.iter().map(|one| one.commit.uid).collect()
     }
 }
