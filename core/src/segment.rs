@@ -311,6 +311,13 @@ impl Segment {
         Ok(())
     }
 
+    /// Goes on under another writer between two redos; [`Segment::show`] still comes next.
+    pub fn redo_as(&mut self, writer: u64) -> Result<(), EngineError> {
+        self.engine = document(self.engine.kind(), writer, &self.encode())?;
+        self.objects.set_writer(writer);
+        Ok(())
+    }
+
     /// Goes on under another writer. What it shows, and its handles, stay.
     pub fn renew(&mut self, writer: u64) -> Result<(), EngineError> {
         let (document, size, handles) = (self.encode(), self.size, self.objects.handles());

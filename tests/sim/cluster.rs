@@ -271,7 +271,7 @@ impl Cluster {
                     self.grants.ended(self.now, by, ended);
                 }
             }
-            LogEntry::Void { uid, code, .. } => {
+            LogEntry::Void { uid, code, owner, seq } => {
                 let claims = self.ledger.by_uid(*uid).is_some_and(|(_, written)| written.ended.is_some());
                 match Code::from_number(*code) {
                     Some(Code::NoRight) => assert_eq!(can_write, Some(false), "refused, and had the right to write"),
@@ -481,21 +481,25 @@ impl Cluster {
 
     /// A process stores what it is.
     pub fn store(&mut self, at: usize) {
-        self.nodes[at].stored = Some(self.nodes[at].replica.export());
+        let node = &mut self.nodes[at];
+        node.stored = Some((node.replica.export(), node.rebuilding.clone()));
     }
 
     /// A process ends, and another one opens its store, which may be older than what the first one knew and sent.
     pub fn restart(&mut self, at: usize) {
-        let Some(stored) = self.nodes[at].stored.clone() else { return };
+        let Some((stored, rebuilding)) = self.nodes[at].stored.clone() else { return };
         self.disconnect(at);
         self.restarts += 1;
         let options = options(&mut self.entropy);
         let mut node = Node::of(Replica::reopen(options, &stored).expect("a replica reads what one stored"));
         let unsaved = node.replica.unsaved_uids();
-        (node.inherited, node.stored) = (unsaved.len() as u64, Some(stored));
+        node.inherited = unsaved.len() as u64;
         while let Some(output) = node.replica.poll() {
             node.perform(output);
         }
+        // What was refused before it was stored is shown until then.
+        node.rebuilding.clone_from(&rebuilding);
+        node.stored = Some((stored, rebuilding));
         self.nodes[at] = node;
         self.ledger.restarted(at, &unsaved);
         self.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));

@@ -298,10 +298,22 @@ impl Ledger {
         for (at, node) in nodes.iter().enumerate() {
             let shown = shown(node);
             for ((author, seq), written) in &self.commits {
-                let here = written.places.iter().filter(|(id, _)| shown.contains_key(id));
+                // What an ended process left refused in its store goes with the document that it is in.
+                let undoing = |id: &SegmentId| {
+                    let left = *author >= GHOSTS && matches!(written.fate, Fate::Refused(_));
+                    left && node.index(*id).is_some_and(|index| node.rebuilding.contains(&index))
+                };
+                let here = written.places.iter().filter(|(id, _)| shown.contains_key(id) && !undoing(id));
                 let (visible, hidden): (Vec<_>, Vec<_>) =
                     here.map(|(id, _)| id).partition(|id| shown[id].contains(&written.marker));
-                let what = format!("commit {} of replica {author} ({:?}) at replica {at}", seq.0, written.fate);
+                let what = format!(
+                    "commit {} of replica {author} ({:?}, {}, {:?}) at replica {at} ({})",
+                    seq.0,
+                    written.fate,
+                    written.marker,
+                    written.uid,
+                    node.replica.id()
+                );
                 // Copies of a process, and those who took its commits over, are authors too; each is told for itself.
                 let also = *author != at && self.of(at).any(|(_, own)| own.uid == written.uid);
                 if also {

@@ -57,8 +57,8 @@ pub struct Node {
     pub forks: usize,
     /// Commits that it took over from a store: others made them.
     pub inherited: u64,
-    /// What its store holds; may be older than the replica.
-    pub(crate) stored: Option<Vec<u8>>,
+    /// What its store holds, which may be older than the replica, and what was being made anew then.
+    pub(crate) stored: Option<(Vec<u8>, BTreeSet<Index>)>,
     /// Not to be connected before this time: another connection had its place.
     pub(crate) rests_until: u64,
     /// The replica wants another connection.

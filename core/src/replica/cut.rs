@@ -371,12 +371,17 @@ impl Replica {
     fn redo_into(&mut self, segment: &mut Segment) {
         let id = segment.id();
         let (engine, unborn) = (segment.engine(), segment.is_unborn());
+        let mut writes_for = None;
         for one in self.pending.iter_mut() {
+            let owner = one.commit.owner;
             for ((part, edits), stale) in one.commit.parts.iter_mut().zip(&one.edits).zip(&mut one.stale) {
                 if part.segment != id || !std::mem::take(stale) {
                     continue;
                 }
-                let Ok(delta) = segment.redo(edits, one.commit.uid) else { continue };
+                // An engine identity belongs to one id (R10).
+                let shared = writes_for.replace(owner).is_some_and(|other| other != owner);
+                let renewed = if shared { segment.redo_as(self.entropy.writer()) } else { Ok(()) };
+                let Ok(delta) = renewed.and_then(|()| segment.redo(edits, one.commit.uid)) else { continue };
                 part.generation = segment.generation();
                 match &mut part.body {
                     body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
@@ -384,6 +389,11 @@ impl Replica {
                     PartBody::Delete | PartBody::Opaque { .. } => {}
                 }
             }
+        }
+        if writes_for.is_some_and(|owner| owner != self.id)
+            && let Err(error) = segment.redo_as(self.entropy.writer())
+        {
+            self.problem("ERR_ENGINE", format!("a document cannot go on under another identity: {error}"));
         }
         self.pending.recount();
     }

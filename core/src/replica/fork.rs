@@ -68,12 +68,13 @@ impl Replica {
         true
     }
 
-    /// F3 for the rows of a ring. A row may be lost with the relay's undurable tail; then the own version is put back.
+    /// F3 for the rows of a ring, and what R11 says of those that are void. A row may be lost with the relay's undurable tail; then the own version is put back.
     fn compare_versions(&mut self, owner: ReplicaId, rows: &[Row]) {
         let last = rows.last().map_or(Seq(0), |row| row.seq);
         let (mut outdone, mut put_back) = (Vec::new(), Vec::new());
         for one in self.pending.iter_mut().filter(|one| one.commit.owner == owner) {
             let row = rows.iter().find(|row| row.seq == one.commit.seq);
+            one.void = row.is_some_and(|row| matches!(row.fate, Fate::Void(_)));
             // What is to be made anew was not admitted as it is here.
             let anew = one.stale.contains(&true);
             let other = match row.map(|row| row.fate) {
@@ -190,6 +191,10 @@ impl Replica {
     /// G5: the relay knows nothing of a line of which commits were acknowledged, so it cannot say which others it had. What was
     /// ever sent is told and not made again; what was not goes to a fresh id.
     pub(super) fn unknown(&mut self, owner: ReplicaId) {
+        if self.own_lines().iter().all(|(id, acked, _)| *id != owner || *acked == Seq(0)) {
+            // The line has not begun: its first commit was not admitted, and comes again.
+            return;
+        }
         let in_doubt = self.pending.in_doubt(owner);
         if in_doubt.is_empty() && owner != self.id && self.pending.iter().all(|one| one.commit.owner != owner) {
             return;

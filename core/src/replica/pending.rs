@@ -26,6 +26,8 @@ pub struct Unsaved {
     pub stale: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
     pub outdone: bool,
+    /// The log of this connection has it as refused (R11): nothing behind it goes out before that is told and handled.
+    pub void: bool,
     /// Bytes of its deltas.
     pub bytes: usize,
 }
@@ -41,7 +43,18 @@ impl Unsaved {
     /// A commit that has just been made.
     pub fn new(commit: Commit, edits: Vec<Vec<Edit>>, number: Seq, stale: Vec<bool>) -> Unsaved {
         let bytes = commit.parts.iter().filter_map(|part| part.body.delta()).map(bytes::Bytes::len).sum();
-        Unsaved { commit, edits, number, admitted: None, sent: false, offered: false, stale, outdone: false, bytes }
+        Unsaved {
+            commit,
+            edits,
+            number,
+            admitted: None,
+            sent: false,
+            offered: false,
+            stale,
+            outdone: false,
+            void: false,
+            bytes,
+        }
     }
 
     /// Its content, as a relay would name it.
@@ -62,8 +75,11 @@ impl Unsaved {
         self.commit.parts.iter().map(|part| part.segment)
     }
 
-    /// Its parts in these segments are to be made anew.
+    /// Its parts in these segments are to be made anew; if the log's version counts, there is nothing to make.
     fn spoil(&mut self, segments: &BTreeSet<SegmentId>) {
+        if self.outdone {
+            return;
+        }
         for (part, stale) in self.commit.parts.iter().zip(&mut self.stale) {
             *stale |= segments.contains(&part.segment);
         }
@@ -187,7 +203,7 @@ impl Pending {
                 last = commit.uid;
                 segments.extend(commit.parts.iter().map(|part| part.segment));
                 one.stale.fill(true);
-                (one.sent, one.offered, one.admitted, one.outdone) = (false, false, None, false);
+                (one.sent, one.offered, one.admitted, one.outdone, one.void) = (false, false, None, false, false);
             } else {
                 if let Some(after) = &mut commit.after
                     && after.owner == owner
