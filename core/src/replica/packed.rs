@@ -158,7 +158,7 @@ impl Replica {
         let mut replica = Replica::import(options.clone(), bytes)?;
         replica.out.clear();
         let fresh = Replica::new(options);
-        // `import` drew from the same seed: from here on both would draw the same.
+        // The id that the seed gives; `import` drew engine identities behind it.
         (replica.id, replica.seq, replica.last_uid) = (fresh.id, fresh.seq, fresh.last_uid);
         (replica.lines, replica.waits, replica.stats) = (fresh.lines, fresh.waits, fresh.stats);
         replica.number = Seq(0);
