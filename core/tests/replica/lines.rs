@@ -268,6 +268,15 @@ fn f1_x43_the_whole_ring_is_compared() {
     assert_eq!(forks(&tell(&mut replica, &ok(4, vec![(0, vec![foreign(1)])], &[]))).len(), 1);
 }
 
+#[test]
+fn f1_x43_a_fork_begins_at_the_first_commit_that_is_another_ones() {
+    let (mut replica, sent) = with_two();
+    give(&mut replica, Input::Disconnected);
+    dial(&mut replica, 2);
+    let told = tell(&mut replica, &ok(3, vec![(0, vec![row(&sent[0]), foreign(2), foreign(3)])], &[]));
+    assert_eq!(forks(&told), [(replica.id(), 1)]);
+}
+
 fn entry(offset: u64, seq: u64, uid: Uid, parts: Vec<PartFrame>) -> Down {
     let frame = EntryFrame {
         offset: Offset(offset),
@@ -309,18 +318,26 @@ fn f2_two_copies_of_one_memory_take_different_ids_and_draw_different_uids() {
     let (first, _) = with_two();
     let packed = first.export();
     // One packed replica and one seed: the two are alike to the last bit.
-    let mut copies = [8, 9].map(|entropy| (Replica::import(options(5), &packed).unwrap(), entropy));
-    let drawn = copies.each_mut().map(|(copy, entropy)| {
+    let copies = [8, 9].map(|entropy| {
+        let mut copy = Replica::import(options(5), &packed).unwrap();
         while copy.poll().is_some() {}
-        set(copy, 3.0, *entropy);
-        let uid = copy.unsaved_uids().pop();
-        dial(copy, *entropy);
-        tell(copy, &ok(0, vec![(0, vec![foreign(1)])], &[]));
-        (uid, copy.id())
+        (copy, entropy)
     });
-    assert_ne!(drawn[0].0, drawn[1].0);
-    assert_ne!(drawn[0].1, drawn[1].1);
-    assert_ne!(drawn[0].1, first.id());
+    let ids = copies.map(|(mut copy, entropy)| {
+        dial(&mut copy, entropy);
+        tell(&mut copy, &ok(0, vec![(0, vec![foreign(1)])], &[]));
+        copy.id()
+    });
+    assert_ne!(ids[0], ids[1]);
+    assert!(!ids.contains(&first.id()));
+    // Without a connection too: a uid that both drew would pass for one commit.
+    let uids = [8, 9].map(|entropy| {
+        let mut copy = Replica::import(options(5), &packed).unwrap();
+        while copy.poll().is_some() {}
+        set(&mut copy, 3.0, entropy);
+        copy.unsaved_uids().pop()
+    });
+    assert_ne!(uids[0], uids[1]);
 }
 
 #[test]
