@@ -12,9 +12,10 @@
 //! ```text
 //! options := seed:32 bytes of entropy  heap:str  name:str  flags:varint (bit 0: must exist)  max_unsaved:varint (bytes, 0: no limit)
 //! op  0 tick
-//! op  1 commit      label:str  sections:list(section)        → Committed | Error (then nothing happened)
+//! op  1 commit      entropy:8 bytes  label:str  sections:list(section)
+//!                                                           → Committed | Error (then nothing happened)
 //! op  2 receive     message: the rest                        one WebSocket message
-//! op  3 connected   token:str                                → Send(hello)
+//! op  3 connected   entropy:32 bytes  token:str              → Send(hello)
 //! op  4 disconnected
 //! op  5 load        list(segment:id derived:u8)              → Index for each, Loaded now or later; derived 1: a missing one is an empty map;
 //!                                                           or Error: there is no room for so many
@@ -35,6 +36,10 @@
 //! op 19 export                                               → Packed: all of this replica (`replica/packed.rs`)
 //! op 20 import      packed: the rest                         the first call of a replica in another instance: it goes on from there.
 //!                                                           → Loaded (reset) for every segment, then as after `disconnected`; or Error
+//! op 21 replaced                                             as `disconnected`, by a close with code 4009
+//!
+//! Entropy is the operating system's, drawn for that call: a copy of the process (a restored snapshot of its machine) has the
+//! same memory, and must not draw the same ids.
 //!
 //! section := target claim?:u8 [group:str run:str key:str grant:varint] edits:bytes
 //! target  := index+1:varint | 0 segment:id engine:u8
@@ -117,9 +122,15 @@
 //!                                                           under `key` of `parent`, at once with the own container `lost`, another
 //!                                                           replica made one of the kind `kept`, which is there now; told once.
 //!                                                           What was lost is what the mirror's node of `lost` last showed
+//! 26 Forked    replica:id moved:varint                      this replica's id from here on: another process used the old one. Its
+//!                                                           connection is over, `moved` unsaved commits went with it
+//! 27 InDoubt   list(seq:varint label:str edits:str)         the relay cannot say whether it has these commits; they are not made
+//!                                                           again, Loaded records (reset) follow. `edits` is JSON (`edge/doubt.rs`)
+//! 28 Reconnect                                              the connection is over: another is to be opened at once
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 
+mod doubt;
 mod input;
 mod output;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::id::{Nonce, Offset, SegmentId, Seq};
+use crate::id::{Nonce, Offset, SegmentId};
 use crate::segment::Segment;
 
 /// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
@@ -25,9 +25,9 @@ pub enum State {
         buffer: Vec<(Offset, Vec<Bytes>)>,
         /// The document it had: readable, writable and at the cut until the new one is here.
         before: Option<Box<Segment>>,
-        /// The commit with this number was refused: own commits behind it are redone from their edits. Those before it are in
-        /// the log as they were sent.
-        redo: Option<Seq>,
+        /// What `before` shows is to be undone in part (a refusal, another id): own commits that depend on that are made anew
+        /// from their edits, as `pending` says. The others are, or will be, in the log as they were sent.
+        redo: bool,
     },
     /// Here, decoded.
     Live(Box<Segment>),
@@ -131,7 +131,7 @@ impl Heap {
     /// True while a segment is being made anew without a refused commit: it loads with `redo`. Asked with every Ack, so it does
     /// not look through all slots.
     pub fn is_undoing(&mut self) -> bool {
-        let redoes = |slot: &Slot| matches!(slot.state, State::Loading { redo: Some(_), .. });
+        let redoes = |slot: &Slot| matches!(slot.state, State::Loading { redo: true, .. });
         while let Some(index) = self.undoing.first().copied() {
             if self.slot(index).is_some_and(redoes) {
                 return true;

@@ -311,6 +311,27 @@ impl Segment {
         Ok(())
     }
 
+    /// Goes on under another writer between two redos; [`Segment::show`] still comes next.
+    pub fn redo_as(&mut self, writer: u64) -> Result<(), EngineError> {
+        self.engine = document(self.engine.kind(), writer, &self.encode())?;
+        self.objects.set_writer(writer);
+        Ok(())
+    }
+
+    /// Goes on under another writer. What it shows, and its handles, stay.
+    pub fn renew(&mut self, writer: u64) -> Result<(), EngineError> {
+        let (document, size, handles) = (self.encode(), self.size, self.objects.handles());
+        self.replace(self.generation, writer, &document, &[])?;
+        self.size = size;
+        self.show();
+        if self.objects.handles() != handles {
+            return Err(EngineError::Failed(
+                "a document under another writer shows what it did not show before".into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Compares all that this replica put under absent keys with what is there: after the document was replaced and shown.
     pub fn check_creations(&mut self) {
         self.objects.check_creations(self.engine.as_ref(), None);

@@ -53,7 +53,16 @@ export interface Sink {
   /** What the replica holds of a segment after it has moved. */
   moved(segment: Loaded): void
   fatal(error: HeapError): void
+  /** The replica has another id from here on, since another process used the old one; so many commits went with it. */
+  forked(replica: Id, moved: number): void
+  /** What the relay cannot say whether it has; it is not made again. */
+  inDoubt(commits: readonly Doubtful[]): void
+  /** The connection is over for the replica: another is wanted at once. */
+  reconnect(): void
 }
+
+/** A commit that nobody can say of whether it is durable, with what it did. */
+export interface Doubtful { readonly seq: number; readonly label: string; readonly edits: readonly unknown[] }
 
 /** What one call answered with, beside what went to the sink. */
 export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded; packed?: Uint8Array; failed?: (() => void)[]; refused?: Record<string, unknown> }
@@ -287,6 +296,9 @@ export class Driver {
       case RECORD.fatal: return sink.fatal(readError(r, false))
       case RECORD.needsFull: return sink.needsFull(r.varint())
       case RECORD.packed: return void (answer.packed = r.rest())
+      case RECORD.forked: return sink.forked(r.id(), r.varint())
+      case RECORD.inDoubt: return sink.inDoubt(r.list(each => ({ seq: each.varint(), label: each.str(), edits: JSON.parse(each.str()) as unknown[] })))
+      case RECORD.reconnect: return sink.reconnect()
       case RECORD.error: return void (answer.error = readError(r))
       default: throw new HeapError('ERR_ENGINE', `a record of kind ${kind}: the JavaScript and the wasm of the package do not match`)
     }

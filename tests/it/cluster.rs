@@ -26,8 +26,10 @@ fn lives(seeds: u64, plan: Plan) -> Tally {
     sum
 }
 
-const QUIET: Plan = Plan { replicas: 0, steps: 200, faults: false, rights: false, shares: false, counters: true };
-const FAULTS: Plan = Plan { replicas: 0, steps: 300, faults: true, rights: false, shares: false, counters: true };
+const QUIET: Plan =
+    Plan { replicas: 0, steps: 200, faults: false, rights: false, shares: false, copies: false, counters: true };
+const FAULTS: Plan =
+    Plan { replicas: 0, steps: 300, faults: true, rights: false, shares: false, copies: false, counters: true };
 
 #[test]
 fn p1_replicas_converge_without_faults() {
@@ -58,6 +60,21 @@ fn s15_refusals_hold_through_broken_connections_crashes_and_evictions() {
     let sum = lives(60, Plan { rights: true, ..FAULTS });
     assert!(sum.refused > 500 || is_replay(), "little was refused: {sum:?}");
     assert!(sum.flushes_failed > 20 || is_replay(), "few flushes were failed: {sum:?}");
+}
+
+#[test]
+fn f1_to_f4_and_c9_copies_of_a_process_and_restarts_over_old_stores_lose_and_double_nothing() {
+    let sum = lives(120, Plan { copies: true, ..FAULTS });
+    assert!(sum.copied > 60 || is_replay(), "few processes were copied: {sum:?}");
+    assert!(sum.restarts > 60 || is_replay(), "few processes went on from a store: {sum:?}");
+    assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
+}
+
+#[test]
+fn f3_copies_that_redo_the_same_commits_after_a_refusal_agree_on_the_versions_of_the_log() {
+    let sum = lives(120, Plan { copies: true, rights: true, ..FAULTS });
+    assert!(sum.refused > 500 || is_replay(), "little was refused: {sum:?}");
+    assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
 }
 
 #[test]

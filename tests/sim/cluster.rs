@@ -9,7 +9,7 @@ use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, Offset, SegmentId, Seq};
+use coheap_core::id::{ObjectId, Offset, SegmentId, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{Config, ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Output, Replica, Section, Stats, Target, WaitKind};
@@ -56,12 +56,20 @@ pub struct Cluster {
     /// What the programs did, for the tally.
     pub ops: BTreeMap<Op, usize>,
     /// The places that the relay gave to commits, as of the last time.
-    places: BTreeMap<(usize, Seq), Offset>,
+    places: BTreeMap<Uid, Offset>,
     /// Who holds what of the shared work.
     pub grants: Grants,
     /// Connections open without the right to write, now and then.
     pub rights_change: bool,
     rights: BTreeMap<ConnId, bool>,
+    /// Processes are copied, and start again over their stores, now and then.
+    pub copies: bool,
+    /// How many processes were copied.
+    pub copied: usize,
+    /// How many processes went on from a store.
+    pub restarts: usize,
+    /// The entropy of the operating system, apart from the choices.
+    entropy: Draws,
     /// Whose message the relay is working at.
     judging: Option<ConnId>,
     pub(crate) tickets: u64,
@@ -90,6 +98,10 @@ impl Cluster {
             grants: Grants::default(),
             rights_change: false,
             rights: BTreeMap::new(),
+            copies: false,
+            copied: 0,
+            restarts: 0,
+            entropy: Draws(seed ^ 0x5eed_5eed),
             judging: None,
             tickets: 1 << 32,
         };
@@ -140,7 +152,8 @@ impl Cluster {
         let can_write = !self.rights_change || self.draws.below(3) > 0;
         self.rights.insert(conn, can_write);
         self.relay_input(RelayInput::Opened { conn, subject: String::new(), can_write });
-        self.input(at, Input::Connected { token: String::new() });
+        let entropy = [0; 4].map(|_: u64| self.entropy.draw());
+        self.input(at, Input::Connected { token: String::new(), entropy });
     }
 
     /// A connection breaks: what was under way in both directions is lost.
@@ -158,8 +171,11 @@ impl Cluster {
     }
 
     /// Gives an input to a replica and performs what comes of it.
-    pub fn input(&mut self, at: usize, input: Input) {
+    pub fn input(&mut self, at: usize, mut input: Input) {
         let now = self.now;
+        if let Input::Commit { entropy, .. } = &mut input {
+            *entropy = self.entropy.draw();
+        }
         self.concurrent += usize::from(matches!(input, Input::Commit { .. }) && self.is_behind(at));
         let node = &mut self.nodes[at];
         node.replica.handle(now, input);
@@ -167,6 +183,9 @@ impl Cluster {
             node.perform(output);
         }
         self.hear(at);
+        if std::mem::take(&mut self.nodes[at].hangs_up) {
+            self.disconnect(at);
+        }
         self.announce(at);
     }
 
@@ -208,13 +227,18 @@ impl Cluster {
                 RelayOutput::Close { conn, code, reason } => {
                     let at = self.nodes.iter().position(|node| node.conn == Some(conn));
                     if let Some(at) = at {
-                        self.nodes[at].problems.push(format!("closed {code}: {reason}"));
+                        let replaced = code == Code::Replaced.close_code() && self.copied + self.restarts > 0;
+                        if !replaced {
+                            self.nodes[at].problems.push(format!("closed {code}: {reason}"));
+                        }
+                        // Whoever wants the same id is to have a chance.
+                        self.nodes[at].rests_until = self.now + self.entropy.below(60) as u64;
                         self.nodes[at].conn = None;
                         self.nodes[at].up.clear();
                         self.nodes[at].down.clear();
                         self.nodes[at].online = false;
                         self.grants.closed(self.now, at);
-                        self.input(at, Input::Disconnected);
+                        self.input(at, if replaced { Input::Replaced } else { Input::Disconnected });
                     }
                 }
                 RelayOutput::Append(append) => {
@@ -238,18 +262,17 @@ impl Cluster {
     /// The relay has given a commit its place, or its refusal: both have a reason that this world knows of.
     fn judge(&mut self, entry: &LogEntry, place: Offset) {
         let can_write = self.judging.and_then(|conn| self.rights.get(&conn)).copied();
-        let at = |id| self.nodes.iter().position(|node| node.replica.id() == id).expect("a known author");
         match entry {
             LogEntry::Commit(commit) => {
                 assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
-                let by = at(commit.owner);
-                self.places.insert((by, commit.seq), place);
-                if let Some(ended) = self.ledger.commits.get(&(by, commit.seq)).and_then(|w| w.ended.as_ref()) {
+                assert!(self.places.insert(commit.uid, place).is_none(), "P6: {:?} is admitted twice", commit.uid);
+                let (by, written) = self.ledger.by_uid(commit.uid).expect("a known commit");
+                if let Some(ended) = &written.ended {
                     self.grants.ended(self.now, by, ended);
                 }
             }
-            LogEntry::Void { owner, seq, code, .. } => {
-                let claims = self.ledger.commits.get(&(at(*owner), *seq)).is_some_and(|w| w.ended.is_some());
+            LogEntry::Void { uid, code, owner, seq } => {
+                let claims = self.ledger.by_uid(*uid).is_some_and(|(_, written)| written.ended.is_some());
                 match Code::from_number(*code) {
                     Some(Code::NoRight) => assert_eq!(can_write, Some(false), "refused, and had the right to write"),
                     Some(Code::ClaimLost) => assert!(claims && can_write == Some(true), "a claim that was none"),
@@ -266,7 +289,7 @@ impl Cluster {
         (0..self.nodes.len()).filter(|other| *other != at).any(|other| {
             let own = self.ledger.commits.range((other, Seq(0))..=(other, Seq(u64::MAX)));
             let newest = own.rev().find(|(_, written)| !matches!(written.fate, Fate::Refused(_)));
-            newest.is_some_and(|(commit, _)| self.places.get(commit).is_none_or(|place| *place >= cut))
+            newest.is_some_and(|(_, written)| self.places.get(&written.uid).is_none_or(|place| *place >= cut))
         })
     }
 
@@ -290,7 +313,7 @@ impl Cluster {
             out.push(Section { target: Target::Here(index), claim: None, wishes: all });
         }
         if !out.is_empty() {
-            self.input(at, Input::Commit { label: String::new(), sections: out, size: 0 });
+            self.input(at, Input::Commit { label: String::new(), sections: out, size: 0, entropy: 0 });
         }
     }
 
@@ -308,7 +331,7 @@ impl Cluster {
         }
         wishes.extend(marks);
         let sections = vec![Section { target: Target::Here(Index(0)), claim: None, wishes }];
-        self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
+        self.input(at, Input::Commit { label: String::new(), sections, size: 0, entropy: 0 });
     }
 
     /// A program makes a new segment, a map, and points to it from the root, in one commit.
@@ -333,7 +356,7 @@ impl Cluster {
             }
             sections.push(Section { target: Target::Here(Index(0)), claim: None, wishes });
         }
-        self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
+        self.input(at, Input::Commit { label: String::new(), sections, size: 0, entropy: 0 });
         let node = &mut self.nodes[at];
         if let Some(index) = node.index(id) {
             node.mirrors.insert(index, fresh);
@@ -368,6 +391,11 @@ impl Cluster {
                 self.pass(ms);
             }
             40 => self.move_replica(at),
+            _ if self.copies && self.entropy.below(3) == 0 => match self.entropy.below(8) {
+                0 => self.copy_process(at),
+                1..3 => self.restart(at),
+                _ => self.store(at),
+            },
             _ => self.connect(at),
         }
     }
@@ -417,6 +445,64 @@ impl Cluster {
         for end in [0, packed.len() / 2, packed.len() - 1] {
             assert!(Replica::import(options.clone(), &packed[..end]).is_err(), "cut at {end}");
         }
+    }
+
+    /// A process is copied, as when the snapshot of a machine is started beside it: all that it remembers, the state of its
+    /// randomness too. Both go on; neither has a connection.
+    pub fn copy_process(&mut self, at: usize) {
+        if self.nodes.len() > 7 {
+            return;
+        }
+        self.disconnect(at);
+        self.copied += 1;
+        // Both are made of the same bytes and the same seed: no two processes could be more alike.
+        let packed = self.nodes[at].replica.export();
+        let options = options(&mut self.entropy);
+        let [first, second] = [0; 2].map(|_| Replica::import(options.clone(), &packed).expect("a replica reads"));
+        let other = self.nodes.len();
+        let from = &self.nodes[at];
+        let mut copy = Node::of(second);
+        (copy.mirrors, copy.ids) = (from.mirrors.clone(), from.ids.clone());
+        (copy.rebuilding, copy.seen) = (from.rebuilding.clone(), from.seen.clone());
+        (copy.inherited, copy.overruled) = (from.inherited, from.overruled);
+        copy.problems.clone_from(&from.problems);
+        self.nodes.push(copy);
+        self.nodes[at].replica = first;
+        for at in [at, other] {
+            let node = &mut self.nodes[at];
+            let rebuilding = node.rebuilding.clone();
+            while let Some(output) = node.replica.poll() {
+                node.perform(output);
+            }
+            node.rebuilding = rebuilding;
+        }
+        self.ledger.copied(at, other);
+    }
+
+    /// A process stores what it is.
+    pub fn store(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.stored = Some((node.replica.export(), node.rebuilding.clone()));
+    }
+
+    /// A process ends, and another one opens its store, which may be older than what the first one knew and sent.
+    pub fn restart(&mut self, at: usize) {
+        let Some((stored, rebuilding)) = self.nodes[at].stored.clone() else { return };
+        self.disconnect(at);
+        self.restarts += 1;
+        let options = options(&mut self.entropy);
+        let mut node = Node::of(Replica::reopen(options, &stored).expect("a replica reads what one stored"));
+        let unsaved = node.replica.unsaved_uids();
+        node.inherited = unsaved.len() as u64;
+        while let Some(output) = node.replica.poll() {
+            node.perform(output);
+        }
+        // What was refused before it was stored is shown until then.
+        node.rebuilding.clone_from(&rebuilding);
+        node.stored = Some((stored, rebuilding));
+        self.nodes[at] = node;
+        self.ledger.restarted(at, &unsaved);
+        self.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));
     }
 
     fn load_one(&mut self, at: usize) {
@@ -504,7 +590,9 @@ impl Cluster {
         let mut moved = false;
         for at in 0..self.nodes.len() {
             if self.nodes[at].conn.is_none() {
-                self.connect(at);
+                if self.nodes[at].rests_until <= self.now {
+                    self.connect(at);
+                }
                 moved = true;
             }
             while !self.nodes[at].up.is_empty() {
@@ -549,6 +637,7 @@ impl Cluster {
     pub fn check(&mut self) {
         let log: Vec<LogEntry> =
             self.disk.log(Offset(0), Offset(u64::MAX), usize::MAX).into_iter().map(|(_, entry)| entry).collect();
+        self.ledger.bury(&log);
         self.look();
         self.ledger.check(&self.nodes, &log);
         for (at, stats) in self.stats().into_iter().enumerate() {
@@ -556,10 +645,11 @@ impl Cluster {
                 let commits = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0)));
                 commits.filter(|(_, written)| fate(&written.fate)).count() as u64
             };
-            assert_eq!(stats.commits, of(|_| true), "commits of replica {at}");
+            assert_eq!(stats.commits + self.nodes[at].inherited, of(|_| true), "commits of replica {at}");
             assert_eq!(stats.refused, of(|fate| matches!(fate, Fate::Refused(_))), "refusals of replica {at}");
             assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
-            assert!(stats.refused > 0 || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
+            let anew = stats.refused > 0 || self.copied + self.restarts > 0;
+            assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
         for (at, node) in self.nodes.iter_mut().enumerate() {

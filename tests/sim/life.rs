@@ -31,6 +31,8 @@ pub struct Plan {
     pub rights: bool,
     /// The processes share work: joins, claims, `done()`s.
     pub shares: bool,
+    /// Processes are copied, and start again over their stores. Not where work is shared: a claim belongs to one id.
+    pub copies: bool,
     /// Programs count on counters of their own. Without, all that would be added to the ledger's totals is left out.
     pub counters: bool,
 }
@@ -45,6 +47,7 @@ impl Plan {
             faults: !seed.is_multiple_of(5),
             rights: seed % 3 == 1,
             shares: seed % 7 < 3,
+            copies: seed % 7 > 4 && !seed.is_multiple_of(5),
             counters: true,
         }
     }
@@ -65,6 +68,12 @@ pub struct Tally {
     pub flushes_failed: usize,
     /// Replicas that went on in another instance.
     pub moves: usize,
+    /// Processes that were copied.
+    pub copied: usize,
+    /// Processes that went on from a store.
+    pub restarts: usize,
+    /// How often a process took another id.
+    pub forks: usize,
     /// Grants.
     pub grants: usize,
     /// Keys of shared work that were done.
@@ -120,6 +129,9 @@ impl AddAssign for Tally {
         self.rebuilds += other.rebuilds;
         self.flushes_failed += other.flushes_failed;
         self.moves += other.moves;
+        self.copied += other.copied;
+        self.restarts += other.restarts;
+        self.forks += other.forks;
         self.grants += other.grants;
         self.done += other.done;
         self.stale += other.stale;
@@ -138,6 +150,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.begin_total(0);
     cluster.settle();
     cluster.rights_change = plan.rights;
+    cluster.copies = plan.copies && !plan.shares;
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
     for at in 0..plan.replicas {
@@ -147,7 +160,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
         }
     }
     for step in 0..plan.steps {
-        let at = cluster.draws.below(plan.replicas);
+        let at = cluster.draws.below(cluster.nodes.len());
         if plan.shares && cluster.draws.below(4) == 0 {
             match cluster.draws.below(30) {
                 0..3 => cluster.enter(at, run),
@@ -188,7 +201,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     }
     cluster.settle();
     // Everybody has everything in the end.
-    for at in 0..plan.replicas {
+    for at in 0..cluster.nodes.len() {
         for id in cluster.segments.clone() {
             if cluster.nodes[at].mirror(id).is_none() {
                 cluster.load(at, id);
@@ -229,6 +242,9 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         rebuilds,
         flushes_failed: cluster.ledger.flushes_failed,
         moves: cluster.moves,
+        copied: cluster.copied,
+        restarts: cluster.restarts,
+        forks: cluster.nodes.iter().map(|node| node.forks).sum(),
         grants: cluster.grants.given,
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),

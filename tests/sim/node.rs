@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use coheap_core::heap::Index;
-use coheap_core::id::{SegmentId, Seq};
+use coheap_core::id::{SegmentId, Seq, Uid};
 use coheap_core::relay::ConnId;
 use coheap_core::replica::{LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::segment::write::Draw;
@@ -16,8 +16,8 @@ use crate::sharer::Sharer;
 /// What a program hears of its commits and waits, in the order it hears it.
 #[derive(Clone, Copy, Debug)]
 pub enum Told {
-    /// A commit got this number.
-    Committed(Seq),
+    /// A commit got this number; what it is known by everywhere.
+    Committed(Seq, Uid),
     /// Commits up to this one are durable.
     Acked(Seq),
     /// A commit was undone, with this code.
@@ -53,6 +53,16 @@ pub struct Node {
     pub overruled: usize,
     /// Its part in the shared work.
     pub sharer: Option<Sharer>,
+    /// How often it took another id.
+    pub forks: usize,
+    /// Commits that it took over from a store: others made them.
+    pub inherited: u64,
+    /// What its store holds, which may be older than the replica, and what was being made anew then.
+    pub(crate) stored: Option<(Vec<u8>, BTreeSet<Index>)>,
+    /// Not to be connected before this time: another connection had its place.
+    pub(crate) rests_until: u64,
+    /// The replica wants another connection.
+    pub(crate) hangs_up: bool,
 }
 
 pub(crate) fn options(draws: &mut Draws) -> Options {
@@ -65,8 +75,12 @@ pub(crate) fn options(draws: &mut Draws) -> Options {
 
 impl Node {
     pub(crate) fn new(draws: &mut Draws) -> Node {
+        Node::of(Replica::new(options(draws)))
+    }
+
+    pub(crate) fn of(replica: Replica) -> Node {
         Node {
-            replica: Replica::new(options(draws)),
+            replica,
             conn: None,
             up: VecDeque::new(),
             down: VecDeque::new(),
@@ -79,6 +93,11 @@ impl Node {
             online: false,
             overruled: 0,
             sharer: None,
+            forks: 0,
+            inherited: 0,
+            stored: None,
+            rests_until: 0,
+            hangs_up: false,
         }
     }
 
@@ -134,7 +153,8 @@ impl Node {
                         mirror.apply(&patches);
                     }
                 }
-                self.told.push(Told::Committed(seq));
+                let uid = self.replica.unsaved_uids().pop().expect("a commit is not acknowledged when it is made");
+                self.told.push(Told::Committed(seq, uid));
             }
             Output::Acked { seq, .. } => self.told.push(Told::Acked(seq)),
             Output::Refused { seq, code, segments, .. } => {
@@ -156,6 +176,8 @@ impl Node {
                     sharer.online();
                 }
             }
+            Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
+            Output::Reconnect => self.hangs_up = true,
             Output::Done { ticket, .. } => self.told.push(Told::Done(ticket)),
             Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),

@@ -73,6 +73,7 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
                 WaitError::NotAVersion => "ERR_NOT_A_VERSION",
                 WaitError::VersionLost => "ERR_VERSION_LOST",
                 WaitError::Refused(_) => "ERR_REFUSED",
+                WaitError::InDoubt => "ERR_CONFLICT",
             });
             match error {
                 WaitError::Refused(code) => b.str(&format!("{error} ({})", js_code(*code))),
@@ -199,6 +200,21 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.push(overruled.kept.code());
             25
         }
+        Output::Forked { id, moved } => {
+            b.extend_from_slice(&id.0);
+            b.varint(*moved as u64);
+            26
+        }
+        Output::InDoubt(commits) => {
+            b.varint(commits.len() as u64);
+            for commit in commits {
+                b.varint(commit.seq.0);
+                b.str(&commit.label);
+                b.str(&super::doubt::describe(&commit.edits));
+            }
+            27
+        }
+        Output::Reconnect => 28,
         Output::Error { code, message } => {
             b.str(code);
             b.str(message);

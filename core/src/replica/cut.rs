@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{Author, LoadStatus, Output, Replica};
+use super::{Author, LoadStatus, Output, Replica, WaitError};
 use crate::commit::{EngineKind, LAYOUT, PartBody};
 use crate::guard;
 use crate::heap::{Index, State};
-use crate::id::{Nonce, Offset, SegmentId, Seq, Uid};
+use crate::id::{Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
@@ -25,20 +25,9 @@ pub(super) enum Long {
 
 impl Replica {
     /// C4: one entry, one step: every visible segment, every loading one's buffer, then the cut.
-    pub(super) fn apply_entry(&mut self, entry: EntryFrame, author: Author) {
-        let own = author.replica == self.own_id();
-        if own {
-            let ours = match self.pending.iter_mut().find(|one| one.commit.seq == entry.seq) {
-                Some(one) => {
-                    one.admitted = Some(entry.offset);
-                    one.commit.uid == entry.uid
-                }
-                None => entry.seq <= self.seq,
-            };
-            if !ours {
-                // F1: an entry of this id that this process did not make.
-                self.problem("ERR_CONFLICT", "another process makes commits under this replica's id");
-            }
+    pub(super) fn apply_entry(&mut self, mut entry: EntryFrame, author: Author) {
+        if !self.own_entry(author.replica, &mut entry) {
+            return;
         }
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
         let mut stopped = Vec::new();
@@ -91,7 +80,7 @@ impl Replica {
             }
         }
         if entry.yours && !entry.void {
-            self.buffer_own(entry.seq, entry.offset);
+            self.buffer_own(author.replica, entry.seq, entry.offset);
         }
         self.cut = self.cut.max(entry.offset.next());
         if !shown.is_empty() {
@@ -104,7 +93,7 @@ impl Replica {
         }
         for (id, error) in failed {
             self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
-            self.reload(id, None);
+            self.reload(id, false);
         }
         if stopped.is_empty() {
             return;
@@ -140,8 +129,8 @@ impl Replica {
     }
 
     /// An own commit has its place in the log, and its Ack may come before the state that a segment of it waits for.
-    fn buffer_own(&mut self, seq: Seq, offset: Offset) {
-        let Some(own) = self.pending.iter().find(|one| one.commit.seq == seq) else { return };
+    fn buffer_own(&mut self, owner: ReplicaId, seq: Seq, offset: Offset) {
+        let Some(own) = self.pending.find(owner, seq) else { return };
         for part in &own.commit.parts {
             let Some((_, slot)) = self.heap.by_id_mut(part.segment) else { continue };
             if let (State::Loading { buffer, .. }, Some(delta)) = (&mut slot.state, part.body.delta()) {
@@ -180,28 +169,27 @@ impl Replica {
                 State::Away => {
                     let nonce = self.ask(*id);
                     if let Some(slot) = self.heap.slot_mut(index) {
-                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: None };
+                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: false };
                     }
                 }
             }
         }
     }
 
-    /// Loads a resident segment anew; what it shows stays until then, and is still followed. `redo`: own commits behind this
-    /// one are made anew.
-    pub(super) fn reload(&mut self, id: SegmentId, redo: Option<Seq>) {
+    /// Loads a resident segment anew; what it shows stays until then, and is still followed. `redo`: own commits that `pending`
+    /// calls stale are made anew.
+    pub(super) fn reload(&mut self, id: SegmentId, redo: bool) {
         let Some((_, slot)) = self.heap.by_id_mut(id) else { return };
         let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(segment) => (Some(segment), redo),
-            // Nothing that is to be redone has been sent since, so the older place counts.
-            State::Loading { before, redo: already, .. } => (before, already.into_iter().chain(redo).min()),
+            State::Loading { before, redo: already, .. } => (before, already || redo),
             State::Away => return,
         };
         self.stats.rebuilds += 1;
         let nonce = self.ask(id);
         if let Some((index, slot)) = self.heap.by_id_mut(id) {
             slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
-            if redo.is_some() {
+            if redo {
                 self.heap.undo(index);
             }
         }
@@ -290,7 +278,7 @@ impl Replica {
             if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
                 // It is asked for behind this, and the answer says what it needs.
                 let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
-                    State::Live(before) => (Some(before), None),
+                    State::Live(before) => (Some(before), false),
                     State::Loading { before, redo, .. } => (before, redo),
                     State::Away => continue,
                 };
@@ -311,7 +299,7 @@ impl Replica {
                 }
             }
             let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
-                State::Live(before) => (before, None),
+                State::Live(before) => (before, false),
                 State::Loading { before: Some(before), redo, .. } => (before, redo),
                 // What the program does not see is asked for after this, or not wanted any more.
                 other => {
@@ -333,7 +321,7 @@ impl Replica {
         state: &SegmentState,
         deltas: &[Bytes],
         before: Option<Box<Segment>>,
-        redo: Option<Seq>,
+        redo: bool,
     ) {
         let writer = self.entropy.writer();
         let reset = before.is_some();
@@ -345,7 +333,7 @@ impl Replica {
             _ => (state.engine, state.generation),
         };
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
-        let deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id, redo)).collect();
+        let deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
         let made = passes_guard(engine, &deltas).and_then(|()| {
             match before {
                 Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
@@ -364,8 +352,8 @@ impl Replica {
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
-        if let Some(refused) = redo {
-            self.redo_into(&mut segment, refused);
+        if redo {
+            self.redo_into(&mut segment);
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
@@ -373,28 +361,32 @@ impl Replica {
         self.show(index, reset);
     }
 
-    /// Own unacknowledged deltas up to a refused one, as they were sent: the log will hold these bytes, so the document has to.
-    /// What the log has already is there twice then, which changes nothing.
-    fn own_deltas(&self, id: SegmentId, refused: Option<Seq>) -> impl Iterator<Item = Bytes> {
-        self.pending
-            .iter()
-            .filter(move |one| refused.is_none_or(|refused| one.commit.seq < refused))
-            .flat_map(|one| &one.commit.parts)
-            .filter(move |part| part.segment == id)
-            .filter_map(|part| part.body.delta().cloned())
+    /// Own unacknowledged deltas that count as they were sent: the log will hold these bytes, so the document has to. What the
+    /// log has already is there twice then, which changes nothing.
+    fn own_deltas(&self, id: SegmentId) -> impl Iterator<Item = Bytes> {
+        let counting = self.pending.iter().filter(|one| !one.outdone);
+        counting
+            .flat_map(|one| one.commit.parts.iter().zip(&one.stale))
+            .filter(move |(part, stale)| part.segment == id && !**stale)
+            .filter_map(|(part, _)| part.body.delta().cloned())
     }
 
-    /// The one redo from edits (G3, F2, R11): own commits behind a refused one are made anew on this document, uid and seq
-    /// unchanged. One that was to create the segment may have gone: whichever is the first in the log does it.
-    fn redo_into(&mut self, segment: &mut Segment, refused: Seq) {
+    /// The one redo from edits (G3, F2, R11): stale parts of own commits are made anew on this document, uids unchanged. One
+    /// that was to create the segment may have gone: whichever is the first in the log does it.
+    fn redo_into(&mut self, segment: &mut Segment) {
         let id = segment.id();
         let (engine, unborn) = (segment.engine(), segment.is_unborn());
-        for one in self.pending.iter_mut().filter(|one| one.commit.seq > refused) {
-            for (part, edits) in one.commit.parts.iter_mut().zip(&one.edits) {
-                if part.segment != id {
+        let mut writes_for = None;
+        for one in self.pending.iter_mut() {
+            let owner = one.commit.owner;
+            for ((part, edits), stale) in one.commit.parts.iter_mut().zip(&one.edits).zip(&mut one.stale) {
+                if part.segment != id || !std::mem::take(stale) {
                     continue;
                 }
-                let Ok(delta) = segment.redo(edits, one.commit.uid) else { continue };
+                // An engine identity belongs to one id (R10).
+                let shared = writes_for.replace(owner).is_some_and(|other| other != owner);
+                let renewed = if shared { segment.redo_as(self.entropy.writer()) } else { Ok(()) };
+                let Ok(delta) = renewed.and_then(|()| segment.redo(edits, one.commit.uid)) else { continue };
                 part.generation = segment.generation();
                 match &mut part.body {
                     body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
@@ -402,6 +394,11 @@ impl Replica {
                     PartBody::Delete | PartBody::Opaque { .. } => {}
                 }
             }
+        }
+        if writes_for.is_some_and(|owner| owner != self.id)
+            && let Err(error) = segment.redo_as(self.entropy.writer())
+        {
+            self.problem("ERR_ENGINE", format!("a document cannot go on under another identity: {error}"));
         }
         self.pending.recount();
     }
@@ -432,22 +429,25 @@ impl Replica {
     }
 
     /// R11: the commit is undone: its segments are made anew without it, and what lies behind it is redone.
-    pub(super) fn refused(&mut self, seq: Seq, uid: Uid, code: u64) {
-        let Some(refused) = self.pending.refused(seq, uid) else { return };
+    pub(super) fn refused(&mut self, owner: ReplicaId, seq: Seq, uid: Uid, code: u64) {
+        let Some(refused) = self.pending.refused(owner, seq, uid) else { return };
         self.stats.refused += 1;
-        if self.last_uid == uid {
-            self.last_uid = uid.voided();
+        if owner == self.id {
+            self.lines.ended(seq, uid);
+            if self.last_uid == uid {
+                self.last_uid = uid.voided();
+            }
         }
-        self.fail_flushes(seq, code);
+        self.fail_flushes(refused.number, WaitError::Refused(code));
         let mut segments = Vec::new();
         for part in &refused.commit.parts {
             segments.extend(self.heap.index(part.segment));
         }
         let label = refused.commit.label.clone().unwrap_or_default();
-        self.out.push_back(Output::Refused { seq, code, label, segments });
+        self.out.push_back(Output::Refused { seq: refused.number, code, label, segments });
         for part in &refused.commit.parts {
             self.forget_creations(part.segment, uid);
-            self.reload(part.segment, Some(seq));
+            self.reload(part.segment, true);
         }
         self.send_pending();
     }

@@ -8,7 +8,7 @@ use super::cut::Long;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
 use crate::heap::State;
-use crate::id::{Nonce, ReplicaId, SegmentId, SegmentNumber, Seq};
+use crate::id::{Nonce, SegmentId, SegmentNumber, Seq};
 use crate::limits;
 use crate::wire::code::Code;
 use crate::wire::codec::Malformed;
@@ -71,13 +71,13 @@ impl Online {
 }
 
 impl Replica {
-    pub(super) fn connected(&mut self, token: String) {
+    pub(super) fn connected(&mut self, token: String, entropy: [u64; 4]) {
+        self.entropy.stir(entropy);
         let residents: Vec<_> = self
             .heap
             .iter()
             .filter_map(|(_, slot)| slot.peek().map(|segment| (slot.id, segment.generation())))
             .collect();
-        let acked = Seq(self.pending.iter().next().map_or(self.seq.0, |one| one.commit.seq.0 - 1));
         let bulk = Bytes::from(Hello::encode_residents(&residents));
         let (bulk, chunks) = in_pieces(bulk);
         let hello = Hello {
@@ -88,7 +88,7 @@ impl Replica {
             token,
             name: self.options.name.clone(),
             heap: self.options.heap.clone(),
-            own: vec![(self.id, acked)],
+            own: self.declare_lines(),
             epoch: self.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default(),
             cut: self.cut,
             bulk,
@@ -234,7 +234,7 @@ impl Replica {
             }
             Down::Entry(entry) => self.entry(entry),
             Down::Advance { position } => self.cut = self.cut.max(position),
-            Down::Ack { owner: 0, seq, position } => self.acknowledged(seq, position),
+            Down::Ack { owner, seq, position } => self.acknowledged(owner, seq, position),
             Down::Snapshot { nonce, position, bulk } => {
                 if let Some((Long::Snapshot(nonce, position), bulk)) =
                     online.assembly.head(Long::Snapshot(nonce, position), bulk)?
@@ -247,19 +247,24 @@ impl Replica {
                     self.loaded(nonce, position, &bulk)?;
                 }
             }
-            Down::Refused { owner: 0, seq, uid, code, position } => {
+            Down::Refused { owner, seq, uid, code, position } => {
                 self.waits.acked(position);
-                self.refused(seq, uid, code);
+                if let Some(owner) = self.lines.owner(owner) {
+                    self.refused(owner, seq, uid, code);
+                }
             }
-            Down::Busy { owner: 0, seq, retry_ms, .. } => {
+            Down::Busy { owner, seq, retry_ms, .. } => {
                 online.retry_at = Some(self.now_ms + retry_ms);
-                for one in self.pending.iter_mut().filter(|one| one.commit.seq >= seq) {
-                    one.sent = false;
+                if let Some(owner) = self.lines.owner(owner) {
+                    self.pending.unsent_from(owner, seq);
                 }
                 self.out.push_back(Output::Deadline(self.now_ms + retry_ms));
             }
-            Down::Conflict { .. } | Down::Unknown { .. } => {
-                self.problem("ERR_CONFLICT", "the relay knows another line of commits under this replica's id");
+            Down::Conflict { owner, seq, .. } => self.conflict(owner, seq),
+            Down::Unknown { owner } => {
+                if let Some(owner) = self.lines.owner(owner) {
+                    self.unknown(owner);
+                }
             }
             Down::Rebase { .. } => {
                 self.problem("ERR_CONFLICT", "a commit was made against an old generation");
@@ -287,6 +292,9 @@ impl Replica {
         if welcome.restore {
             // Version 1 relays close instead (code 14); one that does not is not to be trusted with half a log.
             return Err(Malformed::Field("restore"));
+        }
+        if !self.compare_rings(&welcome.ring) {
+            return Ok(());
         }
         let first = self.fresh;
         self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
@@ -321,15 +329,25 @@ impl Replica {
         }
         let mut frames = Vec::new();
         let mut messages = Vec::new();
+        let (mut undeclared, mut refused) = (false, false);
         for (at, one) in self.pending.iter_mut().enumerate() {
             if at as u64 >= online.window {
+                break;
+            }
+            // What lies behind a refused one is made anew first. Not even a line that a copy of this process has gone on with.
+            if std::mem::replace(&mut refused, one.void) {
                 break;
             }
             if one.sent {
                 continue;
             }
-            one.sent = true;
             let commit = &one.commit;
+            let Some(owner) = self.lines.place(commit.owner) else {
+                // The Hello had no room for its id.
+                undeclared = at == 0;
+                break;
+            };
+            (one.sent, one.offered) = (true, true);
             let parts = commit.parts.iter().map(|part| {
                 let segment = online.name(part.segment);
                 let generation = part.generation;
@@ -350,11 +368,11 @@ impl Replica {
                 }
             });
             let frame = CommitFrame {
-                owner: 0,
+                owner,
                 seq: commit.seq,
                 uid: commit.uid,
                 prev: Some(commit.prev),
-                after: None,
+                after: commit.after.and_then(|after| Some((self.lines.place(after.owner)?, after.seq, after.uid))),
                 claim: commit.claim.clone(),
                 label: commit.label.clone(),
                 parts: parts.collect(),
@@ -373,11 +391,22 @@ impl Replica {
             self.stats.bytes_out += frames.len() as u64;
             self.out.push_back(Output::Send(Bytes::from(message_of(&frames))));
         }
+        if undeclared {
+            self.reconnect();
+        }
     }
 
-    fn acknowledged(&mut self, seq: Seq, position: crate::id::Offset) {
+    fn acknowledged(&mut self, owner: u64, seq: Seq, position: crate::id::Offset) {
         self.waits.acked(position);
-        if self.pending.acknowledged(seq) {
+        let Some(owner) = self.lines.owner(owner) else { return };
+        let ended = self.pending.acknowledged(owner, seq);
+        for one in ended.iter().filter(|one| one.commit.owner == self.id) {
+            self.lines.ended(one.commit.seq, one.commit.uid);
+        }
+        // Lines are acknowledged apart; the program hears of commits in the order it made them.
+        let oldest = self.pending.iter().next().map_or(self.number.next(), |one| one.number);
+        if ended.iter().any(|one| one.number < oldest) {
+            let seq = Seq(oldest.0 - 1);
             self.out.push_back(Output::Acked { seq, unsaved: self.pending.len(), unsaved_bytes: self.pending.bytes() });
         }
         self.send_pending();
@@ -387,10 +416,6 @@ impl Replica {
         let Session::Online(online) = &self.session else { return };
         let author = online.author(entry.author);
         self.apply_entry(entry, author);
-    }
-
-    pub(super) fn own_id(&self) -> ReplicaId {
-        self.id
     }
 
     pub(super) fn resolve(&self, segment: SegRef) -> Option<SegmentId> {

@@ -34,11 +34,14 @@ pub enum WaitError {
     /// A commit or claim waited for was refused, with this code.
     #[error("the relay refused it")]
     Refused(u64),
+    /// The relay no longer knows the line of a commit waited for: whether it was saved is in doubt (G5).
+    #[error("the relay cannot say whether it has it")]
+    InDoubt,
 }
 
 #[derive(Debug)]
 enum Wanted {
-    /// Acknowledged up to here.
+    /// Acknowledged up to the commit of this number (`pending.rs`).
     Saved(Seq),
     /// Nothing unacknowledged.
     Clean,
@@ -136,7 +139,7 @@ impl Waits {
 impl Replica {
     pub(super) fn wait(&mut self, ticket: u64, kind: WaitKind) {
         let wanted = match kind {
-            WaitKind::Flush => Wanted::Saved(self.seq),
+            WaitKind::Flush => Wanted::Saved(self.number),
             WaitKind::Sync => Wanted::Head(None),
             WaitKind::Version => Wanted::Clean,
             WaitKind::Reach(text) => match Version::parse(&text) {
@@ -173,8 +176,8 @@ impl Replica {
         Some(Version { lineage: self.lineage, epoch: *epoch, position }.to_text())
     }
 
-    /// A refused commit ends the flushes that waited for it.
-    pub(super) fn fail_flushes(&mut self, seq: Seq, code: u64) {
+    /// A commit that is not to be saved ends the flushes that waited for it.
+    pub(super) fn fail_flushes(&mut self, seq: Seq, error: WaitError) {
         let mut failed = Vec::new();
         self.waits.list.retain(|wait| match wait.wanted {
             Wanted::Saved(upto) if upto >= seq => {
@@ -184,7 +187,7 @@ impl Replica {
             _ => true,
         });
         for ticket in failed {
-            self.out.push_back(Output::Failed { ticket, error: WaitError::Refused(code) });
+            self.out.push_back(Output::Failed { ticket, error });
         }
     }
 
@@ -193,7 +196,7 @@ impl Replica {
         if self.waits.list.is_empty() || self.fresh {
             return;
         }
-        let oldest = self.pending.iter().next().map(|one| one.commit.seq);
+        let oldest = self.pending.iter().next().map(|one| one.number);
         let online = matches!(self.session, Session::Online(_));
         // What was refused is still shown where its segment is being made anew: nobody is told that all is seen before that.
         let undoing = self.heap.is_undoing();

@@ -28,7 +28,7 @@ fn seg(n: usize) -> SegmentId {
 fn alloc(id: SegmentId) -> Input {
     let wishes = vec![Wish::Root { value: Literal::Map(Vec::new()) }];
     let sections = vec![Section { target: Target::New(id, EngineKind::Yrs), claim: None, wishes }];
-    Input::Commit { label: String::new(), sections, size: 10 }
+    Input::Commit { label: String::new(), sections, size: 10, entropy: 0 }
 }
 
 /// The commits that were sent: number and uid.

@@ -42,7 +42,7 @@ pub(crate) fn connect_after(
     catch_up: &[SegmentState],
     own: Vec<Row>,
 ) -> Vec<Output> {
-    give(replica, Input::Connected { token: String::new() });
+    give(replica, Input::Connected { token: String::new(), entropy: [0; 4] });
     let mut bulk = vec![catch_up.len() as u8];
     for state in catch_up {
         state.encode(&mut bulk);

@@ -21,7 +21,7 @@ const UNKNOWN: u8 = 3;
 
 fn commit(replica: &mut Replica, target: Target, wish: Wish) -> Vec<Output> {
     let sections = vec![Section { target, claim: None, wishes: vec![wish] }];
-    give(replica, Input::Commit { label: String::new(), sections, size: 100 })
+    give(replica, Input::Commit { label: String::new(), sections, size: 100, entropy: 0 })
 }
 
 fn set(n: u32) -> Wish {
