@@ -8,4 +8,5 @@ mod near;
 mod overruled;
 mod semantics;
 mod tidy;
+mod traces;
 mod wire_golden;

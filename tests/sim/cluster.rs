@@ -3,13 +3,13 @@
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, Offset, SegmentId, Seq};
+use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId, Seq};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{Config, ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Output, Replica, Section, Stats, Target, WaitKind};
@@ -22,7 +22,7 @@ use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
 use crate::disk::Disk;
-use crate::ledger::{Fate, Ledger, is_kept};
+use crate::ledger::{Ended, Fate, Ledger, is_kept};
 use crate::mirror::Mirror;
 use crate::node::{Node, Told, options};
 use crate::program::Op;
@@ -40,7 +40,8 @@ pub struct Cluster {
     relay: Option<Relay>,
     /// What the relay writes to.
     pub disk: Disk,
-    reads: Vec<RelayOutput>,
+    /// What the relay wants to read, the oldest first.
+    pub(crate) reads: Vec<RelayOutput>,
     /// The processes.
     pub nodes: Vec<Node>,
     conns: u64,
@@ -131,13 +132,13 @@ impl Cluster {
 
     /// A connection opens, if there is a relay.
     pub fn connect(&mut self, at: usize) {
-        if self.relay.is_none() || self.nodes[at].conn.is_some() {
+        if self.relay.is_none() || self.nodes[at].conn.is_some() || self.nodes[at].dead {
             return;
         }
         self.conns += 1;
         let conn = ConnId(self.conns);
         self.nodes[at].conn = Some(conn);
-        let can_write = !self.rights_change || self.draws.below(3) > 0;
+        let can_write = self.nodes[at].can_write && (!self.rights_change || self.draws.below(3) > 0);
         self.rights.insert(conn, can_write);
         self.relay_input(RelayInput::Opened { conn, subject: String::new(), can_write });
         self.input(at, Input::Connected { token: String::new() });
@@ -155,6 +156,23 @@ impl Cluster {
             self.relay_input(RelayInput::Closed { conn });
         }
         self.input(at, Input::Disconnected);
+    }
+
+    /// A process dies, and what only it had is gone.
+    pub fn kill(&mut self, at: usize) {
+        self.disconnect(at);
+        let node = &mut self.nodes[at];
+        node.dead = true;
+        node.mirrors.clear();
+    }
+
+    /// A further process opens the heap; its number.
+    pub fn open(&mut self) -> usize {
+        let node = Node::new(&mut self.draws);
+        self.nodes.push(node);
+        let at = self.nodes.len() - 1;
+        self.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));
+        at
     }
 
     /// Gives an input to a replica and performs what comes of it.
@@ -272,7 +290,15 @@ impl Cluster {
 
     /// A program makes a commit: wishes on segments that are here.
     pub fn commit(&mut self, at: usize, sections: Vec<(Index, Vec<Wish>)>) {
+        self.commit_on(at, sections, None);
+    }
+
+    /// The same, with a `done()` that stands on this claim.
+    pub fn commit_on(&mut self, at: usize, sections: Vec<(Index, Vec<Wish>)>, claim: Option<&ClaimOf>) {
         self.ledger.begin(at);
+        if let Some(ClaimOf { run, key, grant, .. }) = claim.cloned() {
+            self.ledger.ends(Ended { run, key, grant });
+        }
         let node = &mut self.nodes[at];
         let mut out = Vec::new();
         for (index, mut wishes) in sections {
@@ -287,7 +313,7 @@ impl Cluster {
             for wish in &all {
                 mirror.wish(wish);
             }
-            out.push(Section { target: Target::Here(index), claim: None, wishes: all });
+            out.push(Section { target: Target::Here(index), claim: claim.cloned(), wishes: all });
         }
         if !out.is_empty() {
             self.input(at, Input::Commit { label: String::new(), sections: out, size: 0 });
@@ -419,6 +445,22 @@ impl Cluster {
         }
     }
 
+    /// A copy of a process comes to be, with all it holds and under its replica id; its connection is its own.
+    pub fn copy_replica(&mut self, at: usize) -> usize {
+        let packed = self.nodes[at].replica.export();
+        let mut copy = Node::new(&mut self.draws);
+        copy.replica = Replica::import(options(&mut self.draws), &packed).expect("a replica reads what one wrote");
+        let from = &self.nodes[at];
+        (copy.mirrors, copy.ids) = (from.mirrors.clone(), from.ids.clone());
+        (copy.committed, copy.acked, copy.refused) = (from.committed, from.acked, from.refused.clone());
+        while let Some(output) = copy.replica.poll() {
+            copy.perform(output);
+        }
+        copy.rebuilding = from.rebuilding.clone();
+        self.nodes.push(copy);
+        self.nodes.len() - 1
+    }
+
     fn load_one(&mut self, at: usize) {
         let id = self.segments[self.draws.below(self.segments.len())];
         let here = self.nodes[at].index(id).is_some_and(|index| self.nodes[at].mirrors.contains_key(&index));
@@ -441,7 +483,8 @@ impl Cluster {
         }
     }
 
-    fn deliver_up(&mut self, at: usize) {
+    /// The next message of a replica reaches the relay.
+    pub fn deliver_up(&mut self, at: usize) {
         if let (Some(conn), Some(bytes)) = (self.nodes[at].conn, self.nodes[at].up.pop_front()) {
             self.grants.up(at, &bytes);
             self.judging = Some(conn);
@@ -450,7 +493,8 @@ impl Cluster {
         }
     }
 
-    fn deliver_down(&mut self, at: usize) {
+    /// The next message of the relay reaches a replica.
+    pub fn deliver_down(&mut self, at: usize) {
         let conn = self.nodes[at].conn;
         if let (Some(conn), Some(message)) = (conn, self.nodes[at].down.pop_front()) {
             let bytes = message.len() - 1;
@@ -460,14 +504,36 @@ impl Cluster {
     }
 
     fn sync(&mut self) {
+        self.sync_some(usize::MAX);
+    }
+
+    /// The disk takes the first appends, at most so many, and the relay hears of it.
+    pub fn sync_some(&mut self, most: usize) {
         if self.relay.is_some()
-            && let Some(upto) = self.disk.sync()
+            && let Some(upto) = self.disk.sync_some(most)
         {
             self.relay_input(RelayInput::Durable { upto });
         }
     }
 
-    fn answer_read(&mut self) {
+    /// The disk had no room for what is not synced, and says so.
+    pub fn fill_disk(&mut self) {
+        let Some(attempt) = self.relay.as_ref().map(Relay::attempt) else { return };
+        self.disk.crash(0);
+        let head = Offset(self.disk.len() as u64);
+        self.places.retain(|_, place| *place < head);
+        self.relay_input(RelayInput::AppendFailed { attempt, full: true });
+    }
+
+    /// All that is durable is folded: a replica that is behind gets states, not entries.
+    pub fn fold(&mut self) {
+        let Some(floor) = self.relay.as_ref().map(Relay::durable) else { return };
+        self.disk.fold(floor);
+        self.relay_input(RelayInput::Floor { floor });
+    }
+
+    /// The store answers the oldest read.
+    pub fn answer_read(&mut self) {
         if self.reads.is_empty() {
             return;
         }
@@ -503,7 +569,7 @@ impl Cluster {
     pub fn round(&mut self) -> bool {
         let mut moved = false;
         for at in 0..self.nodes.len() {
-            if self.nodes[at].conn.is_none() {
+            if self.nodes[at].conn.is_none() && !self.nodes[at].dead {
                 self.connect(at);
                 moved = true;
             }
@@ -539,6 +605,18 @@ impl Cluster {
         }
     }
 
+    /// The commits that are on the disk, by process and number.
+    pub fn durable(&self) -> BTreeSet<(usize, Seq)> {
+        let log = self.disk.history();
+        let ats: BTreeMap<ReplicaId, usize> =
+            (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
+        let commits = log.into_iter().filter_map(|entry| match entry {
+            LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
+            LogEntry::Void { .. } => None,
+        });
+        commits.collect()
+    }
+
     /// What every program sees at this moment is what it may see.
     pub fn look(&mut self) {
         self.ledger.look(&self.nodes);
@@ -547,22 +625,27 @@ impl Cluster {
     /// The invariants of a settled world: nothing unsaved, no problem, equal values in every segment two replicas have (P1),
     /// every mirror equal to its document, every commit that stands there exactly once, and none that was refused (P5, P6).
     pub fn check(&mut self) {
-        let log: Vec<LogEntry> =
-            self.disk.log(Offset(0), Offset(u64::MAX), usize::MAX).into_iter().map(|(_, entry)| entry).collect();
+        let log = self.disk.history();
         self.look();
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.dead) {
+            self.ledger.bury(at, node.replica.id(), &log);
+        }
         self.ledger.check(&self.nodes, &log);
         for (at, stats) in self.stats().into_iter().enumerate() {
             let of = |fate: fn(&Fate) -> bool| {
                 let commits = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0)));
                 commits.filter(|(_, written)| fate(&written.fate)).count() as u64
             };
+            if self.ledger.off || self.nodes[at].dead {
+                continue;
+            }
             assert_eq!(stats.commits, of(|_| true), "commits of replica {at}");
             assert_eq!(stats.refused, of(|fate| matches!(fate, Fate::Refused(_))), "refusals of replica {at}");
             assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
             assert!(stats.refused > 0 || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
-        for (at, node) in self.nodes.iter_mut().enumerate() {
+        for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
             for (index, mirror) in &node.mirrors {
