@@ -7,6 +7,7 @@ mod golden;
 mod near;
 mod overruled;
 mod semantics;
+mod small_worlds;
 mod tidy;
 mod traces;
 mod wire_golden;

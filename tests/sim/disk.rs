@@ -106,8 +106,14 @@ impl Disk {
         out
     }
 
-    /// Deltas of segments below a position.
+    /// Deltas of segments below a position: what was written, synced or not, for a store reads what it has written.
     pub fn states(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
+        let mut written = self.clone();
+        written.sync();
+        written.states_written(position, segments)
+    }
+
+    fn states_written(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
         segments
             .iter()
             .map(|segment| {

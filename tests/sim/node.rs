@@ -57,6 +57,8 @@ pub struct Node {
     pub ended: BTreeMap<u64, Result<String, WaitError>>,
     /// The process is gone, and with it what only it had. What it wrote is judged all the same.
     pub dead: bool,
+    /// Counts what its program saw or was told.
+    pub changes: u64,
     /// Its connections are opened with the right to write.
     pub can_write: bool,
     /// Entries are coming: the hello was answered.
@@ -93,6 +95,7 @@ impl Node {
             refused: BTreeMap::new(),
             ended: BTreeMap::new(),
             dead: false,
+            changes: 0,
             can_write: true,
             online: false,
             overruled: 0,
@@ -116,6 +119,7 @@ impl Node {
     }
 
     pub(crate) fn perform(&mut self, output: Output) {
+        self.changes += u64::from(!matches!(output, Output::Send(_)));
         match output {
             Output::Send(message) => self.up.push_back(message),
             Output::Indexed { segment, index } => {

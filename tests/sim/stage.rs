@@ -77,6 +77,16 @@ impl Stage {
         found.unwrap_or_else(|| panic!("{segment} is not here"))
     }
 
+    /// The index of a segment that is here.
+    pub fn index(&self, name: &str, segment: &str) -> Index {
+        self.here(self.at(name), segment).0
+    }
+
+    /// Something is under way to this replica.
+    pub fn is_under_way(&self, name: &str) -> bool {
+        !self.cluster.nodes[self.at(name)].down.is_empty()
+    }
+
     /// What a program sees of a segment, if it is here.
     pub fn mirror(&self, name: &str, segment: &str) -> Option<&Mirror> {
         self.cluster.nodes[self.at(name)].mirror(self.id(segment))

@@ -18,11 +18,18 @@ type Name = (usize, Seq);
 pub struct Witness {
     /// Per commit: those that its author had seen, or made, when it made it.
     causes: BTreeMap<Name, Vec<Name>>,
+    /// How everything stood at the last look: if nothing has changed, there is nothing to see.
+    stood: (usize, u64, usize),
 }
 
 impl Witness {
     /// Looks at everything, and panics at what must not be.
     pub fn look(&mut self, cluster: &mut Cluster) {
+        let changes = cluster.nodes.iter().map(|node| node.changes).sum();
+        let stands = (cluster.nodes.len(), changes, cluster.disk.len());
+        if std::mem::replace(&mut self.stood, stands) == stands {
+            return;
+        }
         cluster.look();
         self.learn(cluster);
         self.causes_come_first(cluster);
