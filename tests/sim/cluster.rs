@@ -22,7 +22,7 @@ use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
 use crate::disk::Disk;
-use crate::ledger::{Ended, Fate, Ledger, is_kept};
+use crate::ledger::{Ended, Ledger, Outcome, is_kept};
 use crate::mirror::Mirror;
 use crate::node::{Node, Told, options};
 use crate::program::Op;
@@ -283,7 +283,7 @@ impl Cluster {
         let cut = self.nodes[at].replica.cut();
         (0..self.nodes.len()).filter(|other| *other != at).any(|other| {
             let own = self.ledger.commits.range((other, Seq(0))..=(other, Seq(u64::MAX)));
-            let newest = own.rev().find(|(_, written)| !matches!(written.fate, Fate::Refused(_)));
+            let newest = own.rev().find(|(_, written)| !matches!(written.fate, Outcome::Refused(_)));
             newest.is_some_and(|(commit, _)| self.places.get(commit).is_none_or(|place| *place >= cut))
         })
     }
@@ -632,7 +632,7 @@ impl Cluster {
         }
         self.ledger.check(&self.nodes, &log);
         for (at, stats) in self.stats().into_iter().enumerate() {
-            let of = |fate: fn(&Fate) -> bool| {
+            let of = |fate: fn(&Outcome) -> bool| {
                 let commits = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0)));
                 commits.filter(|(_, written)| fate(&written.fate)).count() as u64
             };
@@ -640,7 +640,7 @@ impl Cluster {
                 continue;
             }
             assert_eq!(stats.commits, of(|_| true), "commits of replica {at}");
-            assert_eq!(stats.refused, of(|fate| matches!(fate, Fate::Refused(_))), "refusals of replica {at}");
+            assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
             assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
             assert!(stats.refused > 0 || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }

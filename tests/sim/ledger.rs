@@ -21,7 +21,7 @@ pub const TOTAL: &str = "#total";
 
 /// What became of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum Outcome {
     /// Not known yet.
     Open,
     /// It is durable.
@@ -53,7 +53,7 @@ pub struct Written {
     /// Set when it carries a `done()`.
     pub ended: Option<Ended>,
     /// What became of it.
-    pub fate: Fate,
+    pub fate: Outcome,
 }
 
 /// What a wait was asked for.
@@ -113,7 +113,7 @@ impl Ledger {
         }
         self.markers += 1;
         let marker = format!("#{at}.{}", self.markers);
-        let fate = Fate::Open;
+        let fate = Outcome::Open;
         self.writing = Some(Written { marker, places: Vec::new(), totals: Vec::new(), ended: None, fate });
     }
 
@@ -188,15 +188,15 @@ impl Ledger {
             }
             Told::Acked(upto) => {
                 for (_, written) in self.commits.range_mut((at, Seq(0))..=(at, upto)) {
-                    if written.fate == Fate::Open {
-                        written.fate = Fate::Stands;
+                    if written.fate == Outcome::Open {
+                        written.fate = Outcome::Stands;
                     }
                 }
             }
             Told::Refused(seq, code) => {
                 let written = self.commits.get_mut(&(at, seq)).expect("what is refused was committed");
-                assert_eq!(written.fate, Fate::Open, "a commit is refused once, and not after its Ack");
-                written.fate = Fate::Refused(code);
+                assert_eq!(written.fate, Outcome::Open, "a commit is refused once, and not after its Ack");
+                written.fate = Outcome::Refused(code);
                 for (of, upto, because) in self.failing.drain(..) {
                     assert!(of == at && upto >= seq && because == code, "a flush fails by what it waited for");
                 }
@@ -212,7 +212,7 @@ impl Ledger {
                     Waiting::Version => Seq(u64::MAX),
                     Waiting::Sync | Waiting::Reach => Seq(0),
                 };
-                let open = self.of(at).find(|(seq, written)| *seq <= upto && written.fate == Fate::Open);
+                let open = self.of(at).find(|(seq, written)| *seq <= upto && written.fate == Outcome::Open);
                 assert!(open.is_none(), "wait {ticket} of replica {at} ends before {open:?} is durable");
             }
             Told::Failed(ticket, error) => {
@@ -230,14 +230,14 @@ impl Ledger {
     /// Whether a process has a `done()` of this key under way.
     pub fn is_ending(&self, at: usize, of_run: &str, of_key: &str) -> bool {
         self.of(at).any(|(_, written)| {
-            written.fate == Fate::Open
+            written.fate == Outcome::Open
                 && written.ended.as_ref().is_some_and(|Ended { run, key, .. }| run == of_run && key == of_key)
         })
     }
 
     /// How many commits were refused.
     pub fn refused(&self) -> usize {
-        self.commits.values().filter(|written| matches!(written.fate, Fate::Refused(_))).count()
+        self.commits.values().filter(|written| matches!(written.fate, Outcome::Refused(_))).count()
     }
 
     /// What every program sees now, against what it may see.
@@ -251,19 +251,21 @@ impl Ledger {
                 let what = format!("commit {} of replica {author} ({:?}) at replica {at}", seq.0, written.fate);
                 if *author == at {
                     match written.fate {
-                        Fate::Refused(_) => {
+                        Outcome::Refused(_) => {
                             let rebuilt =
                                 |id: &&&SegmentId| node.index(***id).is_none_or(|i| !node.rebuilding.contains(&i));
                             let left = visible.iter().find(rebuilt);
                             assert!(left.is_none(), "{what} is still seen in {left:?}");
                         }
-                        Fate::Open | Fate::Stands => assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}"),
+                        Outcome::Open | Outcome::Stands => {
+                            assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}")
+                        }
                     }
                     continue;
                 }
                 assert!(visible.is_empty() || hidden.is_empty(), "P3: {what}: seen in {visible:?}, not in {hidden:?}");
                 if !visible.is_empty() {
-                    assert!(!matches!(written.fate, Fate::Refused(_)), "{what} is seen");
+                    assert!(!matches!(written.fate, Outcome::Refused(_)), "{what} is seen");
                     self.seen.insert((at, *author, *seq));
                 } else if !hidden.is_empty() {
                     assert!(!self.seen.contains(&(at, *author, *seq)), "P4: {what} has gone");
@@ -277,17 +279,17 @@ impl Ledger {
         self.waits.retain(|(of, _), _| *of != at);
         for entry in log {
             let (owner, seq, fate) = match entry {
-                LogEntry::Commit(commit) => (commit.owner, commit.seq, Fate::Stands),
-                LogEntry::Void { owner, seq, code, .. } => (*owner, *seq, Fate::Refused(*code)),
+                LogEntry::Commit(commit) => (commit.owner, commit.seq, Outcome::Stands),
+                LogEntry::Void { owner, seq, code, .. } => (*owner, *seq, Outcome::Refused(*code)),
             };
             let written = if owner == id { self.commits.get_mut(&(at, seq)) } else { None };
-            if let Some(written) = written.filter(|written| written.fate == Fate::Open) {
+            if let Some(written) = written.filter(|written| written.fate == Outcome::Open) {
                 written.fate = fate;
             }
         }
         let seen = &self.seen;
         self.commits.retain(|(of, seq), written| {
-            let lost = *of == at && written.fate == Fate::Open;
+            let lost = *of == at && written.fate == Outcome::Open;
             assert!(
                 !lost || !seen.iter().any(|(_, author, number)| author == of && number == seq),
                 "commit {} of replica {at}, which is gone, was seen and is lost",
@@ -307,12 +309,12 @@ impl Ledger {
         let mut expected: BTreeMap<SegmentId, (BTreeSet<&str>, Option<f64>)> = BTreeMap::new();
         for ((author, seq), written) in &self.commits {
             match written.fate {
-                Fate::Open => panic!("commit {} of replica {author} is open", seq.0),
-                Fate::Refused(_) => {
+                Outcome::Open => panic!("commit {} of replica {author} is open", seq.0),
+                Outcome::Refused(_) => {
                     let seen = self.seen.iter().find(|(_, of, number)| of == author && number == seq);
                     assert!(seen.is_none(), "refused commit {} of replica {author} was seen: {seen:?}", seq.0);
                 }
-                Fate::Stands => {
+                Outcome::Stands => {
                     for (id, _) in &written.places {
                         expected.entry(*id).or_default().0.insert(&written.marker);
                     }
@@ -322,7 +324,7 @@ impl Ledger {
                 }
             }
         }
-        for written in self.commits.values().filter(|written| written.fate == Fate::Stands) {
+        for written in self.commits.values().filter(|written| written.fate == Outcome::Stands) {
             for (id, by) in &written.places {
                 if let Some(total) = expected.get_mut(id).and_then(|(_, total)| total.as_mut()) {
                     *total += by;
@@ -349,8 +351,8 @@ impl Ledger {
         let mut logged = BTreeMap::new();
         for entry in log {
             let (at, seq, fate) = match entry {
-                LogEntry::Commit(commit) => (author(commit.owner), commit.seq, Fate::Stands),
-                LogEntry::Void { owner, seq, code, .. } => (author(*owner), *seq, Fate::Refused(*code)),
+                LogEntry::Commit(commit) => (author(commit.owner), commit.seq, Outcome::Stands),
+                LogEntry::Void { owner, seq, code, .. } => (author(*owner), *seq, Outcome::Refused(*code)),
             };
             assert!(logged.insert((at, seq), fate).is_none(), "commit {} of replica {at} is twice in the log", seq.0);
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use coheap_core::id::{SegmentId, Seq};
 
 use crate::cluster::Cluster;
-use crate::ledger::{Fate, TOTAL, Written, total_of};
+use crate::ledger::{Outcome, TOTAL, Written, total_of};
 use crate::mirror::{Mirror, Node as Object};
 
 /// A commit, by process and number.
@@ -64,7 +64,7 @@ impl Witness {
                         .iter()
                         .map(|(id, _)| id)
                         .find(|id| shown.get(id).is_some_and(|mirror| !has(mirror, &written.marker)));
-                    let refused = matches!(written.fate, Fate::Refused(_));
+                    let refused = matches!(written.fate, Outcome::Refused(_));
                     assert!(
                         refused || hidden.is_none(),
                         "P2: replica {at} sees commit {} of replica {}, and not what it follows: commit {} of replica {}, \
@@ -84,7 +84,7 @@ impl Witness {
 fn acknowledged_is_durable(cluster: &Cluster) {
     let durable = cluster.durable();
     for ((at, seq), written) in &cluster.ledger.commits {
-        let told = written.fate == Fate::Stands;
+        let told = written.fate == Outcome::Stands;
         assert!(!told || durable.contains(&(*at, *seq)), "P5: commit {} of replica {at} is saved nowhere", seq.0);
     }
 }
