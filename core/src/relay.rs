@@ -456,6 +456,8 @@ impl Relay {
         self.next_fold();
     }
 
+    /// R8: a segment is folded up to what is durable; its offsets, generation and the rows of `admit` stay as they are, and the
+    /// floor moves when the store says that nothing below it is needed.
     fn next_fold(&mut self) {
         if self.folding.is_some() || self.standing != Standing::Running {
             return;

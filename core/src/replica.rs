@@ -469,7 +469,8 @@ impl Replica {
         debug_assert!(self.out.is_empty(), "every output has to be taken before the next input");
         self.now_ms = now_ms;
         match input {
-            Input::Tick => {}
+            // What a Busy put off goes out again (R11).
+            Input::Tick => self.send_pending(),
             Input::Commit { label, sections, size, entropy } => self.commit(label, sections, size, entropy),
             Input::Receive(message) => self.receive(&message),
             Input::Connected { token, entropy } => self.connected(token, entropy),

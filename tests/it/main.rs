@@ -5,5 +5,7 @@ mod cluster;
 mod convergence;
 mod golden;
 mod semantics;
+mod small_worlds;
 mod tidy;
+mod traces;
 mod wire_golden;

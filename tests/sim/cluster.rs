@@ -3,13 +3,13 @@
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, Offset, SegmentId, Seq, Uid};
+use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{Config, ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Output, Replica, Section, Stats, Target, WaitKind};
@@ -22,7 +22,7 @@ use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
 use crate::disk::Disk;
-use crate::ledger::{Fate, Ledger, is_kept};
+use crate::ledger::{Ended, Ledger, Outcome, is_kept};
 use crate::mirror::Mirror;
 use crate::node::{Node, Told, options};
 use crate::program::Op;
@@ -40,7 +40,8 @@ pub struct Cluster {
     relay: Option<Relay>,
     /// What the relay writes to.
     pub disk: Disk,
-    reads: Vec<RelayOutput>,
+    /// What the relay wants to read, the oldest first.
+    pub(crate) reads: Vec<RelayOutput>,
     /// The processes.
     pub nodes: Vec<Node>,
     conns: u64,
@@ -143,13 +144,13 @@ impl Cluster {
 
     /// A connection opens, if there is a relay.
     pub fn connect(&mut self, at: usize) {
-        if self.relay.is_none() || self.nodes[at].conn.is_some() {
+        if self.relay.is_none() || self.nodes[at].conn.is_some() || self.nodes[at].dead {
             return;
         }
         self.conns += 1;
         let conn = ConnId(self.conns);
         self.nodes[at].conn = Some(conn);
-        let can_write = !self.rights_change || self.draws.below(3) > 0;
+        let can_write = self.nodes[at].can_write && (!self.rights_change || self.draws.below(3) > 0);
         self.rights.insert(conn, can_write);
         self.relay_input(RelayInput::Opened { conn, subject: String::new(), can_write });
         let entropy = [0; 4].map(|_: u64| self.entropy.draw());
@@ -168,6 +169,23 @@ impl Cluster {
             self.relay_input(RelayInput::Closed { conn });
         }
         self.input(at, Input::Disconnected);
+    }
+
+    /// A process dies, and what only it had is gone.
+    pub fn kill(&mut self, at: usize) {
+        self.disconnect(at);
+        let node = &mut self.nodes[at];
+        node.dead = true;
+        node.mirrors.clear();
+    }
+
+    /// A further process opens the heap; its number.
+    pub fn open(&mut self) -> usize {
+        let node = Node::new(&mut self.draws);
+        self.nodes.push(node);
+        let at = self.nodes.len() - 1;
+        self.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));
+        at
     }
 
     /// Gives an input to a replica and performs what comes of it.
@@ -271,7 +289,7 @@ impl Cluster {
                     self.grants.ended(self.now, by, ended);
                 }
             }
-            LogEntry::Void { uid, code, owner, seq } => {
+            LogEntry::Void { uid, code, .. } => {
                 let claims = self.ledger.by_uid(*uid).is_some_and(|(_, written)| written.ended.is_some());
                 match Code::from_number(*code) {
                     Some(Code::NoRight) => assert_eq!(can_write, Some(false), "refused, and had the right to write"),
@@ -288,14 +306,22 @@ impl Cluster {
         let cut = self.nodes[at].replica.cut();
         (0..self.nodes.len()).filter(|other| *other != at).any(|other| {
             let own = self.ledger.commits.range((other, Seq(0))..=(other, Seq(u64::MAX)));
-            let newest = own.rev().find(|(_, written)| !matches!(written.fate, Fate::Refused(_)));
+            let newest = own.rev().find(|(_, written)| !matches!(written.fate, Outcome::Refused(_)));
             newest.is_some_and(|(_, written)| self.places.get(&written.uid).is_none_or(|place| *place >= cut))
         })
     }
 
     /// A program makes a commit: wishes on segments that are here.
     pub fn commit(&mut self, at: usize, sections: Vec<(Index, Vec<Wish>)>) {
+        self.commit_on(at, sections, None);
+    }
+
+    /// The same, with a `done()` that stands on this claim.
+    pub fn commit_on(&mut self, at: usize, sections: Vec<(Index, Vec<Wish>)>, claim: Option<&ClaimOf>) {
         self.ledger.begin(at);
+        if let Some(ClaimOf { run, key, grant, .. }) = claim.cloned() {
+            self.ledger.ends(Ended { run, key, grant });
+        }
         let node = &mut self.nodes[at];
         let mut out = Vec::new();
         for (index, mut wishes) in sections {
@@ -310,7 +336,7 @@ impl Cluster {
             for wish in &all {
                 mirror.wish(wish);
             }
-            out.push(Section { target: Target::Here(index), claim: None, wishes: all });
+            out.push(Section { target: Target::Here(index), claim: claim.cloned(), wishes: all });
         }
         if !out.is_empty() {
             self.input(at, Input::Commit { label: String::new(), sections: out, size: 0, entropy: 0 });
@@ -392,7 +418,8 @@ impl Cluster {
             }
             40 => self.move_replica(at),
             _ if self.copies && self.entropy.below(3) == 0 => match self.entropy.below(8) {
-                0 => self.copy_process(at),
+                0 if self.nodes.len() <= 7 => drop(self.copy_process(at)),
+                0 => {}
                 1..3 => self.restart(at),
                 _ => self.store(at),
             },
@@ -449,10 +476,7 @@ impl Cluster {
 
     /// A process is copied, as when the snapshot of a machine is started beside it: all that it remembers, the state of its
     /// randomness too. Both go on; neither has a connection.
-    pub fn copy_process(&mut self, at: usize) {
-        if self.nodes.len() > 7 {
-            return;
-        }
+    pub fn copy_process(&mut self, at: usize) -> usize {
         self.disconnect(at);
         self.copied += 1;
         // Both are made of the same bytes and the same seed: no two processes could be more alike.
@@ -477,6 +501,7 @@ impl Cluster {
             node.rebuilding = rebuilding;
         }
         self.ledger.copied(at, other);
+        other
     }
 
     /// A process stores what it is.
@@ -527,7 +552,8 @@ impl Cluster {
         }
     }
 
-    fn deliver_up(&mut self, at: usize) {
+    /// The next message of a replica reaches the relay.
+    pub fn deliver_up(&mut self, at: usize) {
         if let (Some(conn), Some(bytes)) = (self.nodes[at].conn, self.nodes[at].up.pop_front()) {
             self.grants.up(at, &bytes);
             self.judging = Some(conn);
@@ -536,7 +562,8 @@ impl Cluster {
         }
     }
 
-    fn deliver_down(&mut self, at: usize) {
+    /// The next message of the relay reaches a replica.
+    pub fn deliver_down(&mut self, at: usize) {
         let conn = self.nodes[at].conn;
         if let (Some(conn), Some(message)) = (conn, self.nodes[at].down.pop_front()) {
             let bytes = message.len() - 1;
@@ -546,14 +573,36 @@ impl Cluster {
     }
 
     fn sync(&mut self) {
+        self.sync_some(usize::MAX);
+    }
+
+    /// The disk takes the first appends, at most so many, and the relay hears of it.
+    pub fn sync_some(&mut self, most: usize) {
         if self.relay.is_some()
-            && let Some(upto) = self.disk.sync()
+            && let Some(upto) = self.disk.sync_some(most)
         {
             self.relay_input(RelayInput::Durable { upto });
         }
     }
 
-    fn answer_read(&mut self) {
+    /// The disk had no room for what is not synced, and says so.
+    pub fn fill_disk(&mut self) {
+        let Some(attempt) = self.relay.as_ref().map(Relay::attempt) else { return };
+        self.disk.crash(0);
+        let head = Offset(self.disk.len() as u64);
+        self.places.retain(|_, place| *place < head);
+        self.relay_input(RelayInput::AppendFailed { attempt, full: true });
+    }
+
+    /// All that is durable is folded: a replica that is behind gets states, not entries.
+    pub fn fold(&mut self) {
+        let Some(floor) = self.relay.as_ref().map(Relay::durable) else { return };
+        self.disk.fold(floor);
+        self.relay_input(RelayInput::Floor { floor });
+    }
+
+    /// The store answers the oldest read.
+    pub fn answer_read(&mut self) {
         if self.reads.is_empty() {
             return;
         }
@@ -589,7 +638,7 @@ impl Cluster {
     pub fn round(&mut self) -> bool {
         let mut moved = false;
         for at in 0..self.nodes.len() {
-            if self.nodes[at].conn.is_none() {
+            if self.nodes[at].conn.is_none() && !self.nodes[at].dead {
                 if self.nodes[at].rests_until <= self.now {
                     self.connect(at);
                 }
@@ -627,6 +676,18 @@ impl Cluster {
         }
     }
 
+    /// The commits that are on the disk, by process and number.
+    pub fn durable(&self) -> BTreeSet<(usize, Seq)> {
+        let log = self.disk.history();
+        let ats: BTreeMap<ReplicaId, usize> =
+            (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
+        let commits = log.into_iter().filter_map(|entry| match entry {
+            LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
+            LogEntry::Void { .. } => None,
+        });
+        commits.collect()
+    }
+
     /// What every program sees at this moment is what it may see.
     pub fn look(&mut self) {
         self.ledger.look(&self.nodes);
@@ -635,24 +696,29 @@ impl Cluster {
     /// The invariants of a settled world: nothing unsaved, no problem, equal values in every segment two replicas have (P1),
     /// every mirror equal to its document, every commit that stands there exactly once, and none that was refused (P5, P6).
     pub fn check(&mut self) {
-        let log: Vec<LogEntry> =
-            self.disk.log(Offset(0), Offset(u64::MAX), usize::MAX).into_iter().map(|(_, entry)| entry).collect();
+        let log = self.disk.history();
         self.ledger.bury(&log);
         self.look();
+        for at in (0..self.nodes.len()).filter(|at| self.nodes[*at].dead) {
+            self.ledger.died(at, &log);
+        }
         self.ledger.check(&self.nodes, &log);
         for (at, stats) in self.stats().into_iter().enumerate() {
-            let of = |fate: fn(&Fate) -> bool| {
+            let of = |fate: fn(&Outcome) -> bool| {
                 let commits = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0)));
                 commits.filter(|(_, written)| fate(&written.fate)).count() as u64
             };
+            if self.ledger.off || self.nodes[at].dead {
+                continue;
+            }
             assert_eq!(stats.commits + self.nodes[at].inherited, of(|_| true), "commits of replica {at}");
-            assert_eq!(stats.refused, of(|fate| matches!(fate, Fate::Refused(_))), "refusals of replica {at}");
+            assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
             assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
             let anew = stats.refused > 0 || self.copied + self.restarts > 0;
             assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
-        for (at, node) in self.nodes.iter_mut().enumerate() {
+        for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
             for (index, mirror) in &node.mirrors {

@@ -21,7 +21,7 @@ pub const TOTAL: &str = "#total";
 
 /// What became of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum Outcome {
     /// Not known yet.
     Open,
     /// It is durable.
@@ -32,10 +32,10 @@ pub enum Fate {
     Gone,
 }
 
-fn fate_of(entry: &LogEntry, of: Uid) -> Option<Fate> {
+fn fate_of(entry: &LogEntry, of: Uid) -> Option<Outcome> {
     match entry {
-        LogEntry::Commit(commit) if commit.uid == of => Some(Fate::Stands),
-        LogEntry::Void { uid, code, .. } if *uid == of => Some(Fate::Refused(*code)),
+        LogEntry::Commit(commit) if commit.uid == of => Some(Outcome::Stands),
+        LogEntry::Void { uid, code, .. } if *uid == of => Some(Outcome::Refused(*code)),
         _ => None,
     }
 }
@@ -65,7 +65,7 @@ pub struct Written {
     /// Set when it carries a `done()`.
     pub ended: Option<Ended>,
     /// What became of it.
-    pub fate: Fate,
+    pub fate: Outcome,
 }
 
 /// What a wait was asked for.
@@ -77,6 +77,8 @@ enum Waiting {
     Version,
     /// What the relay had.
     Sync,
+    /// A position of somebody.
+    Reach,
 }
 
 /// Commits and waits by process.
@@ -95,6 +97,8 @@ pub struct Ledger {
     pub flushes_failed: usize,
     /// Processes that ended, with commits in their names: the first such number.
     ghosts: usize,
+    /// It keeps no book: for worlds in which a replica id is no name of one process (clones).
+    pub off: bool,
 }
 
 /// Authors from here on are processes that have ended.
@@ -121,9 +125,12 @@ pub fn is_kept(mirror: &Mirror, wish: &Wish) -> bool {
 impl Ledger {
     /// A commit begins.
     pub fn begin(&mut self, at: usize) {
+        if self.off {
+            return;
+        }
         self.markers += 1;
         let marker = format!("#{at}.{}", self.markers);
-        let fate = Fate::Open;
+        let fate = Outcome::Open;
         let uid = Uid::NONE;
         self.writing = Some(Written { uid, marker, places: Vec::new(), totals: Vec::new(), ended: None, fate });
     }
@@ -169,12 +176,16 @@ impl Ledger {
 
     /// A program waits for something.
     pub fn wait(&mut self, at: usize, ticket: u64, kind: &WaitKind) {
+        if self.off {
+            return;
+        }
         let newest =
             self.commits.range((at, Seq(0))..(at + 1, Seq(0))).next_back().map_or(Seq(0), |((_, seq), _)| *seq);
         let waiting = match kind {
             WaitKind::Flush => Waiting::Flush(newest),
             WaitKind::Version => Waiting::Version,
-            _ => Waiting::Sync,
+            WaitKind::Sync => Waiting::Sync,
+            WaitKind::Reach(_) => Waiting::Reach,
         };
         self.waits.insert((at, ticket), waiting);
     }
@@ -185,6 +196,9 @@ impl Ledger {
 
     /// A program is told something.
     pub fn hear(&mut self, at: usize, told: Told) {
+        if self.off {
+            return;
+        }
         match told {
             Told::Committed(seq, uid) => {
                 let mut writing = self.writing.take().expect("a program commits what it began");
@@ -193,15 +207,15 @@ impl Ledger {
             }
             Told::Acked(upto) => {
                 for (_, written) in self.commits.range_mut((at, Seq(0))..=(at, upto)) {
-                    if written.fate == Fate::Open {
-                        written.fate = Fate::Stands;
+                    if written.fate == Outcome::Open {
+                        written.fate = Outcome::Stands;
                     }
                 }
             }
             Told::Refused(seq, code) => {
                 let written = self.commits.get_mut(&(at, seq)).expect("what is refused was committed");
-                assert_eq!(written.fate, Fate::Open, "a commit is refused once, and not after its Ack");
-                written.fate = Fate::Refused(code);
+                assert_eq!(written.fate, Outcome::Open, "a commit is refused once, and not after its Ack");
+                written.fate = Outcome::Refused(code);
                 for (of, upto, because) in self.failing.drain(..) {
                     assert!(of == at && upto >= seq && because == code, "a flush fails by what it waited for");
                 }
@@ -215,14 +229,15 @@ impl Ledger {
                 let upto = match waiting {
                     Waiting::Flush(upto) => upto,
                     Waiting::Version => Seq(u64::MAX),
-                    Waiting::Sync => Seq(0),
+                    Waiting::Sync | Waiting::Reach => Seq(0),
                 };
-                let open = self.of(at).find(|(seq, written)| *seq <= upto && written.fate == Fate::Open);
+                let open = self.of(at).find(|(seq, written)| *seq <= upto && written.fate == Outcome::Open);
                 assert!(open.is_none(), "wait {ticket} of replica {at} ends before {open:?} is durable");
             }
             Told::Failed(ticket, error) => {
                 let waiting = self.waits.remove(&(at, ticket)).expect("a wait ends once");
                 match (waiting, error) {
+                    (Waiting::Reach, WaitError::VersionLost) => return,
                     (Waiting::Flush(upto), WaitError::Refused(code)) => self.failing.push((at, upto, code)),
                     other => panic!("wait {ticket} of replica {at} fails: {other:?}"),
                 }
@@ -260,7 +275,7 @@ impl Ledger {
         for (number, uid) in (1..).zip(stored) {
             let written = own.iter().map(|(_, written)| written).find(|written| written.uid == *uid);
             let written = written.expect("what is stored was committed").clone();
-            self.commits.insert((at, Seq(number)), Written { fate: Fate::Open, ..written });
+            self.commits.insert((at, Seq(number)), Written { fate: Outcome::Open, ..written });
         }
         self.seen = std::mem::take(&mut self.seen)
             .into_iter()
@@ -274,8 +289,8 @@ impl Ledger {
     /// Of what ended processes left, the log knows.
     pub fn bury(&mut self, log: &[LogEntry]) {
         for ((_, _), written) in self.commits.range_mut((GHOSTS, Seq(0))..) {
-            if written.fate == Fate::Open {
-                written.fate = log.iter().find_map(|entry| fate_of(entry, written.uid)).unwrap_or(Fate::Gone);
+            if written.fate == Outcome::Open {
+                written.fate = log.iter().find_map(|entry| fate_of(entry, written.uid)).unwrap_or(Outcome::Gone);
             }
         }
     }
@@ -283,14 +298,14 @@ impl Ledger {
     /// Whether a process has a `done()` of this key under way.
     pub fn is_ending(&self, at: usize, of_run: &str, of_key: &str) -> bool {
         self.of(at).any(|(_, written)| {
-            written.fate == Fate::Open
+            written.fate == Outcome::Open
                 && written.ended.as_ref().is_some_and(|Ended { run, key, .. }| run == of_run && key == of_key)
         })
     }
 
     /// How many commits were refused.
     pub fn refused(&self) -> usize {
-        self.commits.values().filter(|written| matches!(written.fate, Fate::Refused(_))).count()
+        self.commits.values().filter(|written| matches!(written.fate, Outcome::Refused(_))).count()
     }
 
     /// What every program sees now, against what it may see.
@@ -300,7 +315,7 @@ impl Ledger {
             for ((author, seq), written) in &self.commits {
                 // What an ended process left refused in its store goes with the document that it is in.
                 let undoing = |id: &SegmentId| {
-                    let left = *author >= GHOSTS && matches!(written.fate, Fate::Refused(_));
+                    let left = *author >= GHOSTS && matches!(written.fate, Outcome::Refused(_));
                     left && node.index(*id).is_some_and(|index| node.rebuilding.contains(&index))
                 };
                 let here = written.places.iter().filter(|(id, _)| shown.contains_key(id) && !undoing(id));
@@ -321,13 +336,13 @@ impl Ledger {
                 }
                 if *author == at {
                     match written.fate {
-                        Fate::Refused(_) => {
+                        Outcome::Refused(_) => {
                             let rebuilt =
                                 |id: &&&SegmentId| node.index(***id).is_none_or(|i| !node.rebuilding.contains(&i));
                             let left = visible.iter().find(rebuilt);
                             assert!(left.is_none(), "{what} is still seen in {left:?}");
                         }
-                        Fate::Open | Fate::Stands | Fate::Gone => {
+                        Outcome::Open | Outcome::Stands | Outcome::Gone => {
                             assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}")
                         }
                     }
@@ -335,7 +350,7 @@ impl Ledger {
                 }
                 assert!(visible.is_empty() || hidden.is_empty(), "P3: {what}: seen in {visible:?}, not in {hidden:?}");
                 if !visible.is_empty() {
-                    assert!(!matches!(written.fate, Fate::Refused(_) | Fate::Gone), "{what} is seen");
+                    assert!(!matches!(written.fate, Outcome::Refused(_) | Outcome::Gone), "{what} is seen");
                     self.seen.insert((at, *author, *seq));
                 } else if !hidden.is_empty() {
                     assert!(!self.seen.contains(&(at, *author, *seq)), "P4: {what} has gone");
@@ -344,8 +359,21 @@ impl Ledger {
         }
     }
 
+    /// A process is gone: of what was open, what the log has counts, and the rest was never seen by another (§14).
+    pub fn died(&mut self, at: usize, log: &[LogEntry]) {
+        self.waits.retain(|(of, _), _| *of != at);
+        for (_, written) in self.commits.range_mut((at, Seq(0))..(at + 1, Seq(0))) {
+            if written.fate == Outcome::Open {
+                written.fate = log.iter().find_map(|entry| fate_of(entry, written.uid)).unwrap_or(Outcome::Gone);
+            }
+        }
+    }
+
     /// What is left in the end: exactly the commits that stand, everywhere, and in the log.
     pub fn check(&self, nodes: &[Node], log: &[LogEntry]) {
+        if self.off {
+            return;
+        }
         assert!(self.waits.is_empty(), "waits have not ended: {:?}", self.waits);
         assert!(self.failing.is_empty(), "flushes failed without a refusal: {:?}", self.failing);
         let mut expected: BTreeMap<SegmentId, (BTreeSet<&str>, Option<f64>)> = BTreeMap::new();
@@ -353,12 +381,12 @@ impl Ledger {
         let mut standing = BTreeMap::new();
         for ((author, seq), written) in &self.commits {
             match written.fate {
-                Fate::Open => panic!("commit {} of replica {author} is open", seq.0),
-                Fate::Refused(_) | Fate::Gone => {
+                Outcome::Open => panic!("commit {} of replica {author} is open", seq.0),
+                Outcome::Refused(_) | Outcome::Gone => {
                     let seen = self.seen.iter().find(|(_, of, number)| of == author && number == seq);
                     assert!(seen.is_none(), "undone commit {} of replica {author} was seen: {seen:?}", seq.0);
                 }
-                Fate::Stands => drop(standing.insert(written.uid, written)),
+                Outcome::Stands => drop(standing.insert(written.uid, written)),
             }
         }
         for written in standing.values() {
@@ -395,15 +423,15 @@ impl Ledger {
         let mut logged = BTreeMap::new();
         for entry in log {
             let (uid, fate) = match entry {
-                LogEntry::Commit(commit) => (commit.uid, Fate::Stands),
-                LogEntry::Void { uid, code, .. } => (*uid, Fate::Refused(*code)),
+                LogEntry::Commit(commit) => (commit.uid, Outcome::Stands),
+                LogEntry::Void { uid, code, .. } => (*uid, Outcome::Refused(*code)),
             };
             assert!(logged.insert(uid, fate).is_none(), "P6: commit {uid:?} is twice in the log");
         }
         let known: BTreeMap<_, _> =
-            self.commits.values().filter(|one| one.fate != Fate::Gone).map(|one| (one.uid, one.fate)).collect();
+            self.commits.values().filter(|one| one.fate != Outcome::Gone).map(|one| (one.uid, one.fate)).collect();
         for written in self.commits.values() {
-            let fate = logged.get(&written.uid).copied().unwrap_or(Fate::Gone);
+            let fate = logged.get(&written.uid).copied().unwrap_or(Outcome::Gone);
             assert_eq!(fate, written.fate, "the log (left) and what an author was told of {written:?}");
         }
         assert_eq!(logged, known, "the log (left) and what the authors were told");

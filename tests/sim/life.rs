@@ -11,7 +11,7 @@ use coheap_core::value::{Kind, Value};
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
-use crate::ledger::{Fate, is_kept, total_of};
+use crate::ledger::{Outcome, is_kept, total_of};
 use crate::mirror::Mirror;
 use crate::program::{Act, OPS, Op, Seed, wish_of};
 use crate::sharer::{KEYS, is_partition};
@@ -85,14 +85,14 @@ pub struct Tally {
     /// What the programs did, without the ledger's markers and totals.
     pub ops: BTreeMap<Op, usize>,
     /// How many values all documents of a life held in the end, without the ledger's, one number a life.
-    pub values: Values,
+    pub values: Sizes,
 }
 
 /// Numbers of values, one a life.
 #[derive(Clone, Default)]
-pub struct Values(Vec<usize>);
+pub struct Sizes(Vec<usize>);
 
-impl Values {
+impl Sizes {
     /// The one in the middle; 0 if there is none.
     pub fn median(&self) -> usize {
         let mut sorted = self.0.clone();
@@ -101,7 +101,7 @@ impl Values {
     }
 }
 
-impl fmt::Debug for Values {
+impl fmt::Debug for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in the middle of {}, at most {}", self.median(), self.0.len(), self.0.iter().max().unwrap_or(&0))
     }
@@ -247,10 +247,10 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         forks: cluster.nodes.iter().map(|node| node.forks).sum(),
         grants: cluster.grants.given,
         done,
-        stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),
+        stale: cluster.ledger.commits.values().filter(|written| written.fate == Outcome::Refused(lost)).count(),
         concurrent: cluster.concurrent,
         ops: std::mem::take(&mut cluster.ops),
-        values: Values(vec![cluster.nodes[0].mirrors.values().map(values_of).sum()]),
+        values: Sizes(vec![cluster.nodes[0].mirrors.values().map(values_of).sum()]),
     }
 }
 
@@ -268,7 +268,7 @@ fn values_of(mirror: &Mirror) -> usize {
 /// Shared work at its end: every key was done exactly once, and everybody knows it and the same of the group.
 fn check_work(cluster: &Cluster) -> usize {
     let mut ends: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for written in cluster.ledger.commits.values().filter(|written| written.fate == Fate::Stands) {
+    for written in cluster.ledger.commits.values().filter(|written| written.fate == Outcome::Stands) {
         if let Some(ended) = &written.ended {
             *ends.entry((&ended.run, &ended.key)).or_default() += 1;
         }

@@ -47,6 +47,20 @@ pub struct Node {
     pub seen: Vec<u64>,
     /// News that the ledger has not heard yet.
     pub(crate) told: Vec<Told>,
+    /// The number of its newest commit.
+    pub committed: Seq,
+    /// Commits up to this one are durable, as its program was told.
+    pub acked: Seq,
+    /// Commits that were refused, with the code.
+    pub refused: BTreeMap<Seq, u64>,
+    /// Waits that have ended: with a version, or without.
+    pub ended: BTreeMap<u64, Result<String, WaitError>>,
+    /// The process is gone, and with it what only it had. What it wrote is judged all the same.
+    pub dead: bool,
+    /// Counts what its program saw or was told.
+    pub changes: u64,
+    /// Its connections are opened with the right to write.
+    pub can_write: bool,
     /// Entries are coming: the hello was answered.
     pub(crate) online: bool,
     /// Own creations that another kind won over (S2).
@@ -90,6 +104,13 @@ impl Node {
             problems: Vec::new(),
             seen: Vec::new(),
             told: Vec::new(),
+            committed: Seq(0),
+            acked: Seq(0),
+            refused: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            dead: false,
+            changes: 0,
+            can_write: true,
             online: false,
             overruled: 0,
             sharer: None,
@@ -117,6 +138,7 @@ impl Node {
     }
 
     pub(crate) fn perform(&mut self, output: Output) {
+        self.changes += u64::from(!matches!(output, Output::Send(_)));
         match output {
             Output::Send(message) => self.up.push_back(message),
             Output::Indexed { segment, index } => {
@@ -154,11 +176,16 @@ impl Node {
                     }
                 }
                 let uid = self.replica.unsaved_uids().pop().expect("a commit is not acknowledged when it is made");
+                self.committed = seq;
                 self.told.push(Told::Committed(seq, uid));
             }
-            Output::Acked { seq, .. } => self.told.push(Told::Acked(seq)),
+            Output::Acked { seq, .. } => {
+                self.acked = self.acked.max(seq);
+                self.told.push(Told::Acked(seq));
+            }
             Output::Refused { seq, code, segments, .. } => {
                 self.rebuilding.extend(segments);
+                self.refused.insert(seq, code);
                 self.told.push(Told::Refused(seq, code));
             }
             Output::Evicted(index) => {
@@ -178,8 +205,14 @@ impl Node {
             }
             Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
             Output::Reconnect => self.hangs_up = true,
-            Output::Done { ticket, .. } => self.told.push(Told::Done(ticket)),
-            Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
+            Output::Done { ticket, version } => {
+                self.ended.insert(ticket, Ok(version));
+                self.told.push(Told::Done(ticket));
+            }
+            Output::Failed { ticket, error } => {
+                self.ended.insert(ticket, Err(error));
+                self.told.push(Told::Failed(ticket, error));
+            }
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
             Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
             other => {
