@@ -284,8 +284,9 @@ impl Cluster {
             LogEntry::Commit(commit) => {
                 assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
                 assert!(self.places.insert(commit.uid, place).is_none(), "P6: {:?} is admitted twice", commit.uid);
-                let (by, written) = self.ledger.by_uid(commit.uid).expect("a known commit");
-                if let Some(ended) = &written.ended {
+                let known = self.ledger.by_uid(commit.uid);
+                assert!(known.is_some() || self.ledger.off, "a known commit");
+                if let Some((by, ended)) = known.and_then(|(by, written)| Some((by, written.ended.as_ref()?))) {
                     self.grants.ended(self.now, by, ended);
                 }
             }
