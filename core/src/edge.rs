@@ -117,6 +117,8 @@
 //!                                                           under `key` of `parent`, at once with the own container `lost`, another
 //!                                                           replica made one of the kind `kept`, which is there now; told once.
 //!                                                           What was lost is what the mirror's node of `lost` last showed
+//! 26 Restoring  begins:u8                                 1: what is here is being given back to a relay that has lost it; until 0, no wait
+//!                                                           ends, and nothing is evicted
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

@@ -9,12 +9,13 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! connection), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `restore.rs` (a relay has lost its log), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
 pub mod packed;
 pub mod pending;
+mod restore;
 mod session;
 mod waits;
 
@@ -172,6 +173,10 @@ pub enum Output {
         exists: bool,
         time_ms: u64,
         epoch: EpochId,
+    },
+    /// What is here is being given back to a relay that has lost it, or that is over.
+    Restoring {
+        begins: bool,
     },
     Done {
         ticket: u64,
@@ -357,6 +362,8 @@ pub struct Replica {
     lineage: EpochId,
     /// There has never been an Ok.
     fresh: bool,
+    /// What is here still has to be given back to a relay that has lost it (D3).
+    restoring: bool,
     seq: Seq,
     last_uid: Uid,
     nonce: u64,
@@ -383,6 +390,7 @@ impl Replica {
             epochs: Vec::new(),
             lineage: EpochId::default(),
             fresh: true,
+            restoring: false,
             seq: Seq(0),
             last_uid: Uid::NONE,
             nonce: 0,
@@ -417,7 +425,8 @@ impl Replica {
         debug_assert!(self.out.is_empty(), "every output has to be taken before the next input");
         self.now_ms = now_ms;
         match input {
-            Input::Tick => {}
+            // What the relay was too busy for.
+            Input::Tick => self.send_pending(),
             Input::Commit { label, sections, size } => self.commit(label, sections, size),
             Input::Receive(message) => self.receive(&message),
             Input::Connected { token } => self.connected(token),
@@ -462,7 +471,7 @@ impl Replica {
     fn evict(&mut self, index: Index) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
-        if !matches!(slot.state, State::Live(_)) || self.pending.touches(id) {
+        if !matches!(slot.state, State::Live(_)) || self.pending.touches(id) || self.restoring {
             return;
         }
         slot.state = State::Away;

@@ -26,8 +26,10 @@ fn lives(seeds: u64, plan: Plan) -> Tally {
     sum
 }
 
-const QUIET: Plan = Plan { replicas: 0, steps: 200, faults: false, rights: false, shares: false, counters: true };
-const FAULTS: Plan = Plan { replicas: 0, steps: 300, faults: true, rights: false, shares: false, counters: true };
+const QUIET: Plan =
+    Plan { replicas: 0, steps: 200, faults: false, rights: false, shares: false, counters: true, losses: false };
+const FAULTS: Plan =
+    Plan { replicas: 0, steps: 300, faults: true, rights: false, shares: false, counters: true, losses: false };
 
 #[test]
 fn p1_replicas_converge_without_faults() {
@@ -44,6 +46,12 @@ fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
     assert!(sum.concurrent_percent() >= 30 || is_replay(), "programs are too orderly: {sum:?}");
     assert!(sum.rare_ops().is_empty() || is_replay(), "{:?} are rare: {sum:?}", sum.rare_ops());
     assert!(sum.values.median() >= 30 || is_replay(), "documents are too small: {sum:?}");
+}
+
+#[test]
+fn d_what_a_lost_or_rolled_back_disk_lacks_is_given_back() {
+    let sum = lives(150, Plan { losses: true, ..FAULTS });
+    assert!(sum.restores > 500 || is_replay(), "little was lost: {sum:?}");
 }
 
 #[test]

@@ -204,8 +204,19 @@ fn s02_a_creation_that_was_undone_is_no_loss() {
 fn s02_losses_are_told_by_replicas_around_a_relay() {
     let told: usize = (0..12)
         .flat_map(|seed| {
-            live(seed, Plan { replicas: 3, steps: 300, faults: true, rights: false, shares: false, counters: false })
-                .nodes
+            live(
+                seed,
+                Plan {
+                    replicas: 3,
+                    steps: 300,
+                    faults: true,
+                    rights: false,
+                    shares: false,
+                    counters: false,
+                    losses: false,
+                },
+            )
+            .nodes
         })
         .map(|node| node.overruled)
         .sum();

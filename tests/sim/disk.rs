@@ -10,7 +10,7 @@ use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, StoredState}
 use coheap_core::wire::codec::Reader;
 
 /// One heap's store.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Disk {
     epochs: Vec<(EpochId, Offset)>,
     entries: Vec<Bytes>,
@@ -19,6 +19,7 @@ pub struct Disk {
     deltas: Vec<DeltaPlace>,
     clocks: BTreeMap<(SegmentNumber, GenId), Bytes>,
     unsynced: Vec<Append>,
+    roll_hold_ms: u64,
 }
 
 impl Disk {
@@ -54,6 +55,7 @@ impl Disk {
     fn write(&mut self, append: Append) {
         assert_eq!(append.first.0 as usize, self.entries.len(), "appends come without a gap");
         self.epochs.extend(append.epoch);
+        self.roll_hold_ms = append.roll_hold_ms.unwrap_or(self.roll_hold_ms);
         self.entries.extend(append.entries);
         self.admit.extend(append.admit);
         self.segments.extend(append.segments);
@@ -75,7 +77,13 @@ impl Disk {
                 .iter()
                 .map(|((number, generation), table)| (*number, *generation, table.clone()))
                 .collect(),
+            roll_hold_ms: self.roll_hold_ms,
         }
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(Bytes::len).sum()
     }
 
     /// Entries of the log.

@@ -11,6 +11,7 @@ use coheap_core::value::{Kind, Value};
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
+use crate::disk::Disk;
 use crate::ledger::{Fate, is_kept, total_of};
 use crate::mirror::Mirror;
 use crate::program::{Act, OPS, Op, Seed, wish_of};
@@ -33,6 +34,8 @@ pub struct Plan {
     pub shares: bool,
     /// Programs count on counters of their own. Without, all that would be added to the ledger's totals is left out.
     pub counters: bool,
+    /// The relay loses its disk, or gets an older one. Nothing is evicted then: what nobody holds would be gone.
+    pub losses: bool,
 }
 
 impl Plan {
@@ -46,6 +49,7 @@ impl Plan {
             rights: seed % 3 == 1,
             shares: seed % 7 < 3,
             counters: true,
+            losses: false,
         }
     }
 }
@@ -67,6 +71,8 @@ pub struct Tally {
     pub moves: usize,
     /// Grants.
     pub grants: usize,
+    /// How often a replica gave back what the log had lost.
+    pub restores: usize,
     /// Keys of shared work that were done.
     pub done: usize,
     /// `done()`s that came too late.
@@ -121,6 +127,7 @@ impl AddAssign for Tally {
         self.flushes_failed += other.flushes_failed;
         self.moves += other.moves;
         self.grants += other.grants;
+        self.restores += other.restores;
         self.done += other.done;
         self.stale += other.stale;
         self.concurrent += other.concurrent;
@@ -138,6 +145,8 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.begin_total(0);
     cluster.settle();
     cluster.rights_change = plan.rights;
+    cluster.keeps = plan.losses;
+    let mut copy = Disk::default();
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
     for at in 0..plan.replicas {
@@ -169,6 +178,14 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
             cluster.disconnect(at);
         } else {
             cluster.step(plan.faults);
+        }
+        if plan.losses {
+            match cluster.draws.below(60) {
+                0 | 1 => copy = cluster.disk.clone(),
+                2 => cluster.lose_disk(copy.clone()),
+                3 => cluster.lose_disk(Disk::default()),
+                _ => {}
+            }
         }
         // Now and then the world is quick, so that there is something to lose.
         if plan.faults && cluster.draws.below(if plan.shares { 10 } else { 40 }) == 0 {
@@ -230,6 +247,7 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         flushes_failed: cluster.ledger.flushes_failed,
         moves: cluster.moves,
         grants: cluster.grants.given,
+        restores: cluster.restores,
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),
         concurrent: cluster.concurrent,

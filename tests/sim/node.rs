@@ -156,6 +156,8 @@ impl Node {
                     sharer.online();
                 }
             }
+            // The log begins anew, or from an earlier place.
+            Output::Restoring { .. } => self.seen.clear(),
             Output::Done { ticket, .. } => self.told.push(Told::Done(ticket)),
             Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 pub use self::entry::EntryFrame;
 pub use self::welcome::{Fate, Row, Welcome};
+use super::restore::RestoredFrame;
 use super::{Bulk, Chunk, SegRef, flag, push_frame, slice};
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
@@ -20,6 +21,8 @@ pub enum Down {
     Ok(Welcome),
     /// An entry of the log.
     Entry(EntryFrame),
+    /// An entry that was made of what a replica held, for a log that had lost it.
+    Restored(RestoredFrame),
     /// Entries below this position that were not sent hold nothing for this connection.
     Advance {
         /// The position.
@@ -223,6 +226,7 @@ pub enum ClaimState {
 
 const OK: u8 = 0x41;
 const ENTRY: u8 = 0x42;
+const RESTORED: u8 = 0x44;
 const ADVANCE: u8 = 0x45;
 const ACK: u8 = 0x46;
 const SNAPSHOT: u8 = 0x47;
@@ -261,6 +265,10 @@ impl Down {
             Down::Entry(entry) => {
                 entry.encode(out);
                 ENTRY
+            }
+            Down::Restored(restored) => {
+                restored.encode(out);
+                RESTORED
             }
             Down::Advance { position } => {
                 out.varint(position.0);
@@ -413,6 +421,7 @@ impl Down {
         let down = match kind {
             OK => Down::Ok(Welcome::decode(body, &mut r)?),
             ENTRY => Down::Entry(EntryFrame::decode(body, &mut r)?),
+            RESTORED => Down::Restored(RestoredFrame::decode(body, &mut r)?),
             ADVANCE => Down::Advance { position: Offset(r.varint()?) },
             ACK => Down::Ack { owner: r.varint()?, seq: Seq(r.varint()?), position: Offset(r.varint()?) },
             SNAPSHOT => Down::Snapshot {
