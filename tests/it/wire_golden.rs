@@ -110,6 +110,24 @@ fn ups() -> Vec<(&'static str, Up)> {
                 parts: Vec::new(),
             }),
         ),
+        (
+            "restore",
+            Up::Restore(Bulk::whole(Bytes::from(
+                Restore {
+                    acked: vec![(0, Seq(7), UID)],
+                    pending: vec![(0, Seq(8), Uid(9)), (1, Seq(300), Uid(10))],
+                    segments: vec![HeldSegment {
+                        id: ID,
+                        engine: EngineKind::Automerge,
+                        layout: 1,
+                        generation: GenId::ZERO_AUTOMERGE,
+                        header: bytes("header"),
+                        state: bytes("state"),
+                    }],
+                }
+                .encode(),
+            ))),
+        ),
         ("load", Up::Load { segment: SegRef::Id(ID), nonce: Nonce(2) }),
         ("unfollow", Up::Unfollow { segment: SegRef::Number(SegmentNumber(5)) }),
         ("sync", Up::Sync { nonce: Nonce(300) }),

@@ -7,4 +7,5 @@ mod commit_size;
 mod desk;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
+mod restore;
 mod unknown;
