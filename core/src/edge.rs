@@ -127,6 +127,8 @@
 //! 27 InDoubt   list(seq:varint label:str edits:str)         the relay cannot say whether it has these commits; they are not made
 //!                                                           again, Loaded records (reset) follow. `edits` is JSON (`edge/doubt.rs`)
 //! 28 Reconnect                                              the connection is over: another is to be opened at once
+//! 29 Restoring begins:u8                                    1: what is here is being given back to a relay that has lost it; until 0, no wait
+//!                                                           ends, and nothing is evicted
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

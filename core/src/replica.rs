@@ -9,7 +9,7 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `restore.rs` (a relay has lost its log), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
@@ -17,6 +17,7 @@ mod fork;
 mod lines;
 pub mod packed;
 pub mod pending;
+mod restore;
 mod session;
 mod waits;
 
@@ -178,6 +179,10 @@ pub enum Output {
         exists: bool,
         time_ms: u64,
         epoch: EpochId,
+    },
+    /// What is here is being given back to a relay that has lost it, or that is over.
+    Restoring {
+        begins: bool,
     },
     Done {
         ticket: u64,
@@ -405,6 +410,8 @@ pub struct Replica {
     lineage: EpochId,
     /// There has never been an Ok.
     fresh: bool,
+    /// What is here still has to be given back to a relay that has lost it (D3).
+    restoring: bool,
     /// Of the newest commit under `id`.
     seq: Seq,
     last_uid: Uid,
@@ -433,6 +440,7 @@ impl Replica {
             epochs: Vec::new(),
             lineage: EpochId::default(),
             fresh: true,
+            restoring: false,
             seq: Seq(0),
             last_uid: Uid::NONE,
             lines: Lines::default(),
@@ -516,7 +524,7 @@ impl Replica {
     fn evict(&mut self, index: Index) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
-        if !matches!(slot.state, State::Live(_)) || self.pending.touches(id) {
+        if !matches!(slot.state, State::Live(_)) || self.pending.touches(id) || self.restoring {
             return;
         }
         slot.state = State::Away;

@@ -6,6 +6,7 @@ mod creations;
 pub mod engine;
 pub mod layout;
 pub mod list;
+pub mod merge;
 pub mod objects;
 pub mod packed;
 mod show;

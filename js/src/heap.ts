@@ -205,6 +205,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       group: state => this.#groups.state(state),
       lost: (group, run, key, grant) => this.#groups.lost(group, run, key, grant),
       member: member => this.#presence.member(member),
+      restoring: begins => publish('coheap:restore', () => ({ heap: this.#setup.heapName, begins })),
       needsFull: index => space.needsFull(index),
       moved: segment => space.moved(segment),
       fatal: error => this.#fatal(error),

@@ -5,6 +5,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::heap::Index;
 use coheap_core::replica::WaitKind;
 use coheap_tests::cluster::Cluster;
+use coheap_tests::disk::Disk;
 use coheap_tests::life::{Plan, Tally, check};
 use coheap_tests::sharer::KEYS;
 
@@ -26,10 +27,26 @@ fn lives(seeds: u64, plan: Plan) -> Tally {
     sum
 }
 
-const QUIET: Plan =
-    Plan { replicas: 0, steps: 200, faults: false, rights: false, shares: false, copies: false, counters: true };
-const FAULTS: Plan =
-    Plan { replicas: 0, steps: 300, faults: true, rights: false, shares: false, copies: false, counters: true };
+const QUIET: Plan = Plan {
+    replicas: 0,
+    steps: 200,
+    faults: false,
+    rights: false,
+    shares: false,
+    copies: false,
+    counters: true,
+    losses: false,
+};
+const FAULTS: Plan = Plan {
+    replicas: 0,
+    steps: 300,
+    faults: true,
+    rights: false,
+    shares: false,
+    copies: false,
+    counters: true,
+    losses: false,
+};
 
 #[test]
 fn p1_replicas_converge_without_faults() {
@@ -46,6 +63,55 @@ fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
     assert!(sum.concurrent_percent() >= 30 || is_replay(), "programs are too orderly: {sum:?}");
     assert!(sum.rare_ops().is_empty() || is_replay(), "{:?} are rare: {sum:?}", sum.rare_ops());
     assert!(sum.values.median() >= 30 || is_replay(), "documents are too small: {sum:?}");
+}
+
+#[test]
+fn d_what_a_lost_or_rolled_back_disk_lacks_is_given_back() {
+    let sum = lives(60, Plan { losses: true, ..FAULTS });
+    assert!(sum.restores > 400 || is_replay(), "little was lost: {sum:?}");
+}
+
+/// W9, and its price: whoever comes second adds nothing, and that is all that is written.
+#[test]
+fn d4_fifty_replicas_give_back_a_wiped_disk_once() {
+    let mut cluster = Cluster::new(50, 50);
+    cluster.settle();
+    cluster.begin_total(0);
+    cluster.settle();
+    let mut segments = Vec::new();
+    for (n, length) in [(0, 2_000), (1, 2), (2, 1_000)] {
+        let text = coheap_core::edit::Literal::Text("lorem ipsum ".repeat(length));
+        let engine = if n % 2 == 0 { EngineKind::Yrs } else { EngineKind::Automerge };
+        segments.push(cluster.alloc(n, engine, &format!("seg{n}"), vec![("text".into(), text)]));
+    }
+    cluster.settle();
+    for at in 0..50 {
+        for id in &segments {
+            if cluster.nodes[at].mirror(*id).is_none() {
+                cluster.load(at, *id);
+            }
+        }
+    }
+    // Everybody writes something, and all of them hold all of it.
+    for at in 0..50 {
+        cluster.commit(at, vec![(Index(0), Vec::new())]);
+    }
+    cluster.settle();
+    let data: usize = cluster.nodes[0]
+        .resident()
+        .map(|(id, _, _)| id)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|id| cluster.nodes[0].replica.document(id).expect("it is resident").whole().len())
+        .sum();
+    assert!(data > 36_000, "{data} bytes are little to lose");
+    cluster.lose_disk(Disk::default());
+    cluster.settle();
+    let log = cluster.disk.bytes();
+    assert!(log <= 3 * data, "{log} bytes of log for {data} bytes of data");
+    assert!(cluster.restores >= 50, "{} replicas gave something back", cluster.restores);
+    cluster.check();
+    println!("{log} bytes of log for {data} bytes of data, {} restores", cluster.restores);
 }
 
 #[test]

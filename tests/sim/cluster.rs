@@ -11,8 +11,11 @@ use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Config, ConnId, Input as RelayInput, Output as RelayOutput, Relay};
+use coheap_core::relay::{
+    Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
+};
 use coheap_core::replica::{Input, Output, Replica, Section, Stats, Target, WaitKind};
+use coheap_core::segment::merge::{Merged, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::value::{Ref, Value};
@@ -74,6 +77,10 @@ pub struct Cluster {
     /// Whose message the relay is working at.
     judging: Option<ConnId>,
     pub(crate) tickets: u64,
+    /// Nothing is evicted.
+    pub keeps: bool,
+    /// How often a replica gave back what the log had lost.
+    pub restores: usize,
 }
 
 impl Cluster {
@@ -105,6 +112,8 @@ impl Cluster {
             entropy: Draws(seed ^ 0x5eed_5eed),
             judging: None,
             tickets: 1 << 32,
+            keeps: false,
+            restores: 0,
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -122,7 +131,9 @@ impl Cluster {
             entropy: self.draws.draw(),
             unix_ms: 0,
             idle: Millis(u64::MAX / 4),
-            fold_bytes: None,
+            fold_bytes: Some(u64::MAX),
+            refuses_after: REFUSES_AFTER,
+            admits_from: Time(0),
         };
         let relay = Relay::new(config, self.disk.recover(), Time(self.now));
         self.relay = Some(relay);
@@ -140,6 +151,17 @@ impl Cluster {
         for at in 0..self.nodes.len() {
             self.disconnect(at);
         }
+    }
+
+    /// The relay process dies, and its disk turns out to be an older one, or empty: acknowledged commits are lost.
+    pub fn lose_disk(&mut self, disk: Disk) {
+        self.kill_relay(0);
+        self.disk = disk;
+        self.disk.crash(0);
+        let head = Offset(self.disk.len() as u64);
+        self.places.retain(|_, place| *place < head);
+        self.ledger.lost = true;
+        self.start_relay();
     }
 
     /// A connection opens, if there is a relay.
@@ -267,7 +289,9 @@ impl Cluster {
                     }
                     self.disk.append(append);
                 }
-                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. }) => self.reads.push(read),
+                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Merge { .. }) => {
+                    self.reads.push(read);
+                }
                 RelayOutput::Recover => {
                     let recovered = self.disk.recover();
                     self.relay_input(RelayInput::Recovered(recovered));
@@ -298,7 +322,20 @@ impl Cluster {
                     other => panic!("a commit is refused: {other:?}"),
                 }
             }
+            LogEntry::Restored(restore) => {
+                assert_eq!(
+                    self.rights.get(&self.conn_of(restore.by)),
+                    Some(&true),
+                    "restored without the right to write"
+                );
+                self.restores += 1;
+            }
         }
+    }
+
+    fn conn_of(&self, id: coheap_core::id::ReplicaId) -> ConnId {
+        let node = self.nodes.iter().find(|node| node.replica.id() == id).expect("a known author");
+        node.conn.expect("a restore is taken from who is connected")
     }
 
     /// True while another process has a commit that this one's program does not see yet: one is on its way to the relay, or
@@ -409,6 +446,7 @@ impl Cluster {
                 self.start_relay();
             }
             33..35 => self.load_one(at),
+            35 if self.keeps => {}
             35 => self.evict_one(at),
             36 => self.wait(at, WaitKind::Flush),
             37 => self.wait(at, WaitKind::Sync),
@@ -614,6 +652,18 @@ impl Cluster {
             RelayOutput::ReadStates { ticket, position, segments, .. } => {
                 RelayInput::States { ticket, states: self.disk.states(position, &segments) }
             }
+            RelayOutput::Merge { ticket, engine, segment, position, given } => {
+                let states = self.disk.states(position, segment.as_slice());
+                let deltas = match states.into_iter().next() {
+                    Some(StoredState::At { deltas, .. }) => deltas,
+                    _ => Vec::new(),
+                };
+                let merge = match merge(engine, &[], &deltas, &given).expect("what a replica holds is merged") {
+                    Merged::Nothing => Merge::Nothing,
+                    Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
+                };
+                RelayInput::Merged { ticket, merge }
+            }
             _ => return,
         };
         self.relay_input(input);
@@ -684,7 +734,7 @@ impl Cluster {
             (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
         let commits = log.into_iter().filter_map(|entry| match entry {
             LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
-            LogEntry::Void { .. } => None,
+            LogEntry::Void { .. } | LogEntry::Restored(_) => None,
         });
         commits.collect()
     }

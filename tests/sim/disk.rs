@@ -21,6 +21,7 @@ pub struct Disk {
     unsynced: Vec<Append>,
     /// Entries below are not to be had any more, only the states that they led to.
     floor: Offset,
+    roll_hold_ms: u64,
 }
 
 impl Disk {
@@ -66,6 +67,7 @@ impl Disk {
     fn write(&mut self, append: Append) {
         assert_eq!(append.first.0 as usize, self.entries.len(), "appends come without a gap");
         self.epochs.extend(append.epoch);
+        self.roll_hold_ms = append.roll_hold_ms.unwrap_or(self.roll_hold_ms);
         self.entries.extend(append.entries);
         self.admit.extend(append.admit);
         self.segments.extend(append.segments);
@@ -87,7 +89,13 @@ impl Disk {
                 .iter()
                 .map(|((number, generation), table)| (*number, *generation, table.clone()))
                 .collect(),
+            roll_hold_ms: self.roll_hold_ms,
         }
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(Bytes::len).sum()
     }
 
     /// Entries of the log.

@@ -11,6 +11,7 @@ use coheap_core::value::{Kind, Value};
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
+use crate::disk::Disk;
 use crate::ledger::{Outcome, is_kept, total_of};
 use crate::mirror::Mirror;
 use crate::program::{Act, OPS, Op, Seed, wish_of};
@@ -35,6 +36,8 @@ pub struct Plan {
     pub copies: bool,
     /// Programs count on counters of their own. Without, all that would be added to the ledger's totals is left out.
     pub counters: bool,
+    /// The relay loses its disk, or gets an older one. Nothing is evicted then: what nobody holds would be gone.
+    pub losses: bool,
 }
 
 impl Plan {
@@ -49,6 +52,7 @@ impl Plan {
             shares: seed % 7 < 3,
             copies: seed % 7 > 4 && !seed.is_multiple_of(5),
             counters: true,
+            losses: false,
         }
     }
 }
@@ -76,6 +80,8 @@ pub struct Tally {
     pub forks: usize,
     /// Grants.
     pub grants: usize,
+    /// How often a replica gave back what the log had lost.
+    pub restores: usize,
     /// Keys of shared work that were done.
     pub done: usize,
     /// `done()`s that came too late.
@@ -133,6 +139,7 @@ impl AddAssign for Tally {
         self.restarts += other.restarts;
         self.forks += other.forks;
         self.grants += other.grants;
+        self.restores += other.restores;
         self.done += other.done;
         self.stale += other.stale;
         self.concurrent += other.concurrent;
@@ -151,6 +158,8 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.settle();
     cluster.rights_change = plan.rights;
     cluster.copies = plan.copies && !plan.shares;
+    cluster.keeps = plan.losses;
+    let mut copy = Disk::default();
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
     for at in 0..plan.replicas {
@@ -182,6 +191,14 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
             cluster.disconnect(at);
         } else {
             cluster.step(plan.faults);
+        }
+        if plan.losses {
+            match cluster.draws.below(60) {
+                0 | 1 => copy = cluster.disk.clone(),
+                2 => cluster.lose_disk(copy.clone()),
+                3 => cluster.lose_disk(Disk::default()),
+                _ => {}
+            }
         }
         // Now and then the world is quick, so that there is something to lose.
         if plan.faults && cluster.draws.below(if plan.shares { 10 } else { 40 }) == 0 {
@@ -246,6 +263,7 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         restarts: cluster.restarts,
         forks: cluster.nodes.iter().map(|node| node.forks).sum(),
         grants: cluster.grants.given,
+        restores: cluster.restores,
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Outcome::Refused(lost)).count(),
         concurrent: cluster.concurrent,

@@ -205,6 +205,8 @@ impl Node {
             }
             Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
             Output::Reconnect => self.hangs_up = true,
+            // The log begins anew, or from an earlier place.
+            Output::Restoring { .. } => self.seen.clear(),
             Output::Done { ticket, version } => {
                 self.ended.insert(ticket, Ok(version));
                 self.told.push(Told::Done(ticket));

@@ -62,6 +62,10 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.str(&epoch_text(*epoch));
             6
         }
+        Output::Restoring { begins } => {
+            b.push(u8::from(*begins));
+            26
+        }
         Output::Done { ticket, version } => {
             b.varint(*ticket);
             b.str(version);

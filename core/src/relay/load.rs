@@ -89,6 +89,9 @@ impl Relay {
         if matches!(conn.phase, Phase::Catching(_)) {
             return self.catch_up_read(id, states);
         }
+        if matches!(conn.phase, Phase::Restoring(_)) {
+            return self.verdict_read(id, states);
+        }
         let Some((_, position, wanted)) = conn.loading.take_if(|(of, _, _)| *of == ticket) else { return };
         let mut wanted = wanted.into_iter();
         for (state, next) in states.into_iter().zip(wanted.by_ref()) {

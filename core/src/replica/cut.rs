@@ -14,6 +14,7 @@ use crate::limits;
 use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
+use crate::wire::frame::restore::RestoredFrame;
 use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, SegmentState, SegmentStatus};
 
 /// Heads of long messages while their pieces come.
@@ -21,6 +22,7 @@ use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, Se
 pub(super) enum Long {
     Ok(Box<Welcome>),
     Snapshot(Nonce, Offset),
+    Restored(RestoredFrame),
 }
 
 impl Replica {
@@ -29,6 +31,7 @@ impl Replica {
         if !self.own_entry(author.replica, &mut entry) {
             return;
         }
+        let frozen = self.is_frozen();
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
         let mut stopped = Vec::new();
         for part in &entry.parts {
@@ -62,13 +65,16 @@ impl Replica {
                 State::Away => {}
                 State::Loading { buffer, before, .. } => {
                     // What is shown meanwhile goes on with the rest of the commit (P3). If it cannot, it is on its way out.
-                    if let Some(Ok(patches)) = before.as_deref_mut().map(|before| apply(before, &deltas))
+                    if let Some(Ok(patches)) =
+                        before.as_deref_mut().filter(|_| !frozen).map(|before| apply(before, &deltas))
                         && !patches.is_empty()
                     {
                         shown.push((index, patches));
                     }
                     buffer.push((entry.offset, deltas));
                 }
+                // D2: the verdict that is waited for has it.
+                State::Live(_) if frozen => {}
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
                     match apply(segment, &deltas) {
@@ -82,7 +88,9 @@ impl Replica {
         if entry.yours && !entry.void {
             self.buffer_own(author.replica, entry.seq, entry.offset);
         }
-        self.cut = self.cut.max(entry.offset.next());
+        if !frozen {
+            self.cut = self.cut.max(entry.offset.next());
+        }
         if !shown.is_empty() {
             let label = entry.label.unwrap_or_default();
             let touched: Vec<Index> = shown.iter().map(|(index, _)| *index).collect();
@@ -273,7 +281,13 @@ impl Replica {
 
     /// C5: all segments of a catch-up become visible in one step.
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
-        for state in SegmentState::decode_list(bulk)? {
+        self.catch_up_with(position, SegmentState::decode_list(bulk)?);
+        Ok(())
+    }
+
+    /// The same, of a catch-up or of a verdict (D2).
+    pub(super) fn catch_up_with(&mut self, position: Offset, states: Vec<SegmentState>) {
+        for state in states {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
                 // It is asked for behind this, and the answer says what it needs.
@@ -311,7 +325,6 @@ impl Replica {
             self.install(index, &state, &deltas, Some(before), redo);
         }
         self.cut = position;
-        Ok(())
     }
 
     /// Makes a document of what the relay sent and of own pending parts, and shows it.
@@ -334,7 +347,7 @@ impl Replica {
         };
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
         let deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
-        let made = passes_guard(engine, &deltas).and_then(|()| {
+        let made = guard_whole(engine, &deltas).and_then(|()| {
             match before {
                 Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
                 None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
@@ -414,7 +427,7 @@ impl Replica {
     }
 
     /// S2: what this replica made and another kind won over, once its mirror shows that.
-    fn tell_overruled(&mut self, index: Index) {
+    pub(super) fn tell_overruled(&mut self, index: Index) {
         let Some(document) = self.heap.slot_mut(index).and_then(|slot| slot.document()) else { return };
         for overruled in document.take_overruled() {
             self.out.push_back(Output::Overruled(index, overruled));
@@ -467,12 +480,21 @@ fn apply(segment: &mut Segment, deltas: &[Bytes]) -> Result<Vec<crate::edit::Pat
 }
 
 fn passes_guard(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
-    let engine = match engine {
-        EngineKind::Yrs => guard::Engine::Yrs,
-        EngineKind::Automerge => guard::Engine::Automerge,
-    };
+    let engine = crate::segment::merge::guarded(engine);
     for delta in deltas {
         guard::structure(engine, delta).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// The same where a delta may be a whole segment, which a replica gave back to a log that had lost it.
+pub(super) fn guard_whole(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
+    let of = crate::segment::merge::guarded(engine);
+    for delta in deltas {
+        guard::structure(of, delta)
+            .map(drop)
+            .or_else(|_| guard::whole(of, delta).map(drop))
+            .map_err(|e| e.to_string())?;
     }
     Ok(())
 }

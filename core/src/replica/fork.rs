@@ -45,11 +45,14 @@ impl Replica {
     }
 
     /// The rings of an Ok against what this process made: F1, G5, F3, before anything else of it is taken in. False: the
-    /// replica is another one now, and this Ok is not for it.
-    pub(super) fn compare_rings(&mut self, rings: &[(u64, Vec<Row>)]) -> bool {
+    /// replica is another one now, and this Ok is not for it. While `restoring`, what the log lacks is what it lost: only F1.
+    pub(super) fn compare_rings(&mut self, rings: &[(u64, Vec<Row>)], restoring: bool) -> bool {
         for (owner, acked, _) in self.own_lines() {
             let Some(at) = self.lines.place(owner) else { continue };
             let Some((_, rows)) = rings.iter().find(|(of, _)| *of == at) else {
+                if restoring {
+                    continue;
+                }
                 // An id of which nothing was ever acknowledged may just not have come through.
                 if acked > Seq(0) {
                     self.unknown(owner);
@@ -63,7 +66,9 @@ impl Replica {
                 self.fork(owner, from);
                 return false;
             }
-            self.compare_versions(owner, rows);
+            if !restoring {
+                self.compare_versions(owner, rows);
+            }
         }
         true
     }

@@ -6,9 +6,10 @@
 //! again), and every engine identity: the other instance draws its own. Primitives are those of `WIRE.md` §2.
 //!
 //! ```text
-//! packed   := "coheap" format:u8=2 replica:16 fresh:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
+//! packed   := "coheap" format:u8=2 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
 //!             seq:varint last_uid:u64 number:varint made:list(seq:varint uid:u64) nonce:varint stats:list(varint)
 //!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
+//!             flags: 1 fresh · 2 what is here has to be given back to the relay
 //!             made: commits of the replica's own line that have ended, the newest, oldest first
 //! slot     := segment:16 flags:u8 [document]
 //!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
@@ -61,7 +62,7 @@ impl Replica {
         let mut out = MAGIC.to_vec();
         out.push(FORMAT);
         out.extend_from_slice(&self.id.0);
-        out.push(u8::from(self.fresh));
+        out.push(u8::from(self.fresh) | u8::from(self.restoring) << 1);
         out.varint(self.cut.0);
         out.epoch(self.lineage);
         out.varint(self.epochs.len() as u64);
@@ -121,7 +122,8 @@ impl Replica {
             other => return Err(Malformed::Kind(other).into()),
         }
         replica.id = ReplicaId(r.array()?);
-        replica.fresh = r.u8()? != 0;
+        let flags = r.u8()?;
+        (replica.fresh, replica.restoring) = (flags & 1 != 0, flags & 2 != 0);
         replica.cut = Offset(r.varint()?);
         replica.lineage = r.epoch()?;
         for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {

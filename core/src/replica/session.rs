@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::cut::Long;
+use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
 use crate::heap::State;
@@ -40,6 +41,8 @@ pub(super) struct Online {
     window: u64,
     /// After a Busy: not before this time.
     retry_at: Option<u64>,
+    /// The relay wants back what it has lost: nothing of the stream counts until that is done.
+    pub frozen: Option<Box<Frozen>>,
     /// Loads that the relay declined: asked for again when a segment has gone.
     declined: bool,
 }
@@ -79,11 +82,11 @@ impl Replica {
             .filter_map(|(_, slot)| slot.peek().map(|segment| (slot.id, segment.generation())))
             .collect();
         let bulk = Bytes::from(Hello::encode_residents(&residents));
-        let (bulk, chunks) = in_pieces(bulk);
+        let (bulk, chunks) = in_pieces(bulk, 1);
         let hello = Hello {
             features: 0,
             fresh: self.fresh,
-            restoring: false,
+            restoring: self.restoring,
             must_exist: self.options.must_exist && self.fresh,
             token,
             name: self.options.name.clone(),
@@ -233,19 +236,21 @@ impl Replica {
                 online.authors.insert(number, Author { replica, name, subject });
             }
             Down::Entry(entry) => self.entry(entry),
+            Down::Advance { .. } if online.frozen.is_some() => {}
             Down::Advance { position } => self.cut = self.cut.max(position),
+            Down::Restored(frame) => {
+                let bulk = frame.bulk.clone();
+                let whole = online.assembly.head(Long::Restored(frame), bulk)?;
+                self.long(whole)?;
+            }
             Down::Ack { owner, seq, position } => self.acknowledged(owner, seq, position),
             Down::Snapshot { nonce, position, bulk } => {
-                if let Some((Long::Snapshot(nonce, position), bulk)) =
-                    online.assembly.head(Long::Snapshot(nonce, position), bulk)?
-                {
-                    self.loaded(nonce, position, &bulk)?;
-                }
+                let whole = online.assembly.head(Long::Snapshot(nonce, position), bulk)?;
+                self.long(whole)?;
             }
             Down::Chunk(chunk) => {
-                if let Some((Long::Snapshot(nonce, position), bulk)) = online.assembly.chunk(&chunk)? {
-                    self.loaded(nonce, position, &bulk)?;
-                }
+                let whole = online.assembly.chunk(&chunk)?;
+                self.long(whole)?;
             }
             Down::Refused { owner, seq, uid, code, position } => {
                 self.waits.acked(position);
@@ -255,6 +260,9 @@ impl Replica {
             }
             Down::Busy { owner, seq, retry_ms, .. } => {
                 online.retry_at = Some(self.now_ms + retry_ms);
+                if seq == Seq(0) {
+                    self.restore_again();
+                }
                 if let Some(owner) = self.lines.owner(owner) {
                     self.pending.unsent_from(owner, seq);
                 }
@@ -287,17 +295,38 @@ impl Replica {
         Ok(())
     }
 
-    /// C3: rings, epochs, position and catch-up in one step; then everything pending; then what was loading.
-    fn welcome(&mut self, welcome: Welcome, bulk: &Bytes) -> Result<(), Malformed> {
-        if welcome.restore {
-            // Version 1 relays close instead (code 14); one that does not is not to be trusted with half a log.
-            return Err(Malformed::Field("restore"));
+    /// A long message, if it is whole.
+    fn long(&mut self, whole: Option<(Long, Bytes)>) -> Result<(), Malformed> {
+        match whole {
+            Some((Long::Snapshot(nonce, position), bulk)) => match self.put_aside(nonce, position, bulk) {
+                Some((nonce, position, bulk)) => self.loaded(nonce, position, &bulk),
+                None => Ok(()),
+            },
+            Some((Long::Restored(frame), bulk)) => self.restored(&frame, &bulk),
+            Some((Long::Ok(_), _)) | None => Ok(()),
         }
-        if !self.compare_rings(&welcome.ring) {
+    }
+
+    /// C3: rings, epochs, position and catch-up in one step; then everything pending; then what was loading.
+    fn welcome(&mut self, mut welcome: Welcome, bulk: &Bytes) -> Result<(), Malformed> {
+        if !self.compare_rings(&welcome.ring, welcome.restore && !self.fresh) {
             return Ok(());
         }
         let first = self.fresh;
+        let epoch = welcome.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
         self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
+        if welcome.restore && !first {
+            self.pending.reconnected();
+            self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
+            self.freeze(&mut welcome);
+            self.ask_for_the_missing();
+            return Ok(());
+        }
+        if std::mem::take(&mut self.restoring) {
+            // Who may not write cannot give anything back, and goes on from what the relay has.
+            self.waits.new_log();
+            self.out.push_back(Output::Restoring { begins: false });
+        }
         self.epochs = welcome.epochs;
         self.lineage = welcome.lineage;
         self.fresh = false;
@@ -308,7 +337,6 @@ impl Replica {
             self.catch_up(welcome.position, bulk)?;
         }
         self.cut = welcome.position;
-        let epoch = self.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
         self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
         self.ask_for_the_missing();
         self.send_pending();
@@ -324,6 +352,9 @@ impl Replica {
             return;
         }
         online.retry_at = None;
+        if online.frozen.is_some() {
+            return self.send_restore();
+        }
         if self.heap.is_undoing() {
             return;
         }
@@ -427,7 +458,7 @@ impl Replica {
 }
 
 /// A bulk as head piece and chunks.
-fn in_pieces(bulk: Bytes) -> (Bulk, Vec<Chunk>) {
+pub(super) fn in_pieces(bulk: Bytes, stream: u64) -> (Bulk, Vec<Chunk>) {
     if bulk.len() <= limits::CHUNK_BYTES_MAX {
         return (Bulk::whole(bulk), Vec::new());
     }
@@ -436,10 +467,10 @@ fn in_pieces(bulk: Bytes) -> (Bulk, Vec<Chunk>) {
     let mut at = limits::CHUNK_BYTES_MAX;
     while at < bulk.len() {
         let end = (at + limits::CHUNK_BYTES_MAX).min(bulk.len());
-        chunks.push(Chunk { stream: 1, last: end == bulk.len(), bytes: bulk.slice(at..end) });
+        chunks.push(Chunk { stream, last: end == bulk.len(), bytes: bulk.slice(at..end) });
         at = end;
     }
-    (Bulk { stream: 1, bytes: head }, chunks)
+    (Bulk { stream, bytes: head }, chunks)
 }
 
 /// The JS code of a relay's code (`WIRE.md` §7).

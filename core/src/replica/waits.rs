@@ -74,6 +74,12 @@ impl Waits {
         self.acked = self.acked.max(position);
     }
 
+    /// The log is another one, or has lost its end: positions of before mean nothing, and what was asked of it is asked anew.
+    pub(super) fn new_log(&mut self) {
+        self.acked = Offset(0);
+        self.disconnected();
+    }
+
     /// Appends `acked` and `waits` of a packed replica.
     pub(super) fn pack(&self, out: &mut Vec<u8>) {
         out.varint(self.acked.0);
@@ -156,7 +162,7 @@ impl Replica {
 
     /// Sends a Sync for every wait that has not been asked on this connection.
     pub(super) fn ask_heads(&mut self) {
-        if !matches!(self.session, Session::Online(_)) {
+        if !matches!(self.session, Session::Online(_)) || self.restoring {
             return;
         }
         let mut nonces = Vec::new();
@@ -193,7 +199,8 @@ impl Replica {
 
     /// Ends every wait that has what it wanted.
     pub(super) fn settle_waits(&mut self) {
-        if self.waits.list.is_empty() || self.fresh {
+        // No token counts while what it stands for is being given back (T2).
+        if self.waits.list.is_empty() || self.fresh || self.restoring {
             return;
         }
         let oldest = self.pending.iter().next().map(|one| one.number);

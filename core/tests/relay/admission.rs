@@ -421,14 +421,6 @@ fn r11_a_stop_does_not_wait_for_a_disk_that_was_full() {
 }
 
 #[test]
-fn a_restore_closes_with_a_number() {
-    let mut world = World::new();
-    let b = world.join(2);
-    world.input(Input::Message { conn: b, bytes: vec![0, 5, 0].into() });
-    assert_eq!(world.closed(b), Some(4010));
-}
-
-#[test]
 fn one_segment_twice_in_a_commit_is_malformed() {
     let mut world = World::new();
     let a = world.join(1);

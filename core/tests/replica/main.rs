@@ -8,4 +8,5 @@ mod desk;
 mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
+mod restore;
 mod unknown;

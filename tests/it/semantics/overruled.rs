@@ -193,6 +193,7 @@ fn s02_losses_are_told_by_replicas_around_a_relay() {
                     shares: false,
                     copies: false,
                     counters: false,
+                    losses: false,
                 },
             )
             .nodes
