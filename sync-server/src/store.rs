@@ -82,6 +82,8 @@ impl StoreError {
     fn io(error: std::io::Error) -> StoreError {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full,
+            // A file that is cut off, or is no database at all.
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => StoreError::Damaged(error.to_string()),
             _ => StoreError::Failed(error.to_string()),
         }
     }

@@ -57,6 +57,8 @@ struct State {
     counts: Counts,
     fail_sync: Option<u64>,
     fail_write: Option<u64>,
+    die: Option<u64>,
+    dead: bool,
     capacity: Option<u64>,
     blocks: BTreeSet<u64>,
     tells_free: bool,
@@ -82,6 +84,8 @@ impl SimDisk {
             counts: Counts::default(),
             fail_sync: None,
             fail_write: None,
+            die: None,
+            dead: false,
             capacity: None,
             blocks: BTreeSet::new(),
             tells_free: true,
@@ -170,6 +174,12 @@ impl SimDisk {
         state.replace(medium);
     }
 
+    /// The power fails at the `nth` write, sync or change of length from now (1: the next): it and all after it fail, until a
+    /// `crash` says what is left.
+    pub fn die_at(&self, nth: u64) {
+        self.state().die = Some(nth);
+    }
+
     /// The `nth` sync from now fails (1: the next), once.
     pub fn fail_sync(&self, nth: u64) {
         self.state().fail_sync = Some(nth);
@@ -240,6 +250,9 @@ impl SimDisk {
 impl Disk for SimDisk {
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
         let mut state = self.state();
+        if state.dead {
+            return Err(StoreError::Failed("the simulated power has failed".to_owned()));
+        }
         state.sync().map_err(|error| StoreError::Failed(error.to_string()))?;
         // What a failed sync left unwritten is no longer shown.
         state.shown = state.medium.clone();
@@ -263,6 +276,7 @@ impl State {
         self.blocks = (0..self.medium.len() as u64).step_by(BLOCK as usize).map(|at| at / BLOCK).collect();
         self.life += 1;
         self.locked = false;
+        (self.fail_sync, self.fail_write, self.die, self.dead) = (None, None, None, false);
     }
 
     fn persist(&mut self, change: Change) {
@@ -347,6 +361,14 @@ impl File {
         }
         work(&mut state)
     }
+
+    /// Something that does not happen without power.
+    fn change<T>(&self, work: impl FnOnce(&mut State) -> std::io::Result<T>) -> std::io::Result<T> {
+        self.with(|state| {
+            state.dead |= is_due(&mut state.die);
+            if state.dead { Err(Error::other("the simulated power has failed")) } else { work(state) }
+        })
+    }
 }
 
 impl StorageBackend for File {
@@ -364,7 +386,7 @@ impl StorageBackend for File {
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.with(|state| {
+        self.change(|state| {
             state.shown.resize(len as usize, 0);
             state.blocks.retain(|block| block * BLOCK < len);
             state.unsynced.push(Change::Length(len));
@@ -373,11 +395,11 @@ impl StorageBackend for File {
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        self.with(State::sync)
+        self.change(State::sync)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.with(|state| state.write(offset, data))
+        self.change(|state| state.write(offset, data))
     }
 
     // As a file without locks of ranges: the whole of it, or nothing.

@@ -126,7 +126,7 @@ pub fn picture(store: &Store, heap: &str) -> Result<Picture, StoreError> {
     let recovered = store.recover(heap)?;
     let (mut log, mut at) = (Vec::new(), recovered.floor);
     while at < recovered.head {
-        let piece = store.read_log(heap, at, recovered.head, 1 << 10)?;
+        let piece = store.read_log(heap, at, recovered.head, 1 << 13)?;
         at = Offset(piece.last().map_or(recovered.head.0, |(offset, _)| offset.0 + 1));
         log.extend(piece);
     }
