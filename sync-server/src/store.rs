@@ -6,22 +6,27 @@
 //! ```
 //!
 //! Nothing here knows a connection or decides an order. Reading order: `tables.rs`, `record.rs`, `handle.rs`, `append.rs`,
-//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below.
+//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below; `verify.rs`, `dump.rs` and `salvage.rs` are the tools.
 
 mod append;
 mod disk;
+mod dump;
 mod fold;
 mod handle;
 mod read;
 mod record;
 mod recover;
+mod salvage;
 mod tables;
+mod verify;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 pub use self::disk::{Disk, FileDisk};
 pub use self::handle::Store;
+pub use self::salvage::{Salvaged, salvage};
+pub use self::verify::Verified;
 
 /// What one heap has to have written.
 #[derive(Debug)]

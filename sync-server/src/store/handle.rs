@@ -39,6 +39,8 @@ pub struct Store {
     pub(super) disk: Box<dyn Disk>,
     pub(super) min_free_bytes: u64,
     durability: Durability,
+    /// Set for a store that is only to be salvaged.
+    trusts_nothing: bool,
     /// `None`: given up, and not to be opened again so far.
     database: RwLock<Option<Database>>,
 }
@@ -69,8 +71,14 @@ impl Store {
     }
 
     fn with(disk: Box<dyn Disk>, min_free_bytes: u64, durability: Durability) -> Result<Store, StoreError> {
-        let database = RwLock::new(Some(open_database(disk.as_ref())?));
-        Ok(Store { disk, min_free_bytes, durability, database })
+        let database = RwLock::new(Some(open_database(disk.as_ref(), true)?));
+        Ok(Store { disk, min_free_bytes, durability, trusts_nothing: false, database })
+    }
+
+    /// Opens what there is, whatever is missing: to salvage it.
+    pub(super) fn open_damaged(disk: Box<dyn Disk>) -> Result<Store, StoreError> {
+        let database = RwLock::new(Some(open_database(disk.as_ref(), false)?));
+        Ok(Store { disk, min_free_bytes: 0, durability: Durability::Immediate, trusts_nothing: true, database })
     }
 
     /// Opens the store again if it had to be given up.
@@ -81,7 +89,7 @@ impl Store {
 
     fn renew(&self, slot: &mut Option<Database>) -> Result<(), StoreError> {
         give_up(slot);
-        *slot = Some(open_database(self.disk.as_ref())?);
+        *slot = Some(open_database(self.disk.as_ref(), !self.trusts_nothing)?);
         Ok(())
     }
 
@@ -187,7 +195,7 @@ fn closed() -> StoreError {
     StoreError::Failed("the store is closed".to_owned())
 }
 
-fn open_database(disk: &dyn Disk) -> Result<Database, StoreError> {
+fn open_database(disk: &dyn Disk, checks: bool) -> Result<Database, StoreError> {
     contained(|| {
         let backend = Opened(disk.open()?);
         let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
@@ -196,7 +204,8 @@ fn open_database(disk: &dyn Disk) -> Result<Database, StoreError> {
             other => failed(other),
         })?;
         match format_of(&database)? {
-            Some(FORMAT) => check_whole(&database)?,
+            Some(FORMAT) if checks => check_whole(&database)?,
+            Some(FORMAT) => {}
             Some(other) => return Err(StoreError::Format(other)),
             None => create_tables(&database)?,
         }

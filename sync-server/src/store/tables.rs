@@ -42,6 +42,8 @@ pub(super) struct Meta {
     pub chain: u64,
     pub floor: Offset,
     pub lineage: EpochId,
+    /// Rows in `epochs`.
+    pub lives: u64,
     /// The sum of the seals of its rows in `epochs`, `admit`, `segments`, `clocks`, `segidx` and `snaps`.
     pub digest: u64,
     pub name: String,
@@ -51,10 +53,10 @@ impl Meta {
     pub fn decode(bytes: &[u8]) -> Result<Meta, Malformed> {
         let mut r = Reader::new(bytes);
         let (head, chain, floor) = (Offset(r.u64()?), r.u64()?, Offset(r.u64()?));
-        let (lineage, digest) = (r.epoch()?, r.u64()?);
+        let (lineage, lives, digest) = (r.epoch()?, r.u64()?, r.u64()?);
         let name = r.str(limits::HEAP_NAME_BYTES_MAX, "name")?.to_owned();
         r.end()?;
-        Ok(Meta { head, chain, floor, lineage, digest, name })
+        Ok(Meta { head, chain, floor, lineage, lives, digest, name })
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -63,6 +65,7 @@ impl Meta {
             Write::u64(&mut out, number);
         }
         out.epoch(self.lineage);
+        Write::u64(&mut out, self.lives);
         Write::u64(&mut out, self.digest);
         out.str(&self.name);
         out
