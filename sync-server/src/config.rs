@@ -99,12 +99,28 @@ pub struct Config {
     pub auth: Auth,
     /// Free bytes below which nothing is appended.
     pub min_free_bytes: u64,
-    /// The program to run as worker; `None`: nothing is folded.
-    pub worker: Option<PathBuf>,
-    /// How long the worker may take over one segment.
-    pub fold_within: Duration,
+    /// What folds segments; `None`: nothing is folded.
+    pub worker: Option<Worker>,
     /// How the store is read through in the background; `None`: not at all.
     pub scrub: Option<Scrub>,
+}
+
+/// The processes that folds are made and checked in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Worker {
+    /// The program; `worker` is its one argument.
+    pub program: PathBuf,
+    /// How long it may take over one segment.
+    pub within: Duration,
+    /// Its address space.
+    pub memory_bytes: u64,
+}
+
+impl Worker {
+    /// A worker within the usual bounds.
+    pub fn new(program: PathBuf) -> Worker {
+        Worker { program, within: Duration::from_secs(30), memory_bytes: 2 << 30 }
+    }
 }
 
 /// Reads all heaps again and again, slowly, for damage that nobody has met yet.
@@ -145,8 +161,8 @@ impl Options {
             }
         };
         let min_free_bytes = self.min_free_mb.unwrap_or(64).saturating_mul(1 << 20);
-        let (worker, fold_within) = (std::env::current_exe().ok(), Duration::from_secs(30));
-        Ok(Config { listen, data, auth, min_free_bytes, worker, fold_within, scrub: Some(Scrub::default()) })
+        let worker = std::env::current_exe().ok().map(Worker::new);
+        Ok(Config { listen, data, auth, min_free_bytes, worker, scrub: Some(Scrub::default()) })
     }
 
     /// Takes from a file what was not given otherwise.

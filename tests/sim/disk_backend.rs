@@ -234,6 +234,17 @@ impl SimDisk {
         state.replace(medium);
     }
 
+    /// Flips a bit of the medium under whoever has it open.
+    pub fn rot(&self, bit: u64) {
+        let mut state = self.state();
+        let State { medium, shown, .. } = &mut *state;
+        for bytes in [medium, shown] {
+            if let Some(byte) = bytes.get_mut((bit / 8) as usize) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     /// Cuts the file off.
     pub fn truncate(&self, len: usize) {
         let mut state = self.state();
