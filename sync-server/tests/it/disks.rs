@@ -180,10 +180,13 @@ async fn a_disk_that_fills_up_is_busy_and_recovers_without_a_restart() {
     assert_eq!(welcome.position, Offset(acked));
     reader.send(&[load(ROOT)]).await;
     reader.find(|frame| matches!(frame, Down::Snapshot { .. }).then_some(())).await;
+    let retry = || tokio::time::sleep(Duration::from_millis(busy.2));
+    retry().await;
     // Still none, or only what the refused transaction has left.
     client.send(&sent[acked as usize..]).await;
     client.find(|frame| matches!(frame, Down::Busy { code: 48, .. } | Down::Ack { .. }).then_some(())).await;
     disk.set_capacity(None, false);
+    retry().await;
     client.send(&sent[acked as usize..]).await;
     client.acked(sent.len() as u64).await;
     let last = Offset(sent.len() as u64 - 1);
