@@ -368,12 +368,13 @@ pub fn fold_unchecked(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Re
     Ok(Segment::decode(SegmentId::default(), kind, kind.generation_zero(), 0, snapshot, deltas)?.encode())
 }
 
-/// Whether a folded snapshot says what was folded: replays that once more, and compares value by value.
+/// Whether a folded snapshot is what was folded: replays that once more, and compares value by value, and which changes are in
+/// it.
 pub fn check_fold(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes], folded: &[u8]) -> Result<(), EngineError> {
     let id = SegmentId::default();
     let before = Segment::decode(id, kind, kind.generation_zero(), 0, snapshot, deltas)?;
     let after = Segment::decode(id, kind, kind.generation_zero(), 0, folded, &[])?;
-    if before.values() != after.values() {
+    if before.values() != after.values() || before.engine.holds() != after.engine.holds() {
         return Err(EngineError::Failed("a folded snapshot does not say what was folded".into()));
     }
     Ok(())

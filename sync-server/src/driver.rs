@@ -127,6 +127,8 @@ impl Handle {
 pub(crate) struct Running {
     handle: Handle,
     task: JoinHandle<()>,
+    /// What asks workers; ended, it takes them with it.
+    folder: Option<JoinHandle<()>>,
     writer: Option<std::thread::JoinHandle<()>>,
     /// Dropped to end the scrub.
     scrub: Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
@@ -141,6 +143,10 @@ impl Running {
     pub async fn stop(mut self) {
         let _ = self.handle.events.send(Event::Stop);
         let _ = self.task.await;
+        if let Some(folder) = self.folder.take() {
+            folder.abort();
+            let _ = folder.await;
+        }
         let scrub = self.scrub.take().map(|(_, thread)| thread);
         for thread in [self.writer.take(), scrub].into_iter().flatten() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -160,13 +166,15 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
     });
     let handle =
         Handle { commands, events: events.clone(), room: Arc::new(Semaphore::new(INBOX_BYTES)), conns: Arc::default() };
-    let folds = config.worker.clone().map(|worker| {
-        let (folds, jobs) = mpsc::unbounded_channel();
-        let events = events.clone();
-        let done = move |folded| drop(events.send(Event::Folded(folded)));
-        tokio::spawn(worker::run(worker, Arc::clone(&store), jobs, done));
-        folds
-    });
+    let (folds, folder) = match config.worker.clone() {
+        None => (None, None),
+        Some(worker) => {
+            let (folds, jobs) = mpsc::unbounded_channel();
+            let events = events.clone();
+            let done = move |folded| drop(events.send(Event::Folded(folded)));
+            (Some(folds), Some(tokio::spawn(worker::run(worker, Arc::clone(&store), jobs, done))))
+        }
+    };
     let scrub = config.scrub.and_then(|scrub| {
         let (end, stop) = std::sync::mpsc::channel();
         let (store, events) = (Arc::clone(&store), events.clone());
@@ -175,5 +183,5 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
     });
     let driver = Driver::new(store, events, appends, folds);
     let task = tokio::spawn(driver.run(inbox, reports));
-    Running { handle, task, writer: writer.ok(), scrub }
+    Running { handle, task, folder, writer: writer.ok(), scrub }
 }

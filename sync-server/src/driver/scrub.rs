@@ -22,7 +22,8 @@ pub(super) fn run(store: &Store, scrub: Scrub, stop: &Receiver<()>, events: &Unb
         }
         let mut last = None;
         while let Ok(Some(heap)) = store.next_heap(last.as_deref()) {
-            let pace = |bytes: u64| sleep(stop, Duration::from_secs_f64(bytes as f64 / scrub.bytes_per_s.max(1) as f64));
+            let pace =
+                |bytes: u64| sleep(stop, Duration::from_secs_f64(bytes as f64 / scrub.bytes_per_s.max(1) as f64));
             if let Err(error @ StoreError::Damaged(_)) = store.verify_heap(&heap, pace) {
                 let _ = events.send(Event::Scrubbed { heap: Arc::from(heap.as_str()), error });
             }

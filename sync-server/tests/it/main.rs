@@ -7,3 +7,4 @@ mod faults;
 mod lifecycle;
 mod process;
 mod talk;
+mod tools;

@@ -43,7 +43,7 @@ fn main() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    for (kind, within) in [("dies", 60), ("hangs", 1), ("eats", 60), ("lies", 60), ("babbles", 60)] {
+    for (kind, within) in [("dies", 60), ("hangs", 1), ("hangs", 60), ("eats", 60), ("lies", 60), ("babbles", 60)] {
         let begun = Instant::now();
         runtime.block_on(a_bad_worker_costs_itself(kind, Duration::from_secs(within)));
         println!("test a worker that {kind} costs itself ... ok in {:?}", begun.elapsed());
@@ -68,6 +68,7 @@ fn behave(name: &str) {
         }
         "babbles" => {
             let _ = std::io::stdout().write_all(&[0xff; 64]);
+            let _ = std::io::stdout().flush();
             std::thread::sleep(Duration::from_secs(3600));
         }
         "lies" => lie(),
@@ -149,7 +150,14 @@ async fn a_bad_worker_costs_itself(kind: &str, within: Duration) {
     drop(client);
     end.await;
     assert_eq!(unfolded(&disk), COMMITS + 1, "a worker that {kind} has folded something");
-    assert_eq!(workers_left(kind), 0, "a worker that {kind} is left behind");
+    // Killed, it takes a moment to be gone.
+    for tries in 0.. {
+        if workers_left(kind) == 0 {
+            break;
+        }
+        assert!(tries < 100, "a worker that {kind} is left behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     let (address, end) = relay(&disk, "honest", Duration::from_secs(60)).await;
     let (mut client, _) = Client::hello(&format!("ws://{address}/heap/h"), hello(2)).await;
