@@ -127,7 +127,7 @@ impl SimDisk {
             match change {
                 Change::Write(start, mut bytes) if at == torn && style > 0 => {
                     let len = state.draws.below(bytes.len() + 1);
-                    bytes.truncate(if style % 2 == 0 { len } else { len / SECTOR * SECTOR });
+                    bytes.truncate(if style.is_multiple_of(2) { len } else { len / SECTOR * SECTOR });
                     state.persist(Change::Write(start, bytes));
                 }
                 change if kept => state.persist(change),

@@ -188,6 +188,7 @@ pub(super) fn read_row<K: Key, T>(
 }
 
 /// The row of a key, if there is one.
+#[allow(clippy::needless_pass_by_value, reason = "a key is a few numbers")]
 pub(super) fn get_row<'k, K: Key + 'static, T>(
     transaction: &ReadTransaction,
     definition: Rows<K>,
@@ -220,6 +221,7 @@ impl<'t, K: Key + 'static> Sealed<'t, K> {
     }
 
     /// Puts a row, and says in the digest what has changed.
+    #[allow(clippy::needless_pass_by_value, reason = "a key is a few numbers")]
     pub fn put<'k>(&mut self, digest: &mut u64, key: K::SelfType<'k>, rest: &[u8]) -> Result<(), StoreError> {
         let seal = seal_of(self.definition.name(), K::as_bytes(&key).as_ref(), rest);
         let mut value = Vec::with_capacity(8 + rest.len());
@@ -235,15 +237,12 @@ impl<'t, K: Key + 'static> Sealed<'t, K> {
     }
 
     /// Takes the rows of a range out; each is shown first.
-    pub fn remove<'k, KR: Borrow<K::SelfType<'k>> + 'k>(
+    pub fn remove<'k, KR: Borrow<K::SelfType<'k>> + Clone + 'k>(
         &mut self,
         digest: &mut u64,
         range: std::ops::Range<KR>,
         mut show: impl FnMut(&K::SelfType<'_>, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>
-    where
-        KR: Clone,
-    {
+    ) -> Result<(), StoreError> {
         for row in self.table.range::<KR>(range.clone()).map_err(failed)? {
             let (key, value) = row.map_err(failed)?;
             let key = key.value();

@@ -107,9 +107,9 @@ async fn a_failed_sync_closes_connections_and_what_was_not_acknowledged_is_taken
         client.acked(1).await;
         let again = writer.commit(ROOT);
         if nth == 3 {
-            disk.fail_write(1)
+            disk.fail_write(1);
         } else {
-            disk.fail_sync(1)
+            disk.fail_sync(1);
         }
         client.send(std::slice::from_ref(&again)).await;
         assert_eq!(client.closed().await.0, 4011);

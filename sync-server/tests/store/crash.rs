@@ -98,9 +98,9 @@ impl Life {
                 _ => {}
             }
             if self.draws.below(5) == 0 {
-                self.fold()?
+                self.fold()?;
             } else {
-                self.append()?
+                self.append()?;
             }
             self.disk.set_capacity(None, false);
             if self.draws.below(4) == 0 {

@@ -27,6 +27,7 @@ impl Directory {
     }
 
     /// Changes a row behind the store's back.
+    #[allow(clippy::needless_pass_by_value, reason = "a key is a few numbers")]
     fn spoil<K: redb::Key>(&self, table: &str, key: K::SelfType<'static>, spoil: impl Fn(&mut Vec<u8>)) {
         let database = redb::Database::open(self.0.join("relay.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
@@ -39,6 +40,7 @@ impl Directory {
         transaction.commit().unwrap();
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a key is a few numbers")]
     fn remove<K: redb::Key>(&self, table: &str, key: K::SelfType<'static>) {
         let database = redb::Database::open(self.0.join("relay.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
@@ -63,6 +65,8 @@ impl Drop for Directory {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+type Spoil = Box<dyn Fn(&Directory)>;
 
 fn flip(value: &mut [u8]) {
     let middle = value.len() / 2;
@@ -135,7 +139,7 @@ fn whichever_row_is_damaged_or_missing_the_rest_is_kept() {
     let medium = world.disk.medium();
     let expected = whole(&open(&SimDisk::of(1, medium.clone())).unwrap());
     let author = expected[1].recovered.admit[0].0.0;
-    let spoils: Vec<(&str, Box<dyn Fn(&Directory)>)> = vec![
+    let spoils: Vec<(&str, Spoil)> = vec![
         ("meta", Box::new(|d| d.spoil::<u64>("meta", 1, |value| flip(value)))),
         ("no meta", Box::new(|d| d.remove::<u64>("meta", 1))),
         ("epoch", Box::new(|d| d.spoil::<(u64, u64)>("epochs", (1, 0), |value| flip(value)))),
