@@ -190,9 +190,20 @@ fn closed() -> StoreError {
 }
 
 fn open_database(disk: &dyn Disk, checks: bool) -> Result<Database, StoreError> {
+    match open_once(disk, checks, false) {
+        // What redb needs to write is damaged, or could not be made again: its check of the whole file makes it anew if the
+        // trees are whole.
+        Err(StoreError::Damaged(_)) => open_once(disk, checks, true),
+        other => other,
+    }
+}
+
+fn open_once(disk: &dyn Disk, checks: bool, whole_file: bool) -> Result<Database, StoreError> {
     contained(|| {
         let backend = Opened(disk.open()?);
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(whole_file);
+        let database = builder.create_with_backend(backend);
         let database = database.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
             other => failed(other),

@@ -12,6 +12,9 @@ use super::tables::{HEAPS, LOG, damaged, failed, read_row};
 /// Bytes of log that are read in one transaction: a long one would keep old pages from being used again.
 const STEP_BYTES: usize = 1 << 20;
 
+/// A file up to this length takes well below a second to check.
+const SMALL_FILE_BYTES: u64 = 64 << 20;
+
 /// What was read of a heap and found whole.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Verified {
@@ -85,6 +88,12 @@ impl Store {
             }
         }
         Ok(verified)
+    }
+
+    /// The same check of a file that is small enough to be read while everybody waits.
+    pub fn check_small_file(&self) -> Result<(), StoreError> {
+        let small = self.disk.file_bytes().is_some_and(|bytes| bytes <= SMALL_FILE_BYTES);
+        if small { self.check_file().map(drop) } else { Ok(()) }
     }
 
     /// The library's own check of the whole file, which also repairs what it can. False: it has repaired something.
