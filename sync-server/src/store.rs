@@ -6,13 +6,14 @@
 //! ```
 //!
 //! Nothing here knows a connection or decides an order. Reading order: `tables.rs`, `record.rs`, `handle.rs`, `append.rs`,
-//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below; `verify.rs`, `dump.rs` and `salvage.rs` are the tools.
+//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below (`overlay.rs`: to look at it only); `verify.rs`, `dump.rs` and `salvage.rs` are the tools.
 
 mod append;
 mod disk;
 mod dump;
 mod fold;
 mod handle;
+mod overlay;
 mod read;
 mod record;
 mod recover;
@@ -75,8 +76,8 @@ pub enum StoreError {
     /// What is there is not what was written.
     #[error("damaged: {0}")]
     Damaged(String),
-    /// The log below this was folded away.
-    #[error("the log does not reach back that far")]
+    /// The log below this was folded away, or there is no such heap.
+    #[error("there is no such heap, or its log does not reach back that far")]
     Gone,
     /// The system or the database failed.
     #[error("{0}")]

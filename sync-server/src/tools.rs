@@ -22,7 +22,11 @@ pub fn run(command: &StoreCommand) -> ExitCode {
     if let StoreCommand::Salvage(target) = command {
         return mend(target);
     }
-    let store = match Store::open(dir, 0) {
+    let store = match command {
+        StoreCommand::Compact { .. } => Store::open(dir, 0),
+        _ => Store::open_to_read(dir),
+    };
+    let store = match store {
         Ok(store) => store,
         Err(error) => return unusable(dir, &error),
     };
@@ -65,8 +69,11 @@ fn verify(store: &Store, target: &StoreTarget) -> ExitCode {
     if target.heap.is_none() {
         match store.check_file() {
             Ok(true) => say("file: whole"),
-            Ok(false) => say("file: whole, after a repair"),
+            Ok(false) => say("file: whole, once its library has repaired it"),
             Err(error) => found("file", &error),
+        }
+        if let Err(error) = store.verify_names() {
+            found("names", &error);
         }
     }
     match heaps(store, target) {

@@ -276,10 +276,6 @@ impl Disk for SimDisk {
         let used = state.blocks.len() as u64 * BLOCK;
         state.capacity.filter(|_| state.tells_free).map(|capacity| capacity.saturating_sub(used))
     }
-
-    fn file_bytes(&self) -> Option<u64> {
-        Some(self.state().shown.len() as u64)
-    }
 }
 
 impl State {

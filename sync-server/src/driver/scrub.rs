@@ -1,5 +1,5 @@
 //! Reads every heap again and again, slowly, on a thread of low priority: damage to what nobody reads is found while replicas
-//! still have it. The database library keeps what it has read lately in memory, and that is read from the disk again only in a small file.
+//! still have it. The database library keeps what it has read lately in memory, and that is not read from the disk again.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -17,7 +17,7 @@ pub(super) fn run(store: &Store, scrub: Scrub, stop: &Receiver<()>, events: &Unb
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, 15);
     while sleep(stop, scrub.every) {
-        if let Err(error @ StoreError::Damaged(_)) = store.check_small_file().and_then(|()| store.verify_names()) {
+        if let Err(error @ StoreError::Damaged(_)) = store.verify_names() {
             eprintln!("coheap-relay: store: {error}");
         }
         let mut last = None;

@@ -19,9 +19,6 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Bytes that may still be written; `None`: unknown.
     fn free_bytes(&self) -> Option<u64>;
-
-    /// The length of the file; `None`: unknown.
-    fn file_bytes(&self) -> Option<u64>;
 }
 
 /// A file of a file system.
@@ -49,10 +46,6 @@ impl Disk for FileDisk {
     fn free_bytes(&self) -> Option<u64> {
         let stat = rustix::fs::statvfs(&self.path).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    fn file_bytes(&self) -> Option<u64> {
-        std::fs::metadata(&self.path).ok().map(|file| file.len())
     }
 }
 

@@ -9,23 +9,32 @@ use coheap_core::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA};
 
 use super::StoreError;
 use super::handle::Store;
+use super::read::{meta_of, number_of};
 
 /// Bytes of log that are read at a time.
 const STEP_BYTES: usize = 1 << 20;
 
 impl Store {
-    /// Writes the log of a heap; where it ends, or what stopped it. Errors of the writing are not the store's, and end it.
+    /// Writes the log of a heap as far as it can be read; where it ends, or what stopped it. Errors of the writing are not the
+    /// store's, and end it.
     pub fn dump(&self, heap: &str, out: &mut impl Write) -> Result<Offset, StoreError> {
-        let recovered = self.recover(heap)?;
-        let mut at = recovered.floor;
-        while at < recovered.head {
-            let entries = self.read_log(heap, at, recovered.head, STEP_BYTES)?;
+        let meta = self.read(|transaction| {
+            let number = number_of(transaction, heap)?.ok_or(StoreError::Gone)?;
+            meta_of(transaction, number)
+        })?;
+        let mut at = meta.floor;
+        while at < meta.head {
+            let entries = match self.read_log(heap, at, meta.head, STEP_BYTES) {
+                // One record at a time up to the one that cannot be read.
+                Err(StoreError::Damaged(_)) => self.read_log(heap, at, Offset(at.0 + 1), 1)?,
+                other => other?,
+            };
             for (offset, entry) in &entries {
                 if writeln!(out, "{}", line(heap, *offset, entry)).is_err() {
                     return Ok(*offset);
                 }
             }
-            at = entries.last().map_or(recovered.head, |(offset, _)| Offset(offset.0 + 1));
+            at = entries.last().map_or(meta.head, |(offset, _)| Offset(offset.0 + 1));
         }
         Ok(at)
     }

@@ -59,7 +59,7 @@ pub fn salvage(
     mut random: impl FnMut() -> u64,
 ) -> Result<(Vec<Salvaged>, Option<PathBuf>), StoreError> {
     let path = directory.join(FILE);
-    let old = Store::open_damaged(Box::new(FileDisk::new(path.clone())))?;
+    let old = Store::open_to_read(directory)?;
     let heaps = names(&old)?;
     let mut damage = BTreeMap::new();
     for (number, name) in &heaps {
@@ -74,7 +74,8 @@ pub fn salvage(
     if let Some(other) = only.and_then(|only| damage.keys().map(|number| &heaps[number]).find(|name| *name != only)) {
         return Err(StoreError::Damaged(format!("heap {other:?} too; salvage without --heap")));
     }
-    if damage.is_empty() && !names_lost {
+    // A file that its library does not open is written anew, even if all heaps in it are whole.
+    if damage.is_empty() && !names_lost && !old.is_as_it_is() {
         return Ok((Vec::new(), None));
     }
     let beside = directory.join(format!("{FILE}.salvage"));

@@ -12,9 +12,6 @@ use super::tables::{HEAPS, LOG, damaged, failed, read_row};
 /// Bytes of log that are read in one transaction: a long one would keep old pages from being used again.
 const STEP_BYTES: usize = 1 << 20;
 
-/// A file up to this length takes well below a second to check.
-const SMALL_FILE_BYTES: u64 = 64 << 20;
-
 /// What was read of a heap and found whole.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Verified {
@@ -55,7 +52,10 @@ impl Store {
     /// Reads all of a heap: rows, records, chain, index, snapshots. `read` hears how many bytes were read since the last time,
     /// and may take its time; false: stop.
     pub fn verify_heap(&self, heap: &str, mut read: impl FnMut(u64) -> bool) -> Result<Verified, StoreError> {
-        let recovered = self.read(|transaction| recover(transaction, heap))?;
+        let recovered = self.read(|transaction| match number_of(transaction, heap)? {
+            Some(_) => recover(transaction, heap),
+            None => Err(StoreError::Gone),
+        })?;
         let segments = recovered.segments.len() as u64;
         let mut verified = Verified { head: recovered.head, floor: recovered.floor, segments, ..Verified::default() };
         let (mut at, mut chain) = (recovered.floor, None);
@@ -88,12 +88,6 @@ impl Store {
             }
         }
         Ok(verified)
-    }
-
-    /// The same check of a file that is small enough to be read while everybody waits.
-    pub fn check_small_file(&self) -> Result<(), StoreError> {
-        let small = self.disk.file_bytes().is_some_and(|bytes| bytes <= SMALL_FILE_BYTES);
-        if small { self.check_file().map(drop) } else { Ok(()) }
     }
 
     /// The library's own check of the whole file, which also repairs what it can. False: it has repaired something.

@@ -49,6 +49,9 @@ async fn a_store_is_verified_dumped_and_compacted() {
     assert!(first.contains(r#""parts":[{"segment":0,"kind":"delta","bytes":"#), "{first}");
     assert_eq!(tool(&["dump"], &directory).1.lines().count(), 80);
 
+    let (code, out, _) = tool(&["verify", "--heap", "nobody"], &directory);
+    assert_eq!((code, out.contains("there is no such heap")), (Some(1), true), "{out}");
+
     let (code, out, _) = tool(&["compact"], &directory);
     assert_eq!(code, Some(0));
     let numbers: Vec<u64> = out.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
@@ -90,6 +93,8 @@ async fn a_damaged_heap_is_salvaged_and_served_again() {
         drop(log);
         transaction.commit().unwrap();
     }
+    let (code, out, _) = tool(&["dump", "--heap", "bad"], &directory);
+    assert_eq!((code, out.lines().count()), (Some(1), 25), "all before it");
     let (code, out, _) = tool(&["verify"], &directory);
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("heap \"bad\": damaged: "), "{out}");

@@ -8,7 +8,7 @@ use coheap_core::id::{EpochId, Offset};
 use coheap_sync_server::{Appended, Salvaged, Store, StoreError, salvage};
 use coheap_tests::Draws;
 use coheap_tests::disk_backend::SimDisk;
-use coheap_tests::stored::{Picture, picture};
+use coheap_tests::stored::{Grower, Picture, picture};
 use redb::ReadableTable;
 
 use crate::world::{HEAPS, World, each_of, open, times, whole};
@@ -182,15 +182,29 @@ fn whichever_row_is_damaged_or_missing_the_rest_is_kept() {
 #[test]
 fn salvage_after_any_flipped_bit_keeps_only_what_was_there() {
     let world = World::new(9, 12);
-    let medium = world.disk.medium();
-    let expected = whole(&open(&SimDisk::of(1, medium.clone())).unwrap());
-    let pages: Vec<usize> =
-        (0..medium.len() / 4096).filter(|page| medium[page * 4096..][..4096].iter().any(|byte| *byte != 0)).collect();
+    let closed = world.disk.medium();
+    let expected = whole(&open(&SimDisk::of(1, closed.clone())).unwrap());
+    // As a killed relay leaves it: the library is to repair it first, and does not if anything is damaged.
+    let killed = {
+        let disk = SimDisk::of(1, closed.clone());
+        let store = open(&disk).unwrap();
+        let mut append = Grower::new("first", 1, 1).grow(1);
+        append.appends.clear();
+        store.append(&[append]).unwrap();
+        disk.kill();
+        disk.medium()
+    };
     let (refused, mended) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (trials, seed) = (times("COHEAP_SALVAGES", 300), times("COHEAP_SEED", 5) as u64);
     each_of(trials, |trial| {
         let mut draws = Draws(seed << 32 | trial as u64);
-        let bit = pages[draws.below(pages.len())] * 4096 * 8 + draws.below(4096 * 8);
+        let medium = if trial % 2 == 0 { &closed } else { &killed };
+        let bit = loop {
+            let bit = draws.below(medium.len() * 8);
+            if medium[bit / 8 / 4096 * 4096..].iter().take(4096).any(|byte| *byte != 0) {
+                break bit;
+            }
+        };
         let mut flipped = medium.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         let directory = Directory::with(&flipped);
@@ -201,6 +215,11 @@ fn salvage_after_any_flipped_bit_keeps_only_what_was_there() {
             }
             Err(StoreError::Damaged(_) | StoreError::Format(_) | StoreError::Failed(_)) => {
                 refused.fetch_add(1, Relaxed);
+                assert_eq!(
+                    std::fs::read(directory.0.join("relay.redb")).unwrap(),
+                    flipped,
+                    "bit {bit}: it was changed"
+                );
                 assert!(directory.0.join("relay.redb").is_file());
             }
             Err(other) => panic!("bit {bit}: {other}"),
@@ -208,4 +227,45 @@ fn salvage_after_any_flipped_bit_keeps_only_what_was_there() {
     });
     eprintln!("{trials} flips: {mended:?} mended, {refused:?} refused");
     assert!(mended.into_inner() > 0);
+}
+
+/// A damaged page stops the store of a killed relay, because the library repairs before anything else; looking at it changes
+/// nothing, and salvage brings all other heaps back.
+#[test]
+fn a_killed_and_damaged_store_is_looked_at_unchanged_and_salvaged() {
+    let mut world = World::new(9, 12);
+    let expected = whole(&open(&SimDisk::of(1, world.disk.medium())).unwrap());
+    let disk = SimDisk::of(1, world.disk.medium());
+    let store = open(&disk).unwrap();
+    for _ in 0..3 {
+        store.append(&[world.growers[0].grow(1)]).unwrap();
+    }
+    let first = picture(&store, HEAPS[0]).unwrap();
+    disk.kill();
+    drop(store);
+    let mut medium = disk.medium();
+    let mut entry = Vec::new();
+    expected[2].log[10].1.encode(&mut entry);
+    let places = medium.windows(entry.len()).enumerate().filter(|(_, bytes)| *bytes == &entry[..]);
+    for at in places.map(|(at, _)| at).collect::<Vec<_>>() {
+        medium[at] ^= 1;
+    }
+    let directory = Directory::with(&medium);
+    assert!(matches!(directory.open(), Err(StoreError::Damaged(_))));
+    std::fs::write(directory.0.join("relay.redb"), &medium).unwrap();
+    let looked = Store::open_to_read(&directory.0).unwrap();
+    assert!(matches!(looked.check_file(), Err(StoreError::Damaged(_))));
+    for heap in HEAPS.iter().take(2) {
+        looked.verify_heap(heap, |_| true).unwrap();
+    }
+    assert!(matches!(looked.verify_heap(HEAPS[2], |_| true), Err(StoreError::Damaged(_))));
+    drop(looked);
+    assert_eq!(std::fs::read(directory.0.join("relay.redb")).unwrap(), medium);
+    let (salvaged, _) = directory.salvage();
+    assert_eq!(salvaged.len(), 1);
+    let store = directory.open().unwrap();
+    assert_eq!(picture(&store, HEAPS[0]).unwrap(), first);
+    assert_eq!(picture(&store, HEAPS[1]).unwrap(), expected[1]);
+    let kept = picture(&store, HEAPS[2]).unwrap().log;
+    assert!(!kept.is_empty() && expected[2].log.starts_with(&kept));
 }
