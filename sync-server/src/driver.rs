@@ -114,11 +114,15 @@ impl Handle {
         let _ = self.commands.send(Command::Closed { conn }).await;
     }
 
+    /// Done when the driver takes no more commands.
+    pub async fn stopped(&self) {
+        self.commands.closed().await;
+    }
+
     /// Finish what is under way and close every connection.
     pub async fn shut_down(&self) {
         let _ = self.events.send(Event::Stop);
-        // Done when the driver no longer takes commands.
-        self.commands.closed().await;
+        self.stopped().await;
     }
 }
 
