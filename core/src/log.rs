@@ -8,6 +8,7 @@ use crate::id::{GenId, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::restore::{Place, decode_lines, encode_lines};
+use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// One entry of a heap's log; its place in the log is its offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -153,6 +154,21 @@ impl LogEntry {
             LogEntry::Restored(restore) => {
                 out.push(2);
                 restore.encode(out);
+            }
+        }
+    }
+
+    /// The deltas in it, each with its segment; a whole segment is one more delta of it, to whoever reads its state.
+    pub fn deltas(&self) -> Vec<(SegmentNumber, &Bytes)> {
+        match self {
+            LogEntry::Commit(commit) => {
+                let deltas = commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
+                deltas.map(|part| (part.segment, &part.bytes)).collect()
+            }
+            LogEntry::Void { .. } => Vec::new(),
+            LogEntry::Restored(restore) => {
+                let added = restore.segments.iter().filter(|part| !part.state.is_empty());
+                added.map(|part| (part.segment, &part.state)).collect()
             }
         }
     }

@@ -3,21 +3,20 @@
 //! much later; the relay goes on.
 //!
 //! ```text
-//!   driver ──Job──► task ──request──► worker's stdin      message := length:u32 body
-//!                    │   ◄── answer ── worker's stdout    request := engine:u8 snapshot:bytes list(delta:bytes) merge:u8 [given:bytes]
-//!                    └─► store.fold, or the driver        answer  := 0 snapshot | 1 error:str | 2 nothing is added
-//!                                                                  | 3 clocks:bytes state | 4 error:str (what was given is wrong)
+//!   driver ──Job──► task ──fold────► a worker      message := length:u32 body
+//!                    │ ◄──snapshot──               body    := 0 segment | 1 segment snapshot:bytes | 2 segment given:bytes
+//!                    ├─────check───► another       segment := engine:u8 snapshot:bytes list(delta:bytes)
+//!                    │ ◄──it is so──               answer  := 0 snapshot | 1 error:str | 2 nothing is added
+//!                    └─► store.fold                           | 3 clocks:bytes state | 4 error:str (what was given is wrong)
 //! ```
 //!
-//! Folding puts a snapshot in the place of deltas; merging puts what a replica gave back together with what the log has
-//! (CORE-PROTOCOL D4), for an entry of its own. What the worker makes it has verified: decoded again and compared, value by value, with what was folded
-//! (`coheap_core::segment::fold`, `segment::merge`).
+//! A snapshot takes the place of log only when another process has decoded it and compared it, value by value, with its own
+//! replay of what was folded (`coheap_core::segment::check_fold`). Merging puts what a replica gave back together with what
+//! the log has (CORE-PROTOCOL D4), for an entry of its own (`coheap_core::segment::merge`, which decodes and compares too).
 
 use std::io::{ErrorKind, Read, Write};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
@@ -33,17 +32,18 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::config::Worker;
 use crate::driver::Opening;
-use crate::store::{FoldResult, Store};
+use crate::store::{FoldResult, Store, StoreError};
 
-/// Address space of the worker.
-const MEMORY_BYTES: u64 = 2 << 30;
-/// How long one fold may take.
-const FOLD_WITHIN: Duration = Duration::from_secs(30);
-/// A whole message: one segment at its hard limit with its deltas.
-const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + limits::SEGMENT_BYTES_HARD;
+/// A whole message: one segment at its hard limit with its deltas, and what they fold to.
+const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + 2 * limits::SEGMENT_BYTES_HARD;
+/// Requests: make a snapshot; say whether one is right; merge what was given.
+const FOLD: u8 = 0;
+const CHECK: u8 = 1;
+const MERGE: u8 = 2;
 
-/// What the worker is to do.
+/// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Job {
     Fold(FoldJob),
@@ -94,35 +94,50 @@ pub(crate) struct FoldJob {
 pub(crate) struct Folded {
     /// Which one it was.
     pub job: FoldJob,
-    /// What is stored now; the error in one line.
-    pub result: Result<FoldResult, String>,
+    /// What is stored now.
+    pub result: Result<FoldResult, FoldError>,
+}
+
+/// Why a segment was not folded, or not merged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FoldError {
+    /// The store did not give its state, or did not take the snapshot.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The worker did not do it; one line.
+    #[error("{0}")]
+    Worker(String),
+}
+
+impl From<String> for FoldError {
+    fn from(what: String) -> FoldError {
+        FoldError::Worker(what)
+    }
 }
 
 /// Takes jobs one by one until there is nobody left to tell.
 pub(crate) async fn run(
-    program: PathBuf,
+    bounds: Worker,
     store: Arc<Store>,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     done: impl Fn(Done),
 ) {
-    let mut worker = None;
+    let mut workers = Workers { bounds, folder: None, checker: None };
     while let Some(job) = jobs.recv().await {
         match job {
             Job::Fold(job) => {
-                let result = fold(&program, &mut worker, &store, &job).await;
+                let result = fold(&mut workers, &store, &job).await;
                 // While the relay stops, reads of the store are given up.
                 if let Err(error) = &result
                     && !jobs.is_closed()
                 {
-                    eprintln!(
-                        "coheap-relay: heap {:?}: segment {} was not folded: {error}",
-                        job.of.heap, job.segment.0
-                    );
+                    let (heap, segment) = (&job.of.heap, job.segment.0);
+                    eprintln!("coheap-relay: heap {heap:?}: segment {segment} was not folded: {error}");
                 }
                 done(Done::Folded(Folded { job, result }));
             }
             Job::Merge(job) => {
-                let merge = merge(&program, &mut worker, &store, &job).await.unwrap_or_else(|error| {
+                let merge = merge(&mut workers, &store, &job).await.unwrap_or_else(|error| {
                     eprintln!("coheap-relay: heap {:?}: what was given back was not merged: {error}", job.of.heap);
                     Merge::Failed
                 });
@@ -132,32 +147,7 @@ pub(crate) async fn run(
     }
 }
 
-/// One request to the worker, which is started if it is not running; the answer's first byte and the rest.
-async fn ask(program: &PathBuf, slot: &mut Option<Process>, request: &[u8]) -> Result<(u8, Bytes), String> {
-    let mut process = match slot.take() {
-        Some(process) => process,
-        None => Process::start(program).map_err(|error| format!("the worker does not start: {error}"))?,
-    };
-    let answer = match timeout(FOLD_WITHIN, process.ask(request)).await {
-        Ok(Ok(answer)) => answer,
-        // Dropped, the process is killed; the next job gets a new one.
-        Ok(Err(error)) => return Err(format!("the worker died: {error}")),
-        Err(_) => return Err("the worker took too long".to_owned()),
-    };
-    *slot = Some(process);
-    match answer.split_first() {
-        Some((1, error)) => Err(String::from_utf8_lossy(error).into_owned()),
-        Some((kind, _)) => Ok((*kind, answer.slice(1..))),
-        None => Err("the worker said nothing".to_owned()),
-    }
-}
-
-async fn merge(
-    program: &PathBuf,
-    slot: &mut Option<Process>,
-    store: &Arc<Store>,
-    job: &MergeJob,
-) -> Result<Merge, String> {
+async fn merge(workers: &mut Workers, store: &Arc<Store>, job: &MergeJob) -> Result<Merge, FoldError> {
     let (mut snapshot, mut deltas) = (Bytes::new(), Vec::new());
     if let Some(segment) = job.segment {
         let state = {
@@ -167,12 +157,13 @@ async fn merge(
         match state.into_iter().next() {
             Some(StoredState::At { snapshot: stored, deltas: behind, .. }) => (snapshot, deltas) = (stored, behind),
             // Folded beyond that meanwhile: it is asked for again.
-            _ => return Err("its state cannot be read".to_owned()),
+            _ => return Err("its state cannot be read".to_owned().into()),
         }
     }
-    let request = encode_request(job.engine, &snapshot, &deltas, Some(&job.given));
+    let mut request = encode_segment(MERGE, job.engine, &snapshot, &deltas);
     drop((snapshot, deltas));
-    match ask(program, slot, &request).await? {
+    request.bytes(&job.given);
+    match ask(&workers.bounds, &mut workers.folder, &request).await? {
         (2, _) => Ok(Merge::Nothing),
         (3, answer) => {
             let mut reader = Reader::new(&answer);
@@ -184,39 +175,68 @@ async fn merge(
             eprintln!("coheap-relay: heap {:?}: {}", job.of.heap, String::from_utf8_lossy(&error));
             Ok(Merge::Refused)
         }
-        _ => Err("the worker answers something else".to_owned()),
+        _ => Err("the worker answers something else".to_owned().into()),
     }
 }
 
-async fn fold(
-    program: &PathBuf,
-    slot: &mut Option<Process>,
-    store: &Arc<Store>,
-    job: &FoldJob,
-) -> Result<FoldResult, String> {
+async fn fold(workers: &mut Workers, store: &Arc<Store>, job: &FoldJob) -> Result<FoldResult, FoldError> {
     let state = {
         let (store, heap, segment, upto) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment, job.upto);
         blocking(move || store.read_states(&heap, upto, &[segment], 1)).await?
     };
     let Some(StoredState::At { snapshot, deltas, .. }) = state.into_iter().next() else {
-        return Err("its state cannot be read".to_owned());
+        return Err("its state cannot be read".to_owned().into());
     };
-    let request = encode_request(job.engine, &snapshot, &deltas, None);
+    let mut request = encode_segment(FOLD, job.engine, &snapshot, &deltas);
     drop((snapshot, deltas));
-    let (0, snapshot) = ask(program, slot, &request).await? else {
-        return Err("the worker answers something else".to_owned());
+    let (0, snapshot) = ask(&workers.bounds, &mut workers.folder, &request).await? else {
+        return Err("the worker answers something else".to_owned().into());
     };
+    if let Some(what) = request.first_mut() {
+        *what = CHECK;
+    }
+    request.bytes(&snapshot);
+    ask(&workers.bounds, &mut workers.checker, &request).await?;
+    drop(request);
     let (store, heap, segment) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment);
     let (upto, keep) = (job.upto, job.keep);
     blocking(move || store.fold(&heap, segment, upto, keep, &snapshot)).await
 }
 
+/// Asks a worker, starting one if there is none; the answer's first byte and the rest.
+async fn ask(bounds: &Worker, slot: &mut Option<Process>, request: &[u8]) -> Result<(u8, Bytes), FoldError> {
+    let mut process = match slot.take() {
+        Some(process) => process,
+        None => Process::start(bounds).map_err(|error| format!("the worker does not start: {error}"))?,
+    };
+    let answer = match timeout(bounds.within, process.ask(request)).await {
+        Ok(Ok(answer)) => answer,
+        // Dropped, the process is killed; the next job gets a new one.
+        Ok(Err(error)) => return Err(format!("the worker died: {error}").into()),
+        Err(_) => return Err("the worker took too long".to_owned().into()),
+    };
+    *slot = Some(process);
+    match answer.split_first() {
+        Some((1, error)) => Err(String::from_utf8_lossy(error).into_owned().into()),
+        Some((kind, _)) => Ok((*kind, answer.slice(1..))),
+        None => Err("the worker said nothing".to_owned().into()),
+    }
+}
+
+/// What folds and merges, and what checks what was folded.
+#[derive(Debug)]
+struct Workers {
+    bounds: Worker,
+    folder: Option<Process>,
+    checker: Option<Process>,
+}
+
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, crate::store::StoreError> + Send + 'static,
-) -> Result<T, String> {
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, FoldError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the store failed".to_owned()),
+        Ok(result) => result.map_err(FoldError::Store),
+        Err(_) => Err("the store failed".to_owned().into()),
     }
 }
 
@@ -229,10 +249,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(program: &PathBuf) -> std::io::Result<Process> {
-        let mut command = Command::new(program);
+    fn start(bounds: &Worker) -> std::io::Result<Process> {
+        let mut command = Command::new(&bounds.program);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
+        bound_memory(&child, bounds.memory_bytes)?;
         let missing = || std::io::Error::other("no pipe");
         let requests = child.stdin.take().ok_or_else(missing)?;
         let answers = child.stdout.take().ok_or_else(missing)?;
@@ -254,27 +275,57 @@ impl Process {
     }
 }
 
-fn encode_request(engine: EngineKind, snapshot: &[u8], deltas: &[Bytes], given: Option<&Bytes>) -> Vec<u8> {
+/// Bounds the address space of a worker before it has read a byte.
+fn bound_memory(child: &Child, bytes: u64) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+        let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        match rustix::process::prlimit(Some(pid), rustix::process::Resource::As, limit) {
+            // It is gone already; asking it says so.
+            Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (child, bytes);
+    Ok(())
+}
+
+fn encode_segment(what: u8, engine: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Vec<u8> {
     let bytes: usize = deltas.iter().map(Bytes::len).sum();
     let mut out = Vec::with_capacity(snapshot.len() + bytes + 8 * deltas.len() + 16);
+    out.push(what);
     out.push(engine.code());
     out.bytes(snapshot);
     out.varint(deltas.len() as u64);
     for delta in deltas {
         out.bytes(delta);
     }
-    out.push(u8::from(given.is_some()));
-    if let Some(given) = given {
-        out.bytes(given);
-    }
     out
 }
 
-/// Engine, snapshot, deltas, and what is to be merged with them.
-type Request = (EngineKind, Bytes, Vec<Bytes>, Option<Bytes>);
+/// What a worker is asked.
+#[derive(Debug)]
+struct Request {
+    engine: EngineKind,
+    snapshot: Bytes,
+    deltas: Vec<Bytes>,
+    wanted: Wanted,
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Wanted {
+    /// A snapshot.
+    Snapshot,
+    /// Whether this snapshot is right.
+    Check(Bytes),
+    /// What this adds.
+    Merge(Bytes),
+}
 
 fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
     let mut reader = Reader::new(body);
+    let what = reader.u8()?;
     let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
     let snapshot = body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "snapshot")?);
     let count = reader.count(usize::MAX, "deltas")?;
@@ -282,12 +333,14 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
     for _ in 0..count {
         deltas.push(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "delta")?));
     }
-    let given = match reader.u8()? {
-        0 => None,
-        _ => Some(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
+    let wanted = match what {
+        FOLD => Wanted::Snapshot,
+        CHECK => Wanted::Check(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "folded")?)),
+        MERGE => Wanted::Merge(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
+        _ => return Err(Malformed::Field("request")),
     };
     reader.end()?;
-    Ok((engine, snapshot, deltas, given))
+    Ok(Request { engine, snapshot, deltas, wanted })
 }
 
 /// The worker itself: answers requests until the relay is gone.
@@ -299,8 +352,6 @@ pub fn serve() -> std::io::Result<()> {
 }
 
 fn answer_all() -> std::io::Result<()> {
-    let limit = rustix::process::Rlimit { current: Some(MEMORY_BYTES), maximum: Some(MEMORY_BYTES) };
-    rustix::process::setrlimit(rustix::process::Resource::As, limit)?;
     // Folding waits for everything else.
     let _ = rustix::process::nice(10);
     let (mut requests, mut answers) = (std::io::stdin().lock(), std::io::stdout().lock());
@@ -321,14 +372,20 @@ fn answer_all() -> std::io::Result<()> {
     }
 }
 
-fn answer(request: &Bytes) -> Vec<u8> {
+/// The answer to one request, as [`serve`] gives it.
+pub fn answer(request: &Bytes) -> Vec<u8> {
     let with = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();
-    match decode_request(request) {
-        Ok((engine, snapshot, deltas, None)) => match segment::fold(engine, &snapshot, &deltas) {
-            Ok(snapshot) => with(0, &snapshot),
-            Err(error) => with(1, error.to_string().as_bytes()),
-        },
-        Ok((engine, snapshot, deltas, Some(given))) => match merging::merge(engine, &snapshot, &deltas, &given) {
+    let failed = |error: String| with(1, error.as_bytes());
+    let Request { engine, snapshot, deltas, wanted } = match decode_request(request) {
+        Ok(request) => request,
+        Err(error) => return failed(error.to_string()),
+    };
+    match wanted {
+        Wanted::Snapshot => segment::fold_unchecked(engine, &snapshot, &deltas)
+            .map_or_else(|error| failed(error.to_string()), |snapshot| with(0, &snapshot)),
+        Wanted::Check(folded) => segment::check_fold(engine, &snapshot, &deltas, &folded)
+            .map_or_else(|error| failed(error.to_string()), |()| vec![0]),
+        Wanted::Merge(given) => match merging::merge(engine, &snapshot, &deltas, &given) {
             Ok(Merged::Nothing) => vec![2],
             Ok(Merged::Adds { state, clocks }) => {
                 let (mut out, mut table) = (vec![3], Vec::new());
@@ -338,9 +395,19 @@ fn answer(request: &Bytes) -> Vec<u8> {
                 out
             }
             Err(error @ MergeError::Guard(_)) => with(4, error.to_string().as_bytes()),
-            Err(error) => with(1, error.to_string().as_bytes()),
+            Err(error) => failed(error.to_string()),
         },
-        Err(error) => with(1, error.to_string().as_bytes()),
+    }
+}
+
+/// A request for less than was asked for: what a worker that lies answers instead. For tests.
+#[doc(hidden)]
+pub fn without_last_delta(request: &Bytes) -> Vec<u8> {
+    match decode_request(request) {
+        Ok(Request { engine, snapshot, deltas, .. }) => {
+            encode_segment(FOLD, engine, &snapshot, &deltas[..deltas.len().saturating_sub(1)])
+        }
+        Err(_) => Vec::new(),
     }
 }
 
@@ -351,17 +418,30 @@ mod tests {
     #[test]
     fn a_request_comes_back_and_rubbish_is_answered_with_an_error() {
         let deltas = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
-        let request = Bytes::from(encode_request(EngineKind::Yrs, b"snap", &deltas, Some(&deltas[0])));
-        let (engine, snapshot, read, given) = decode_request(&request).unwrap();
-        assert_eq!(given.as_ref(), Some(&deltas[0]));
-        assert_eq!((engine, &snapshot[..], &read[..]), (EngineKind::Yrs, &b"snap"[..], &deltas[..]));
-        assert_eq!(answer(&request).first(), Some(&4));
-        assert_eq!(answer(&Bytes::from_static(b"\x00\xff")).first(), Some(&1));
+        let request = Bytes::from(encode_segment(FOLD, EngineKind::Yrs, b"snap", &deltas));
+        let read = decode_request(&request).unwrap();
+        assert_eq!((read.engine, &read.snapshot[..], &read.deltas[..]), (EngineKind::Yrs, &b"snap"[..], &deltas[..]));
+        assert_eq!(read.wanted, Wanted::Snapshot);
+        assert_eq!(answer(&request).first(), Some(&1));
+        assert_eq!(answer(&Bytes::from_static(b"\x00\x00\xff")).first(), Some(&1));
+        assert_eq!(answer(&Bytes::from_static(b"\x07\x00\x00\x00")).first(), Some(&1));
+        let mut merge = encode_segment(MERGE, EngineKind::Yrs, b"", &[]);
+        merge.bytes(b"rubbish");
+        assert_eq!(answer(&Bytes::from(merge)).first(), Some(&4));
     }
 
     #[test]
-    fn no_deltas_fold_to_an_empty_document() {
-        let request = Bytes::from(encode_request(EngineKind::Yrs, b"", &[], None));
-        assert_eq!(answer(&request).first(), Some(&0));
+    fn no_deltas_fold_to_an_empty_document_and_another_snapshot_is_not_taken_for_it() {
+        let mut request = encode_segment(FOLD, EngineKind::Yrs, b"", &[]);
+        let made = answer(&request.clone().into());
+        let (0, snapshot) = made.split_first().map(|(code, rest)| (*code, rest)).unwrap() else { panic!("{made:?}") };
+        request[0] = CHECK;
+        let with = |snapshot: &[u8]| {
+            let mut request = request.clone();
+            request.bytes(snapshot);
+            answer(&request.into()).first().copied()
+        };
+        assert_eq!(with(snapshot), Some(0));
+        assert_eq!(with(b"rubbish"), Some(1));
     }
 }

@@ -8,6 +8,7 @@
 pub mod choices;
 pub mod cluster;
 pub mod disk;
+pub mod disk_backend;
 pub mod ledger;
 pub mod life;
 pub mod mirror;
@@ -16,6 +17,7 @@ pub mod peer;
 pub mod program;
 pub mod sharer;
 pub mod stage;
+pub mod stored;
 pub mod trace;
 pub mod tree;
 pub mod witness;

@@ -507,19 +507,7 @@ impl Sequencer {
         entry.encode(&mut out);
         let bytes = Bytes::from(out);
         let entry = LogEntry::decode(&bytes, &mut Reader::new(&bytes)).expect("an entry just encoded reads back");
-        let deltas: Vec<(SegmentNumber, &Bytes)> = match &entry {
-            LogEntry::Commit(commit) => {
-                let deltas = commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
-                deltas.map(|part| (part.segment, &part.bytes)).collect()
-            }
-            LogEntry::Void { .. } => Vec::new(),
-            // A whole segment is one more delta of it, to whoever reads its state.
-            LogEntry::Restored(restore) => {
-                let added = restore.segments.iter().filter(|part| !part.state.is_empty());
-                added.map(|part| (part.segment, &part.state)).collect()
-            }
-        };
-        for (segment, delta) in deltas {
+        for (segment, delta) in entry.deltas() {
             let at = if delta.is_empty() { 0 } else { delta.as_ptr().addr() - bytes.as_ptr().addr() };
             self.batch.deltas.push(DeltaPlace { segment, offset, at, len: delta.len() });
         }

@@ -47,6 +47,8 @@ codes! {
     SlowReader = 13, "the connection reads too slowly";
     /// What the log has lost is being put back, or was not taken as it came.
     Restoring = 15, "the relay is putting back what its log has lost";
+    /// What the relay has stored of the heap is damaged.
+    Corrupt = 16, "the heap is damaged in the relay's store";
     /// The structure half of the guard.
     GuardStructure = 32, "a delta is not well formed";
     /// The clocks half of the guard.

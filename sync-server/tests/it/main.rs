@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod client;
+mod disks;
 mod faults;
 mod lifecycle;
 mod process;
 mod restore;
 mod talk;
+mod tools;
