@@ -32,7 +32,8 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let data = "nowhere".into();
-        let config = Config { listen: address, data, auth: Auth::None, min_free_bytes: 0, worker: None, scrub };
+        let config =
+            Config { listen: address, data, auth: Auth::None, min_free_bytes: 0, worker: None, scrub, restored: false };
         let (stop, stopped) = oneshot::channel();
         let relay = tokio::spawn(async move {
             run(listener, config, Arc::new(store), async { drop(stopped.await) }).await.unwrap();
