@@ -7,6 +7,8 @@
 //!
 //! # Calls
 //!
+//! An instance that trapped is not called again: JavaScript makes another, which goes on from what it was told to keep.
+//!
 //! `new Replica(options)`, then `call(op, input) → records`. Every input starts with `now_ms:varint` (a monotonic clock).
 //!
 //! ```text
@@ -35,6 +37,10 @@
 //! op 19 export                                               → Packed: all of this replica (`replica/packed.rs`)
 //! op 20 import      packed: the rest                         the first call of a replica in another instance: it goes on from there.
 //!                                                           → Loaded (reset) for every segment, then as after `disconnected`; or Error
+//! op 21 resume      what was kept: the rest (`replica/outside.rs`)   the first call of a replica whose instance is lost; restores
+//!                                                           follow; then as after `disconnected`; or Error
+//! op 22 restore     segment:varint kept: the rest            → Loaded (reset) | Error
+//! op 23 keep        segment:varint                           → Keep of all of it, in few bytes
 //!
 //! section := target claim?:u8 [group:str run:str key:str grant:varint] edits:bytes
 //! target  := index+1:varint | 0 segment:id engine:u8
@@ -117,6 +123,12 @@
 //!                                                           under `key` of `parent`, at once with the own container `lost`, another
 //!                                                           replica made one of the kind `kept`, which is there now; told once.
 //!                                                           What was lost is what the mirror's node of `lost` last showed
+//! 26 Keep         0 lives | 1 place | 2 seq:varint commit | 3 segment:varint anew:u8 segment     (the rest of the record each)
+//!                                                           kept outside of the instance, for `resume` and `restore`. lives, place,
+//!                                                           commit of a seq: in the place of the last one; segment: behind
+//!                                                           what is kept of it, or, anew 1, in its place. A commit goes
+//!                                                           with its Acked or Refused, a segment with Evicted, or Loaded
+//!                                                           with a status that is not 0
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod layout;
 pub mod list;
 pub mod objects;
+mod outside;
 pub mod packed;
 mod show;
 mod values;
@@ -36,6 +37,8 @@ pub struct Segment {
     size: usize,
     /// No log knows it yet: the next commit creates it.
     unborn: bool,
+    /// The handles below this one are kept outside.
+    told: usize,
 }
 
 impl std::fmt::Debug for Segment {
@@ -160,7 +163,7 @@ impl Segment {
             engine.apply(deltas)?;
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false })
+        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false, told: 1 })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or

@@ -49,6 +49,8 @@ pub struct Cluster {
     lives: u64,
     /// How often a replica went on in another instance.
     pub moves: usize,
+    /// Replicas whose instance was lost.
+    pub losses: usize,
     /// What every commit has to come to.
     pub ledger: Ledger,
     /// Commits made while another process had commits that their author had not seen.
@@ -83,6 +85,7 @@ impl Cluster {
             segments: vec![SegmentId::ROOT],
             lives: 0,
             moves: 0,
+            losses: 0,
             ledger: Ledger::default(),
             concurrent: 0,
             ops: BTreeMap::new(),
@@ -162,6 +165,7 @@ impl Cluster {
         let now = self.now;
         self.concurrent += usize::from(matches!(input, Input::Commit { .. }) && self.is_behind(at));
         let node = &mut self.nodes[at];
+        node.kept.ask(&input);
         node.replica.handle(now, input);
         while let Some(output) = node.replica.poll() {
             node.perform(output);
@@ -367,7 +371,8 @@ impl Cluster {
                 let ms = self.draws.below(3_000) as u64;
                 self.pass(ms);
             }
-            40 => self.move_replica(at),
+            40 if self.now.is_multiple_of(2) => self.move_replica(at),
+            40 => self.lose_instance(at),
             _ => self.connect(at),
         }
     }
@@ -392,7 +397,7 @@ impl Cluster {
         }
     }
 
-    /// A replica goes on in another instance, as after a trap: its connection is lost, its program notices nothing.
+    /// A replica goes on in another instance, as in the full module: its connection is lost, its program notices nothing.
     pub fn move_replica(&mut self, at: usize) {
         self.disconnect(at);
         self.moves += 1;
@@ -417,6 +422,28 @@ impl Cluster {
         for end in [0, packed.len() / 2, packed.len() - 1] {
             assert!(Replica::import(options.clone(), &packed[..end]).is_err(), "cut at {end}");
         }
+    }
+
+    /// A trap: the instance can be asked nothing, and the replica goes on from what was kept outside of it.
+    pub fn lose_instance(&mut self, at: usize) {
+        self.losses += 1;
+        let options = options(&mut self.draws);
+        let node = &mut self.nodes[at];
+        let (replica, outputs) = node.kept.rebuild(node.replica.id(), &node.ids, options);
+        let lost = std::mem::replace(&mut node.replica, replica);
+        assert_eq!((node.replica.id(), node.replica.unsaved()), (lost.id(), lost.unsaved()));
+        assert_eq!(node.replica.cut(), lost.cut(), "P4: it stands where it stood");
+        let shown: BTreeMap<Index, _> = node.mirrors.iter().map(|(i, mirror)| (*i, mirror.value())).collect();
+        let rebuilding = node.rebuilding.clone();
+        for output in outputs {
+            node.perform(output);
+        }
+        node.rebuilding = rebuilding;
+        for (index, mirror) in &node.mirrors {
+            assert_eq!(Some(&mirror.value()), shown.get(index), "what a program sees does not change by it");
+        }
+        // Its socket breaks with it; the relay notices.
+        self.disconnect(at);
     }
 
     fn load_one(&mut self, at: usize) {

@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod disk;
+pub mod kept;
 pub mod ledger;
 pub mod life;
 pub mod mirror;

@@ -65,6 +65,8 @@ pub struct Tally {
     pub flushes_failed: usize,
     /// Replicas that went on in another instance.
     pub moves: usize,
+    /// Those whose instance could not be asked any more.
+    pub losses: usize,
     /// Grants.
     pub grants: usize,
     /// Keys of shared work that were done.
@@ -120,6 +122,7 @@ impl AddAssign for Tally {
         self.rebuilds += other.rebuilds;
         self.flushes_failed += other.flushes_failed;
         self.moves += other.moves;
+        self.losses += other.losses;
         self.grants += other.grants;
         self.done += other.done;
         self.stale += other.stale;
@@ -229,6 +232,7 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         rebuilds,
         flushes_failed: cluster.ledger.flushes_failed,
         moves: cluster.moves,
+        losses: cluster.losses,
         grants: cluster.grants.given,
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),

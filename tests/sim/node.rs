@@ -10,6 +10,7 @@ use coheap_core::replica::{LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::segment::write::Draw;
 
 use crate::Draws;
+use crate::kept::Kept;
 use crate::mirror::{Mirror, Node as Shown};
 use crate::sharer::Sharer;
 
@@ -53,6 +54,8 @@ pub struct Node {
     pub overruled: usize,
     /// Its part in the shared work.
     pub sharer: Option<Sharer>,
+    /// What it goes on from when its instance is lost.
+    pub(crate) kept: Kept,
 }
 
 pub(crate) fn options(draws: &mut Draws) -> Options {
@@ -79,6 +82,7 @@ impl Node {
             online: false,
             overruled: 0,
             sharer: None,
+            kept: Kept::default(),
         }
     }
 
@@ -98,6 +102,7 @@ impl Node {
     }
 
     pub(crate) fn perform(&mut self, output: Output) {
+        self.kept.hear(&output, &self.ids);
         match output {
             Output::Send(message) => self.up.push_back(message),
             Output::Indexed { segment, index } => {

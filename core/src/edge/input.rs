@@ -114,6 +114,9 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
         18 => Input::Stats,
         19 => Input::Export,
         20 => Input::Import(Bytes::copy_from_slice(r.take_rest())),
+        21 => Input::Resume(Bytes::copy_from_slice(r.take_rest())),
+        22 => Input::Restore { segment: index(r)?, kept: Bytes::copy_from_slice(r.take_rest()) },
+        23 => Input::Keep(index(r)?),
         _ => return Err(Malformed::Kind(u8::try_from(op).unwrap_or(u8::MAX))),
     };
     reader.end()?;

@@ -69,6 +69,11 @@ impl Replica {
         let label = if label.is_empty() { None } else { Some(label) };
         let commit = Commit { owner: self.id, seq: self.seq, uid, prev, after: None, claim, label, parts };
         self.pending.push(commit, edits);
+        let created: Vec<Index> =
+            touched.iter().filter(|(_, was)| matches!(was, Was::New(_))).map(|(index, _)| *index).collect();
+        self.keep_edited(&created);
+        let seq = self.seq;
+        self.keep_commits(|kept| kept == seq);
         self.out.push_back(Output::Committed {
             seq: self.seq,
             unsaved: self.pending.len(),

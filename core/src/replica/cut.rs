@@ -66,27 +66,37 @@ impl Replica {
                 None => by_segment.push((id, vec![part.bytes.clone()])),
             }
         }
-        let (mut shown, mut failed) = (Vec::new(), Vec::new());
+        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let witness = self.witness;
         for (id, deltas) in by_segment {
             let Some((index, slot)) = self.heap.by_id_mut(id) else { continue };
             match &mut slot.state {
                 State::Away => {}
                 State::Loading { buffer, before, .. } => {
                     // What is shown meanwhile goes on with the rest of the commit (P3). If it cannot, it is on its way out.
-                    if let Some(Ok(patches)) = before.as_deref_mut().map(|before| apply(before, &deltas))
-                        && !patches.is_empty()
-                    {
-                        shown.push((index, patches));
+                    witness(Some(index));
+                    if let Some(Ok(patches)) = before.as_deref_mut().map(|before| apply(before, &deltas)) {
+                        if !patches.is_empty() {
+                            shown.push((index, patches));
+                        }
+                        kept.push((index, deltas.clone()));
                     }
+                    witness(None);
                     buffer.push((entry.offset, deltas));
                 }
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
+                    witness(Some(index));
                     match apply(segment, &deltas) {
-                        Ok(patches) if patches.is_empty() => {}
-                        Ok(patches) => shown.push((index, patches)),
+                        Ok(patches) => {
+                            if !patches.is_empty() {
+                                shown.push((index, patches));
+                            }
+                            kept.push((index, deltas));
+                        }
                         Err(error) => failed.push((id, error)),
                     }
+                    witness(None);
                 }
             }
         }
@@ -94,6 +104,9 @@ impl Replica {
             self.buffer_own(entry.seq, entry.offset);
         }
         self.cut = self.cut.max(entry.offset.next());
+        for (index, deltas) in kept {
+            self.keep_applied(index, &deltas);
+        }
         if !shown.is_empty() {
             let label = entry.label.unwrap_or_default();
             let touched: Vec<Index> = shown.iter().map(|(index, _)| *index).collect();
@@ -190,7 +203,7 @@ impl Replica {
     /// Loads a resident segment anew; what it shows stays until then, and is still followed. `redo`: own commits behind this
     /// one are made anew.
     pub(super) fn reload(&mut self, id: SegmentId, redo: Option<Seq>) {
-        let Some((_, slot)) = self.heap.by_id_mut(id) else { return };
+        let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
         let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(segment) => (Some(segment), redo),
             // Nothing that is to be redone has been sent since, so the older place counts.
@@ -198,6 +211,9 @@ impl Replica {
             State::Away => return,
         };
         self.stats.rebuilds += 1;
+        if !self.reloading.contains(&index) {
+            self.reloading.push(index);
+        }
         let nonce = self.ask(id);
         if let Some((_, slot)) = self.heap.by_id_mut(id) {
             slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
@@ -292,6 +308,7 @@ impl Replica {
                     State::Away => continue,
                 };
                 slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo };
+                self.reloading.push(index);
                 continue;
             }
             if let Some(slot) = slot.peek() {
@@ -342,7 +359,9 @@ impl Replica {
             _ => (state.engine, state.generation),
         };
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
-        let deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id, redo)).collect();
+        let mut deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id, redo)).collect();
+        let witness = self.witness;
+        witness(Some(index));
         let made = passes_guard(engine, &deltas).and_then(|()| {
             match before {
                 Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
@@ -353,19 +372,21 @@ impl Replica {
         let mut segment = match made {
             Ok(segment) => segment,
             Err(error) => {
+                witness(None);
                 self.stats.quarantined += 1;
                 self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
                 return self.absent(index, LoadStatus::Quarantined);
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
-        if let Some(refused) = redo {
-            self.redo_into(&mut segment, refused);
-        }
+        let redone = redo.map_or_else(Vec::new, |refused| self.redo_into(&mut segment, refused));
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
         }
         self.show(index, reset);
+        witness(None);
+        deltas.extend(redone);
+        self.keep_made(index, &state.snapshot, &deltas);
     }
 
     /// Own unacknowledged deltas up to a refused one, as they were sent: the log will hold these bytes, so the document has to.
@@ -380,8 +401,10 @@ impl Replica {
     }
 
     /// The one redo from edits (G3, F2, R11): own commits behind a refused one are made anew on this document, uid and seq
-    /// unchanged. One that was to create the segment may have gone: whichever is the first in the log does it.
-    fn redo_into(&mut self, segment: &mut Segment, refused: Seq) {
+    /// unchanged. One that was to create the segment may have gone: whichever is the first in the log does it. Gives the new
+    /// deltas.
+    fn redo_into(&mut self, segment: &mut Segment, refused: Seq) -> Vec<Bytes> {
+        let (mut deltas, mut redone) = (Vec::new(), BTreeSet::new());
         let id = segment.id();
         let (engine, unborn) = (segment.engine(), segment.is_unborn());
         for one in self.pending.iter_mut().filter(|one| one.commit.seq > refused) {
@@ -390,6 +413,8 @@ impl Replica {
                     continue;
                 }
                 let Ok(delta) = segment.redo(edits, one.commit.uid) else { continue };
+                deltas.push(delta.clone());
+                redone.insert(one.commit.seq);
                 part.generation = segment.generation();
                 match &mut part.body {
                     body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
@@ -399,6 +424,8 @@ impl Replica {
             }
         }
         self.pending.recount();
+        self.keep_commits(|seq| redone.contains(&seq));
+        deltas
     }
 
     fn show(&mut self, index: Index, reset: bool) {
@@ -440,6 +467,9 @@ impl Replica {
         }
         let label = refused.commit.label.clone().unwrap_or_default();
         self.out.push_back(Output::Refused { seq, code, label, segments });
+        // The next one names another now.
+        let next = self.pending.iter().map(|one| one.commit.seq).find(|next| *next > seq);
+        self.keep_commits(|kept| Some(kept) == next);
         for part in &refused.commit.parts {
             self.forget_creations(part.segment, uid);
             self.reload(part.segment, Some(seq));

@@ -157,6 +157,9 @@ impl Replica {
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.stopped = flags & STOPPED != 0;
+            if document.is_some() && flags & LOADING != 0 {
+                self.reloading.push(index);
+            }
             slot.state = match document {
                 before if flags & LOADING != 0 => State::Loading { nonce: None, buffer: Vec::new(), before, redo },
                 Some(segment) => State::Live(segment),
@@ -174,6 +177,7 @@ impl Replica {
         match Replica::import(self.options.clone(), bytes) {
             Ok(mut replica) => {
                 replica.now_ms = self.now_ms;
+                replica.witness = self.witness;
                 *self = replica;
             }
             Err(error) => self.error("ERR_ENGINE", error.to_string()),
@@ -181,7 +185,12 @@ impl Replica {
     }
 }
 
-fn pack_commit(commit: &Commit, admitted: Option<Offset>, edits: &[Vec<crate::edit::Edit>], out: &mut Vec<u8>) {
+pub(super) fn pack_commit(
+    commit: &Commit,
+    admitted: Option<Offset>,
+    edits: &[Vec<crate::edit::Edit>],
+    out: &mut Vec<u8>,
+) {
     out.varint(commit.seq.0);
     Write::u64(out, commit.uid.0);
     Write::u64(out, commit.prev.0);
@@ -225,7 +234,7 @@ fn pack_commit(commit: &Commit, admitted: Option<Offset>, edits: &[Vec<crate::ed
 
 type Unpacked = (Commit, Option<Offset>, Vec<Vec<crate::edit::Edit>>);
 
-fn unpack_commit(owner: ReplicaId, r: &mut Reader<'_>) -> Result<Unpacked, Malformed> {
+pub(super) fn unpack_commit(owner: ReplicaId, r: &mut Reader<'_>) -> Result<Unpacked, Malformed> {
     let seq = Seq(r.varint()?);
     let uid = Uid(r.u64()?);
     let prev = Uid(r.u64()?);

@@ -53,7 +53,7 @@ impl Pending {
     }
 
     /// Oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Unsaved> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Unsaved> {
         self.list.iter()
     }
 

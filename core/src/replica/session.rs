@@ -293,6 +293,7 @@ impl Replica {
         self.epochs = welcome.epochs;
         self.lineage = welcome.lineage;
         self.fresh = false;
+        self.keep_lives();
         // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
         // says Refused when that is durable (R11).
         self.pending.reconnected();
