@@ -426,6 +426,7 @@ impl Cluster {
 
     /// A trap: the instance can be asked nothing, and the replica goes on from what was kept outside of it.
     pub fn lose_instance(&mut self, at: usize) {
+        self.moves += 1;
         self.losses += 1;
         let options = options(&mut self.draws);
         let node = &mut self.nodes[at];

@@ -1,5 +1,5 @@
-//! A replica as bytes, so that it goes on in another instance: after a trap, in the full module, or in one without the memory
-//! that this one has grown. Everything that JavaScript knows of it stays true: segments keep their indexes, objects their
+//! A replica as bytes, so that it goes on in another instance: in the full module, or in one without the memory that this one
+//! has grown. (After a trap there is nobody to ask for them: `outside.rs`.) Everything that JavaScript knows of it stays true: segments keep their indexes, objects their
 //! handles, waits their tickets, and what is not acknowledged is sent again under the same numbers.
 //!
 //! What does not go along: the connection (the driver opens another), what was buffered for loads under way (they are asked
