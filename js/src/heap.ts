@@ -85,7 +85,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       statusChanged: () => this.#statusChanged(),
       loaded: segment => publish('coheap:load', () => ({ heap: setup.heapName, ref: `coheap:${segment.id}`, bytes: segment.bytes })),
       evicted: segments => this.#emit('evicted', { refs: segments.map(segment => this.#space.refs.of(segment.id)) }),
-      quarantined: segment => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' }),
+      quarantined: segment => this.#watchers.later(() => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' })),
       wantFull: now => this.#wantFull(now),
     })
     this.#instance = this.#make(this.#replicaOptions(seed))
@@ -586,7 +586,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     for (const segment of space.segments) if (segment.mirror !== undefined) encoded += segment.bytes
     return {
       bytes: {
-        live, packed: 0, wasm: this.#instance.memory(), mirrors: space.residentBytes - encoded, held, pinned,
+        live, packed: this.#driver.keeper.bytes, wasm: this.#instance.memory(), mirrors: space.residentBytes - encoded, held, pinned,
         queued: space.writing.unsavedBytes + this.#link.bufferedAmount, budget: this.#setup.budget.bytes,
       },
       loads: space.loads, evictions: space.evictions, rebuilds: rebuilds + this.#rebuilds.count, deltasIn, deltasOut, bytesIn, bytesOut, commits, refused,

@@ -54,8 +54,8 @@ export class Rebuilds {
   /** When each was begun, the newest last; `idle`: nothing has happened since the one before. */
   #begun: { atMs: number; idle: boolean }[] = []
   #idle = false
-  /** Segments that a trap was blamed on, and how they stood: what the last one is not is forgotten. */
-  readonly #suspects = new Map<number, number>()
+  /** Segments that a trap was blamed on: when, and how they stood. */
+  readonly #suspects = new Map<number, { atMs: number; changes: number }>()
   /** How many there were. */
   count = 0
   /** Segments that were quarantined here. */
@@ -98,13 +98,14 @@ export class Rebuilds {
     }
   }
 
-  /** A trap within an engine that was working on this segment. The second time, with the same content, it is quarantined. */
+  /** A trap within an engine that was working on this segment. The second time in a minute, with the same content, it is quarantined. */
   #suspect(index: number): void {
     const segment = this.#ruin.slots[index]
     if (segment === undefined) return
-    const changes = this.#ruin.driver.keeper.changes(index)
-    if (this.#suspects.get(index) === changes) this.#quarantine(segment)
-    else this.#suspects.set(index, changes)
+    const now = { atMs: performance.now(), changes: this.#ruin.driver.keeper.changes(index) }
+    const before = this.#suspects.get(index)
+    if (before?.changes === now.changes && now.atMs - before.atMs < MINUTE_MS) this.#quarantine(segment)
+    else this.#suspects.set(index, now)
   }
 
   #quarantine(segment: Segment): void {
@@ -167,6 +168,6 @@ export class Rebuilds {
 export function trapError(op: number, cause: unknown): HeapError {
   const during = NAMES.get(op) ?? String(op)
   const text = cause instanceof Error ? cause.message : String(cause)
-  const undone = op === OP.commit ? ', and what was being committed was undone' : ''
-  return new HeapError('ERR_ENGINE', `the engine failed (${text}) and was started again${undone}`, { details: { during }, cause })
+  const outcome = op === OP.import ? '' : op === OP.commit ? ' and was started again; what was being committed was undone' : ' and was started again'
+  return new HeapError('ERR_ENGINE', `the engine failed (${text})${outcome}`, { details: { during }, cause })
 }

@@ -354,6 +354,7 @@ test('a segment that cannot be made again is quarantined, and the rest is there'
     return op === OP.stats && !once ? (once = true, 'after') : undefined
   }
   heap.stats()
+  await turn()
   assert.deepEqual(quarantined, [bad.id])
   assert.equal(held.n, 1)
   assert.throws(() => { held.n = 2 }, code('ERR_QUARANTINED'))
