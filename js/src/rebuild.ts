@@ -77,28 +77,27 @@ export class Rebuilds {
     let suspect = op === OP.commit ? undefined : ruin.blamed()
     // What the program did is undone: it is not what another rebuild would meet.
     if (op === OP.commit) this.#idle = false
+    let cause = error.cause
     for (;;) {
       if (suspect !== undefined) this.#suspect(suspect)
-      if (this.#isTooMuch()) return ruin.fallen(this.#hopeless(error))
+      suspect = undefined
+      if (this.#isTooMuch()) return ruin.fallen(this.#hopeless(error, cause))
       let instance: ReplicaInstance
       try {
         instance = ruin.make()
         this.#resume(instance)
-      } catch (cause) {
-        return ruin.fallen(this.#hopeless(error, cause))
+      } catch (thrown) {
+        cause = thrown
+        continue
       }
-      const failing = this.#restore()
-      if (failing === undefined) {
-        this.count += 1
-        return ruin.standing(instance, error)
-      }
-      // It trapped by itself: there is nothing else to blame.
-      this.#quarantine(failing)
-      suspect = undefined
+      suspect = this.#restore()
+      if (suspect !== undefined) continue
+      this.count += 1
+      return ruin.standing(instance, error)
     }
   }
 
-  /** A trap within an engine that was working on this segment. The second time in a minute, with the same content, it is quarantined. */
+  /** An engine failed that was working on this segment. The second time in a minute, with the same content, it is quarantined. */
   #suspect(index: number): void {
     const segment = this.#ruin.slots[index]
     if (segment === undefined) return
@@ -125,7 +124,7 @@ export class Rebuilds {
     return this.#begun.length > REBUILDS || this.#begun.filter(({ idle }) => idle).length > IDLE_REBUILDS
   }
 
-  #hopeless(error: HeapError, cause: unknown = error.cause): HeapError {
+  #hopeless(error: HeapError, cause: unknown): HeapError {
     const { during } = error.details
     return new HeapError('ERR_ENGINE', `the engine failed too often, and is not started again: ${error.message}`, { details: { during, rebuilds: this.count }, cause })
   }
@@ -148,16 +147,16 @@ export class Rebuilds {
     if (error !== undefined) throw error
   }
 
-  /** Makes every segment that was here; gives the first that cannot be. */
-  #restore(): Segment | undefined {
+  /** Makes every segment that was here; gives the index of the first that cannot be. */
+  #restore(): number | undefined {
     const { driver, slots } = this.#ruin
     for (const segment of slots) {
       if (segment?.mirror === undefined || !driver.keeper.has(segment.index)) continue
       try {
         const { error } = driver.call(OP.restore, w => driver.keeper.writeSegment(w.varint(segment.index), segment.index))
-        if (error !== undefined) return segment
+        if (error !== undefined) return segment.index
       } catch {
-        return segment
+        return segment.index
       }
     }
     return undefined
