@@ -97,6 +97,8 @@ pub struct AdmitRow {
     pub author: AuthorInfo,
     /// When it last appended, in Unix milliseconds of the relay; for the retention of rows only.
     pub seen_ms: u64,
+    /// Commits behind the last one whose parts a Restored holds: what becomes of them is shown already (D4).
+    listed: Vec<(Seq, Uid)>,
 }
 
 impl AdmitRow {
@@ -126,6 +128,18 @@ impl AdmitRow {
             self.ring.pop_front();
         }
         self.ring.push_back(row);
+        let last = self.last();
+        self.listed.retain(|(seq, _)| *seq > last);
+    }
+
+    /// Whether a Restored holds this commit, which is not in the log by itself.
+    pub fn lists(&self, seq: Seq, uid: Uid) -> bool {
+        self.listed.contains(&(seq, uid))
+    }
+
+    /// Whether the log has this commit as void.
+    pub fn is_void(&self, seq: Seq, uid: Uid) -> bool {
+        self.row(seq).is_some_and(|row| row.uid == uid && matches!(row.fate, Fate::Void(_)))
     }
 
     /// Appends the stored form (`sync-server/STORE.md`).
@@ -143,6 +157,13 @@ impl AdmitRow {
             };
             out.push(kind);
             Write::u64(out, value);
+        }
+        if !self.listed.is_empty() {
+            out.varint(self.listed.len() as u64);
+            for (seq, uid) in &self.listed {
+                out.varint(seq.0);
+                Write::u64(out, uid.0);
+            }
         }
     }
 
@@ -165,8 +186,14 @@ impl AdmitRow {
             };
             ring.push_back(Row { seq: Seq(seq), uid, fate });
         }
+        let mut listed = Vec::new();
+        if !reader.is_empty() {
+            for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, "listed")? {
+                listed.push((Seq(reader.varint()?), Uid(reader.u64()?)));
+            }
+        }
         reader.end()?;
-        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms })
+        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms, listed })
     }
 }
 
@@ -252,6 +279,35 @@ impl AdmitTable {
         line.push(row);
         line.seen_ms = seen_ms;
         line
+    }
+
+    /// D4: a line goes on from a commit that the log has lost, unless it has one that is as new [X13]. What is before it is
+    /// forgotten: it counts as seen. `None`: nothing changes.
+    pub fn raise(&mut self, owner: ReplicaId, seq: Seq, uid: Uid, seen_ms: u64) -> Option<&mut AdmitRow> {
+        let line = self.rows.get(&owner);
+        if seq == Seq(0) || line.is_some_and(|line| line.last() >= seq) {
+            return None;
+        }
+        let line = self.rows.entry(owner).or_default();
+        line.ring.clear();
+        // The hash of what was lost is not known.
+        line.ring.push_back(Row { seq, uid, fate: Fate::Admitted(0) });
+        line.listed.retain(|(listed, _)| *listed > seq);
+        line.seen_ms = seen_ms;
+        Some(line)
+    }
+
+    /// D4: a Restored holds the parts of this commit. `None`: the log has it by itself, or knows that it is held.
+    pub fn list(&mut self, owner: ReplicaId, seq: Seq, uid: Uid) -> Option<&mut AdmitRow> {
+        let line = self.rows.get(&owner);
+        if line.is_some_and(|line| line.last() >= seq || line.lists(seq, uid)) {
+            return None;
+        }
+        let line = self.rows.entry(owner).or_default();
+        if line.listed.len() < limits::RESTORE_PENDING_MAX {
+            line.listed.push((seq, uid));
+        }
+        Some(line)
     }
 }
 

@@ -14,9 +14,10 @@
 //! ```text
 //! options := seed:32 bytes of entropy  heap:str  name:str  flags:varint (bit 0: must exist)  max_unsaved:varint (bytes, 0: no limit)
 //! op  0 tick
-//! op  1 commit      label:str  sections:list(section)        → Committed | Error (then nothing happened)
+//! op  1 commit      entropy:8 bytes  label:str  sections:list(section)
+//!                                                           → Committed | Error (then nothing happened)
 //! op  2 receive     message: the rest                        one WebSocket message
-//! op  3 connected   token:str                                → Send(hello)
+//! op  3 connected   entropy:32 bytes  token:str              → Send(hello)
 //! op  4 disconnected
 //! op  5 load        list(segment:id derived:u8)              → Index for each, Loaded now or later; derived 1: a missing one is an empty map;
 //!                                                           or Error: there is no room for so many
@@ -37,10 +38,14 @@
 //! op 19 export                                               → Packed: all of this replica (`replica/packed.rs`)
 //! op 20 import      packed: the rest                         the first call of a replica in another instance: it goes on from there.
 //!                                                           → Loaded (reset) for every segment, then as after `disconnected`; or Error
-//! op 21 resume      what was kept: the rest (`replica/outside.rs`)   the first call of a replica whose instance is lost; restores
+//! op 21 replaced                                             as `disconnected`, by a close with code 4009
+//! op 22 resume      what was kept: the rest (`replica/outside.rs`)   the first call of a replica whose instance is lost; restores
 //!                                                           follow; then as after `disconnected`; or Error
-//! op 22 restore     segment:varint kept: the rest            → Loaded (reset) | Error
-//! op 23 keep        segment:varint                           → Keep of all of it, in few bytes
+//! op 23 restore     segment:varint kept: the rest            → Loaded (reset) | Error
+//! op 24 keep        segment:varint                           → Keep of all of it, in few bytes
+//!
+//! Entropy is the operating system's, drawn for that call: a copy of the process (a restored snapshot of its machine) has the
+//! same memory, and must not draw the same ids.
 //!
 //! section := target claim?:u8 [group:str run:str key:str grant:varint] edits:bytes
 //! target  := index+1:varint | 0 segment:id engine:u8
@@ -123,15 +128,23 @@
 //!                                                           under `key` of `parent`, at once with the own container `lost`, another
 //!                                                           replica made one of the kind `kept`, which is there now; told once.
 //!                                                           What was lost is what the mirror's node of `lost` last showed
-//! 26 Keep         0 lives | 1 place | 2 seq:varint commit | 3 segment:varint anew:u8 segment     (the rest of the record each)
+//! 26 Forked    replica:id moved:varint                      this replica's id from here on: another process used the old one. Its
+//!                                                           connection is over, `moved` unsaved commits went with it
+//! 27 InDoubt   list(seq:varint label:str edits:str)         the relay cannot say whether it has these commits; they are not made
+//!                                                           again, Loaded records (reset) follow. `edits` is JSON (`edge/doubt.rs`)
+//! 28 Reconnect                                              the connection is over: another is to be opened at once
+//! 29 Restoring begins:u8                                    1: what is here is being given back to a relay that has lost it; until 0, no wait
+//!                                                           ends, and nothing is evicted
+//! 30 Keep      0 lives | 1 place | 2 seq:varint commit | 3 segment:varint anew:u8 segment | 4 anew:u8 made     (the rest of the record each)
 //!                                                           kept outside of the instance, for `resume` and `restore`. lives, place,
-//!                                                           commit of a seq: in the place of the last one; segment: behind
+//!                                                           commit of a seq: in the place of the last one; segment, made: behind
 //!                                                           what is kept of it, or, anew 1, in its place. A commit goes
-//!                                                           with its Acked or Refused, a segment with Evicted, or Loaded
-//!                                                           with a status that is not 0
+//!                                                           with its Acked, Refused or InDoubt, or where nothing is in it;
+//!                                                           a segment with Evicted, or Loaded with a status that is not 0
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 
+mod doubt;
 mod input;
 mod output;
 

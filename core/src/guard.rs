@@ -34,7 +34,7 @@ mod yrs;
 
 use thiserror::Error;
 
-pub use clocks::{Clocks, Continuity};
+pub use clocks::{Clocks, Continuity, UNBOUND};
 pub use space::{Beside, Claim, Runs, Space};
 
 /// Client ids lie below this: a JavaScript number holds them, and yrs keeps no more bits.
@@ -160,6 +160,8 @@ pub struct Summary {
 pub struct StateSummary {
     /// The clients of the state.
     pub clients: Vec<OwnRange>,
+    /// The name spaces of each one's clocks, in the same order.
+    pub spaces: Vec<Runs<Space>>,
 }
 
 /// The structure half for a delta: stateless. `Ok` is only half the answer, [`Clocks::check`] is the other.
@@ -178,6 +180,26 @@ pub fn structure(engine: Engine, bytes: &[u8]) -> Result<Summary, GuardError> {
 pub fn state(engine: Engine, bytes: &[u8]) -> Result<StateSummary, GuardError> {
     match engine {
         Engine::Yrs => whole::state(bytes),
+        Engine::Automerge => Err(GuardError::UnsupportedEngine),
+    }
+}
+
+/// The structure half for the form in which whole segments travel and lie in the log (`Engine::whole`), and the clock table
+/// that it comes to. Its clients are bound to nobody: whoever goes on as one of them first is its owner.
+pub fn whole(engine: Engine, bytes: &[u8]) -> Result<Clocks, GuardError> {
+    match engine {
+        Engine::Yrs => Ok(Clocks::of_state(&whole::state(bytes)?)),
+        #[cfg(feature = "guard-automerge")]
+        Engine::Automerge => {
+            let mut clocks = Clocks::default();
+            for delta in automerge::deltas_of(bytes)? {
+                let summary = automerge::delta(delta)?;
+                clocks.check(UNBOUND, &summary)?;
+                clocks.record(UNBOUND, &summary);
+            }
+            Ok(clocks)
+        }
+        #[cfg(not(feature = "guard-automerge"))]
         Engine::Automerge => Err(GuardError::UnsupportedEngine),
     }
 }

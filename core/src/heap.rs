@@ -1,10 +1,10 @@
 //! What a replica holds: its segments by index and id, and in which state each is. Next: `replica.rs`, which changes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::id::{Nonce, Offset, SegmentId, Seq};
+use crate::id::{Nonce, Offset, SegmentId};
 use crate::segment::Segment;
 
 /// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
@@ -25,9 +25,9 @@ pub enum State {
         buffer: Vec<(Offset, Vec<Bytes>)>,
         /// The document it had: readable, writable and at the cut until the new one is here.
         before: Option<Box<Segment>>,
-        /// The commit with this number was refused: own commits behind it are redone from their edits. Those before it are in
-        /// the log as they were sent.
-        redo: Option<Seq>,
+        /// What `before` shows is to be undone in part (a refusal, another id): own commits that depend on that are made anew
+        /// from their edits, as `pending` says. The others are, or will be, in the log as they were sent.
+        redo: bool,
     },
     /// Here, decoded.
     Live(Box<Segment>),
@@ -71,6 +71,8 @@ impl Slot {
 pub struct Heap {
     slots: Vec<Slot>,
     by_id: BTreeMap<SegmentId, Index>,
+    /// Every segment that is being made anew without a refused commit, and some that were: who asks takes these out.
+    undoing: BTreeSet<Index>,
 }
 
 impl Heap {
@@ -119,6 +121,25 @@ impl Heap {
     /// Every slot with its index.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Index, &mut Slot)> {
         self.slots.iter_mut().enumerate().map(|(i, slot)| (Index(i as u32), slot))
+    }
+
+    /// This segment loads with `redo` from now on.
+    pub fn undo(&mut self, index: Index) {
+        self.undoing.insert(index);
+    }
+
+    /// True while a segment is being made anew without a refused commit: it loads with `redo`. Asked with every Ack, so it does
+    /// not look through all slots.
+    pub fn is_undoing(&mut self) -> bool {
+        let redoes = |slot: &Slot| matches!(slot.state, State::Loading { redo: true, .. });
+        while let Some(index) = self.undoing.first().copied() {
+            if self.slot(index).is_some_and(redoes) {
+                return true;
+            }
+            self.undoing.pop_first();
+        }
+        debug_assert!(!self.slots.iter().any(redoes), "every segment that loads with `redo` was entered");
+        false
     }
 
     /// How many segments have an index.

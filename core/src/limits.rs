@@ -21,6 +21,13 @@ pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 pub const LONG_BYTES_MAX: usize = 80 << 20;
 /// Long messages under way in one direction of one connection.
 pub const LONG_STREAMS_MAX: usize = 64;
+/// Pieces of Restores that one heap's relay keeps, and those that it is merging, over which the next one waits. One alone may be
+/// as long as any long message.
+pub const RESTORE_BYTES_MAX: usize = 3 * LONG_BYTES_MAX;
+/// Commits that a Restore lists as held by its states and not acknowledged.
+pub const RESTORE_PENDING_MAX: usize = 65_536;
+/// The header of a generation.
+pub const GENERATION_HEADER_BYTES_MAX: usize = 1 << 20;
 /// Own ids a session may present: its own and the dead ones whose unsaved commits it took over.
 pub const OWN_IDS_MAX: usize = 64;
 /// Segments one connection may follow.

@@ -7,6 +7,7 @@ use crate::commit::EngineKind;
 use crate::id::{GenId, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
+use crate::wire::frame::restore::{Place, decode_lines, encode_lines};
 
 /// One entry of a heap's log; its place in the log is its offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +25,36 @@ pub enum LogEntry {
         /// Why (`WIRE.md` §7).
         code: u64,
     },
+    /// What a replica still held of a log that was lost (CORE-PROTOCOL D4).
+    Restored(StoredRestore),
+}
+
+/// What a replica has given back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredRestore {
+    /// The replica.
+    pub by: ReplicaId,
+    /// Commits that are not in the log by themselves, and whose parts the states hold.
+    pub pending: Vec<Place<ReplicaId>>,
+    /// Lines that go on from here at the earliest.
+    pub acked: Vec<Place<ReplicaId>>,
+    /// Its segments, those that the log had whole included.
+    pub segments: Vec<RestoredSegment>,
+}
+
+/// One segment of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RestoredSegment {
+    /// The segment's number in this log.
+    pub segment: SegmentNumber,
+    /// The generation of the state.
+    pub generation: GenId,
+    /// Set when this entry creates the segment in this log.
+    pub creates: Option<Created>,
+    /// The generation's header; empty for generation 0.
+    pub header: Bytes,
+    /// The whole segment, merged with what the log had of it, as a delta; empty if that added nothing.
+    pub state: Bytes,
 }
 
 /// An admitted commit: headers resolved to ids and log numbers.
@@ -119,6 +150,10 @@ impl LogEntry {
                 Write::u64(out, uid.0);
                 out.varint(*code);
             }
+            LogEntry::Restored(restore) => {
+                out.push(2);
+                restore.encode(out);
+            }
         }
     }
 
@@ -168,7 +203,57 @@ impl LogEntry {
                 uid: Uid(reader.u64()?),
                 code: reader.varint()?,
             }),
+            2 => Ok(LogEntry::Restored(StoredRestore::decode(whole, reader)?)),
             kind => Err(Malformed::Kind(kind)),
         }
+    }
+}
+
+impl StoredRestore {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.by.0);
+        encode_lines(&self.pending, out);
+        encode_lines(&self.acked, out);
+        out.varint(self.segments.len() as u64);
+        for part in &self.segments {
+            out.varint(part.segment.0);
+            out.generation(part.generation);
+            match part.creates {
+                None => out.push(0),
+                Some(created) => {
+                    out.push(1);
+                    out.extend_from_slice(&created.id.0);
+                    out.push(created.engine.code());
+                    out.push(created.layout);
+                }
+            }
+            Write::bytes(out, &part.header);
+            Write::bytes(out, &part.state);
+        }
+    }
+
+    fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<StoredRestore, Malformed> {
+        let by = ReplicaId(reader.array()?);
+        let pending = decode_lines(reader, limits::RESTORE_PENDING_MAX)?;
+        let acked = decode_lines(reader, limits::OWN_IDS_MAX)?;
+        let count = reader.count(limits::FOLLOWS_MAX, "segments")?;
+        let mut segments = Vec::with_capacity(count.min(1024));
+        for _ in 0..count {
+            let segment = SegmentNumber(reader.varint()?);
+            let generation = reader.generation()?;
+            let creates = match reader.u8()? {
+                0 => None,
+                1 => {
+                    let id = SegmentId(reader.array()?);
+                    let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
+                    Some(Created { id, engine, layout: reader.u8()? })
+                }
+                _ => return Err(Malformed::Field("creates")),
+            };
+            let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
+            let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
+            segments.push(RestoredSegment { segment, generation, creates, header, state });
+        }
+        Ok(StoredRestore { by, pending, acked, segments })
     }
 }

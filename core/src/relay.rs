@@ -13,7 +13,7 @@
 //! others, on the input that says its append is durable, and nowhere else (`deliver.rs`).
 //!
 //! Reading order: `relay/port.rs` (inputs and outputs), `sequencer.rs` (the log), `session.rs` and `hello.rs` (a connection
-//! begins), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
+//! begins), `restore.rs` (it gives back what the log has lost), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
 
 mod claims;
 mod deliver;
@@ -22,6 +22,7 @@ mod interest;
 mod load;
 mod port;
 mod presence;
+mod restore;
 mod sequencer;
 mod session;
 mod timers;
@@ -44,8 +45,11 @@ use sequencer::Sequencer;
 use session::{Conn, Owed, Room};
 use timers::{Timer, Timers};
 
+pub use restore::REFUSES_AFTER;
+
 pub use port::{
-    Append, Config, ConnId, DeltaPlace, Folded, Input, Output, Recovered, SegmentRow, SegmentTail, StoredState, Ticket,
+    Append, Config, ConnId, DeltaPlace, Folded, Input, Merge, Output, Recovered, SegmentRow, SegmentTail, StoredState,
+    Ticket,
 };
 
 /// How long a connection may take over a Hello that came in pieces.
@@ -103,6 +107,10 @@ pub struct Relay {
     /// The segment that is being folded, and from where on the log will be there afterwards.
     folding: Option<(SegmentNumber, Offset)>,
     fold_wanted: BTreeSet<SegmentNumber>,
+    /// D6: until then, what would be refused is put off.
+    refuses_from: Time,
+    /// The Restored that was sent last: its place, which of its segments, and the bytes.
+    restored: Option<(Offset, Vec<usize>, Bytes)>,
 }
 
 impl Relay {
@@ -128,6 +136,8 @@ impl Relay {
             retry_at: None,
             folding: None,
             fold_wanted: BTreeSet::new(),
+            refuses_from: now,
+            restored: None,
             config,
         };
         relay.timers.set(Timer::Idle, now + relay.config.idle);
@@ -189,6 +199,7 @@ impl Relay {
             Input::Recovered(recovered) => self.recovered(recovered),
             Input::Log { ticket, entries } => self.log_read(ticket, entries),
             Input::States { ticket, states } => self.states_read(ticket, states),
+            Input::Merged { ticket, merge } => self.merged(ticket, merge),
             Input::ReadFailed { ticket } => {
                 if let Some(conn) = self.reads.remove(&ticket) {
                     self.close(conn, Code::StoreFailed);
@@ -415,6 +426,7 @@ impl Relay {
             }
         }
         self.standing = Standing::Recovering;
+        self.restores_undone();
         self.out.push_back(Output::Recover);
     }
 
@@ -456,6 +468,8 @@ impl Relay {
         self.next_fold();
     }
 
+    /// R8: a segment is folded up to what is durable; its offsets, generation and the rows of `admit` stay as they are, and the
+    /// floor moves when the store says that nothing below it is needed.
     fn next_fold(&mut self) {
         if self.folding.is_some() || self.standing != Standing::Running {
             return;

@@ -8,14 +8,17 @@
 //! ```
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
-//! Randomness is a seed, time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `restore.rs` (a relay has lost its log), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
+mod fork;
+mod lines;
 mod outside;
 pub mod packed;
 pub mod pending;
+mod restore;
 mod session;
 mod waits;
 
@@ -25,6 +28,7 @@ use bytes::Bytes;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 
+use self::lines::Lines;
 pub use self::outside::{Keep, Witness};
 use self::pending::Pending;
 use self::session::Session;
@@ -32,7 +36,7 @@ pub use self::session::js_code;
 use self::waits::Waits;
 pub use self::waits::{WaitError, WaitKind};
 use crate::commit::{ClaimOf, EngineKind};
-use crate::edit::{Handle, Patch, Wish};
+use crate::edit::{Edit, Handle, Patch, Wish};
 use crate::heap::{Heap, Index, State};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
@@ -83,14 +87,17 @@ pub enum Target {
 pub enum Input {
     /// Time has passed.
     Tick,
-    /// A transaction of the program; `size` is its encoded size.
-    Commit { label: String, sections: Vec<Section>, size: usize },
+    /// A transaction of the program; `size` is its encoded size. `entropy` is the operating system's, fresh: what the commit
+    /// draws is unlike what a copy of this process draws.
+    Commit { label: String, sections: Vec<Section>, size: usize, entropy: u64 },
     /// A message of the relay.
     Receive(Bytes),
     /// There is a connection.
-    Connected { token: String },
+    Connected { token: String, entropy: [u64; 4] },
     /// There is none any more.
     Disconnected,
+    /// As Disconnected: the relay closed it, because another connection declares the same id (code 9).
+    Replaced,
     /// The program needs these segments.
     Load(Vec<(SegmentId, bool)>),
     /// This segment may go.
@@ -181,6 +188,10 @@ pub enum Output {
         time_ms: u64,
         epoch: EpochId,
     },
+    /// What is here is being given back to a relay that has lost it, or that is over.
+    Restoring {
+        begins: bool,
+    },
     Done {
         ticket: u64,
         version: String,
@@ -199,6 +210,17 @@ pub enum Output {
         code: &'static str,
         message: String,
     },
+    /// Another process makes commits under this replica's id, so it has another one from now on, and `moved` commits with it.
+    /// Where there is a connection, it is over: the driver opens another.
+    Forked {
+        id: ReplicaId,
+        moved: usize,
+    },
+    /// The relay no longer knows the line of these commits, so whether it has them is in doubt; they are no longer shown unless
+    /// it has (Loaded records follow). Never made again.
+    InDoubt(Vec<Doubtful>),
+    /// The connection has to be opened anew.
+    Reconnect,
     /// A container that this replica made was won over by one of another kind that was made at once (S2).
     Overruled(Index, Overruled),
     Deadline(u64),
@@ -259,6 +281,17 @@ pub enum Output {
         code: &'static str,
         message: String,
     },
+}
+
+/// A commit whose fate nobody knows (G5).
+#[derive(Debug, Clone)]
+pub struct Doubtful {
+    /// Its number.
+    pub seq: Seq,
+    /// What the program called it.
+    pub label: String,
+    /// What it did, segment by segment.
+    pub edits: Vec<(SegmentId, Vec<Edit>)>,
 }
 
 /// Counters since the replica was opened.
@@ -334,6 +367,26 @@ impl Draw for Entropy {
 }
 
 impl Entropy {
+    /// Mixes fresh entropy in: a copy of this process, which has the same state, draws other numbers from here on.
+    fn stir(&mut self, fresh: [u64; 4]) {
+        let mut seed = [0; 32];
+        for (at, (bytes, fresh)) in (1_u64..).zip(seed.chunks_mut(8).zip(fresh)) {
+            // SplitMix64's output function: every bit of the input reaches every bit.
+            let mut word = fresh.wrapping_add(at.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            bytes.copy_from_slice(&(self.0.next_u64() ^ word ^ (word >> 31)).to_le_bytes());
+        }
+        self.0 = Xoshiro256PlusPlus::from_seed(seed);
+    }
+
+    /// An id for a replica.
+    fn replica(&mut self) -> ReplicaId {
+        let mut id = [0; 16];
+        self.0.fill_bytes(&mut id);
+        ReplicaId(id)
+    }
+
     /// A client id for an engine: 53 bits, never 0.
     fn writer(&mut self) -> u64 {
         (self.draw() >> 11).max(1)
@@ -367,8 +420,14 @@ pub struct Replica {
     lineage: EpochId,
     /// There has never been an Ok.
     fresh: bool,
+    /// What is here still has to be given back to a relay that has lost it (D3).
+    restoring: bool,
+    /// Of the newest commit under `id`.
     seq: Seq,
     last_uid: Uid,
+    lines: Lines,
+    /// How many commits there have been, under whatever id.
+    number: Seq,
     nonce: u64,
     stats: Stats,
     now_ms: u64,
@@ -384,10 +443,8 @@ impl Replica {
     /// Opens a heap: nothing is resident, nothing is connected.
     pub fn new(options: Options) -> Replica {
         let mut entropy = Entropy(Xoshiro256PlusPlus::from_seed(options.seed));
-        let mut id = [0; 16];
-        entropy.0.fill_bytes(&mut id);
         let mut replica = Replica {
-            id: ReplicaId(id),
+            id: entropy.replica(),
             options,
             entropy,
             heap: Heap::new(),
@@ -398,8 +455,11 @@ impl Replica {
             epochs: Vec::new(),
             lineage: EpochId::default(),
             fresh: true,
+            restoring: false,
             seq: Seq(0),
             last_uid: Uid::NONE,
+            lines: Lines::default(),
+            number: Seq(0),
             nonce: 0,
             stats: Stats::default(),
             now_ms: 0,
@@ -437,11 +497,13 @@ impl Replica {
         debug_assert!(self.out.is_empty(), "every output has to be taken before the next input");
         self.now_ms = now_ms;
         match input {
-            Input::Tick => {}
-            Input::Commit { label, sections, size } => self.commit(label, sections, size),
+            // What a Busy put off goes out again (R11).
+            Input::Tick => self.send_pending(),
+            Input::Commit { label, sections, size, entropy } => self.commit(label, sections, size, entropy),
             Input::Receive(message) => self.receive(&message),
-            Input::Connected { token } => self.connected(token),
+            Input::Connected { token, entropy } => self.connected(token, entropy),
             Input::Disconnected => self.disconnected(),
+            Input::Replaced => self.replaced(),
             Input::Load(segments) => self.load(&segments),
             Input::Evict(index) => self.evict(index),
             Input::Wait { ticket, kind } => self.wait(ticket, kind),
@@ -462,6 +524,7 @@ impl Replica {
             Input::Keep(index) => self.keep_whole(index),
         }
         self.settle_waits();
+        self.keep_commits();
         self.keep_place();
     }
 
@@ -486,7 +549,7 @@ impl Replica {
     fn evict(&mut self, index: Index) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
-        if !matches!(slot.state, State::Live(_)) || self.pending.touches(id) {
+        if !matches!(slot.state, State::Live(_)) || self.pending.touches(id) || self.restoring {
             return;
         }
         slot.state = State::Away;

@@ -6,6 +6,7 @@ mod creations;
 pub mod engine;
 pub mod layout;
 pub mod list;
+pub mod merge;
 pub mod objects;
 mod outside;
 pub mod packed;
@@ -310,6 +311,27 @@ impl Segment {
         // What a mirror shows has a handle; a new one here would be one that it never hears of.
         if self.objects.handles() != kept.handles {
             return Err(EngineError::Failed("a restored document shows what it did not show before".into()));
+        }
+        Ok(())
+    }
+
+    /// Goes on under another writer between two redos; [`Segment::show`] still comes next.
+    pub fn redo_as(&mut self, writer: u64) -> Result<(), EngineError> {
+        self.engine = document(self.engine.kind(), writer, &self.encode())?;
+        self.objects.set_writer(writer);
+        Ok(())
+    }
+
+    /// Goes on under another writer. What it shows, and its handles, stay.
+    pub fn renew(&mut self, writer: u64) -> Result<(), EngineError> {
+        let (document, size, handles) = (self.encode(), self.size, self.objects.handles());
+        self.replace(self.generation, writer, &document, &[])?;
+        self.size = size;
+        self.show();
+        if self.objects.handles() != handles {
+            return Err(EngineError::Failed(
+                "a document under another writer shows what it did not show before".into(),
+            ));
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ interface SectionSave { readonly edits: number; readonly values: number; readonl
 /** Where a batch was, to come back to. */
 export interface Savepoint { readonly undo: number; readonly sections: ReadonlyMap<Mirror, SectionSave> }
 
-/** About what an edit takes in an engine's delta beside its values (`core/src/replica.rs` reckons the same). */
+/** About what an edit takes in an engine's delta beside its values (`core/src/replica/commit.rs` reckons the same before it tries a commit). */
 const EDIT_BYTES = 48
 
 /** What the sections of a batch add up to. */

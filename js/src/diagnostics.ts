@@ -7,12 +7,13 @@
  * | `coheap:load` | a segment came, or came anew | `heap` `ref` `bytes` (encoded) |
  * | `coheap:commit` | a commit was made here | `heap` `label` `refs` `unsaved` (commits that are not durable yet) |
  * | `coheap:apply` | a commit of another became visible | `heap` `label` `refs` `by` |
+ * | `coheap:restore` | a relay that lost its log is given back what is here; until `begins` is false, no wait ends | `heap` `begins` |
  * | `coheap:sync` | a `flush`, `sync`, `version` or `reach` ended | `heap` `wait` `ms`, and `error` if it failed |
  *
  * `refs` are the segments, as strings. Nobody listening costs one look per event.
  */
 
-type Name = 'coheap:load' | 'coheap:commit' | 'coheap:apply' | 'coheap:sync'
+type Name = 'coheap:load' | 'coheap:commit' | 'coheap:apply' | 'coheap:restore' | 'coheap:sync'
 interface Channel { readonly hasSubscribers: boolean; publish(message: object): void }
 
 let channelOf: ((name: Name) => Channel) | null | undefined

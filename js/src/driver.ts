@@ -44,6 +44,8 @@ export interface Sink {
   refused(seq: number, code: string, label: string, segments: readonly number[]): string[]
   problem(error: HeapError): void
   overruled(told: Overruled): void
+  /** What is here is being given back to a relay that has lost it (true), or that is over. */
+  restoring(begins: boolean): void
   index(segment: Id, index: number): void
   evicted(segment: number): void
   joined(group: string, run: string, member: number): void
@@ -55,6 +57,12 @@ export interface Sink {
   /** What the replica holds of a segment after it has moved. */
   moved(segment: Loaded): void
   fatal(error: HeapError): void
+  /** The replica has another id from here on, since another process used the old one; so many commits went with it. */
+  forked(replica: Id, moved: number): void
+  /** What the relay cannot say whether it has; it is not made again. */
+  inDoubt(commits: readonly Doubtful[]): void
+  /** The connection is over for the replica: another is wanted at once. */
+  reconnect(): void
   /** The instance trapped in this operation. `mend` comes before the next call, and without one by itself. */
   trapped(): void
   /** Lets the replica go on in another instance (`goOnIn`), if it can. */
@@ -70,6 +78,9 @@ const QUESTIONS: ReadonlySet<number> = new Set([OP.load, OP.dump, OP.derive, OP.
 const OWN_BUSINESS: ReadonlySet<number> = new Set([OP.commit, OP.export])
 /** In an instance that is only being tried. */
 const TRIALS: ReadonlySet<number> = new Set([OP.import, OP.resume, OP.restore])
+
+/** A commit that nobody can say of whether it is durable, with what it did. */
+export interface Doubtful { readonly seq: number; readonly label: string; readonly edits: readonly unknown[] }
 
 /** What one call answered with, beside what went to the sink. */
 export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded; packed?: Uint8Array; failed?: (() => void)[]; refused?: Record<string, unknown> }
@@ -379,9 +390,17 @@ export class Driver {
       case RECORD.stats: return void (answer.stats = r.list(each => each.varint()))
       case RECORD.overruled: return sink.overruled({ segment: r.varint(), parent: r.varint(), key: r.str(), lost: r.varint(), kept: r.u8() })
       case RECORD.fatal: return sink.fatal(readError(r, false))
+      case RECORD.restoring: return sink.restoring(r.u8() === 1)
       case RECORD.needsFull: return sink.needsFull(r.varint())
       case RECORD.keep: return this.keeper.take(r)
       case RECORD.packed: return void (answer.packed = r.rest())
+      case RECORD.forked: return sink.forked(r.id(), r.varint())
+      case RECORD.inDoubt: {
+        const commits = r.list(each => ({ seq: each.varint(), label: each.str(), edits: JSON.parse(each.str()) as unknown[] }))
+        for (const { seq } of commits) this.keeper.refused(seq)
+        return sink.inDoubt(commits)
+      }
+      case RECORD.reconnect: return sink.reconnect()
       case RECORD.error: return void (answer.error = readError(r))
       default: throw new HeapError('ERR_ENGINE', `a record of kind ${kind}: the JavaScript and the wasm of the package do not match`)
     }

@@ -39,7 +39,7 @@ export class HeapError extends Error {
 }
 
 /** What a close code of the relay means; `undefined` for a close that says nothing but "gone". */
-export interface CloseReason { readonly code: ErrorCode; readonly retryable: boolean; readonly text: string }
+export interface CloseReason { readonly code: ErrorCode; readonly retryable: boolean; readonly text: string; /** Another connection declares the id. */ readonly replaced?: true }
 
 const CLOSES: Readonly<Record<number, CloseReason>> = {
   4001: { code: 'ERR_PROTOCOL', retryable: false, text: 'the relay took a message for not being a coheap message' },
@@ -50,12 +50,12 @@ const CLOSES: Readonly<Record<number, CloseReason>> = {
   4006: { code: 'ERR_FORBIDDEN', retryable: false, text: 'not allowed' },
   4007: { code: 'ERR_NOT_FOUND', retryable: false, text: 'no such heap' },
   4008: { code: 'ERR_TIMEOUT', retryable: true, text: 'no hello came in time' },
-  4009: { code: 'ERR_CONFLICT', retryable: true, text: 'another connection of this replica took over' },
+  4009: { code: 'ERR_CONFLICT', retryable: true, replaced: true, text: 'another connection of this replica took over' },
   4010: { code: 'ERR_PROTOCOL', retryable: false, text: 'not supported by this relay' },
   4011: { code: 'ERR_OFFLINE', retryable: true, text: "the relay's store failed" },
   4012: { code: 'ERR_PROTOCOL', retryable: false, text: 'that heap name is not allowed' },
   4013: { code: 'ERR_OFFLINE', retryable: true, text: 'this connection reads too slowly' },
-  4014: { code: 'ERR_VERSION_LOST', retryable: false, text: 'the relay lost part of the log that this replica has' },
+  4015: { code: 'ERR_OFFLINE', retryable: true, text: 'the relay is putting back what its log has lost' },
 }
 
 /** The meaning of a WebSocket close code (`core/WIRE.md` §7). Anything not in the table is a lost connection, tried again. */

@@ -66,7 +66,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   #instance: ReplicaInstance
   #make: MakeReplica = makeReplica
   readonly #rebuilds: Rebuilds
-  readonly replica: string
+  replica: string
   #connection: Status['connection'] = 'connecting'
   #token = ''
   #connects = 0
@@ -98,11 +98,11 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     this.#groups = new Groups(this.#driver)
     this.#presence = new PresenceGroups(this.#driver, me, fn => this.#watchers.later(fn))
     this.#link = new Link({ url: setup.url, webSocket: setup.webSocket, prepare: () => this.#prepare() }, {
-      up: () => this.#incoming(OP.connected, w => w.str(this.#token)),
+      up: () => this.#incoming(OP.connected, w => w.raw(entropy(32)).str(this.#token)),
       receive: message => this.#incoming(OP.receive, w => w.raw(message)),
       down: reason => {
         this.#setConnection('offline')
-        this.#incoming(OP.disconnected)
+        this.#incoming(reason.replaced === true ? OP.replaced : OP.disconnected)
         this.#groups.disconnected()
         this.#presence.disconnected()
         this.#lastLoss = reason.text
@@ -218,9 +218,20 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       group: state => this.#groups.state(state),
       lost: (group, run, key, grant) => this.#groups.lost(group, run, key, grant),
       member: member => this.#presence.member(member),
+      restoring: begins => publish('coheap:restore', () => ({ heap: this.#setup.heapName, begins })),
       needsFull: index => space.needsFull(index),
       moved: segment => space.moved(segment),
       fatal: error => this.#fatal(error),
+      forked: (id, moved) => this.#forked(id, moved),
+      inDoubt: commits => {
+        for (const { seq } of commits) {
+          space.writing.refused(seq)
+          this.#groups.refused(seq)
+        }
+        const details = { edits: commits.flatMap(commit => commit.edits), labels: commits.map(commit => commit.label) }
+        this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `the relay no longer knows whether it has ${commits.length} commit(s) of this replica; they are not made again`, { details })))
+      },
+      reconnect: () => this.#again(),
       trapped: () => queueMicrotask(() => {
         try {
           this.#driver.mend()
@@ -230,12 +241,33 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     }
   }
 
+  /** Another process, a copy of this one, commits under this replica's id: the replica has gone on under another. */
+  #forked(replica: string, moved: number): void {
+    const details = { was: this.replica, replica, moved }
+    this.replica = replica
+    const me = { ...this.#space.options.me, replica }
+    this.#space.options.me = me
+    this.#presence.become(me)
+    this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `another process commits as replica ${details.was}; this one goes on as ${replica}`, { details })))
+    this.#again()
+  }
+
+  /** Opens another connection: the hello of this one does not say any more what the replica is. */
+  #again(): void {
+    queueMicrotask(() => {
+      // Where there is none the link is about to try; in rest the end of the rest will.
+      if (this.#connection === 'offline' || this.#resting || this.#space.over !== undefined || this.#dead !== undefined) return
+      this.#rest()
+      this.#wake()
+    })
+  }
+
   // Another instance after a trap
 
   #rebuilding(): Rebuilds {
     const [space, driver] = [this.#space, this.#driver]
     return new Rebuilds({
-      replica: this.replica, driver, slots: space.slots,
+      replica: () => this.replica, driver, slots: space.slots,
       make: () => this.#make(this.#replicaOptions(entropy(32))),
       blamed: () => this.#instance.touching(),
       disconnected: () => {

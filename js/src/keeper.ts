@@ -28,11 +28,13 @@ interface Kept {
 }
 
 /** What is kept: numbers of the record (`core/src/edge.rs`). */
-const WHAT = { lives: 0, place: 1, commit: 2, segment: 3 } as const
+const WHAT = { lives: 0, place: 1, commit: 2, segment: 3, made: 4 } as const
 
 export class Keeper {
   #lives = NOTHING
   #place = NOTHING
+  /** Commits of this replica that have ended. */
+  #made = new Writer(256)
   /** By seq, ascending. */
   readonly #commits = new Map<number, Uint8Array>()
   readonly #segments = new Map<number, Kept>()
@@ -48,9 +50,19 @@ export class Keeper {
     switch (r.u8()) {
       case WHAT.lives: this.#lives = r.rest().slice(); break
       case WHAT.place: this.#place = r.rest().slice(); break
-      case WHAT.commit: this.#commits.set(r.varint(), r.rest().slice()); break
+      case WHAT.commit: this.#takeCommit(r.varint(), r.rest()); break
       case WHAT.segment: this.#takeSegment(r.varint(), r.u8() === 1, r.rest()); break
+      case WHAT.made: {
+        if (r.u8() === 1) this.#made.truncate()
+        this.#made.raw(r.rest())
+        break
+      }
     }
+  }
+
+  #takeCommit(seq: number, bytes: Uint8Array): void {
+    if (bytes.length === 0) this.#commits.delete(seq)
+    else this.#commits.set(seq, bytes.slice())
   }
 
   #takeSegment(segment: number, anew: boolean, bytes: Uint8Array): void {
@@ -75,6 +87,7 @@ export class Keeper {
     }
   }
 
+  /** It is refused, or nobody can say whether it is saved. */
   refused(seq: number): void {
     this.#commits.delete(seq)
   }
@@ -95,15 +108,15 @@ export class Keeper {
 
   /** Bytes that are kept. */
   get bytes(): number {
-    let bytes = this.#lives.length + this.#place.length
+    let bytes = this.#lives.length + this.#place.length + this.#made.length
     for (const commit of this.#commits.values()) bytes += commit.length
     for (const { document, more } of this.#segments.values()) bytes += document.length + (more?.length ?? 0)
     return bytes
   }
 
-  /** `lives place` of operation `resume`. */
+  /** `lives place made` of operation `resume`. */
   writePlace(w: Writer): void {
-    w.bytes(this.#lives).bytes(this.#place)
+    w.bytes(this.#lives).bytes(this.#place).bytes(this.#made.view())
   }
 
   /** `commits` of operation `resume`. */

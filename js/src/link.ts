@@ -223,8 +223,10 @@ export class Link {
     clearTimeout(this.#watch)
     const reason = closeReason(code, text)
     if (!reason.retryable) return this.#end(new HeapError(reason.code, reason.text, { retryable: false, details: { closeCode: code } }))
-    const bound = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** (this.#attempt - 1))
-    const delay = this.#attempt === 0 ? 0 : Math.random() * bound
+    // Two that displace each other are not to do it in step.
+    const attempt = reason.replaced === true ? Math.max(this.#attempt, 2) : this.#attempt
+    const bound = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** (attempt - 1))
+    const delay = attempt === 0 ? 0 : Math.random() * bound
     this.#attempt += 1
     this.#timer = setTimeout(() => void this.#connect(), delay)
     if (!this.#referenced) unrefTimer(this.#timer)

@@ -18,7 +18,13 @@ export class PresenceGroups {
   readonly #groups = new Map<string, PresenceGroup<object>>()
   #online = false
 
-  constructor(readonly driver: Driver, readonly author: Author, readonly later: (fn: () => void) => void) {}
+  constructor(readonly driver: Driver, public author: Author, readonly later: (fn: () => void) => void) {}
+
+  /** This replica has another id. */
+  become(author: Author): void {
+    this.author = author
+    for (const group of this.#groups.values()) group.become(author)
+  }
 
   group<P extends object>(name: string): Presence<P> {
     let group = this.#groups.get(name)
@@ -56,10 +62,18 @@ class PresenceGroup<P extends object> implements Presence<P> {
   encoded: Uint8Array | undefined
   readonly #watchers = new Set<(members: ReadonlyMap<string, Member<P>>) => void>()
 
-  constructor(readonly author: Author, readonly send: (state: Uint8Array | undefined) => void, readonly later: (fn: () => void) => void) {}
+  constructor(public author: Author, readonly send: (state: Uint8Array | undefined) => void, readonly later: (fn: () => void) => void) {}
 
   get me(): string {
     return this.author.replica
+  }
+
+  become(author: Author): void {
+    const own = this.#members.get(this.me)
+    const members = new Map(this.#members)
+    members.delete(this.me)
+    this.author = author
+    if (own !== undefined) this.#become(members.set(this.me, { ...own, author }))
   }
 
   /** Everybody who shows something, this replica too, which the relay does not tell of itself. */

@@ -28,7 +28,8 @@ const SLOT = { derived: 1, loading: 2, stopped: 4 } as const
 
 /** What rebuilding needs of a heap. */
 export interface Ruin {
-  readonly replica: Id
+  /** The replica's id as of now. */
+  replica(): Id
   readonly driver: Driver
   /** Every segment that has an index, by it. */
   readonly slots: readonly (Segment | undefined)[]
@@ -133,7 +134,7 @@ export class Rebuilds {
     const { driver, slots, replica } = this.#ruin
     const { keeper } = driver
     const { error } = driver.goOnIn(instance.replica, w => {
-      w.idOf(replica)
+      w.idOf(replica())
       keeper.writePlace(w)
       w.varint(slots.length)
       for (const segment of slots) {

@@ -57,7 +57,8 @@ export interface SpaceEvents {
 
 export interface SpaceOptions {
   readonly heapName: string
-  readonly me: Author
+  /** Replaced when the replica takes another id. */
+  me: Author
   readonly budget: SharedBudget
   readonly maxUnsaved: number
 }

@@ -21,6 +21,7 @@ import { HeapError } from './errors.js'
 import type { Mirror, Node } from './mirror.js'
 import { notingDifferences } from './patches.js'
 import type { Segment } from './residence.js'
+import { entropy } from './uuid.js'
 
 /** What an edit has beside its values: numbers and a key. */
 const EDIT_BYTES_MAX = 64 + LIMIT.keyBytes
@@ -247,7 +248,7 @@ export class Writing {
     this.#committing = batch
     let error: unknown
     try {
-      error = this.#ground.driver.call(OP.commit, w => batch.encode(w)).error
+      error = this.#ground.driver.call(OP.commit, w => batch.encode(w.raw(entropy(8)))).error
     } catch (thrown) {
       error = thrown
     }

@@ -22,8 +22,9 @@ export class FakeRelay {
   readonly shown = new Map<string, Map<string, { hello: Hello; state: Uint8Array }>>()
   /** While true nothing connects. */
   down = false
-  /** While true commits are taken and not answered. */
+  /** While true commits are taken and not answered: its disk is slow. */
   silent = false
+  readonly #owed: (() => void)[] = []
   /** The next commit is refused with this code. */
   refuseNext = 0
   /** Closes the next connection with this code instead of an Ok. */
@@ -47,6 +48,18 @@ export class FakeRelay {
 
   /** For `open(url, { webSocket: relay.socket })`. */
   readonly socket = (): WebSocketLike => new FakeSocket(this)
+
+  /** Answers a commit, at once or once the disk is quick again. */
+  whenQuick(answer: () => void): void {
+    if (this.silent) this.#owed.push(answer)
+    else answer()
+  }
+
+  /** The disk is quick again: what was taken meanwhile is answered, on the connections that are still there. */
+  answer(): void {
+    this.silent = false
+    for (const answer of this.#owed.splice(0)) answer()
+  }
 
   /** Cuts every connection. */
   cut(code = 1006): void {
@@ -299,7 +312,7 @@ export class FakeSocket implements WebSocketLike {
     this.send1(0x41, w.varint(0).bytes(bulk.slice()).slice(), this.#sentUpTo)
     this.#catchUp()
     const last = relay.log.filter(entry => entry.author.replica === this.hello!.replica).at(-1)
-    if (last !== undefined) this.#ack(last.seq)
+    if (last?.code === 0) this.#ack(last.seq)
   }
 
   #cutOf(r: Reader, fresh: boolean): number {
@@ -324,9 +337,10 @@ export class FakeSocket implements WebSocketLike {
     const label = (flags & 8) !== 0 ? r.str() : undefined
     const parts = r.list(readPart)
     const line = relay.log.filter(entry => entry.author.replica === this.hello!.replica)
-    if (line.some(entry => entry.seq === seq)) {
+    const known = line.find(entry => entry.seq === seq)
+    if (known !== undefined) {
       relay.again += 1
-      return this.#ack(seq)
+      return relay.whenQuick(() => { this.#answer(known) })
     }
     const last = line.at(-1)
     const expected = last === undefined ? NO_UID : last.code === 0 ? last.uid : last.uid.map(byte => ~byte)
@@ -336,17 +350,22 @@ export class FakeSocket implements WebSocketLike {
     const claimLost = group !== undefined && group.held.get(claim!.key)?.grant !== claim!.grant
     const code = relay.refuseNext !== 0 ? relay.refuseNext : claimLost ? 35 : 0
     relay.refuseNext = 0
-    relay.log.push({ author: this.hello!, seq, uid, label, parts, code, via: this })
+    const entry = { author: this.hello!, seq, uid, label, parts, code, via: this }
+    relay.log.push(entry)
     for (const part of parts) this.#follows.add(part.segment)
-    if (relay.silent) return
-    for (const connection of relay.connections) connection.#catchUp()
-    if (code !== 0) return this.send1(0x4a, new Writer().varint(0).varint(seq).raw(uid).varint(code).varint(relay.log.length).slice())
-    this.#ack(seq)
-    if (group !== undefined) {
+    relay.whenQuick(() => {
+      for (const connection of relay.connections) connection.#catchUp()
+      this.#answer(entry)
+      if (code !== 0 || group === undefined) return
       group.held.delete(claim!.key)
       group.done.add(claim!.key)
       relay.tellGroup(group)
-    }
+    })
+  }
+
+  #answer({ seq, uid, code }: Entry): void {
+    if (code === 0) this.#ack(seq)
+    else this.send1(0x4a, new Writer().varint(0).varint(seq).raw(uid).varint(code).varint(this.#relay.log.length).slice())
   }
 
   #ack(seq: number): void {

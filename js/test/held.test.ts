@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, afterEach, test } from 'node:test'
 import { pathToFileURL } from 'node:url'
-import type { Heap, HeapError, open as Open, Ref } from '../src/index.js'
-import { closeAll, keep } from './clean.js'
+import type { Heap, HeapError, open as Open, Ref, snapshot as Snapshot } from '../src/index.js'
+import { closeAll, expecting, keep } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
 
 type Any = Record<string, any>
@@ -16,13 +16,18 @@ after(async () => { for (const folder of folders) await rm(folder, { recursive: 
 
 /** The package as it is, but for the one file that is fetched. */
 async function packageWith(wasmFull: string | undefined): Promise<typeof Open> {
+  return (await packageAt(wasmFull)).open
+}
+
+async function packageAt(wasmFull: string | undefined): Promise<{ open: typeof Open; snapshot: typeof Snapshot; home: string }> {
   const home = await mkdtemp(join(tmpdir(), 'coheap-'))
   folders.push(home)
   await cp(new URL('../src/', import.meta.url), join(home, 'src'), { recursive: true })
   await writeFile(join(home, 'package.json'), '{"type":"module"}')
   if (wasmFull === undefined) await rm(join(home, 'src/wasm-full.js'))
   else await writeFile(join(home, 'src/wasm-full.js'), wasmFull)
-  return ((await import(pathToFileURL(join(home, 'src/index.js')).href)) as { open: typeof Open }).open
+  const { open, snapshot } = await import(pathToFileURL(join(home, 'src/index.js')).href) as { open: typeof Open; snapshot: typeof Snapshot }
+  return { open, snapshot, home }
 }
 
 async function heapOf(open: typeof Open, relay: FakeRelay, closing = keep): Promise<{ heap: Heap<Any>; errors: HeapError[] }> {
@@ -93,4 +98,40 @@ test('a module that cannot be started undoes what needs it, and the heap goes on
 test('near and history together are refused: the segment is what it is', async () => {
   const { heap } = await heapOf(await packageWith(undefined), new FakeRelay())
   assert.throws(() => heap.alloc({}, { near: heap.refOf(heap.root), history: true }), TypeError)
+})
+
+test('S2, S15: what is held behind an object that turned out to have content of old is undone: it would name others', async () => {
+  const relay = new FakeRelay()
+  const original = new URL('../src/wasm-full.js', import.meta.url).href
+  const { open, snapshot, home } = await packageAt(`export { instantiate } from ${JSON.stringify(original)}
+export let arrive
+const arrival = new Promise(resolve => { arrive = resolve })
+export const prepare = () => arrival
+`)
+  // A list is refused, and what was put into it stays in the segment, unseen.
+  const { heap: before } = await heapOf(open, relay)
+  expecting(before, { refused: 1, rebuilds: 1 })
+  relay.refuseNext = 36
+  before.transact(() => { before.root['list'] = [] })
+  before.root['list'].push({ old: 1 })
+  await assert.rejects(before.flush(), code('ERR_REFUSED'))
+  await before.flush()
+  const { heap, errors } = await heapOf(open, relay)
+  assert.deepEqual(snapshot(heap.root), { n: 0 })
+  // The list is made again, and the next commits speak of an object in it by the number that it has here.
+  const doc = heap.alloc({ a: 1 }, { history: true })
+  heap.transact(() => { heap.root['list'] = [] })
+  heap.transact(() => { heap.root['list'].push({ new: 1 }) })
+  heap.transact(() => { heap.root['list'][0]['new'] = 2 })
+  assert.deepEqual([heap.status.unsaved, snapshot(heap.root)], [4, { list: [{ new: 2 }], n: 0 }])
+  const flushed = heap.flush({ timeoutMs: 5000 }).catch((error: HeapError) => error.code)
+  const module = await import(pathToFileURL(join(home, 'src/wasm-full.js')).href) as { arrive: () => void }
+  module.arrive()
+  assert.deepEqual([await flushed, snapshot(heap.root)], ['ERR_CONFLICT', { list: [{ old: 1 }], n: 0 }])
+  assert.deepEqual(errors.map(error => error.code), ['ERR_CONFLICT'])
+  heap.root['list'].push({ new: 3 })
+  await heap.flush({ timeoutMs: 5000 })
+  await before.sync()
+  assert.deepEqual(snapshot(before.root), { list: [{ old: 1 }, { new: 3 }], n: 0 })
+  assert.deepEqual(snapshot(await heap.ref<Any>(doc.id).load()), { a: 1 })
 })

@@ -47,6 +47,10 @@ pub struct Options {
     /// Take no commits while the disk has less free than this [default: 64]
     #[arg(long, env = "COHEAP_MIN_FREE_MB", value_name = "MB")]
     pub min_free_mb: Option<u64>,
+    /// The data directory was put back from a backup: take no commits for a minute, while the processes that hold what it
+    /// lacks give that back
+    #[arg(long)]
+    pub restored: bool,
 }
 
 /// Ways of letting connections in.
@@ -71,6 +75,8 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// The program to run as worker; `None`: nothing is folded.
     pub worker: Option<PathBuf>,
+    /// The store was put back from a backup (CORE-PROTOCOL D7).
+    pub restored: bool,
 }
 
 impl Options {
@@ -96,7 +102,7 @@ impl Options {
             }
         };
         let min_free_bytes = self.min_free_mb.unwrap_or(64).saturating_mul(1 << 20);
-        Ok(Config { listen, data, auth, min_free_bytes, worker: std::env::current_exe().ok() })
+        Ok(Config { listen, data, auth, min_free_bytes, worker: std::env::current_exe().ok(), restored: self.restored })
     }
 
     /// Takes from a file what was not given otherwise.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use coheap_core::id::Offset;
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{ConnId, Recovered, StoredState, Ticket};
+use coheap_core::relay::{ConnId, Merge, Recovered, StoredState, Ticket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -65,6 +65,7 @@ enum Event {
     Log { of: Opening, ticket: Ticket, entries: Result<Vec<(Offset, LogEntry)>, StoreError> },
     States { of: Opening, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
     Folded(worker::Folded),
+    Merged { of: Opening, ticket: Ticket, merge: Merge },
     Stop,
 }
 
@@ -147,11 +148,16 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
     let folds = config.worker.clone().map(|program| {
         let (folds, jobs) = mpsc::unbounded_channel();
         let events = events.clone();
-        let done = move |folded| drop(events.send(Event::Folded(folded)));
+        let done = move |done| {
+            let _ = events.send(match done {
+                worker::Done::Folded(folded) => Event::Folded(folded),
+                worker::Done::Merged { of, ticket, merge } => Event::Merged { of, ticket, merge },
+            });
+        };
         tokio::spawn(worker::run(program, Arc::clone(&store), jobs, done));
         folds
     });
-    let driver = Driver::new(store, events, appends, folds);
+    let driver = Driver::new(store, events, appends, folds, config.restored);
     let task = tokio::spawn(driver.run(inbox, reports));
     Running { handle, task, writer: writer.ok() }
 }

@@ -3,13 +3,15 @@
 //! much later; the relay goes on.
 //!
 //! ```text
-//!   driver ──Job──► Folder task ──request──► worker's stdin      message := length:u32 body
-//!                     │    ◄────── answer ── worker's stdout     request := engine:u8 snapshot:bytes list(delta:bytes)
-//!                     └─► store.fold                             answer  := 0 snapshot | 1 error:str
+//!   driver ──Job──► task ──request──► worker's stdin      message := length:u32 body
+//!                    │   ◄── answer ── worker's stdout    request := engine:u8 snapshot:bytes list(delta:bytes) merge:u8 [given:bytes]
+//!                    └─► store.fold, or the driver        answer  := 0 snapshot | 1 error:str | 2 nothing is added
+//!                                                                  | 3 clocks:bytes state | 4 error:str (what was given is wrong)
 //! ```
 //!
-//! What the worker makes it has verified: decoded again and compared, value by value, with what was folded
-//! (`coheap_core::segment::fold`).
+//! Folding puts a snapshot in the place of deltas; merging puts what a replica gave back together with what the log has
+//! (CORE-PROTOCOL D4), for an entry of its own. What the worker makes it has verified: decoded again and compared, value by value, with what was folded
+//! (`coheap_core::segment::fold`, `segment::merge`).
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -19,10 +21,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
+use coheap_core::guard::Clocks;
 use coheap_core::id::{Offset, SegmentNumber};
 use coheap_core::limits;
-use coheap_core::relay::StoredState;
+use coheap_core::relay::{Merge, StoredState, Ticket};
 use coheap_core::segment;
+use coheap_core::segment::merge::{self as merging, MergeError, Merged};
 use coheap_core::wire::codec::{Malformed, Reader, Write as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -39,9 +43,40 @@ const FOLD_WITHIN: Duration = Duration::from_secs(30);
 /// A whole message: one segment at its hard limit with its deltas.
 const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + limits::SEGMENT_BYTES_HARD;
 
+/// What the worker is to do.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Fold(FoldJob),
+    Merge(MergeJob),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Folded(Folded),
+    Merged { of: Opening, ticket: Ticket, merge: Merge },
+}
+
+/// A segment that a replica gave back.
+#[derive(Debug)]
+pub(crate) struct MergeJob {
+    /// To this heap, while it was open this time.
+    pub of: Opening,
+    /// Comes back with the answer.
+    pub ticket: Ticket,
+    /// Merged by this engine.
+    pub engine: EngineKind,
+    /// What the store knows it by, if it does.
+    pub segment: Option<SegmentNumber>,
+    /// With what the log has of it below here.
+    pub position: Offset,
+    /// What was given.
+    pub given: Bytes,
+}
+
 /// A segment to fold.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct FoldJob {
     /// Of this heap, and asked for while it was open this time.
     pub of: Opening,
     /// This one.
@@ -58,7 +93,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) struct Folded {
     /// Which one it was.
-    pub job: Job,
+    pub job: FoldJob,
     /// What is stored now; the error in one line.
     pub result: Result<FoldResult, String>,
 }
@@ -68,18 +103,88 @@ pub(crate) async fn run(
     program: PathBuf,
     store: Arc<Store>,
     mut jobs: mpsc::UnboundedReceiver<Job>,
-    done: impl Fn(Folded),
+    done: impl Fn(Done),
 ) {
     let mut worker = None;
     while let Some(job) = jobs.recv().await {
-        let result = fold(&program, &mut worker, &store, &job).await;
-        // While the relay stops, reads of the store are given up.
-        if let Err(error) = &result
-            && !jobs.is_closed()
-        {
-            eprintln!("coheap-relay: heap {:?}: segment {} was not folded: {error}", job.of.heap, job.segment.0);
+        match job {
+            Job::Fold(job) => {
+                let result = fold(&program, &mut worker, &store, &job).await;
+                // While the relay stops, reads of the store are given up.
+                if let Err(error) = &result
+                    && !jobs.is_closed()
+                {
+                    eprintln!(
+                        "coheap-relay: heap {:?}: segment {} was not folded: {error}",
+                        job.of.heap, job.segment.0
+                    );
+                }
+                done(Done::Folded(Folded { job, result }));
+            }
+            Job::Merge(job) => {
+                let merge = merge(&program, &mut worker, &store, &job).await.unwrap_or_else(|error| {
+                    eprintln!("coheap-relay: heap {:?}: what was given back was not merged: {error}", job.of.heap);
+                    Merge::Failed
+                });
+                done(Done::Merged { of: job.of, ticket: job.ticket, merge });
+            }
         }
-        done(Folded { job, result });
+    }
+}
+
+/// One request to the worker, which is started if it is not running; the answer's first byte and the rest.
+async fn ask(program: &PathBuf, slot: &mut Option<Process>, request: &[u8]) -> Result<(u8, Bytes), String> {
+    let mut process = match slot.take() {
+        Some(process) => process,
+        None => Process::start(program).map_err(|error| format!("the worker does not start: {error}"))?,
+    };
+    let answer = match timeout(FOLD_WITHIN, process.ask(request)).await {
+        Ok(Ok(answer)) => answer,
+        // Dropped, the process is killed; the next job gets a new one.
+        Ok(Err(error)) => return Err(format!("the worker died: {error}")),
+        Err(_) => return Err("the worker took too long".to_owned()),
+    };
+    *slot = Some(process);
+    match answer.split_first() {
+        Some((1, error)) => Err(String::from_utf8_lossy(error).into_owned()),
+        Some((kind, _)) => Ok((*kind, answer.slice(1..))),
+        None => Err("the worker said nothing".to_owned()),
+    }
+}
+
+async fn merge(
+    program: &PathBuf,
+    slot: &mut Option<Process>,
+    store: &Arc<Store>,
+    job: &MergeJob,
+) -> Result<Merge, String> {
+    let (mut snapshot, mut deltas) = (Bytes::new(), Vec::new());
+    if let Some(segment) = job.segment {
+        let state = {
+            let (store, heap, position) = (Arc::clone(store), Arc::clone(&job.of.heap), job.position);
+            blocking(move || store.read_states(&heap, position, &[segment], 1)).await?
+        };
+        match state.into_iter().next() {
+            Some(StoredState::At { snapshot: stored, deltas: behind, .. }) => (snapshot, deltas) = (stored, behind),
+            // Folded beyond that meanwhile: it is asked for again.
+            _ => return Err("its state cannot be read".to_owned()),
+        }
+    }
+    let request = encode_request(job.engine, &snapshot, &deltas, Some(&job.given));
+    drop((snapshot, deltas));
+    match ask(program, slot, &request).await? {
+        (2, _) => Ok(Merge::Nothing),
+        (3, answer) => {
+            let mut reader = Reader::new(&answer);
+            let table = reader.bytes(MESSAGE_BYTES_MAX, "clocks").map_err(|error| error.to_string())?;
+            let clocks = Clocks::decode(table).map_err(|error| error.to_string())?;
+            Ok(Merge::Adds { state: answer.slice_ref(reader.take_rest()), clocks })
+        }
+        (4, error) => {
+            eprintln!("coheap-relay: heap {:?}: {}", job.of.heap, String::from_utf8_lossy(&error));
+            Ok(Merge::Refused)
+        }
+        _ => Err("the worker answers something else".to_owned()),
     }
 }
 
@@ -87,7 +192,7 @@ async fn fold(
     program: &PathBuf,
     slot: &mut Option<Process>,
     store: &Arc<Store>,
-    job: &Job,
+    job: &FoldJob,
 ) -> Result<FoldResult, String> {
     let state = {
         let (store, heap, segment, upto) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment, job.upto);
@@ -96,23 +201,10 @@ async fn fold(
     let Some(StoredState::At { snapshot, deltas, .. }) = state.into_iter().next() else {
         return Err("its state cannot be read".to_owned());
     };
-    let request = encode_request(job.engine, &snapshot, &deltas);
+    let request = encode_request(job.engine, &snapshot, &deltas, None);
     drop((snapshot, deltas));
-    let mut process = match slot.take() {
-        Some(process) => process,
-        None => Process::start(program).map_err(|error| format!("the worker does not start: {error}"))?,
-    };
-    let answer = match timeout(FOLD_WITHIN, process.ask(&request)).await {
-        Ok(Ok(answer)) => answer,
-        // Dropped, the process is killed; the next job gets a new one.
-        Ok(Err(error)) => return Err(format!("the worker died: {error}")),
-        Err(_) => return Err("the worker took too long".to_owned()),
-    };
-    *slot = Some(process);
-    let snapshot = match answer.split_first() {
-        Some((0, _)) => answer.slice(1..),
-        Some((_, error)) => return Err(String::from_utf8_lossy(error).into_owned()),
-        None => return Err("the worker said nothing".to_owned()),
+    let (0, snapshot) = ask(program, slot, &request).await? else {
+        return Err("the worker answers something else".to_owned());
     };
     let (store, heap, segment) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment);
     let (upto, keep) = (job.upto, job.keep);
@@ -162,7 +254,7 @@ impl Process {
     }
 }
 
-fn encode_request(engine: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Vec<u8> {
+fn encode_request(engine: EngineKind, snapshot: &[u8], deltas: &[Bytes], given: Option<&Bytes>) -> Vec<u8> {
     let bytes: usize = deltas.iter().map(Bytes::len).sum();
     let mut out = Vec::with_capacity(snapshot.len() + bytes + 8 * deltas.len() + 16);
     out.push(engine.code());
@@ -171,10 +263,17 @@ fn encode_request(engine: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Vec<
     for delta in deltas {
         out.bytes(delta);
     }
+    out.push(u8::from(given.is_some()));
+    if let Some(given) = given {
+        out.bytes(given);
+    }
     out
 }
 
-fn decode_request(body: &Bytes) -> Result<(EngineKind, Bytes, Vec<Bytes>), Malformed> {
+/// Engine, snapshot, deltas, and what is to be merged with them.
+type Request = (EngineKind, Bytes, Vec<Bytes>, Option<Bytes>);
+
+fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
     let mut reader = Reader::new(body);
     let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
     let snapshot = body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "snapshot")?);
@@ -183,8 +282,12 @@ fn decode_request(body: &Bytes) -> Result<(EngineKind, Bytes, Vec<Bytes>), Malfo
     for _ in 0..count {
         deltas.push(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "delta")?));
     }
+    let given = match reader.u8()? {
+        0 => None,
+        _ => Some(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
+    };
     reader.end()?;
-    Ok((engine, snapshot, deltas))
+    Ok((engine, snapshot, deltas, given))
 }
 
 /// The worker itself: answers requests until the relay is gone.
@@ -219,13 +322,25 @@ fn answer_all() -> std::io::Result<()> {
 }
 
 fn answer(request: &Bytes) -> Vec<u8> {
-    let folded = match decode_request(request) {
-        Ok((engine, snapshot, deltas)) => segment::fold(engine, &snapshot, &deltas).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match folded {
-        Ok(snapshot) => [&[0], snapshot.as_slice()].concat(),
-        Err(error) => [&[1], error.as_bytes()].concat(),
+    let with = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();
+    match decode_request(request) {
+        Ok((engine, snapshot, deltas, None)) => match segment::fold(engine, &snapshot, &deltas) {
+            Ok(snapshot) => with(0, &snapshot),
+            Err(error) => with(1, error.to_string().as_bytes()),
+        },
+        Ok((engine, snapshot, deltas, Some(given))) => match merging::merge(engine, &snapshot, &deltas, &given) {
+            Ok(Merged::Nothing) => vec![2],
+            Ok(Merged::Adds { state, clocks }) => {
+                let (mut out, mut table) = (vec![3], Vec::new());
+                clocks.encode(&mut table);
+                out.bytes(&table);
+                out.extend_from_slice(&state);
+                out
+            }
+            Err(error @ MergeError::Guard(_)) => with(4, error.to_string().as_bytes()),
+            Err(error) => with(1, error.to_string().as_bytes()),
+        },
+        Err(error) => with(1, error.to_string().as_bytes()),
     }
 }
 
@@ -236,16 +351,17 @@ mod tests {
     #[test]
     fn a_request_comes_back_and_rubbish_is_answered_with_an_error() {
         let deltas = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
-        let request = Bytes::from(encode_request(EngineKind::Yrs, b"snap", &deltas));
-        let (engine, snapshot, read) = decode_request(&request).unwrap();
+        let request = Bytes::from(encode_request(EngineKind::Yrs, b"snap", &deltas, Some(&deltas[0])));
+        let (engine, snapshot, read, given) = decode_request(&request).unwrap();
+        assert_eq!(given.as_ref(), Some(&deltas[0]));
         assert_eq!((engine, &snapshot[..], &read[..]), (EngineKind::Yrs, &b"snap"[..], &deltas[..]));
-        assert_eq!(answer(&request).first(), Some(&1));
+        assert_eq!(answer(&request).first(), Some(&4));
         assert_eq!(answer(&Bytes::from_static(b"\x00\xff")).first(), Some(&1));
     }
 
     #[test]
     fn no_deltas_fold_to_an_empty_document() {
-        let request = Bytes::from(encode_request(EngineKind::Yrs, b"", &[]));
+        let request = Bytes::from(encode_request(EngineKind::Yrs, b"", &[], None));
         assert_eq!(answer(&request).first(), Some(&0));
     }
 }

@@ -5,6 +5,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::heap::Index;
 use coheap_core::replica::WaitKind;
 use coheap_tests::cluster::Cluster;
+use coheap_tests::disk::Disk;
 use coheap_tests::life::{Plan, Tally, check};
 use coheap_tests::sharer::KEYS;
 
@@ -26,8 +27,26 @@ fn lives(seeds: u64, plan: Plan) -> Tally {
     sum
 }
 
-const QUIET: Plan = Plan { replicas: 0, steps: 200, faults: false, rights: false, shares: false, counters: true };
-const FAULTS: Plan = Plan { replicas: 0, steps: 300, faults: true, rights: false, shares: false, counters: true };
+const QUIET: Plan = Plan {
+    replicas: 0,
+    steps: 200,
+    faults: false,
+    rights: false,
+    shares: false,
+    copies: false,
+    counters: true,
+    losses: false,
+};
+const FAULTS: Plan = Plan {
+    replicas: 0,
+    steps: 300,
+    faults: true,
+    rights: false,
+    shares: false,
+    copies: false,
+    counters: true,
+    losses: false,
+};
 
 #[test]
 fn p1_replicas_converge_without_faults() {
@@ -48,6 +67,55 @@ fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
 }
 
 #[test]
+fn d_what_a_lost_or_rolled_back_disk_lacks_is_given_back() {
+    let sum = lives(60, Plan { losses: true, ..FAULTS });
+    assert!(sum.restores > 400 || is_replay(), "little was lost: {sum:?}");
+}
+
+/// W9, and its price: whoever comes second adds nothing, and that is all that is written.
+#[test]
+fn d4_fifty_replicas_give_back_a_wiped_disk_once() {
+    let mut cluster = Cluster::new(50, 50);
+    cluster.settle();
+    cluster.begin_total(0);
+    cluster.settle();
+    let mut segments = Vec::new();
+    for (n, length) in [(0, 2_000), (1, 2), (2, 1_000)] {
+        let text = coheap_core::edit::Literal::Text("lorem ipsum ".repeat(length));
+        let engine = if n % 2 == 0 { EngineKind::Yrs } else { EngineKind::Automerge };
+        segments.push(cluster.alloc(n, engine, &format!("seg{n}"), vec![("text".into(), text)]));
+    }
+    cluster.settle();
+    for at in 0..50 {
+        for id in &segments {
+            if cluster.nodes[at].mirror(*id).is_none() {
+                cluster.load(at, *id);
+            }
+        }
+    }
+    // Everybody writes something, and all of them hold all of it.
+    for at in 0..50 {
+        cluster.commit(at, vec![(Index(0), Vec::new())]);
+    }
+    cluster.settle();
+    let data: usize = cluster.nodes[0]
+        .resident()
+        .map(|(id, _, _)| id)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .map(|id| cluster.nodes[0].replica.document(id).expect("it is resident").whole().len())
+        .sum();
+    assert!(data > 36_000, "{data} bytes are little to lose");
+    cluster.lose_disk(Disk::default());
+    cluster.settle();
+    let log = cluster.disk.bytes();
+    assert!(log <= 3 * data, "{log} bytes of log for {data} bytes of data");
+    assert!(cluster.restores >= 50, "{} replicas gave something back", cluster.restores);
+    cluster.check();
+    println!("{log} bytes of log for {data} bytes of data, {} restores", cluster.restores);
+}
+
+#[test]
 fn s15_refused_commits_are_undone_and_what_lies_behind_them_stands() {
     let sum = lives(60, Plan { rights: true, ..QUIET });
     assert!(sum.refused > 300 || is_replay(), "little was refused: {sum:?}");
@@ -59,6 +127,21 @@ fn s15_refusals_hold_through_broken_connections_crashes_and_evictions() {
     let sum = lives(60, Plan { rights: true, ..FAULTS });
     assert!(sum.refused > 500 || is_replay(), "little was refused: {sum:?}");
     assert!(sum.flushes_failed > 20 || is_replay(), "few flushes were failed: {sum:?}");
+}
+
+#[test]
+fn f1_to_f4_and_c9_copies_of_a_process_and_restarts_over_old_stores_lose_and_double_nothing() {
+    let sum = lives(120, Plan { copies: true, ..FAULTS });
+    assert!(sum.copied > 60 || is_replay(), "few processes were copied: {sum:?}");
+    assert!(sum.restarts > 60 || is_replay(), "few processes went on from a store: {sum:?}");
+    assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
+}
+
+#[test]
+fn f3_copies_that_redo_the_same_commits_after_a_refusal_agree_on_the_versions_of_the_log() {
+    let sum = lives(120, Plan { copies: true, rights: true, ..FAULTS });
+    assert!(sum.refused > 500 || is_replay(), "little was refused: {sum:?}");
+    assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use coheap_core::commit::EngineKind;
 use coheap_core::id::SegmentId;
 use coheap_tests::ENGINES;
-use coheap_tests::program::{Act, OPS, Op, Seed, Statistics, Step, run};
+use coheap_tests::program::{Act, OPS, Op, Seed, Statistics, Turn, run};
 use coheap_tests::world::World;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -57,15 +57,15 @@ fn act() -> impl Strategy<Value = Act> {
     })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Turn> {
     prop_oneof![
-        10 => (any::<u8>(), prop::collection::vec(act(), 1..5)).prop_map(|(peer, acts)| Step::Edit(peer, acts)),
-        4 => (any::<u8>(), any::<u8>()).prop_map(|(peer, n)| Step::Send(peer, n)),
+        10 => (any::<u8>(), prop::collection::vec(act(), 1..5)).prop_map(|(peer, acts)| Turn::Edit(peer, acts)),
+        4 => (any::<u8>(), any::<u8>()).prop_map(|(peer, n)| Turn::Send(peer, n)),
         4 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>())
-            .prop_map(|(peer, count, batch, again)| Step::Receive { peer, count, batch, again }),
-        1 => (any::<u8>(), any::<bool>()).prop_map(|(peer, folded)| Step::Reload(peer, folded)),
-        1 => (any::<u8>(), any::<bool>()).prop_map(|(peer, folded)| Step::Restart(peer, folded)),
-        1 => any::<u8>().prop_map(Step::Dump),
+            .prop_map(|(peer, count, batch, again)| Turn::Receive { peer, count, batch, again }),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(peer, folded)| Turn::Reload(peer, folded)),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(peer, folded)| Turn::Restart(peer, folded)),
+        1 => any::<u8>().prop_map(Turn::Dump),
     ]
 }
 

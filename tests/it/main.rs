@@ -4,8 +4,8 @@
 mod cluster;
 mod convergence;
 mod golden;
-mod near;
-mod overruled;
 mod semantics;
+mod small_worlds;
 mod tidy;
+mod traces;
 mod wire_golden;

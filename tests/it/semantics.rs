@@ -4,6 +4,8 @@
 //! higher id, in which order commits reach the log and how they are batched is different each time. Whoever loads the log
 //! afresh, folded or not, is asked too (`World::meet`).
 
+mod near;
+mod overruled;
 mod s01_identity;
 mod s03_initial;
 mod s04_registers;
@@ -26,8 +28,13 @@ const SEEDS: u64 = 4;
 
 /// Runs a scenario of `count` replicas on every engine, with every seed, in the root and in another segment.
 fn check(count: usize, scenario: impl Fn(&mut World)) {
+    check_seeds(SEEDS, count, scenario);
+}
+
+/// As [`check`], with as many seeds.
+fn check_seeds(seeds: u64, count: usize, scenario: impl Fn(&mut World)) {
     for engine in ENGINES {
-        for seed in 0..SEEDS {
+        for seed in 0..seeds {
             let id = if seed % 2 == 0 { SegmentId::ROOT } else { SegmentId([0x5a; 16]) };
             println!("{engine:?}, seed {seed}");
             scenario(&mut World::new(*engine, id, count, seed));

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart};
+use coheap_core::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
 use coheap_core::segment::engine::Raw;
 use coheap_core::segment::layout::{self, Slot};
 use coheap_core::value::Value;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{Asked, ClaimState, EntryFrame, Fate, Row, Welcome};
+use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, RestoredFrame, Verdict};
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
 use coheap_core::wire::frame::{
     Bulk, Chunk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up,
@@ -110,6 +111,24 @@ fn ups() -> Vec<(&'static str, Up)> {
                 parts: Vec::new(),
             }),
         ),
+        (
+            "restore",
+            Up::Restore(Bulk::whole(Bytes::from(
+                Restore {
+                    acked: vec![(0, Seq(7), UID)],
+                    pending: vec![(0, Seq(8), Uid(9)), (1, Seq(300), Uid(10))],
+                    segments: vec![HeldSegment {
+                        id: ID,
+                        engine: EngineKind::Automerge,
+                        layout: 1,
+                        generation: GenId::ZERO_AUTOMERGE,
+                        header: bytes("header"),
+                        state: bytes("state"),
+                    }],
+                }
+                .encode(),
+            ))),
+        ),
         ("load", Up::Load { segment: SegRef::Id(ID), nonce: Nonce(2) }),
         ("unfollow", Up::Unfollow { segment: SegRef::Number(SegmentNumber(5)) }),
         ("sync", Up::Sync { nonce: Nonce(300) }),
@@ -184,6 +203,22 @@ fn downs() -> Vec<(&'static str, Down)> {
                 uid: UID,
                 label: None,
                 parts: Vec::new(),
+            }),
+        ),
+        (
+            "restored",
+            Down::Restored(RestoredFrame {
+                offset: Offset(79),
+                yours: true,
+                position: Offset(80),
+                bulk: Bulk::whole(Bytes::from(
+                    Restored {
+                        pending: vec![(REPLICA, Seq(8), Uid(9))],
+                        acked: vec![(REPLICA, Seq(7), UID)],
+                        segments: vec![(Verdict::Merged, state()), (Verdict::NotGiven, state())],
+                    }
+                    .encode(),
+                )),
             }),
         ),
         ("advance", Down::Advance { position: Offset(1 << 40) }),
@@ -268,6 +303,30 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
             }),
         ),
         ("log-void", LogEntry::Void { owner: REPLICA, seq: Seq(2), uid: UID, code: 36 }),
+        (
+            "log-restored",
+            LogEntry::Restored(StoredRestore {
+                by: REPLICA,
+                pending: vec![(REPLICA, Seq(8), Uid(9))],
+                acked: vec![(REPLICA, Seq(7), UID)],
+                segments: vec![
+                    RestoredSegment {
+                        segment: SegmentNumber(4),
+                        generation: GenId::ZERO_YRS,
+                        creates: Some(created),
+                        header: Bytes::new(),
+                        state: bytes("state"),
+                    },
+                    RestoredSegment {
+                        segment: SegmentNumber(5),
+                        generation: GenId::ZERO_AUTOMERGE,
+                        creates: None,
+                        header: bytes("header"),
+                        state: Bytes::new(),
+                    },
+                ],
+            }),
+        ),
     ]
 }
 
@@ -391,7 +450,7 @@ fn decode_everything(bytes: &Bytes) {
             decode_frame(kind, &body);
         }
     }
-    for kind in [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x80, 0xff] {
+    for kind in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x80, 0xff] {
         decode_frame(kind, bytes);
     }
     for kind in (0x41..=0x57).chain([0xc0]) {
@@ -403,6 +462,12 @@ fn decode_everything(bytes: &Bytes) {
         assert!(bytes.starts_with(&out));
     }
     let _ = SegmentState::decode_list(bytes);
+    if let Ok(restore) = Restore::decode(bytes) {
+        assert_eq!(&restore.encode(), bytes);
+    }
+    if let Ok(restored) = Restored::decode(bytes) {
+        assert_eq!(&restored.encode(), bytes);
+    }
     let _ = Hello::decode_residents(bytes);
     if let Ok(entry) = LogEntry::decode(bytes, &mut Reader::new(bytes)) {
         let mut out = Vec::new();

@@ -3,16 +3,19 @@
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, Offset, SegmentId, Seq};
+use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Config, ConnId, Input as RelayInput, Output as RelayOutput, Relay};
+use coheap_core::relay::{
+    Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
+};
 use coheap_core::replica::{Input, Output, Replica, Section, Stats, Target, WaitKind};
+use coheap_core::segment::merge::{Merged, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::value::{Ref, Value};
@@ -22,7 +25,7 @@ use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
 use crate::disk::Disk;
-use crate::ledger::{Fate, Ledger, is_kept};
+use crate::ledger::{Ended, Ledger, Outcome, is_kept};
 use crate::mirror::Mirror;
 use crate::node::{Node, Told, options};
 use crate::program::Op;
@@ -40,7 +43,8 @@ pub struct Cluster {
     relay: Option<Relay>,
     /// What the relay writes to.
     pub disk: Disk,
-    reads: Vec<RelayOutput>,
+    /// What the relay wants to read, the oldest first.
+    pub(crate) reads: Vec<RelayOutput>,
     /// The processes.
     pub nodes: Vec<Node>,
     conns: u64,
@@ -58,15 +62,27 @@ pub struct Cluster {
     /// What the programs did, for the tally.
     pub ops: BTreeMap<Op, usize>,
     /// The places that the relay gave to commits, as of the last time.
-    places: BTreeMap<(usize, Seq), Offset>,
+    places: BTreeMap<Uid, Offset>,
     /// Who holds what of the shared work.
     pub grants: Grants,
     /// Connections open without the right to write, now and then.
     pub rights_change: bool,
     rights: BTreeMap<ConnId, bool>,
+    /// Processes are copied, and start again over their stores, now and then.
+    pub copies: bool,
+    /// How many processes were copied.
+    pub copied: usize,
+    /// How many processes went on from a store.
+    pub restarts: usize,
+    /// The entropy of the operating system, apart from the choices.
+    entropy: Draws,
     /// Whose message the relay is working at.
     judging: Option<ConnId>,
     pub(crate) tickets: u64,
+    /// Nothing is evicted.
+    pub keeps: bool,
+    /// How often a replica gave back what the log had lost.
+    pub restores: usize,
 }
 
 impl Cluster {
@@ -93,8 +109,14 @@ impl Cluster {
             grants: Grants::default(),
             rights_change: false,
             rights: BTreeMap::new(),
+            copies: false,
+            copied: 0,
+            restarts: 0,
+            entropy: Draws(seed ^ 0x5eed_5eed),
             judging: None,
             tickets: 1 << 32,
+            keeps: false,
+            restores: 0,
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -112,7 +134,9 @@ impl Cluster {
             entropy: self.draws.draw(),
             unix_ms: 0,
             idle: Millis(u64::MAX / 4),
-            fold_bytes: None,
+            fold_bytes: Some(u64::MAX),
+            refuses_after: REFUSES_AFTER,
+            admits_from: Time(0),
         };
         let relay = Relay::new(config, self.disk.recover(), Time(self.now));
         self.relay = Some(relay);
@@ -132,18 +156,30 @@ impl Cluster {
         }
     }
 
+    /// The relay process dies, and its disk turns out to be an older one, or empty: acknowledged commits are lost.
+    pub fn lose_disk(&mut self, disk: Disk) {
+        self.kill_relay(0);
+        self.disk = disk;
+        self.disk.crash(0);
+        let head = Offset(self.disk.len() as u64);
+        self.places.retain(|_, place| *place < head);
+        self.ledger.lost = true;
+        self.start_relay();
+    }
+
     /// A connection opens, if there is a relay.
     pub fn connect(&mut self, at: usize) {
-        if self.relay.is_none() || self.nodes[at].conn.is_some() {
+        if self.relay.is_none() || self.nodes[at].conn.is_some() || self.nodes[at].dead {
             return;
         }
         self.conns += 1;
         let conn = ConnId(self.conns);
         self.nodes[at].conn = Some(conn);
-        let can_write = !self.rights_change || self.draws.below(3) > 0;
+        let can_write = self.nodes[at].can_write && (!self.rights_change || self.draws.below(3) > 0);
         self.rights.insert(conn, can_write);
         self.relay_input(RelayInput::Opened { conn, subject: String::new(), can_write });
-        self.input(at, Input::Connected { token: String::new() });
+        let entropy = [0; 4].map(|_: u64| self.entropy.draw());
+        self.input(at, Input::Connected { token: String::new(), entropy });
     }
 
     /// A connection breaks: what was under way in both directions is lost.
@@ -160,9 +196,29 @@ impl Cluster {
         self.input(at, Input::Disconnected);
     }
 
+    /// A process dies, and what only it had is gone.
+    pub fn kill(&mut self, at: usize) {
+        self.disconnect(at);
+        let node = &mut self.nodes[at];
+        node.dead = true;
+        node.mirrors.clear();
+    }
+
+    /// A further process opens the heap; its number.
+    pub fn open(&mut self) -> usize {
+        let node = Node::new(&mut self.draws);
+        self.nodes.push(node);
+        let at = self.nodes.len() - 1;
+        self.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));
+        at
+    }
+
     /// Gives an input to a replica and performs what comes of it.
-    pub fn input(&mut self, at: usize, input: Input) {
+    pub fn input(&mut self, at: usize, mut input: Input) {
         let now = self.now;
+        if let Input::Commit { entropy, .. } = &mut input {
+            *entropy = self.entropy.draw();
+        }
         self.concurrent += usize::from(matches!(input, Input::Commit { .. }) && self.is_behind(at));
         let node = &mut self.nodes[at];
         node.kept.ask(&input);
@@ -171,6 +227,9 @@ impl Cluster {
             node.perform(output);
         }
         self.hear(at);
+        if std::mem::take(&mut self.nodes[at].hangs_up) {
+            self.disconnect(at);
+        }
         self.announce(at);
     }
 
@@ -212,13 +271,18 @@ impl Cluster {
                 RelayOutput::Close { conn, code, reason } => {
                     let at = self.nodes.iter().position(|node| node.conn == Some(conn));
                     if let Some(at) = at {
-                        self.nodes[at].problems.push(format!("closed {code}: {reason}"));
+                        let replaced = code == Code::Replaced.close_code() && self.copied + self.restarts > 0;
+                        if !replaced {
+                            self.nodes[at].problems.push(format!("closed {code}: {reason}"));
+                        }
+                        // Whoever wants the same id is to have a chance.
+                        self.nodes[at].rests_until = self.now + self.entropy.below(60) as u64;
                         self.nodes[at].conn = None;
                         self.nodes[at].up.clear();
                         self.nodes[at].down.clear();
                         self.nodes[at].online = false;
                         self.grants.closed(self.now, at);
-                        self.input(at, Input::Disconnected);
+                        self.input(at, if replaced { Input::Replaced } else { Input::Disconnected });
                     }
                 }
                 RelayOutput::Append(append) => {
@@ -229,7 +293,9 @@ impl Cluster {
                     }
                     self.disk.append(append);
                 }
-                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. }) => self.reads.push(read),
+                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Merge { .. }) => {
+                    self.reads.push(read);
+                }
                 RelayOutput::Recover => {
                     let recovered = self.disk.recover();
                     self.relay_input(RelayInput::Recovered(recovered));
@@ -242,25 +308,38 @@ impl Cluster {
     /// The relay has given a commit its place, or its refusal: both have a reason that this world knows of.
     fn judge(&mut self, entry: &LogEntry, place: Offset) {
         let can_write = self.judging.and_then(|conn| self.rights.get(&conn)).copied();
-        let at = |id| self.nodes.iter().position(|node| node.replica.id() == id).expect("a known author");
         match entry {
             LogEntry::Commit(commit) => {
                 assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
-                let by = at(commit.owner);
-                self.places.insert((by, commit.seq), place);
-                if let Some(ended) = self.ledger.commits.get(&(by, commit.seq)).and_then(|w| w.ended.as_ref()) {
+                assert!(self.places.insert(commit.uid, place).is_none(), "P6: {:?} is admitted twice", commit.uid);
+                let known = self.ledger.by_uid(commit.uid);
+                assert!(known.is_some() || self.ledger.off, "a known commit");
+                if let Some((by, ended)) = known.and_then(|(by, written)| Some((by, written.ended.as_ref()?))) {
                     self.grants.ended(self.now, by, ended);
                 }
             }
-            LogEntry::Void { owner, seq, code, .. } => {
-                let claims = self.ledger.commits.get(&(at(*owner), *seq)).is_some_and(|w| w.ended.is_some());
+            LogEntry::Void { uid, code, .. } => {
+                let claims = self.ledger.by_uid(*uid).is_some_and(|(_, written)| written.ended.is_some());
                 match Code::from_number(*code) {
                     Some(Code::NoRight) => assert_eq!(can_write, Some(false), "refused, and had the right to write"),
                     Some(Code::ClaimLost) => assert!(claims && can_write == Some(true), "a claim that was none"),
                     other => panic!("a commit is refused: {other:?}"),
                 }
             }
+            LogEntry::Restored(restore) => {
+                assert_eq!(
+                    self.rights.get(&self.conn_of(restore.by)),
+                    Some(&true),
+                    "restored without the right to write"
+                );
+                self.restores += 1;
+            }
         }
+    }
+
+    fn conn_of(&self, id: coheap_core::id::ReplicaId) -> ConnId {
+        let node = self.nodes.iter().find(|node| node.replica.id() == id).expect("a known author");
+        node.conn.expect("a restore is taken from who is connected")
     }
 
     /// True while another process has a commit that this one's program does not see yet: one is on its way to the relay, or
@@ -269,14 +348,22 @@ impl Cluster {
         let cut = self.nodes[at].replica.cut();
         (0..self.nodes.len()).filter(|other| *other != at).any(|other| {
             let own = self.ledger.commits.range((other, Seq(0))..=(other, Seq(u64::MAX)));
-            let newest = own.rev().find(|(_, written)| !matches!(written.fate, Fate::Refused(_)));
-            newest.is_some_and(|(commit, _)| self.places.get(commit).is_none_or(|place| *place >= cut))
+            let newest = own.rev().find(|(_, written)| !matches!(written.fate, Outcome::Refused(_)));
+            newest.is_some_and(|(_, written)| self.places.get(&written.uid).is_none_or(|place| *place >= cut))
         })
     }
 
     /// A program makes a commit: wishes on segments that are here.
     pub fn commit(&mut self, at: usize, sections: Vec<(Index, Vec<Wish>)>) {
+        self.commit_on(at, sections, None);
+    }
+
+    /// The same, with a `done()` that stands on this claim.
+    pub fn commit_on(&mut self, at: usize, sections: Vec<(Index, Vec<Wish>)>, claim: Option<&ClaimOf>) {
         self.ledger.begin(at);
+        if let Some(ClaimOf { run, key, grant, .. }) = claim.cloned() {
+            self.ledger.ends(Ended { run, key, grant });
+        }
         let node = &mut self.nodes[at];
         let mut out = Vec::new();
         for (index, mut wishes) in sections {
@@ -291,10 +378,10 @@ impl Cluster {
             for wish in &all {
                 mirror.wish(wish);
             }
-            out.push(Section { target: Target::Here(index), claim: None, wishes: all });
+            out.push(Section { target: Target::Here(index), claim: claim.cloned(), wishes: all });
         }
         if !out.is_empty() {
-            self.input(at, Input::Commit { label: String::new(), sections: out, size: 0 });
+            self.input(at, Input::Commit { label: String::new(), sections: out, size: 0, entropy: 0 });
         }
     }
 
@@ -312,7 +399,7 @@ impl Cluster {
         }
         wishes.extend(marks);
         let sections = vec![Section { target: Target::Here(Index(0)), claim: None, wishes }];
-        self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
+        self.input(at, Input::Commit { label: String::new(), sections, size: 0, entropy: 0 });
     }
 
     /// A program makes a new segment, a map, and points to it from the root, in one commit.
@@ -337,7 +424,7 @@ impl Cluster {
             }
             sections.push(Section { target: Target::Here(Index(0)), claim: None, wishes });
         }
-        self.input(at, Input::Commit { label: String::new(), sections, size: 0 });
+        self.input(at, Input::Commit { label: String::new(), sections, size: 0, entropy: 0 });
         let node = &mut self.nodes[at];
         if let Some(index) = node.index(id) {
             node.mirrors.insert(index, fresh);
@@ -363,6 +450,7 @@ impl Cluster {
                 self.start_relay();
             }
             33..35 => self.load_one(at),
+            35 if self.keeps => {}
             35 => self.evict_one(at),
             36 => self.wait(at, WaitKind::Flush),
             37 => self.wait(at, WaitKind::Sync),
@@ -373,6 +461,12 @@ impl Cluster {
             }
             40 if self.now.is_multiple_of(2) => self.move_replica(at),
             40 => self.lose_instance(at),
+            _ if self.copies && self.entropy.below(3) == 0 => match self.entropy.below(8) {
+                0 if self.nodes.len() <= 7 => drop(self.copy_process(at)),
+                0 => {}
+                1..3 => self.restart(at),
+                _ => self.store(at),
+            },
             _ => self.connect(at),
         }
     }
@@ -432,8 +526,7 @@ impl Cluster {
         let node = &mut self.nodes[at];
         let (replica, outputs) = node.kept.rebuild(node.replica.id(), &node.ids, options);
         let lost = std::mem::replace(&mut node.replica, replica);
-        assert_eq!((node.replica.id(), node.replica.unsaved()), (lost.id(), lost.unsaved()));
-        assert_eq!(node.replica.cut(), lost.cut(), "P4: it stands where it stood");
+        assert_eq!(node.replica.books(), lost.books(), "P4: it stands where it stood");
         let shown: BTreeMap<Index, _> = node.mirrors.iter().map(|(i, mirror)| (*i, mirror.value())).collect();
         let rebuilding = node.rebuilding.clone();
         for output in outputs {
@@ -445,6 +538,63 @@ impl Cluster {
         }
         // Its socket breaks with it; the relay notices.
         self.disconnect(at);
+    }
+
+    /// A process is copied, as when the snapshot of a machine is started beside it: all that it remembers, the state of its
+    /// randomness too. Both go on; neither has a connection.
+    pub fn copy_process(&mut self, at: usize) -> usize {
+        self.disconnect(at);
+        self.copied += 1;
+        // Both are made of the same bytes and the same seed: no two processes could be more alike.
+        let packed = self.nodes[at].replica.export();
+        let options = options(&mut self.entropy);
+        let [first, second] = [0; 2].map(|_| Replica::import(options.clone(), &packed).expect("a replica reads"));
+        let other = self.nodes.len();
+        let from = &self.nodes[at];
+        let mut copy = Node::of(second);
+        (copy.mirrors, copy.ids) = (from.mirrors.clone(), from.ids.clone());
+        (copy.rebuilding, copy.seen) = (from.rebuilding.clone(), from.seen.clone());
+        (copy.inherited, copy.overruled) = (from.inherited, from.overruled);
+        copy.problems.clone_from(&from.problems);
+        copy.kept.clone_from(&from.kept);
+        self.nodes.push(copy);
+        self.nodes[at].replica = first;
+        for at in [at, other] {
+            let node = &mut self.nodes[at];
+            let rebuilding = node.rebuilding.clone();
+            while let Some(output) = node.replica.poll() {
+                node.perform(output);
+            }
+            node.rebuilding = rebuilding;
+        }
+        self.ledger.copied(at, other);
+        other
+    }
+
+    /// A process stores what it is.
+    pub fn store(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.stored = Some((node.replica.export(), node.rebuilding.clone()));
+    }
+
+    /// A process ends, and another one opens its store, which may be older than what the first one knew and sent.
+    pub fn restart(&mut self, at: usize) {
+        let Some((stored, rebuilding)) = self.nodes[at].stored.clone() else { return };
+        self.disconnect(at);
+        self.restarts += 1;
+        let options = options(&mut self.entropy);
+        let mut node = Node::of(Replica::reopen(options, &stored).expect("a replica reads what one stored"));
+        let unsaved = node.replica.unsaved_uids();
+        node.inherited = unsaved.len() as u64;
+        while let Some(output) = node.replica.poll() {
+            node.perform(output);
+        }
+        // What was refused before it was stored is shown until then.
+        node.rebuilding.clone_from(&rebuilding);
+        node.stored = Some((stored, rebuilding));
+        self.nodes[at] = node;
+        self.ledger.restarted(at, &unsaved);
+        self.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));
     }
 
     fn load_one(&mut self, at: usize) {
@@ -469,7 +619,8 @@ impl Cluster {
         }
     }
 
-    fn deliver_up(&mut self, at: usize) {
+    /// The next message of a replica reaches the relay.
+    pub fn deliver_up(&mut self, at: usize) {
         if let (Some(conn), Some(bytes)) = (self.nodes[at].conn, self.nodes[at].up.pop_front()) {
             self.grants.up(at, &bytes);
             self.judging = Some(conn);
@@ -478,7 +629,8 @@ impl Cluster {
         }
     }
 
-    fn deliver_down(&mut self, at: usize) {
+    /// The next message of the relay reaches a replica.
+    pub fn deliver_down(&mut self, at: usize) {
         let conn = self.nodes[at].conn;
         if let (Some(conn), Some(message)) = (conn, self.nodes[at].down.pop_front()) {
             let bytes = message.len() - 1;
@@ -488,14 +640,36 @@ impl Cluster {
     }
 
     fn sync(&mut self) {
+        self.sync_some(usize::MAX);
+    }
+
+    /// The disk takes the first appends, at most so many, and the relay hears of it.
+    pub fn sync_some(&mut self, most: usize) {
         if self.relay.is_some()
-            && let Some(upto) = self.disk.sync()
+            && let Some(upto) = self.disk.sync_some(most)
         {
             self.relay_input(RelayInput::Durable { upto });
         }
     }
 
-    fn answer_read(&mut self) {
+    /// The disk had no room for what is not synced, and says so.
+    pub fn fill_disk(&mut self) {
+        let Some(attempt) = self.relay.as_ref().map(Relay::attempt) else { return };
+        self.disk.crash(0);
+        let head = Offset(self.disk.len() as u64);
+        self.places.retain(|_, place| *place < head);
+        self.relay_input(RelayInput::AppendFailed { attempt, full: true });
+    }
+
+    /// All that is durable is folded: a replica that is behind gets states, not entries.
+    pub fn fold(&mut self) {
+        let Some(floor) = self.relay.as_ref().map(Relay::durable) else { return };
+        self.disk.fold(floor);
+        self.relay_input(RelayInput::Floor { floor });
+    }
+
+    /// The store answers the oldest read.
+    pub fn answer_read(&mut self) {
         if self.reads.is_empty() {
             return;
         }
@@ -505,6 +679,18 @@ impl Cluster {
             }
             RelayOutput::ReadStates { ticket, position, segments, .. } => {
                 RelayInput::States { ticket, states: self.disk.states(position, &segments) }
+            }
+            RelayOutput::Merge { ticket, engine, segment, position, given } => {
+                let states = self.disk.states(position, segment.as_slice());
+                let deltas = match states.into_iter().next() {
+                    Some(StoredState::At { deltas, .. }) => deltas,
+                    _ => Vec::new(),
+                };
+                let merge = match merge(engine, &[], &deltas, &given).expect("what a replica holds is merged") {
+                    Merged::Nothing => Merge::Nothing,
+                    Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
+                };
+                RelayInput::Merged { ticket, merge }
             }
             _ => return,
         };
@@ -531,8 +717,10 @@ impl Cluster {
     pub fn round(&mut self) -> bool {
         let mut moved = false;
         for at in 0..self.nodes.len() {
-            if self.nodes[at].conn.is_none() {
-                self.connect(at);
+            if self.nodes[at].conn.is_none() && !self.nodes[at].dead {
+                if self.nodes[at].rests_until <= self.now {
+                    self.connect(at);
+                }
                 moved = true;
             }
             while !self.nodes[at].up.is_empty() {
@@ -567,6 +755,18 @@ impl Cluster {
         }
     }
 
+    /// The commits that are on the disk, by process and number.
+    pub fn durable(&self) -> BTreeSet<(usize, Seq)> {
+        let log = self.disk.history();
+        let ats: BTreeMap<ReplicaId, usize> =
+            (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
+        let commits = log.into_iter().filter_map(|entry| match entry {
+            LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
+            LogEntry::Void { .. } | LogEntry::Restored(_) => None,
+        });
+        commits.collect()
+    }
+
     /// What every program sees at this moment is what it may see.
     pub fn look(&mut self) {
         self.ledger.look(&self.nodes);
@@ -575,22 +775,29 @@ impl Cluster {
     /// The invariants of a settled world: nothing unsaved, no problem, equal values in every segment two replicas have (P1),
     /// every mirror equal to its document, every commit that stands there exactly once, and none that was refused (P5, P6).
     pub fn check(&mut self) {
-        let log: Vec<LogEntry> =
-            self.disk.log(Offset(0), Offset(u64::MAX), usize::MAX).into_iter().map(|(_, entry)| entry).collect();
+        let log = self.disk.history();
+        self.ledger.bury(&log);
         self.look();
+        for at in (0..self.nodes.len()).filter(|at| self.nodes[*at].dead) {
+            self.ledger.died(at, &log);
+        }
         self.ledger.check(&self.nodes, &log);
         for (at, stats) in self.stats().into_iter().enumerate() {
-            let of = |fate: fn(&Fate) -> bool| {
+            let of = |fate: fn(&Outcome) -> bool| {
                 let commits = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0)));
                 commits.filter(|(_, written)| fate(&written.fate)).count() as u64
             };
-            assert_eq!(stats.commits, of(|_| true), "commits of replica {at}");
-            assert_eq!(stats.refused, of(|fate| matches!(fate, Fate::Refused(_))), "refusals of replica {at}");
+            if self.ledger.off || self.nodes[at].dead {
+                continue;
+            }
+            assert_eq!(stats.commits + self.nodes[at].inherited, of(|_| true), "commits of replica {at}");
+            assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
             assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
-            assert!(stats.refused > 0 || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
+            let anew = stats.refused > 0 || self.copied + self.restarts > 0;
+            assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
-        for (at, node) in self.nodes.iter_mut().enumerate() {
+        for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
             for (index, mirror) in &node.mirrors {

@@ -10,7 +10,7 @@ use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, StoredState}
 use coheap_core::wire::codec::Reader;
 
 /// One heap's store.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Disk {
     epochs: Vec<(EpochId, Offset)>,
     entries: Vec<Bytes>,
@@ -19,6 +19,9 @@ pub struct Disk {
     deltas: Vec<DeltaPlace>,
     clocks: BTreeMap<(SegmentNumber, GenId), Bytes>,
     unsynced: Vec<Append>,
+    /// Entries below are not to be had any more, only the states that they led to.
+    floor: Offset,
+    roll_hold_ms: u64,
 }
 
 impl Disk {
@@ -32,10 +35,20 @@ impl Disk {
         !self.unsynced.is_empty()
     }
 
+    /// How many appends are not durable.
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
     /// Makes everything durable; the position it reaches.
     pub fn sync(&mut self) -> Option<Offset> {
+        self.sync_some(usize::MAX)
+    }
+
+    /// Makes the first appends durable, at most so many; the position they reach.
+    pub fn sync_some(&mut self, most: usize) -> Option<Offset> {
         let mut upto = None;
-        for append in std::mem::take(&mut self.unsynced) {
+        for append in self.unsynced.drain(..most.min(self.unsynced.len())).collect::<Vec<_>>() {
             upto = Some(append.end());
             self.write(append);
         }
@@ -54,6 +67,7 @@ impl Disk {
     fn write(&mut self, append: Append) {
         assert_eq!(append.first.0 as usize, self.entries.len(), "appends come without a gap");
         self.epochs.extend(append.epoch);
+        self.roll_hold_ms = append.roll_hold_ms.unwrap_or(self.roll_hold_ms);
         self.entries.extend(append.entries);
         self.admit.extend(append.admit);
         self.segments.extend(append.segments);
@@ -67,7 +81,7 @@ impl Disk {
             lineage: self.epochs.first().map(|(epoch, _)| *epoch).unwrap_or_default(),
             epochs: self.epochs.clone(),
             head: Offset(self.entries.len() as u64),
-            floor: Offset(0),
+            floor: self.floor,
             admit: self.admit.iter().map(|(id, row)| (*id, AdmitRow::decode(row).expect("a stored row"))).collect(),
             segments: self.segments.values().copied().collect(),
             clocks: self
@@ -75,11 +89,18 @@ impl Disk {
                 .iter()
                 .map(|((number, generation), table)| (*number, *generation, table.clone()))
                 .collect(),
+            roll_hold_ms: self.roll_hold_ms,
         }
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(Bytes::len).sum()
     }
 
     /// Entries of the log.
     pub fn log(&self, from: Offset, upto: Offset, bytes_max: usize) -> Vec<(Offset, LogEntry)> {
+        assert!(from >= self.floor, "the log is read below its floor");
         let (mut out, mut size) = (Vec::new(), 0);
         for at in from.0..upto.0 {
             let Some(bytes) = self.entries.get(at as usize) else { break };
@@ -93,8 +114,14 @@ impl Disk {
         out
     }
 
-    /// Deltas of segments below a position.
+    /// Deltas of segments below a position: what was written, synced or not, for a store reads what it has written.
     pub fn states(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
+        let mut written = self.clone();
+        written.sync();
+        written.states_written(position, segments)
+    }
+
+    fn states_written(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
         segments
             .iter()
             .map(|segment| {
@@ -108,6 +135,19 @@ impl Disk {
                     .collect();
                 StoredState::At { segment: *segment, snapshot: Bytes::new(), deltas }
             })
+            .collect()
+    }
+
+    /// Gives up the log below a position; what its entries say of segments and lines stays.
+    pub fn fold(&mut self, upto: Offset) {
+        self.floor = self.floor.max(upto);
+    }
+
+    /// Every entry that ever became durable, whatever the relay can still have of it.
+    pub fn history(&self) -> Vec<LogEntry> {
+        self.entries
+            .iter()
+            .map(|bytes| LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("a stored entry"))
             .collect()
     }
 

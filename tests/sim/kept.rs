@@ -12,12 +12,13 @@ const DERIVED: u8 = 1;
 const LOADING: u8 = 2;
 
 /// Everything that a replica said is to be kept, and what its program knows itself.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Kept {
     lives: Vec<u8>,
     place: Vec<u8>,
     commits: BTreeMap<Seq, Vec<u8>>,
     segments: BTreeMap<Index, Vec<u8>>,
+    made: Vec<u8>,
     seq: Seq,
     waits: BTreeMap<u64, (WaitKind, Seq)>,
     /// Segments that were asked for and did not come yet.
@@ -44,7 +45,14 @@ impl Kept {
         match output {
             Output::Keep(Keep::Lives(kept)) => self.lives.clone_from(kept),
             Output::Keep(Keep::Place(kept)) => self.place.clone_from(kept),
+            Output::Keep(Keep::Commit(seq, kept)) if kept.is_empty() => drop(self.commits.remove(seq)),
             Output::Keep(Keep::Commit(seq, kept)) => drop(self.commits.insert(*seq, kept.clone())),
+            Output::Keep(Keep::Made { anew, kept }) => {
+                if *anew {
+                    self.made.clear();
+                }
+                self.made.extend_from_slice(kept);
+            }
             Output::Keep(Keep::Segment { segment, anew, kept }) => {
                 let all = self.segments.entry(*segment).or_default();
                 if *anew {
@@ -55,6 +63,7 @@ impl Kept {
             Output::Committed { seq, .. } => self.seq = *seq,
             Output::Acked { seq, .. } => self.commits.retain(|kept, _| kept > seq),
             Output::Refused { seq, .. } => drop(self.commits.remove(seq)),
+            Output::InDoubt(commits) => self.commits.retain(|kept, _| commits.iter().all(|one| one.seq != *kept)),
             Output::Evicted(segment) => drop(self.segments.remove(segment)),
             Output::Loaded { segment, status, .. } => {
                 if let Some(id) = ids.get(segment) {
@@ -88,6 +97,7 @@ impl Kept {
         let mut out = id.0.to_vec();
         Write::bytes(&mut out, &self.lives);
         Write::bytes(&mut out, &self.place);
+        Write::bytes(&mut out, &self.made);
         out.varint(ids.len() as u64);
         for (at, (index, segment)) in ids.iter().enumerate() {
             assert_eq!(index.0 as usize, at, "every index is told");

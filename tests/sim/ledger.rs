@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coheap_core::edit::{Handle, Literal, Shown, Wish};
-use coheap_core::id::{ReplicaId, SegmentId, Seq};
+use coheap_core::id::{SegmentId, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::replica::{WaitError, WaitKind};
 use coheap_core::value::{Kind, Value};
@@ -21,13 +21,23 @@ pub const TOTAL: &str = "#total";
 
 /// What became of a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
+pub enum Outcome {
     /// Not known yet.
     Open,
     /// It is durable.
     Stands,
     /// It is undone.
     Refused(u64),
+    /// It ended with its author.
+    Gone,
+}
+
+fn fate_of(entry: &LogEntry, of: Uid) -> Option<Outcome> {
+    match entry {
+        LogEntry::Commit(commit) if commit.uid == of => Some(Outcome::Stands),
+        LogEntry::Void { uid, code, .. } if *uid == of => Some(Outcome::Refused(*code)),
+        _ => None,
+    }
 }
 
 /// The claim that a commit stands on.
@@ -44,6 +54,8 @@ pub struct Ended {
 /// What one commit left where.
 #[derive(Clone, Debug)]
 pub struct Written {
+    /// What it is known by, whoever sends it.
+    pub uid: Uid,
     /// The key of its marker.
     pub marker: String,
     /// Segments with its marker, and what it added to the total of each.
@@ -53,7 +65,7 @@ pub struct Written {
     /// Set when it carries a `done()`.
     pub ended: Option<Ended>,
     /// What became of it.
-    pub fate: Fate,
+    pub fate: Outcome,
 }
 
 /// What a wait was asked for.
@@ -65,6 +77,8 @@ enum Waiting {
     Version,
     /// What the relay had.
     Sync,
+    /// A position of somebody.
+    Reach,
 }
 
 /// Commits and waits by process.
@@ -81,7 +95,17 @@ pub struct Ledger {
     seen: BTreeSet<(usize, usize, Seq)>,
     /// How many flushes a refusal has failed.
     pub flushes_failed: usize,
+    /// Processes that ended, with commits in their names: the first such number.
+    ghosts: usize,
+    /// It keeps no book: for worlds in which a replica id is no name of one process (clones).
+    pub off: bool,
+    /// The relay has lost commits that were acknowledged. Those that different replicas give back come in any order, and what
+    /// was not resident where the rest of its commit was comes later, so P3 is not promised among them (CORE-PROTOCOL §14.2).
+    pub lost: bool,
 }
+
+/// Authors from here on are processes that have ended.
+const GHOSTS: usize = 1 << 32;
 
 /// The handle of a segment's total, if its program sees one.
 pub fn total_of(mirror: &Mirror) -> Option<Handle> {
@@ -104,10 +128,14 @@ pub fn is_kept(mirror: &Mirror, wish: &Wish) -> bool {
 impl Ledger {
     /// A commit begins.
     pub fn begin(&mut self, at: usize) {
+        if self.off {
+            return;
+        }
         self.markers += 1;
         let marker = format!("#{at}.{}", self.markers);
-        let fate = Fate::Open;
-        self.writing = Some(Written { marker, places: Vec::new(), totals: Vec::new(), ended: None, fate });
+        let fate = Outcome::Open;
+        let uid = Uid::NONE;
+        self.writing = Some(Written { uid, marker, places: Vec::new(), totals: Vec::new(), ended: None, fate });
     }
 
     /// The wishes by which the commit leaves its marker in a segment and adds to its total, if there is one.
@@ -151,12 +179,16 @@ impl Ledger {
 
     /// A program waits for something.
     pub fn wait(&mut self, at: usize, ticket: u64, kind: &WaitKind) {
+        if self.off {
+            return;
+        }
         let newest =
             self.commits.range((at, Seq(0))..(at + 1, Seq(0))).next_back().map_or(Seq(0), |((_, seq), _)| *seq);
         let waiting = match kind {
             WaitKind::Flush => Waiting::Flush(newest),
             WaitKind::Version => Waiting::Version,
-            _ => Waiting::Sync,
+            WaitKind::Sync => Waiting::Sync,
+            WaitKind::Reach(_) => Waiting::Reach,
         };
         self.waits.insert((at, ticket), waiting);
     }
@@ -167,22 +199,26 @@ impl Ledger {
 
     /// A program is told something.
     pub fn hear(&mut self, at: usize, told: Told) {
+        if self.off {
+            return;
+        }
         match told {
-            Told::Committed(seq) => {
-                let writing = self.writing.take().expect("a program commits what it began");
+            Told::Committed(seq, uid) => {
+                let mut writing = self.writing.take().expect("a program commits what it began");
+                writing.uid = uid;
                 assert!(self.commits.insert((at, seq), writing).is_none(), "a number is given once");
             }
             Told::Acked(upto) => {
                 for (_, written) in self.commits.range_mut((at, Seq(0))..=(at, upto)) {
-                    if written.fate == Fate::Open {
-                        written.fate = Fate::Stands;
+                    if written.fate == Outcome::Open {
+                        written.fate = Outcome::Stands;
                     }
                 }
             }
             Told::Refused(seq, code) => {
                 let written = self.commits.get_mut(&(at, seq)).expect("what is refused was committed");
-                assert_eq!(written.fate, Fate::Open, "a commit is refused once, and not after its Ack");
-                written.fate = Fate::Refused(code);
+                assert_eq!(written.fate, Outcome::Open, "a commit is refused once, and not after its Ack");
+                written.fate = Outcome::Refused(code);
                 for (of, upto, because) in self.failing.drain(..) {
                     assert!(of == at && upto >= seq && because == code, "a flush fails by what it waited for");
                 }
@@ -196,14 +232,15 @@ impl Ledger {
                 let upto = match waiting {
                     Waiting::Flush(upto) => upto,
                     Waiting::Version => Seq(u64::MAX),
-                    Waiting::Sync => Seq(0),
+                    Waiting::Sync | Waiting::Reach => Seq(0),
                 };
-                let open = self.of(at).find(|(seq, written)| *seq <= upto && written.fate == Fate::Open);
+                let open = self.of(at).find(|(seq, written)| *seq <= upto && written.fate == Outcome::Open);
                 assert!(open.is_none(), "wait {ticket} of replica {at} ends before {open:?} is durable");
             }
             Told::Failed(ticket, error) => {
                 let waiting = self.waits.remove(&(at, ticket)).expect("a wait ends once");
                 match (waiting, error) {
+                    (Waiting::Reach, WaitError::VersionLost) => return,
                     (Waiting::Flush(upto), WaitError::Refused(code)) => self.failing.push((at, upto, code)),
                     other => panic!("wait {ticket} of replica {at} fails: {other:?}"),
                 }
@@ -212,17 +249,66 @@ impl Ledger {
         }
     }
 
+    /// A commit by its identity.
+    pub fn by_uid(&self, uid: Uid) -> Option<(usize, &Written)> {
+        self.commits.iter().find(|(_, written)| written.uid == uid).map(|((at, _), written)| (*at, written))
+    }
+
+    /// A process was copied: what is not known yet of its commits, both copies will be told. Each counts once.
+    pub fn copied(&mut self, from: usize, to: usize) {
+        let own: Vec<_> = self.of(from).map(|(seq, written)| ((to, seq), written.clone())).collect();
+        self.commits.extend(own);
+        let waits: Vec<_> =
+            self.waits.iter().filter(|((at, _), _)| *at == from).map(|((_, t), w)| ((to, *t), *w)).collect();
+        self.waits.extend(waits);
+        let seen: Vec<_> =
+            self.seen.iter().filter(|(at, _, _)| *at == from).map(|(_, of, seq)| (to, *of, *seq)).collect();
+        self.seen.extend(seen);
+    }
+
+    /// A process ended, and another one goes on from its store, which held these commits. What was not in it is as good as
+    /// lost, unless the relay has it.
+    pub fn restarted(&mut self, at: usize, stored: &[Uid]) {
+        let ghost = GHOSTS + self.ghosts;
+        self.ghosts += 1;
+        self.waits.retain(|(of, _), _| *of != at);
+        self.seen.retain(|(of, _, _)| *of != at);
+        let own: Vec<_> = self.of(at).map(|(seq, written)| (seq, written.clone())).collect();
+        self.commits.retain(|(of, _), _| *of != at);
+        for (number, uid) in (1..).zip(stored) {
+            let written = own.iter().map(|(_, written)| written).find(|written| written.uid == *uid);
+            let written = written.expect("what is stored was committed").clone();
+            self.commits.insert((at, Seq(number)), Written { fate: Outcome::Open, ..written });
+        }
+        self.seen = std::mem::take(&mut self.seen)
+            .into_iter()
+            .map(|(by, of, seq)| (by, if of == at { ghost } else { of }, seq))
+            .collect();
+        for (seq, written) in own {
+            self.commits.insert((ghost, seq), written);
+        }
+    }
+
+    /// Of what ended processes left, the log knows.
+    pub fn bury(&mut self, log: &[LogEntry]) {
+        for ((_, _), written) in self.commits.range_mut((GHOSTS, Seq(0))..) {
+            if written.fate == Outcome::Open {
+                written.fate = log.iter().find_map(|entry| fate_of(entry, written.uid)).unwrap_or(Outcome::Gone);
+            }
+        }
+    }
+
     /// Whether a process has a `done()` of this key under way.
     pub fn is_ending(&self, at: usize, of_run: &str, of_key: &str) -> bool {
         self.of(at).any(|(_, written)| {
-            written.fate == Fate::Open
+            written.fate == Outcome::Open
                 && written.ended.as_ref().is_some_and(|Ended { run, key, .. }| run == of_run && key == of_key)
         })
     }
 
     /// How many commits were refused.
     pub fn refused(&self) -> usize {
-        self.commits.values().filter(|written| matches!(written.fate, Fate::Refused(_))).count()
+        self.commits.values().filter(|written| matches!(written.fate, Outcome::Refused(_))).count()
     }
 
     /// What every program sees now, against what it may see.
@@ -230,25 +316,47 @@ impl Ledger {
         for (at, node) in nodes.iter().enumerate() {
             let shown = shown(node);
             for ((author, seq), written) in &self.commits {
-                let here = written.places.iter().filter(|(id, _)| shown.contains_key(id));
+                // What an ended process left refused in its store goes with the document that it is in.
+                let undoing = |id: &SegmentId| {
+                    let left = *author >= GHOSTS && matches!(written.fate, Outcome::Refused(_));
+                    left && node.index(*id).is_some_and(|index| node.rebuilding.contains(&index))
+                };
+                let here = written.places.iter().filter(|(id, _)| shown.contains_key(id) && !undoing(id));
                 let (visible, hidden): (Vec<_>, Vec<_>) =
                     here.map(|(id, _)| id).partition(|id| shown[id].contains(&written.marker));
-                let what = format!("commit {} of replica {author} ({:?}) at replica {at}", seq.0, written.fate);
+                let what = format!(
+                    "commit {} of replica {author} ({:?}, {}, {:?}) at replica {at} ({})",
+                    seq.0,
+                    written.fate,
+                    written.marker,
+                    written.uid,
+                    node.replica.id()
+                );
+                // Copies of a process, and those who took its commits over, are authors too; each is told for itself.
+                let also = *author != at && self.of(at).any(|(_, own)| own.uid == written.uid);
+                if also {
+                    continue;
+                }
                 if *author == at {
                     match written.fate {
-                        Fate::Refused(_) => {
+                        Outcome::Refused(_) => {
                             let rebuilt =
                                 |id: &&&SegmentId| node.index(***id).is_none_or(|i| !node.rebuilding.contains(&i));
                             let left = visible.iter().find(rebuilt);
                             assert!(left.is_none(), "{what} is still seen in {left:?}");
                         }
-                        Fate::Open | Fate::Stands => assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}"),
+                        Outcome::Open | Outcome::Stands | Outcome::Gone => {
+                            assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}")
+                        }
                     }
                     continue;
                 }
-                assert!(visible.is_empty() || hidden.is_empty(), "P3: {what}: seen in {visible:?}, not in {hidden:?}");
+                assert!(
+                    self.lost || visible.is_empty() || hidden.is_empty(),
+                    "P3: {what}: seen in {visible:?}, not in {hidden:?}"
+                );
                 if !visible.is_empty() {
-                    assert!(!matches!(written.fate, Fate::Refused(_)), "{what} is seen");
+                    assert!(!matches!(written.fate, Outcome::Refused(_) | Outcome::Gone), "{what} is seen");
                     self.seen.insert((at, *author, *seq));
                 } else if !hidden.is_empty() {
                     assert!(!self.seen.contains(&(at, *author, *seq)), "P4: {what} has gone");
@@ -257,29 +365,45 @@ impl Ledger {
         }
     }
 
+    /// A process is gone: of what was open, what the log has counts, and the rest was never seen by another (§14).
+    pub fn died(&mut self, at: usize, log: &[LogEntry]) {
+        self.waits.retain(|(of, _), _| *of != at);
+        for (_, written) in self.commits.range_mut((at, Seq(0))..(at + 1, Seq(0))) {
+            if written.fate == Outcome::Open {
+                written.fate = log.iter().find_map(|entry| fate_of(entry, written.uid)).unwrap_or(Outcome::Gone);
+            }
+        }
+    }
+
     /// What is left in the end: exactly the commits that stand, everywhere, and in the log.
     pub fn check(&self, nodes: &[Node], log: &[LogEntry]) {
+        if self.off {
+            return;
+        }
         assert!(self.waits.is_empty(), "waits have not ended: {:?}", self.waits);
         assert!(self.failing.is_empty(), "flushes failed without a refusal: {:?}", self.failing);
         let mut expected: BTreeMap<SegmentId, (BTreeSet<&str>, Option<f64>)> = BTreeMap::new();
+        // Each once, whoever was told of it.
+        let mut standing = BTreeMap::new();
         for ((author, seq), written) in &self.commits {
             match written.fate {
-                Fate::Open => panic!("commit {} of replica {author} is open", seq.0),
-                Fate::Refused(_) => {
+                Outcome::Open => panic!("commit {} of replica {author} is open", seq.0),
+                Outcome::Refused(_) | Outcome::Gone => {
                     let seen = self.seen.iter().find(|(_, of, number)| of == author && number == seq);
-                    assert!(seen.is_none(), "refused commit {} of replica {author} was seen: {seen:?}", seq.0);
+                    assert!(seen.is_none(), "undone commit {} of replica {author} was seen: {seen:?}", seq.0);
                 }
-                Fate::Stands => {
-                    for (id, _) in &written.places {
-                        expected.entry(*id).or_default().0.insert(&written.marker);
-                    }
-                    for id in &written.totals {
-                        expected.entry(*id).or_default().1 = Some(0.0);
-                    }
-                }
+                Outcome::Stands => drop(standing.insert(written.uid, written)),
             }
         }
-        for written in self.commits.values().filter(|written| written.fate == Fate::Stands) {
+        for written in standing.values() {
+            for (id, _) in &written.places {
+                expected.entry(*id).or_default().0.insert(&written.marker);
+            }
+            for id in &written.totals {
+                expected.entry(*id).or_default().1 = Some(0.0);
+            }
+        }
+        for written in standing.values() {
             for (id, by) in &written.places {
                 if let Some(total) = expected.get_mut(id).and_then(|(_, total)| total.as_mut()) {
                     *total += by;
@@ -298,20 +422,32 @@ impl Ledger {
                 assert_eq!(sum, total, "P6: the total of {id} at replica {at}");
             }
         }
-        self.check_log(nodes, log);
+        self.check_log(log);
     }
 
-    fn check_log(&self, nodes: &[Node], log: &[LogEntry]) {
-        let author = |id: ReplicaId| nodes.iter().position(|node| node.replica.id() == id).expect("a known author");
+    fn check_log(&self, log: &[LogEntry]) {
         let mut logged = BTreeMap::new();
         for entry in log {
-            let (at, seq, fate) = match entry {
-                LogEntry::Commit(commit) => (author(commit.owner), commit.seq, Fate::Stands),
-                LogEntry::Void { owner, seq, code, .. } => (author(*owner), *seq, Fate::Refused(*code)),
+            let (uid, fate) = match entry {
+                LogEntry::Commit(commit) => (commit.uid, Outcome::Stands),
+                LogEntry::Void { uid, code, .. } => (*uid, Outcome::Refused(*code)),
+                LogEntry::Restored(_) => continue,
             };
-            assert!(logged.insert((at, seq), fate).is_none(), "commit {} of replica {at} is twice in the log", seq.0);
+            assert!(logged.insert(uid, fate).is_none(), "P6: commit {uid:?} is twice in the log");
         }
-        let known: BTreeMap<_, _> = self.commits.iter().map(|(of, written)| (*of, written.fate)).collect();
+        let mut known: BTreeMap<_, _> =
+            self.commits.values().filter(|one| one.fate != Outcome::Gone).map(|one| (one.uid, one.fate)).collect();
+        for written in self.commits.values() {
+            if self.lost && !logged.contains_key(&written.uid) {
+                continue;
+            }
+            let fate = logged.get(&written.uid).copied().unwrap_or(Outcome::Gone);
+            assert_eq!(fate, written.fate, "the log (left) and what an author was told of {written:?}");
+        }
+        if self.lost {
+            // What was given back has no entry of its own any more.
+            known.retain(|uid, _| logged.contains_key(uid));
+        }
         assert_eq!(logged, known, "the log (left) and what the authors were told");
     }
 }

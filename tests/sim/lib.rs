@@ -1,9 +1,11 @@
 //! Worlds to test coheap in: what programs see ([`tree`]), the mirror they see it through ([`mirror`]), one replica's
-//! segment with its mirror ([`peer`]), several of them around one log ([`world`]), and random programs ([`program`]).
+//! segment with its mirror ([`peer`]), several of them around one log ([`world`]), and random programs ([`program`]). Then whole replicas around a relay
+//! ([`cluster`]), at random ([`life`]) or by hand ([`stage`], [`trace`]).
 //!
 //! Nothing here knows engines or layouts: everything goes through `coheap_core::segment::Segment`, as a replica does.
 #![allow(clippy::missing_panics_doc, reason = "a test that finds something wrong panics")]
 
+pub mod choices;
 pub mod cluster;
 pub mod disk;
 pub mod kept;
@@ -14,7 +16,10 @@ pub mod node;
 pub mod peer;
 pub mod program;
 pub mod sharer;
+pub mod stage;
+pub mod trace;
 pub mod tree;
+pub mod witness;
 pub mod world;
 
 use coheap_core::commit::EngineKind;

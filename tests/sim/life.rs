@@ -11,7 +11,8 @@ use coheap_core::value::{Kind, Value};
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
-use crate::ledger::{Fate, is_kept, total_of};
+use crate::disk::Disk;
+use crate::ledger::{Outcome, is_kept, total_of};
 use crate::mirror::Mirror;
 use crate::program::{Act, OPS, Op, Seed, wish_of};
 use crate::sharer::{KEYS, is_partition};
@@ -31,8 +32,12 @@ pub struct Plan {
     pub rights: bool,
     /// The processes share work: joins, claims, `done()`s.
     pub shares: bool,
+    /// Processes are copied, and start again over their stores. Not where work is shared: a claim belongs to one id.
+    pub copies: bool,
     /// Programs count on counters of their own. Without, all that would be added to the ledger's totals is left out.
     pub counters: bool,
+    /// The relay loses its disk, or gets an older one. Nothing is evicted then: what nobody holds would be gone.
+    pub losses: bool,
 }
 
 impl Plan {
@@ -45,7 +50,9 @@ impl Plan {
             faults: !seed.is_multiple_of(5),
             rights: seed % 3 == 1,
             shares: seed % 7 < 3,
+            copies: seed % 7 > 4 && !seed.is_multiple_of(5),
             counters: true,
+            losses: false,
         }
     }
 }
@@ -67,8 +74,16 @@ pub struct Tally {
     pub moves: usize,
     /// Those whose instance could not be asked any more.
     pub losses: usize,
+    /// Processes that were copied.
+    pub copied: usize,
+    /// Processes that went on from a store.
+    pub restarts: usize,
+    /// How often a process took another id.
+    pub forks: usize,
     /// Grants.
     pub grants: usize,
+    /// How often a replica gave back what the log had lost.
+    pub restores: usize,
     /// Keys of shared work that were done.
     pub done: usize,
     /// `done()`s that came too late.
@@ -78,14 +93,14 @@ pub struct Tally {
     /// What the programs did, without the ledger's markers and totals.
     pub ops: BTreeMap<Op, usize>,
     /// How many values all documents of a life held in the end, without the ledger's, one number a life.
-    pub values: Values,
+    pub values: Sizes,
 }
 
 /// Numbers of values, one a life.
 #[derive(Clone, Default)]
-pub struct Values(Vec<usize>);
+pub struct Sizes(Vec<usize>);
 
-impl Values {
+impl Sizes {
     /// The one in the middle; 0 if there is none.
     pub fn median(&self) -> usize {
         let mut sorted = self.0.clone();
@@ -94,7 +109,7 @@ impl Values {
     }
 }
 
-impl fmt::Debug for Values {
+impl fmt::Debug for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in the middle of {}, at most {}", self.median(), self.0.len(), self.0.iter().max().unwrap_or(&0))
     }
@@ -123,7 +138,11 @@ impl AddAssign for Tally {
         self.flushes_failed += other.flushes_failed;
         self.moves += other.moves;
         self.losses += other.losses;
+        self.copied += other.copied;
+        self.restarts += other.restarts;
+        self.forks += other.forks;
         self.grants += other.grants;
+        self.restores += other.restores;
         self.done += other.done;
         self.stale += other.stale;
         self.concurrent += other.concurrent;
@@ -141,6 +160,9 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.begin_total(0);
     cluster.settle();
     cluster.rights_change = plan.rights;
+    cluster.copies = plan.copies && !plan.shares;
+    cluster.keeps = plan.losses;
+    let mut copy = Disk::default();
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
     for at in 0..plan.replicas {
@@ -150,7 +172,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
         }
     }
     for step in 0..plan.steps {
-        let at = cluster.draws.below(plan.replicas);
+        let at = cluster.draws.below(cluster.nodes.len());
         if plan.shares && cluster.draws.below(4) == 0 {
             match cluster.draws.below(30) {
                 0..3 => cluster.enter(at, run),
@@ -173,6 +195,14 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
         } else {
             cluster.step(plan.faults);
         }
+        if plan.losses {
+            match cluster.draws.below(60) {
+                0 | 1 => copy = cluster.disk.clone(),
+                2 => cluster.lose_disk(copy.clone()),
+                3 => cluster.lose_disk(Disk::default()),
+                _ => {}
+            }
+        }
         // Now and then the world is quick, so that there is something to lose.
         if plan.faults && cluster.draws.below(if plan.shares { 10 } else { 40 }) == 0 {
             cluster.round();
@@ -191,7 +221,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     }
     cluster.settle();
     // Everybody has everything in the end.
-    for at in 0..plan.replicas {
+    for at in 0..cluster.nodes.len() {
         for id in cluster.segments.clone() {
             if cluster.nodes[at].mirror(id).is_none() {
                 cluster.load(at, id);
@@ -233,12 +263,16 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         flushes_failed: cluster.ledger.flushes_failed,
         moves: cluster.moves,
         losses: cluster.losses,
+        copied: cluster.copied,
+        restarts: cluster.restarts,
+        forks: cluster.nodes.iter().map(|node| node.forks).sum(),
         grants: cluster.grants.given,
+        restores: cluster.restores,
         done,
-        stale: cluster.ledger.commits.values().filter(|written| written.fate == Fate::Refused(lost)).count(),
+        stale: cluster.ledger.commits.values().filter(|written| written.fate == Outcome::Refused(lost)).count(),
         concurrent: cluster.concurrent,
         ops: std::mem::take(&mut cluster.ops),
-        values: Values(vec![cluster.nodes[0].mirrors.values().map(values_of).sum()]),
+        values: Sizes(vec![cluster.nodes[0].mirrors.values().map(values_of).sum()]),
     }
 }
 
@@ -256,7 +290,7 @@ fn values_of(mirror: &Mirror) -> usize {
 /// Shared work at its end: every key was done exactly once, and everybody knows it and the same of the group.
 fn check_work(cluster: &Cluster) -> usize {
     let mut ends: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for written in cluster.ledger.commits.values().filter(|written| written.fate == Fate::Stands) {
+    for written in cluster.ledger.commits.values().filter(|written| written.fate == Outcome::Stands) {
         if let Some(ended) = &written.ended {
             *ends.entry((&ended.run, &ended.key)).or_default() += 1;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use coheap_core::heap::Index;
-use coheap_core::id::{SegmentId, Seq};
+use coheap_core::id::{SegmentId, Seq, Uid};
 use coheap_core::relay::ConnId;
 use coheap_core::replica::{LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::segment::write::Draw;
@@ -17,8 +17,8 @@ use crate::sharer::Sharer;
 /// What a program hears of its commits and waits, in the order it hears it.
 #[derive(Clone, Copy, Debug)]
 pub enum Told {
-    /// A commit got this number.
-    Committed(Seq),
+    /// A commit got this number; what it is known by everywhere.
+    Committed(Seq, Uid),
     /// Commits up to this one are durable.
     Acked(Seq),
     /// A commit was undone, with this code.
@@ -48,6 +48,20 @@ pub struct Node {
     pub seen: Vec<u64>,
     /// News that the ledger has not heard yet.
     pub(crate) told: Vec<Told>,
+    /// The number of its newest commit.
+    pub committed: Seq,
+    /// Commits up to this one are durable, as its program was told.
+    pub acked: Seq,
+    /// Commits that were refused, with the code.
+    pub refused: BTreeMap<Seq, u64>,
+    /// Waits that have ended: with a version, or without.
+    pub ended: BTreeMap<u64, Result<String, WaitError>>,
+    /// The process is gone, and with it what only it had. What it wrote is judged all the same.
+    pub dead: bool,
+    /// Counts what its program saw or was told.
+    pub changes: u64,
+    /// Its connections are opened with the right to write.
+    pub can_write: bool,
     /// Entries are coming: the hello was answered.
     pub(crate) online: bool,
     /// Own creations that another kind won over (S2).
@@ -56,6 +70,16 @@ pub struct Node {
     pub sharer: Option<Sharer>,
     /// What it goes on from when its instance is lost.
     pub(crate) kept: Kept,
+    /// How often it took another id.
+    pub forks: usize,
+    /// Commits that it took over from a store: others made them.
+    pub inherited: u64,
+    /// What its store holds, which may be older than the replica, and what was being made anew then.
+    pub(crate) stored: Option<(Vec<u8>, BTreeSet<Index>)>,
+    /// Not to be connected before this time: another connection had its place.
+    pub(crate) rests_until: u64,
+    /// The replica wants another connection.
+    pub(crate) hangs_up: bool,
 }
 
 pub(crate) fn options(draws: &mut Draws) -> Options {
@@ -68,8 +92,12 @@ pub(crate) fn options(draws: &mut Draws) -> Options {
 
 impl Node {
     pub(crate) fn new(draws: &mut Draws) -> Node {
+        Node::of(Replica::new(options(draws)))
+    }
+
+    pub(crate) fn of(replica: Replica) -> Node {
         Node {
-            replica: Replica::new(options(draws)),
+            replica,
             conn: None,
             up: VecDeque::new(),
             down: VecDeque::new(),
@@ -79,10 +107,22 @@ impl Node {
             problems: Vec::new(),
             seen: Vec::new(),
             told: Vec::new(),
+            committed: Seq(0),
+            acked: Seq(0),
+            refused: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            dead: false,
+            changes: 0,
+            can_write: true,
             online: false,
             overruled: 0,
             sharer: None,
             kept: Kept::default(),
+            forks: 0,
+            inherited: 0,
+            stored: None,
+            rests_until: 0,
+            hangs_up: false,
         }
     }
 
@@ -103,6 +143,7 @@ impl Node {
 
     pub(crate) fn perform(&mut self, output: Output) {
         self.kept.hear(&output, &self.ids);
+        self.changes += u64::from(!matches!(output, Output::Send(_)));
         match output {
             Output::Send(message) => self.up.push_back(message),
             Output::Indexed { segment, index } => {
@@ -139,11 +180,17 @@ impl Node {
                         mirror.apply(&patches);
                     }
                 }
-                self.told.push(Told::Committed(seq));
+                let uid = self.replica.unsaved_uids().pop().expect("a commit is not acknowledged when it is made");
+                self.committed = seq;
+                self.told.push(Told::Committed(seq, uid));
             }
-            Output::Acked { seq, .. } => self.told.push(Told::Acked(seq)),
+            Output::Acked { seq, .. } => {
+                self.acked = self.acked.max(seq);
+                self.told.push(Told::Acked(seq));
+            }
             Output::Refused { seq, code, segments, .. } => {
                 self.rebuilding.extend(segments);
+                self.refused.insert(seq, code);
                 self.told.push(Told::Refused(seq, code));
             }
             Output::Evicted(index) => {
@@ -161,8 +208,18 @@ impl Node {
                     sharer.online();
                 }
             }
-            Output::Done { ticket, .. } => self.told.push(Told::Done(ticket)),
-            Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
+            Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
+            Output::Reconnect => self.hangs_up = true,
+            // The log begins anew, or from an earlier place.
+            Output::Restoring { .. } => self.seen.clear(),
+            Output::Done { ticket, version } => {
+                self.ended.insert(ticket, Ok(version));
+                self.told.push(Told::Done(ticket));
+            }
+            Output::Failed { ticket, error } => {
+                self.ended.insert(ticket, Err(error));
+                self.told.push(Told::Failed(ticket, error));
+            }
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
             Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
             other => {

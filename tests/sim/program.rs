@@ -1,4 +1,4 @@
-//! Random programs. A program is a list of [`Step`]s full of bare numbers, which [`run`] takes modulo what is there: so every
+//! Random programs. A program is a list of [`Turn`]s full of bare numbers, which [`run`] takes modulo what is there: so every
 //! list is a program, and a failing one can be shortened by leaving steps out.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::world::World;
 
 /// One step of a program.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum Turn {
     /// A replica makes a commit.
     Edit(u8, Vec<Act>),
     /// A replica sends this many commits.
@@ -289,11 +289,11 @@ pub struct Statistics {
 }
 
 /// Runs a program in a world of `count` replicas. At the end all have met and agree; the world is given back.
-pub fn run(world: &mut World, steps: &[Step], statistics: &mut Statistics) {
+pub fn run(world: &mut World, steps: &[Turn], statistics: &mut Statistics) {
     let count = world.peers.len();
     for step in steps {
         match step {
-            Step::Edit(peer, acts) => {
+            Turn::Edit(peer, acts) => {
                 let peer = *peer as usize % count;
                 let concurrent = (0..count).any(|other| other != peer && !world.peers[other].unsent.is_empty())
                     || world.log[world.seen[peer]..].iter().any(|entry| entry.author != peer);
@@ -315,8 +315,8 @@ pub fn run(world: &mut World, steps: &[Step], statistics: &mut Statistics) {
                     statistics.concurrent += usize::from(concurrent);
                 }
             }
-            Step::Send(peer, n) => world.send(*peer as usize % count, 1 + *n as usize % 4),
-            Step::Receive { peer, count: n, batch, again } => {
+            Turn::Send(peer, n) => world.send(*peer as usize % count, 1 + *n as usize % 4),
+            Turn::Receive { peer, count: n, batch, again } => {
                 world.receive(
                     *peer as usize % count,
                     1 + *n as usize % 8,
@@ -324,17 +324,17 @@ pub fn run(world: &mut World, steps: &[Step], statistics: &mut Statistics) {
                     *again as usize % 3,
                 );
             }
-            Step::Reload(peer, folded) => {
+            Turn::Reload(peer, folded) => {
                 let peer = *peer as usize % count;
                 statistics.redone += usize::from(!world.peers[peer].unsent.is_empty());
                 world.reload(peer, *folded);
             }
-            Step::Restart(peer, folded) => {
+            Turn::Restart(peer, folded) => {
                 let peer = *peer as usize % count;
                 statistics.redone += usize::from(!world.peers[peer].unsent.is_empty());
                 world.restart(peer, *folded);
             }
-            Step::Dump(peer) => world.peers[*peer as usize % count].dump(),
+            Turn::Dump(peer) => world.peers[*peer as usize % count].dump(),
         }
     }
     let value = world.meet();

@@ -283,7 +283,7 @@ impl Cluster {
         }
         wishes.extend(marks);
         let section = Section { target: Target::Here(index), claim: Some(claim), wishes };
-        self.input(at, Input::Commit { label: "done".to_owned(), sections: vec![section], size: 0 });
+        self.input(at, Input::Commit { label: "done".to_owned(), sections: vec![section], size: 0, entropy: 0 });
         let newest = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0))).next_back().map(|((_, seq), _)| *seq);
         if let Some(holding) = self.nodes[at].sharer.as_mut().and_then(|sharer| sharer.held.get_mut(key)) {
             holding.finishing = newest;

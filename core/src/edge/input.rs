@@ -49,6 +49,7 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
     let input = match op {
         0 => Input::Tick,
         1 => {
+            let entropy = r.u64()?;
             let size = r.remaining();
             let label = r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned();
             let count = r.count(COUNT, "sections")?;
@@ -56,10 +57,13 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
             for _ in 0..count {
                 sections.push(section(r)?);
             }
-            Input::Commit { label, sections, size }
+            Input::Commit { label, sections, size, entropy }
         }
         2 => Input::Receive(Bytes::copy_from_slice(r.take_rest())),
-        3 => Input::Connected { token: r.str(limits::TOKEN_BYTES_MAX, "token")?.to_owned() },
+        3 => {
+            let entropy = [r.u64()?, r.u64()?, r.u64()?, r.u64()?];
+            Input::Connected { token: r.str(limits::TOKEN_BYTES_MAX, "token")?.to_owned(), entropy }
+        }
         4 => Input::Disconnected,
         5 => {
             let count = r.count(COUNT, "segments")?;
@@ -114,9 +118,10 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
         18 => Input::Stats,
         19 => Input::Export,
         20 => Input::Import(Bytes::copy_from_slice(r.take_rest())),
-        21 => Input::Resume(Bytes::copy_from_slice(r.take_rest())),
-        22 => Input::Restore { segment: index(r)?, kept: Bytes::copy_from_slice(r.take_rest()) },
-        23 => Input::Keep(index(r)?),
+        21 => Input::Replaced,
+        22 => Input::Resume(Bytes::copy_from_slice(r.take_rest())),
+        23 => Input::Restore { segment: index(r)?, kept: Bytes::copy_from_slice(r.take_rest()) },
+        24 => Input::Keep(index(r)?),
         _ => return Err(Malformed::Kind(u8::try_from(op).unwrap_or(u8::MAX))),
     };
     reader.end()?;

@@ -62,6 +62,10 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.str(&epoch_text(*epoch));
             6
         }
+        Output::Restoring { begins } => {
+            b.push(u8::from(*begins));
+            29
+        }
         Output::Done { ticket, version } => {
             b.varint(*ticket);
             b.str(version);
@@ -73,6 +77,7 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
                 WaitError::NotAVersion => "ERR_NOT_A_VERSION",
                 WaitError::VersionLost => "ERR_VERSION_LOST",
                 WaitError::Refused(_) => "ERR_REFUSED",
+                WaitError::InDoubt => "ERR_CONFLICT",
             });
             match error {
                 WaitError::Refused(code) => b.str(&format!("{error} ({})", js_code(*code))),
@@ -199,9 +204,24 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.push(overruled.kept.code());
             25
         }
+        Output::Forked { id, moved } => {
+            b.extend_from_slice(&id.0);
+            b.varint(*moved as u64);
+            26
+        }
+        Output::InDoubt(commits) => {
+            b.varint(commits.len() as u64);
+            for commit in commits {
+                b.varint(commit.seq.0);
+                b.str(&commit.label);
+                b.str(&super::doubt::describe(&commit.edits));
+            }
+            27
+        }
+        Output::Reconnect => 28,
         Output::Keep(keep) => {
             kept(keep, b);
-            26
+            30
         }
         Output::Error { code, message } => {
             b.str(code);
@@ -229,6 +249,11 @@ fn kept(keep: &Keep, b: &mut Vec<u8>) {
         Keep::Segment { segment, anew, kept } => {
             b.push(3);
             b.varint(u64::from(segment.0));
+            b.push(u8::from(*anew));
+            b.extend_from_slice(kept);
+        }
+        Keep::Made { anew, kept } => {
+            b.push(4);
             b.push(u8::from(*anew));
             b.extend_from_slice(kept);
         }

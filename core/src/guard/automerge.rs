@@ -9,6 +9,12 @@
 //! columns = count ( specification length )*    ascending; data holds them one after the other
 //! ```
 //!
+//! A whole state is all its deltas, each after those it builds on; it begins as no delta does, with a padded number:
+//!
+//! ```text
+//! state   = 80 00  ( length delta )*
+//! ```
+//!
 //! Objects travel as keys alone: the change that makes one is a function of its key ([`canonical`]), so there is nothing to
 //! forge and nothing to compare. Of a change, time is 0 and message empty; it is not compressed; its checksum is right, which
 //! automerge itself does not look at. It names no actor that is neither a writer nor one of its objects: automerge panics
@@ -73,6 +79,34 @@ impl<'a> Delta<'a> {
         out.extend_from_slice(self.change);
         out
     }
+}
+
+/// How a whole state begins.
+const STATE: [u8; 2] = [0x80, 0];
+
+/// All deltas of a document, each behind those it builds on, as one.
+pub fn whole_of(deltas: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = STATE.to_vec();
+    for delta in deltas {
+        string(&mut out, delta);
+    }
+    out
+}
+
+/// The deltas of a whole state; of a delta, itself.
+pub fn deltas_of(bytes: &[u8]) -> Result<Vec<&[u8]>, GuardError> {
+    let Some(list) = bytes.strip_prefix(&STATE) else { return Ok(vec![bytes]) };
+    let mut cursor = Cursor::new(list);
+    let mut deltas = Vec::new();
+    while cursor.remaining() > 0 {
+        deltas.push(cursor.buffer()?);
+    }
+    Ok(deltas)
+}
+
+/// The object that an actor stands for; `None` for a writer.
+pub fn object_key(actor: &[u8]) -> Option<&str> {
+    std::str::from_utf8(actor).ok().filter(|key| is_object(key))
 }
 
 /// Whether a root key is an object's: a sequence's or a text's. A register's name has its sign where these go on or end.

@@ -18,10 +18,14 @@ use std::collections::BTreeMap;
 
 use super::read::Cursor;
 use super::space::{Beside, Claim, Runs, Space};
-use super::{CLIENT_END, CLOCK_END, GuardError, Summary};
+use super::{CLIENT_END, CLOCK_END, GuardError, StateSummary, Summary};
 use crate::id::ReplicaId;
 
 const ENTRY_MIN: usize = 20;
+
+/// The owner of clients that came in a whole state, which does not say whose they are: the first commit that goes on as one
+/// of them binds it.
+pub const UNBOUND: ReplicaId = ReplicaId([0; 16]);
 
 /// How a delta's structs stand to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +56,9 @@ impl Clocks {
         let mut continuity = Continuity::New;
         if let Some(own) = summary.own {
             let next = match self.clients.get(&own.client) {
-                Some(client) if client.owner != owner => return Err(GuardError::ForeignClient),
+                Some(client) if client.owner != owner && client.owner != UNBOUND => {
+                    return Err(GuardError::ForeignClient);
+                }
                 Some(client) => client.next,
                 None => 0,
             };
@@ -84,12 +90,43 @@ impl Clocks {
             let fresh = Client { owner, next: 0, spaces: Runs::default() };
             let client = self.clients.entry(own.client).or_insert(fresh);
             if own.end > client.next {
+                if client.owner == UNBOUND {
+                    client.owner = owner;
+                }
                 debug_assert!(client.owner == owner && own.start == client.next, "recorded without a check");
                 for (clock, space) in spaces {
                     debug_assert!(space.is_some(), "recorded without a check");
                     client.spaces.tell(clock, space.unwrap_or(Space::Registers));
                 }
                 client.next = own.end;
+            }
+        }
+    }
+
+    /// The table of a whole state by itself.
+    pub(super) fn of_state(state: &StateSummary) -> Clocks {
+        let clients = state
+            .clients
+            .iter()
+            .zip(&state.spaces)
+            .map(|(own, spaces)| (own.client, Client { owner: UNBOUND, next: own.end, spaces: spaces.clone() }));
+        Clocks { clients: clients.collect() }
+    }
+
+    /// Takes in the table of a state that was merged with the document of this one. Owners stay.
+    pub fn merge(&mut self, other: Clocks) {
+        for (id, theirs) in other.clients {
+            match self.clients.get_mut(&id) {
+                None => drop(self.clients.insert(id, theirs)),
+                Some(ours) => {
+                    if ours.owner == UNBOUND {
+                        ours.owner = theirs.owner;
+                    }
+                    // Both begin at clock 0, so the longer one holds the other.
+                    if theirs.next > ours.next {
+                        (ours.next, ours.spaces) = (theirs.next, theirs.spaces);
+                    }
+                }
             }
         }
     }

@@ -62,7 +62,8 @@ pub(super) fn state(bytes: &[u8]) -> Result<StateSummary, GuardError> {
     if all.iter().any(|section| section.taken < section.items.len()) {
         return Err(GuardError::Cycle);
     }
-    Ok(StateSummary { clients: all.iter().map(|section| section.own).collect() })
+    let (clients, spaces) = all.into_iter().map(|section| (section.own, section.spaces)).unzip();
+    Ok(StateSummary { clients, spaces })
 }
 
 fn find(all: &[Section], client: u64) -> Option<usize> {

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::port::ConnId;
+use super::restore::added_to;
 use super::session::{Conn, Owed};
 use super::timers::Timer;
 use super::{FOLD_DELTAS, Output, Relay, Ticket};
 use crate::id::{Offset, ReplicaId};
 use crate::limits;
-use crate::log::{LogEntry, StoredCommit, StoredPart};
+use crate::log::{LogEntry, StoredCommit, StoredPart, StoredRestore};
 use crate::wire::frame::down::EntryFrame;
 use crate::wire::frame::{Chunk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef};
 
@@ -43,7 +44,10 @@ impl Relay {
         for offset in from.0..self.log.durable.0 {
             let offset = Offset(offset);
             let Some(entry) = self.log.entry(offset).cloned() else { continue };
-            self.deliver_live(offset, &entry);
+            match &*entry {
+                LogEntry::Restored(_) => self.fall_behind(offset, &entry),
+                _ => self.deliver_live(offset, &entry),
+            }
             self.want_fold(&entry);
         }
         let durable = self.log.durable;
@@ -74,8 +78,22 @@ impl Relay {
         for id in ready {
             self.pump(id);
         }
+        self.restored_durable();
         self.release_waiting();
         self.next_fold();
+    }
+
+    /// A Restored may be long, and entries wait behind it: whom it concerns is pumped from here on.
+    fn fall_behind(&mut self, offset: Offset, entry: &LogEntry) {
+        for segment in added_to(entry) {
+            for id in self.interest.followers(segment) {
+                if self.live.remove(&id)
+                    && let Some(conn) = self.conns.get_mut(&id)
+                {
+                    conn.cursor = offset;
+                }
+            }
+        }
     }
 
     /// One newly durable entry, to the live connections it concerns.
@@ -180,6 +198,8 @@ impl Relay {
             LogEntry::Void { seq, uid, .. } => {
                 (frame.seq, frame.uid, frame.void) = (*seq, *uid, true);
             }
+            // It has a frame of its own.
+            LogEntry::Restored(_) => {}
             LogEntry::Commit(commit) => {
                 (frame.seq, frame.uid) = (commit.seq, commit.uid);
                 frame.label.clone_from(&commit.label);
@@ -297,10 +317,12 @@ impl Relay {
         let concerns = conn.owns(owner_of(&entry))
             || match &*entry {
                 LogEntry::Commit(commit) => commit.parts.iter().any(|part| self.interest.follows(id, part.segment)),
-                LogEntry::Void { .. } => false,
+                LogEntry::Void { .. } | LogEntry::Restored(_) => false,
             };
         conn.cursor = offset.next();
-        if concerns {
+        if let LogEntry::Restored(restore) = &*entry {
+            self.send_restored(id, offset, restore);
+        } else if concerns {
             let view = self.view(id, offset, &entry);
             self.declare(id, &entry, &view);
             let author = self.author_number(owner_of(&entry));
@@ -341,11 +363,15 @@ impl Relay {
 
     /// Notes the segments whose deltas have become too many.
     fn want_fold(&mut self, entry: &LogEntry) {
-        let (Some(bytes_max), LogEntry::Commit(commit)) = (self.config.fold_bytes, entry) else { return };
-        for part in &commit.parts {
-            let under_way = self.folding.is_some_and(|(segment, _)| segment == part.segment);
-            if !under_way && self.log.wants_fold(part.segment, bytes_max, FOLD_DELTAS) {
-                self.fold_wanted.insert(part.segment);
+        let Some(bytes_max) = self.config.fold_bytes else { return };
+        let parts = match entry {
+            LogEntry::Commit(commit) => &commit.parts[..],
+            LogEntry::Void { .. } | LogEntry::Restored(_) => &[],
+        };
+        for number in parts.iter().map(|part| part.segment).chain(added_to(entry)) {
+            let under_way = self.folding.is_some_and(|(segment, _)| segment == number);
+            if !under_way && self.log.wants_fold(number, bytes_max, FOLD_DELTAS) {
+                self.fold_wanted.insert(number);
             }
         }
     }
@@ -354,6 +380,7 @@ impl Relay {
 fn owner_of(entry: &LogEntry) -> ReplicaId {
     match entry {
         LogEntry::Commit(StoredCommit { owner, .. }) | LogEntry::Void { owner, .. } => *owner,
+        LogEntry::Restored(StoredRestore { by, .. }) => *by,
     }
 }
 

@@ -28,8 +28,8 @@ enum Start {
     Replay(Offset),
     /// By states of its resident segments.
     CatchUp,
-    /// The log has lost what the replica holds.
-    Lost,
+    /// Where the replica has given back what the log has lost.
+    Restore,
 }
 
 impl Relay {
@@ -73,7 +73,7 @@ impl Relay {
             conn.own.push(OwnId { id: *own, sent: None, refused: false, busy_from: None });
             self.ids.insert(*own, id);
         }
-        conn.phase = Phase::Waiting(Box::new(Greeted { hello, residents }));
+        conn.phase = Phase::Waiting(Box::new(Greeted { hello, residents, settled: None }));
         self.release_waiting();
     }
 
@@ -94,27 +94,36 @@ impl Relay {
     }
 
     /// Decides where the stream starts.
-    fn start(&mut self, id: ConnId, greeted: Greeted) {
+    fn start(&mut self, id: ConnId, mut greeted: Greeted) {
         let hello = &greeted.hello;
         if hello.must_exist && !self.log.exists() {
             return self.close(id, Code::NotFound);
         }
-        let start = self.start_of(&greeted);
-        if start == Start::Lost {
-            // Restore (D1–D5) is not served by this version: the replica keeps what it has.
-            return self.close(id, Code::LogLost);
+        let start = self.start_of(id, &greeted);
+        if start == Start::Restore {
+            // R11: a Void in the ring must be durable to count, and here it counts: what it refuses must not be given back.
+            // No other connection can add to these lines from here on (R1).
+            let head = self.log.head;
+            let settled = *greeted.settled.get_or_insert(head);
+            if self.log.durable < settled.min(head) {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.phase = Phase::Waiting(Box::new(greeted));
+                }
+                return;
+            }
         }
         for (segment, _) in &greeted.residents {
             self.interest.follow(id, *segment, self.log.number(*segment));
         }
         match start {
+            Start::Restore => self.begin_restore(id, &greeted),
             Start::Replay(position) => self.welcome(id, &greeted, position, None),
             _ if greeted.residents.is_empty() => self.welcome(id, &greeted, self.log.durable, None),
             _ => self.catch_up(id, greeted),
         }
     }
 
-    fn start_of(&self, greeted: &Greeted) -> Start {
+    fn start_of(&self, id: ConnId, greeted: &Greeted) -> Start {
         let hello = &greeted.hello;
         let place = self.log.epochs.iter().position(|(epoch, _)| *epoch == hello.epoch);
         // P: up to where the replica's numbers mean what ours mean.
@@ -126,7 +135,9 @@ impl Relay {
             }
         };
         if !hello.fresh && (hello.cut > position || hello.restoring) {
-            return Start::Lost;
+            // Who may not write may not give anything back: it goes on from what there is.
+            let can_write = self.conns.get(&id).is_some_and(|conn| conn.can_write);
+            return if can_write { Start::Restore } else { Start::CatchUp };
         }
         // A generation that is not the current one would need the Roll that made it; rolls are not served yet.
         let stale = greeted.residents.iter().any(|(segment, generation)| {
@@ -203,19 +214,19 @@ impl Relay {
         self.catch_up_next(id);
     }
 
-    /// Sends the Ok; the stream goes on from `position`.
-    fn welcome(&mut self, id: ConnId, greeted: &Greeted, position: Offset, catch_up: Option<Bytes>) {
+    /// The Ok for a stream that goes on from `position`.
+    pub(super) fn answer_to(&self, greeted: &Greeted, position: Offset) -> Welcome {
         // Rings reach up to the head (R5): a clone is seen by its uids.
         let ring = (0..)
             .zip(&greeted.hello.own)
             .filter_map(|(at, (own, _))| Some((at, self.log.line(*own)?.rows().copied().collect())))
             .collect();
         let epochs = &self.log.epochs;
-        let welcome = Welcome {
+        Welcome {
             features: 0,
             exists: self.log.exists(),
             restore: false,
-            catchup: catch_up.is_some(),
+            catchup: false,
             time_ms: self.config.unix_ms + self.now.0,
             lineage: self.log.lineage,
             epochs: epochs.iter().skip(epochs.len().saturating_sub(limits::EPOCHS_MAX)).copied().collect(),
@@ -223,7 +234,12 @@ impl Relay {
             window: limits::WINDOW as u64,
             ring,
             bulk: Bulk::default(),
-        };
+        }
+    }
+
+    /// Sends the Ok; the stream goes on from `position`.
+    fn welcome(&mut self, id: ConnId, greeted: &Greeted, position: Offset, catch_up: Option<Bytes>) {
+        let welcome = Welcome { catchup: catch_up.is_some(), ..self.answer_to(greeted, position) };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Streaming;
         conn.cursor = position;
@@ -284,10 +300,8 @@ pub(super) fn alive_state(
 /// The code a frame earns that does not parse: a Hello of another version is told so.
 pub(super) fn why_malformed(kind: u8, body: &[u8]) -> Code {
     const HELLO: u8 = 0x01;
-    const RESTORE: u8 = 0x05;
     match kind {
         HELLO if Hello::version_of(body).is_some_and(|version| version != VERSION) => Code::Version,
-        RESTORE => Code::Unsupported,
         _ => Code::BadFrame,
     }
 }

@@ -98,6 +98,13 @@ impl Interest {
         self.followers.get(&number).into_iter().flatten().copied()
     }
 
+    /// What a connection follows: numbers, and the ids of what the log does not know.
+    pub fn followed(&self, conn: ConnId) -> Vec<Result<SegmentNumber, SegmentId>> {
+        let follows = self.by_conn.get(&conn);
+        let numbers = follows.into_iter().flat_map(|follows| follows.numbers.iter().copied().map(Ok));
+        numbers.chain(follows.into_iter().flat_map(|follows| follows.unborn.iter().copied().map(Err))).collect()
+    }
+
     /// How many segments a connection follows.
     pub fn count(&self, conn: ConnId) -> usize {
         self.by_conn.get(&conn).map_or(0, |follows| follows.numbers.len() + follows.unborn.len())

@@ -1,7 +1,8 @@
 //! Loads: a connection follows a segment from the moment it asks, and gets the state at its stream's position (L1, R7).
 //!
 //! The position is taken when the state is read, not when the Load came: entries of the segment flow in between, and the
-//! replica puts them aside until the snapshot is there, then drops those below its position (L3). So a slow connection
+//! replica puts them aside until the snapshot is there, then drops those below its position (L3). It is at the cursor or past
+//! it, so what is loaded after a version was reached is not older than that version (T4). So a slow connection
 //! holds a place in a queue, never a state in memory.
 
 use super::port::{ConnId, StoredState};
@@ -87,6 +88,9 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if matches!(conn.phase, Phase::Catching(_)) {
             return self.catch_up_read(id, states);
+        }
+        if matches!(conn.phase, Phase::Restoring(_)) {
+            return self.verdict_read(id, states);
         }
         let Some((_, position, wanted)) = conn.loading.take_if(|(of, _, _)| *of == ticket) else { return };
         let mut wanted = wanted.into_iter();

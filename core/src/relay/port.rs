@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use crate::admit::AdmitRow;
 use crate::commit::EngineKind;
+use crate::guard::Clocks;
 use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
 use crate::log::LogEntry;
-use crate::time::Millis;
+use crate::time::{Millis, Time};
 
 /// One connection, as the driver counts them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -35,6 +36,11 @@ pub struct Config {
     pub idle: Millis,
     /// Deltas of one segment, in bytes, after which it is folded; `None`: never (there is no worker).
     pub fold_bytes: Option<u64>,
+    /// How long after a restore a commit is told Busy that would otherwise be refused (D6): it may have been admitted to the
+    /// log that was lost.
+    pub refuses_after: Millis,
+    /// Before this time no commit is admitted: whoever holds what a restored backup lacks comes first (D7).
+    pub admits_from: Time,
 }
 
 /// A heap as the store has it.
@@ -54,6 +60,8 @@ pub struct Recovered {
     pub segments: Vec<SegmentRow>,
     /// The clock table of every segment that has one, encoded, and the generation it is of.
     pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
+    /// No generation is made before this time, in Unix milliseconds (D6).
+    pub roll_hold_ms: u64,
 }
 
 /// A segment as the log knows it.
@@ -154,6 +162,13 @@ pub enum Input {
         /// In the order asked for; at least one, perhaps not all.
         states: Vec<StoredState>,
     },
+    /// A merge is over.
+    Merged {
+        /// Of the merge.
+        ticket: Ticket,
+        /// What it came to.
+        merge: Merge,
+    },
     /// A read failed: the store is damaged or gone.
     ReadFailed {
         /// Of the read.
@@ -179,6 +194,24 @@ pub enum Input {
     Stop,
     /// The deadline has come.
     Wake,
+}
+
+/// What came of merging a segment that a replica gave back with what the log has of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Merge {
+    /// The log has all of it.
+    Nothing,
+    /// Both together, as a delta, verified.
+    Adds {
+        /// The whole segment.
+        state: Bytes,
+        /// Its clock table; the clients are bound to nobody.
+        clocks: Clocks,
+    },
+    /// It is not what a replica sends.
+    Refused,
+    /// The worker did not do it; it may be asked again.
+    Failed,
 }
 
 /// A segment's state, exactly at the position asked for.
@@ -245,6 +278,19 @@ pub enum Output {
         /// Stop after a state that reaches this.
         bytes_max: usize,
     },
+    /// Merge a segment that a replica gave back with what the log has of it. The result is verified as a fold is.
+    Merge {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// What merges it.
+        engine: EngineKind,
+        /// The segment, if the store knows it.
+        segment: Option<SegmentNumber>,
+        /// The position of the log's state.
+        position: Offset,
+        /// What the replica gave.
+        given: Bytes,
+    },
     /// Read the heap again: what was appended and not written is forgotten.
     Recover,
     /// Fold this segment up to this position.
@@ -283,6 +329,8 @@ pub struct Append {
     pub deltas: Vec<DeltaPlace>,
     /// Clock tables as they are after the entries, encoded, and the generation each is of.
     pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
+    /// No generation is made before this time from here on, in Unix milliseconds (D6).
+    pub roll_hold_ms: Option<u64>,
 }
 
 /// Where a delta lies in the log.

@@ -21,10 +21,11 @@ use crate::commit::{EngineKind, LAYOUT, content_hash};
 use crate::guard::{self, Clocks, Summary};
 use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
 use crate::limits;
-use crate::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart};
+use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
 use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
+use crate::wire::frame::restore::Place;
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// Durable entries kept in memory, so that connections at the live edge never read the disk.
@@ -72,6 +73,8 @@ pub(super) enum Placed {
     Conflict { uid: crate::id::Uid },
     /// Nothing is known of its line.
     Unknown,
+    /// To be sent again: it is not refused yet (D6).
+    Held,
     /// Passed over.
     Ignored(Ignored),
     /// Made against an old generation.
@@ -118,6 +121,21 @@ pub(super) struct Sequencer {
     touched_lines: BTreeSet<ReplicaId>,
     touched_segments: BTreeSet<SegmentNumber>,
     pub attempt: u32,
+    /// No generation is made before this time, in Unix milliseconds (D6).
+    roll_hold_ms: u64,
+}
+
+/// A segment that a replica gave back, looked at: it is of the current generation, and what the log has of it was merged
+/// with it.
+#[derive(Debug)]
+pub(super) struct GivenBack {
+    pub id: SegmentId,
+    pub engine: EngineKind,
+    pub layout: u8,
+    pub generation: GenId,
+    pub header: Bytes,
+    /// What it adds; `None` if the log has all of it.
+    pub adds: Option<(Bytes, Clocks)>,
 }
 
 impl Sequencer {
@@ -155,6 +173,7 @@ impl Sequencer {
             touched_lines: BTreeSet::new(),
             touched_segments: BTreeSet::new(),
             attempt: 0,
+            roll_hold_ms: recovered.roll_hold_ms,
         };
         sequencer.begin_epoch(life);
         sequencer
@@ -247,7 +266,16 @@ impl Sequencer {
 
     /// Judges a commit by the state at the head and gives it its place, if it gets one: R2, R10, R11. `refusal` is what
     /// stands against it apart from the log: rights, limits, a claim that is no longer current.
-    pub fn place(&mut self, commit: Incoming, author: &AuthorInfo, refusal: Option<Code>, unix_ms: u64) -> Placed {
+    ///
+    /// While refusals are `held` (D6), one that need not have been made of this commit before the log was lost is put off.
+    pub fn place(
+        &mut self,
+        commit: Incoming,
+        author: &AuthorInfo,
+        refusal: Option<Code>,
+        held: bool,
+        unix_ms: u64,
+    ) -> Placed {
         match self.admit.line(&commit.line) {
             Verdict::Admit => {}
             Verdict::Duplicate => return Placed::Duplicate,
@@ -260,6 +288,7 @@ impl Sequencer {
         // R10, structure half, and the other refusals, which do not depend on the generation.
         let summaries = match refusal.map_or_else(|| self.structure(&commit.parts), Err) {
             Ok(summaries) => summaries,
+            Err(code) if held && depends_on_the_log(code) => return Placed::Held,
             Err(code) => return self.void(&commit.line, author, code, unix_ms),
         };
         let generations = commit.parts.iter().map(|part| PartGeneration {
@@ -271,10 +300,16 @@ impl Sequencer {
             return Placed::Rebase { segment, generation };
         }
         // R10, clocks half: after R2a–e, before f.
-        if let Err(code) = self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
-            return self.void(&commit.line, author, code, unix_ms);
+        match self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
+            Ok(()) => self.append(commit, author, &summaries, unix_ms),
+            // D4: a Restored shows what it does, so it is in the log; its clocks are counted there.
+            Err(_) if self.lists(&commit.line) => {
+                let none = vec![None; commit.parts.len()];
+                self.append(commit, author, &none, unix_ms)
+            }
+            Err(_) if held => Placed::Held,
+            Err(code) => self.void(&commit.line, author, code, unix_ms),
         }
-        self.append(commit, author, &summaries, unix_ms)
     }
 
     /// The generation a part must be against. A segment that the log does not know is an empty one of generation 0 (C10).
@@ -332,10 +367,10 @@ impl Sequencer {
             let (number, creates) = match self.number(part.segment) {
                 Some(number) => (number, None),
                 None => {
-                    let number = self.create(&part, offset);
+                    let (engine, layout) = (engine_of(&part), part.create.map_or(LAYOUT, |(_, layout)| layout));
+                    let number = self.create(part.segment, engine, layout, offset);
                     created_now.push(number);
-                    let layout = part.create.map_or(LAYOUT, |(_, layout)| layout);
-                    (number, Some(Created { id: part.segment, engine: engine_of(&part), layout }))
+                    (number, Some(Created { id: part.segment, engine, layout }))
                 }
             };
             if let (Some(summary), Some(segment)) = (summary, self.segment_mut(number)) {
@@ -364,23 +399,89 @@ impl Sequencer {
         }));
         self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) }, author, unix_ms);
         self.touched_segments.extend(touched);
-        for number in &created_now {
+        self.note_created(&created_now);
+        Placed::Appended { offset, created: created_now }
+    }
+
+    fn create(&mut self, id: SegmentId, engine: EngineKind, layout: u8, born: Offset) -> SegmentNumber {
+        let number = SegmentNumber(self.segments.len() as u64);
+        let generation = engine.generation_zero();
+        let row = SegmentRow { id, engine, layout, generation, born, tail: SegmentTail::default() };
+        self.segments.push(Segment { row, clocks: Clocks::default(), failed_folds: 0 });
+        self.by_id.insert(id, number);
+        number
+    }
+
+    /// Whether the next commit of its line stands against nothing but what is yet to be judged (R2a–d).
+    pub fn is_next(&self, line: &Candidate) -> bool {
+        self.admit.line(line) == Verdict::Admit
+    }
+
+    /// Whether a Restored holds a commit that is not in the log by itself.
+    pub fn lists(&self, line: &Candidate) -> bool {
+        self.admit.get(line.owner).is_some_and(|row| row.lists(line.seq, line.uid))
+    }
+
+    /// D4: what a replica gave back becomes an entry; its lines go on from where it knows them to be, in the same batch [X13].
+    /// The segments that it creates.
+    pub fn restore(
+        &mut self,
+        lines: (ReplicaId, Vec<Place<ReplicaId>>, Vec<Place<ReplicaId>>),
+        given: Vec<GivenBack>,
+        author: &AuthorInfo,
+        unix_ms: u64,
+        roll_hold_ms: u64,
+    ) -> (Offset, Vec<SegmentNumber>) {
+        let offset = self.head;
+        let (by, pending, acked) = lines;
+        let (mut created, mut segments) = (Vec::new(), Vec::new());
+        for held in given {
+            let (number, creates) = match (self.number(held.id), &held.adds) {
+                (Some(number), _) => (number, None),
+                // Nobody ever wrote to it.
+                (None, None) => continue,
+                (None, Some(_)) => {
+                    let number = self.create(held.id, held.engine, held.layout, offset);
+                    created.push(number);
+                    (number, Some(Created { id: held.id, engine: held.engine, layout: held.layout }))
+                }
+            };
+            let mut state = Bytes::new();
+            if let (Some((bytes, clocks)), Some(segment)) = (held.adds, self.segment_mut(number)) {
+                segment.clocks.merge(clocks);
+                segment.row.tail.deltas += 1;
+                segment.row.tail.bytes += bytes.len() as u64;
+                self.touched_segments.insert(number);
+                state = bytes;
+            }
+            let (generation, header) = (held.generation, held.header);
+            segments.push(RestoredSegment { segment: number, generation, creates, header, state });
+        }
+        for (owner, seq, uid) in &acked {
+            if let Some(line) = self.admit.raise(*owner, *seq, *uid, unix_ms) {
+                line.author.clone_from(author);
+                self.touched_lines.insert(*owner);
+            }
+        }
+        for (owner, seq, uid) in &pending {
+            if let Some(line) = self.admit.list(*owner, *seq, *uid) {
+                line.author.clone_from(author);
+                self.touched_lines.insert(*owner);
+            }
+        }
+        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments }));
+        self.note_created(&created);
+        self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
+        self.batch.roll_hold_ms = Some(self.roll_hold_ms);
+        (offset, created)
+    }
+
+    fn note_created(&mut self, created: &[SegmentNumber]) {
+        for number in created {
             if let Some(row) = self.segment(*number).copied() {
                 self.batch.segments.push((*number, row));
             }
         }
-        Placed::Appended { offset, created: created_now }
-    }
-
-    fn create(&mut self, part: &IncomingPart, born: Offset) -> SegmentNumber {
-        let number = SegmentNumber(self.segments.len() as u64);
-        let engine = engine_of(part);
-        let layout = part.create.map_or(LAYOUT, |(_, layout)| layout);
-        let generation = engine.generation_zero();
-        let row = SegmentRow { id: part.segment, engine, layout, generation, born, tail: SegmentTail::default() };
-        self.segments.push(Segment { row, clocks: Clocks::default(), failed_folds: 0 });
-        self.by_id.insert(part.segment, number);
-        number
     }
 
     /// R11: a refused commit keeps its place in its line, with no effect.
@@ -406,12 +507,21 @@ impl Sequencer {
         entry.encode(&mut out);
         let bytes = Bytes::from(out);
         let entry = LogEntry::decode(&bytes, &mut Reader::new(&bytes)).expect("an entry just encoded reads back");
-        if let LogEntry::Commit(commit) = &entry {
-            for part in commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE)) {
-                let at = part.bytes.as_ptr().addr() - bytes.as_ptr().addr();
-                let at = if part.bytes.is_empty() { 0 } else { at };
-                self.batch.deltas.push(DeltaPlace { segment: part.segment, offset, at, len: part.bytes.len() });
+        let deltas: Vec<(SegmentNumber, &Bytes)> = match &entry {
+            LogEntry::Commit(commit) => {
+                let deltas = commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
+                deltas.map(|part| (part.segment, &part.bytes)).collect()
             }
+            LogEntry::Void { .. } => Vec::new(),
+            // A whole segment is one more delta of it, to whoever reads its state.
+            LogEntry::Restored(restore) => {
+                let added = restore.segments.iter().filter(|part| !part.state.is_empty());
+                added.map(|part| (part.segment, &part.state)).collect()
+            }
+        };
+        for (segment, delta) in deltas {
+            let at = if delta.is_empty() { 0 } else { delta.as_ptr().addr() - bytes.as_ptr().addr() };
+            self.batch.deltas.push(DeltaPlace { segment, offset, at, len: delta.len() });
         }
         if self.batch.entries.is_empty() {
             self.batch.first = offset;
@@ -481,6 +591,12 @@ impl Sequencer {
         let at = usize::try_from(offset.0.checked_sub(first.0)?).ok()?;
         self.tail.get(at).map(|entry| &entry.entry)
     }
+}
+
+/// Whether a commit that is refused so may have been admitted to a log that was lost since: by other rights, before its claim
+/// was lost, or beside clocks that are not back yet.
+fn depends_on_the_log(code: Code) -> bool {
+    matches!(code, Code::NoRight | Code::ClaimLost | Code::TooMany | Code::GuardClocks)
 }
 
 fn engine_of(part: &IncomingPart) -> EngineKind {

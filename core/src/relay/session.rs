@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Greeting ──Hello whole──► Waiting ──epoch on disk──► Catching ──states read──► Streaming
-//!                                └────────────── no catch-up needed ──────────────────┘
+//!                                ├────────────── no catch-up needed ──────────────────┤
+//!                                └── it holds what the log lacks ──► Restoring ────────┘
 //! ```
 //!
 //! Next: `hello.rs` (from one phase to the next), `deliver.rs` (what a streaming connection is sent).
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::port::{ConnId, Ticket};
+use super::restore::Restoring;
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::log::{AuthorInfo, LogEntry};
@@ -30,6 +32,8 @@ pub(super) enum Phase {
     Waiting(Box<Greeted>),
     /// The states of its resident segments are being read.
     Catching(Box<CatchUp>),
+    /// It has its Ok, and gives back what the log lacks before anything else (`restore.rs`).
+    Restoring(Restoring),
     /// It has its Ok.
     Streaming,
 }
@@ -39,6 +43,8 @@ pub(super) enum Phase {
 pub(super) struct Greeted {
     pub hello: Hello,
     pub residents: Vec<(SegmentId, GenId)>,
+    /// It is to restore, and its lines are durable as they are in the ring from here on.
+    pub settled: Option<Offset>,
 }
 
 /// A catch-up under way: all of it becomes one message.
@@ -98,6 +104,10 @@ pub(super) struct Conn {
     pub own: Vec<OwnId>,
     pub author: AuthorInfo,
     pub assembly: Assembly<Hello>,
+    /// Of a Restore.
+    pub pieces: Assembly<()>,
+    /// Bytes of a Restore that is not in the log yet.
+    pub put_aside: usize,
     /// The stream's position: all below is sent, or held nothing for it.
     pub cursor: Offset,
     /// The position the replica can know of.
@@ -130,6 +140,8 @@ impl Conn {
             phase: Phase::Greeting,
             own: Vec::new(),
             assembly: Assembly::new(),
+            pieces: Assembly::new(),
+            put_aside: 0,
             cursor: Offset(0),
             told: Offset(0),
             owed: VecDeque::new(),
@@ -162,8 +174,14 @@ impl Conn {
         match &self.phase {
             Phase::Streaming => Some(self.cursor),
             Phase::Catching(catch_up) => Some(catch_up.position),
-            Phase::Greeting | Phase::Waiting(_) => None,
+            Phase::Restoring(Restoring::Reading(_, _, reading)) => Some(reading.position),
+            Phase::Greeting | Phase::Waiting(_) | Phase::Restoring(_) => None,
         }
+    }
+
+    /// Whether it has its Ok.
+    pub fn welcomed(&self) -> bool {
+        matches!(self.phase, Phase::Streaming | Phase::Restoring(_))
     }
 
     pub fn streaming(&self) -> bool {

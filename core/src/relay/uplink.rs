@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::port::ConnId;
 use super::sequencer::{Incoming, IncomingPart, Placed};
-use super::session::{Owed, Phase};
+use super::session::Owed;
 use super::{BUSY_RETRY_MS, Relay, Standing};
 use crate::admit::{Candidate, Ignored};
 use crate::commit::{After, LAYOUT};
@@ -19,14 +19,16 @@ use crate::wire::frame::{Down, PART_CREATE, PART_DELTA, PART_OPTIONAL, PartFrame
 impl Relay {
     pub(super) fn frame(&mut self, id: ConnId, frame: Up) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let streaming = matches!(conn.phase, Phase::Streaming);
+        let welcomed = conn.welcomed();
         match frame {
             Up::Hello(hello) => self.hello(id, hello),
+            Up::Chunk(chunk) if welcomed => self.restore_chunk(id, &chunk),
             Up::Chunk(chunk) => self.hello_chunk(id, &chunk),
             Up::Ping { nonce } => self.answer(id, &Down::Pong { nonce }),
             // A relay that stops takes nothing more; the replica will send it again elsewhere.
             _ if self.standing == Standing::Stopping => {}
-            _ if !streaming => self.close(id, Code::BadFrame),
+            _ if !welcomed => self.close(id, Code::BadFrame),
+            Up::Restore(bulk) => self.restore(id, bulk),
             Up::Commit(commit) => self.commit(id, commit),
             Up::Load { segment, nonce } => match self.resolve(segment) {
                 Some(segment) => self.load(id, segment, nonce),
@@ -86,9 +88,16 @@ impl Relay {
             return self.busy(id, frame.owner, frame.seq);
         }
         let author = conn.author.clone();
-        let refusal = self.refusal(id, &frame, &incoming);
+        if self.puts_off(id, &incoming.line, frame.owner) {
+            return;
+        }
+        let mut refusal = self.refusal(id, &frame, &incoming);
+        // D4: what a Restored shows is not refused, as far as its author may write.
+        if self.log.lists(&incoming.line) {
+            refusal = refusal.filter(|code| matches!(code, Code::NoRight | Code::Unsupported));
+        }
         let unix_ms = self.config.unix_ms + self.now.0;
-        let placed = self.log.place(incoming, &author, refusal, unix_ms);
+        let placed = self.log.place(incoming, &author, refusal, self.now < self.refuses_from, unix_ms);
         self.placed(id, owner, frame, placed);
     }
 
@@ -206,6 +215,9 @@ impl Relay {
                 own.refused = true;
                 return;
             }
+            // Its first one was not admitted on this connection (R2d, R2e): the line is not unknown, it has not begun.
+            Placed::Unknown if own.refused => return,
+            Placed::Held => return self.busy_for(id, owner, seq),
             Placed::Conflict { uid } => Down::Conflict { owner, seq, uid },
             Placed::Unknown => Down::Unknown { owner },
             Placed::Rebase { segment, generation } => {

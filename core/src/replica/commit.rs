@@ -1,6 +1,7 @@
 //! C1: a commit of the program takes effect here and enters `pending` in one step, or nothing of it does. Its size is known when
 //! the engines have written it; one that may turn out too large leaves a copy of each document that it touches.
 
+use super::pending::Unsaved;
 use super::{Output, Replica, Section, Target};
 use crate::commit::{Commit, EngineKind, LAYOUT, Part, PartBody};
 use crate::edit::{Literal, Wish};
@@ -26,7 +27,8 @@ enum Was {
 
 impl Replica {
     /// C1: a commit takes effect here and enters `pending` in one step.
-    pub(super) fn commit(&mut self, label: String, sections: Vec<Section>, size: usize) {
+    pub(super) fn commit(&mut self, label: String, sections: Vec<Section>, size: usize, entropy: u64) {
+        self.entropy.stir([entropy; 4]);
         if let Err((code, message)) = self.may_commit(&sections, size) {
             return self.error(code, message);
         }
@@ -67,15 +69,21 @@ impl Replica {
         self.stats.commits += 1;
         self.stats.deltas_out += parts.len() as u64;
         let label = if label.is_empty() { None } else { Some(label) };
-        let commit = Commit { owner: self.id, seq: self.seq, uid, prev, after: None, claim, label, parts };
-        self.pending.push(commit, edits);
-        let created: Vec<Index> =
-            touched.iter().filter(|(_, was)| matches!(was, Was::New(_))).map(|(index, _)| *index).collect();
+        let commit =
+            Commit { owner: self.id, seq: self.seq, uid, prev, after: self.comes_after(), claim, label, parts };
+        // It was made on a document that is on its way out.
+        let anew = |part: &Part| {
+            let slot = self.heap.index(part.segment).and_then(|index| self.heap.slot(index));
+            slot.is_some_and(|slot| matches!(slot.state, State::Loading { redo: true, .. }))
+        };
+        let stale = commit.parts.iter().map(anew).collect();
+        self.number = self.number.next();
+        self.pending.push(Unsaved::new(commit, edits, self.number, stale));
+        let made_new = touched.iter().filter(|(_, was)| matches!(was, Was::New(_)));
+        let created: Vec<Index> = made_new.map(|(index, _)| *index).collect();
         self.keep_edited(&created);
-        let seq = self.seq;
-        self.keep_commits(|kept| kept == seq);
         self.out.push_back(Output::Committed {
-            seq: self.seq,
+            seq: self.number,
             unsaved: self.pending.len(),
             unsaved_bytes: self.pending.bytes(),
             corrections,
@@ -171,7 +179,7 @@ impl Replica {
                     };
                     if !restored {
                         self.forget_creations(id, uid);
-                        self.reload(id, None);
+                        self.reload(id, false);
                     }
                 }
             }

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{Author, LoadStatus, Output, Replica};
+use super::{Author, LoadStatus, Output, Replica, WaitError};
 use crate::commit::{EngineKind, LAYOUT, PartBody};
 use crate::guard;
 use crate::heap::{Index, State};
-use crate::id::{Nonce, Offset, SegmentId, Seq, Uid};
+use crate::id::{Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
+use crate::wire::frame::restore::RestoredFrame;
 use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, SegmentState, SegmentStatus};
 
 /// Heads of long messages while their pieces come.
@@ -21,25 +22,16 @@ use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, Se
 pub(super) enum Long {
     Ok(Box<Welcome>),
     Snapshot(Nonce, Offset),
+    Restored(RestoredFrame),
 }
 
 impl Replica {
     /// C4: one entry, one step: every visible segment, every loading one's buffer, then the cut.
-    pub(super) fn apply_entry(&mut self, entry: EntryFrame, author: Author) {
-        let own = author.replica == self.own_id();
-        if own {
-            let ours = match self.pending.iter_mut().find(|one| one.commit.seq == entry.seq) {
-                Some(one) => {
-                    one.admitted = Some(entry.offset);
-                    one.commit.uid == entry.uid
-                }
-                None => entry.seq <= self.seq,
-            };
-            if !ours {
-                // F1: an entry of this id that this process did not make.
-                self.problem("ERR_CONFLICT", "another process makes commits under this replica's id");
-            }
+    pub(super) fn apply_entry(&mut self, mut entry: EntryFrame, author: Author) {
+        if !self.own_entry(author.replica, &mut entry) {
+            return;
         }
+        let frozen = self.is_frozen();
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
         let mut stopped = Vec::new();
         for part in &entry.parts {
@@ -75,7 +67,9 @@ impl Replica {
                 State::Loading { buffer, before, .. } => {
                     // What is shown meanwhile goes on with the rest of the commit (P3). If it cannot, it is on its way out.
                     witness(Some(index));
-                    if let Some(Ok(patches)) = before.as_deref_mut().map(|before| apply(before, &deltas)) {
+                    if let Some(Ok(patches)) =
+                        before.as_deref_mut().filter(|_| !frozen).map(|before| apply(before, &deltas))
+                    {
                         if !patches.is_empty() {
                             shown.push((index, patches));
                         }
@@ -84,6 +78,8 @@ impl Replica {
                     witness(None);
                     buffer.push((entry.offset, deltas));
                 }
+                // D2: the verdict that is waited for has it.
+                State::Live(_) if frozen => {}
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
                     witness(Some(index));
@@ -101,9 +97,11 @@ impl Replica {
             }
         }
         if entry.yours && !entry.void {
-            self.buffer_own(entry.seq, entry.offset);
+            self.buffer_own(author.replica, entry.seq, entry.offset);
         }
-        self.cut = self.cut.max(entry.offset.next());
+        if !frozen {
+            self.cut = self.cut.max(entry.offset.next());
+        }
         for (index, deltas) in kept {
             self.keep_applied(index, &deltas);
         }
@@ -117,7 +115,7 @@ impl Replica {
         }
         for (id, error) in failed {
             self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
-            self.reload(id, None);
+            self.reload(id, false);
         }
         if stopped.is_empty() {
             return;
@@ -153,8 +151,8 @@ impl Replica {
     }
 
     /// An own commit has its place in the log, and its Ack may come before the state that a segment of it waits for.
-    fn buffer_own(&mut self, seq: Seq, offset: Offset) {
-        let Some(own) = self.pending.iter().find(|one| one.commit.seq == seq) else { return };
+    fn buffer_own(&mut self, owner: ReplicaId, seq: Seq, offset: Offset) {
+        let Some(own) = self.pending.find(owner, seq) else { return };
         for part in &own.commit.parts {
             let Some((_, slot)) = self.heap.by_id_mut(part.segment) else { continue };
             if let (State::Loading { buffer, .. }, Some(delta)) = (&mut slot.state, part.body.delta()) {
@@ -193,21 +191,20 @@ impl Replica {
                 State::Away => {
                     let nonce = self.ask(*id);
                     if let Some(slot) = self.heap.slot_mut(index) {
-                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: None };
+                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: false };
                     }
                 }
             }
         }
     }
 
-    /// Loads a resident segment anew; what it shows stays until then, and is still followed. `redo`: own commits behind this
-    /// one are made anew.
-    pub(super) fn reload(&mut self, id: SegmentId, redo: Option<Seq>) {
+    /// Loads a resident segment anew; what it shows stays until then, and is still followed. `redo`: own commits that `pending`
+    /// calls stale are made anew.
+    pub(super) fn reload(&mut self, id: SegmentId, redo: bool) {
         let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
         let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(segment) => (Some(segment), redo),
-            // Nothing that is to be redone has been sent since, so the older place counts.
-            State::Loading { before, redo: already, .. } => (before, already.into_iter().chain(redo).min()),
+            State::Loading { before, redo: already, .. } => (before, already || redo),
             State::Away => return,
         };
         self.stats.rebuilds += 1;
@@ -215,8 +212,11 @@ impl Replica {
             self.reloading.push(index);
         }
         let nonce = self.ask(id);
-        if let Some((_, slot)) = self.heap.by_id_mut(id) {
+        if let Some((index, slot)) = self.heap.by_id_mut(id) {
             slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
+            if redo {
+                self.heap.undo(index);
+            }
         }
     }
 
@@ -298,12 +298,18 @@ impl Replica {
 
     /// C5: all segments of a catch-up become visible in one step.
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
-        for state in SegmentState::decode_list(bulk)? {
+        self.catch_up_with(position, SegmentState::decode_list(bulk)?);
+        Ok(())
+    }
+
+    /// The same, of a catch-up or of a verdict (D2).
+    pub(super) fn catch_up_with(&mut self, position: Offset, states: Vec<SegmentState>) {
+        for state in states {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
                 // It is asked for behind this, and the answer says what it needs.
                 let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
-                    State::Live(before) => (Some(before), None),
+                    State::Live(before) => (Some(before), false),
                     State::Loading { before, redo, .. } => (before, redo),
                     State::Away => continue,
                 };
@@ -325,7 +331,7 @@ impl Replica {
                 }
             }
             let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
-                State::Live(before) => (before, None),
+                State::Live(before) => (before, false),
                 State::Loading { before: Some(before), redo, .. } => (before, redo),
                 // What the program does not see is asked for after this, or not wanted any more.
                 other => {
@@ -337,7 +343,6 @@ impl Replica {
             self.install(index, &state, &deltas, Some(before), redo);
         }
         self.cut = position;
-        Ok(())
     }
 
     /// Makes a document of what the relay sent and of own pending parts, and shows it.
@@ -347,7 +352,7 @@ impl Replica {
         state: &SegmentState,
         deltas: &[Bytes],
         before: Option<Box<Segment>>,
-        redo: Option<Seq>,
+        redo: bool,
     ) {
         let writer = self.entropy.writer();
         let reset = before.is_some();
@@ -359,10 +364,10 @@ impl Replica {
             _ => (state.engine, state.generation),
         };
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
-        let mut deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id, redo)).collect();
+        let mut deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
         let witness = self.witness;
         witness(Some(index));
-        let made = passes_guard(engine, &deltas).and_then(|()| {
+        let made = guard_whole(engine, &deltas).and_then(|()| {
             match before {
                 Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
                 None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
@@ -375,11 +380,13 @@ impl Replica {
                 witness(None);
                 self.stats.quarantined += 1;
                 self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
-                return self.absent(index, LoadStatus::Quarantined);
+                self.unfollow(state.id);
+                self.absent(index, LoadStatus::Quarantined);
+                return self.ask_for_the_declined();
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
-        let redone = redo.map_or_else(Vec::new, |refused| self.redo_into(&mut segment, refused));
+        let redone = if redo { self.redo_into(&mut segment) } else { Vec::new() };
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
         }
@@ -389,32 +396,35 @@ impl Replica {
         self.keep_made(index, &state.snapshot, &deltas);
     }
 
-    /// Own unacknowledged deltas up to a refused one, as they were sent: the log will hold these bytes, so the document has to.
-    /// What the log has already is there twice then, which changes nothing.
-    fn own_deltas(&self, id: SegmentId, refused: Option<Seq>) -> impl Iterator<Item = Bytes> {
-        self.pending
-            .iter()
-            .filter(move |one| refused.is_none_or(|refused| one.commit.seq < refused))
-            .flat_map(|one| &one.commit.parts)
-            .filter(move |part| part.segment == id)
-            .filter_map(|part| part.body.delta().cloned())
+    /// Own unacknowledged deltas that count as they were sent: the log will hold these bytes, so the document has to. What the
+    /// log has already is there twice then, which changes nothing.
+    fn own_deltas(&self, id: SegmentId) -> impl Iterator<Item = Bytes> {
+        let counting = self.pending.iter().filter(|one| !one.outdone);
+        counting
+            .flat_map(|one| one.commit.parts.iter().zip(&one.stale))
+            .filter(move |(part, stale)| part.segment == id && !**stale)
+            .filter_map(|(part, _)| part.body.delta().cloned())
     }
 
-    /// The one redo from edits (G3, F2, R11): own commits behind a refused one are made anew on this document, uid and seq
-    /// unchanged. One that was to create the segment may have gone: whichever is the first in the log does it. Gives the new
-    /// deltas.
-    fn redo_into(&mut self, segment: &mut Segment, refused: Seq) -> Vec<Bytes> {
-        let (mut deltas, mut redone) = (Vec::new(), BTreeSet::new());
+    /// The one redo from edits (G3, F2, R11): stale parts of own commits are made anew on this document, uids unchanged. One
+    /// that was to create the segment may have gone: whichever is the first in the log does it. Gives the new deltas.
+    fn redo_into(&mut self, segment: &mut Segment) -> Vec<Bytes> {
+        let mut deltas = Vec::new();
         let id = segment.id();
         let (engine, unborn) = (segment.engine(), segment.is_unborn());
-        for one in self.pending.iter_mut().filter(|one| one.commit.seq > refused) {
-            for (part, edits) in one.commit.parts.iter_mut().zip(&one.edits) {
-                if part.segment != id {
+        let mut writes_for = None;
+        for one in self.pending.iter_mut() {
+            let owner = one.commit.owner;
+            for ((part, edits), stale) in one.commit.parts.iter_mut().zip(&one.edits).zip(&mut one.stale) {
+                if part.segment != id || !std::mem::take(stale) {
                     continue;
                 }
-                let Ok(delta) = segment.redo(edits, one.commit.uid) else { continue };
+                one.told = false;
+                // An engine identity belongs to one id (R10).
+                let shared = writes_for.replace(owner).is_some_and(|other| other != owner);
+                let renewed = if shared { segment.redo_as(self.entropy.writer()) } else { Ok(()) };
+                let Ok(delta) = renewed.and_then(|()| segment.redo(edits, one.commit.uid)) else { continue };
                 deltas.push(delta.clone());
-                redone.insert(one.commit.seq);
                 part.generation = segment.generation();
                 match &mut part.body {
                     body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
@@ -423,8 +433,12 @@ impl Replica {
                 }
             }
         }
+        if writes_for.is_some_and(|owner| owner != self.id)
+            && let Err(error) = segment.redo_as(self.entropy.writer())
+        {
+            self.problem("ERR_ENGINE", format!("a document cannot go on under another identity: {error}"));
+        }
         self.pending.recount();
-        self.keep_commits(|seq| redone.contains(&seq));
         deltas
     }
 
@@ -439,7 +453,7 @@ impl Replica {
     }
 
     /// S2: what this replica made and another kind won over, once its mirror shows that.
-    fn tell_overruled(&mut self, index: Index) {
+    pub(super) fn tell_overruled(&mut self, index: Index) {
         let Some(document) = self.heap.slot_mut(index).and_then(|slot| slot.document()) else { return };
         for overruled in document.take_overruled() {
             self.out.push_back(Output::Overruled(index, overruled));
@@ -448,31 +462,34 @@ impl Replica {
 
     /// An own commit was undone: what it made is not lost to anybody.
     pub(super) fn forget_creations(&mut self, id: SegmentId, uid: Uid) {
-        if let Some(document) = self.heap.by_id_mut(id).and_then(|(_, slot)| slot.document()) {
+        if let Some((index, slot)) = self.heap.by_id_mut(id)
+            && let Some(document) = slot.document()
+        {
             document.undone(uid);
+            self.keep_undone(index, uid);
         }
     }
 
     /// R11: the commit is undone: its segments are made anew without it, and what lies behind it is redone.
-    pub(super) fn refused(&mut self, seq: Seq, uid: Uid, code: u64) {
-        let Some(refused) = self.pending.refused(seq, uid) else { return };
+    pub(super) fn refused(&mut self, owner: ReplicaId, seq: Seq, uid: Uid, code: u64) {
+        let Some(refused) = self.pending.refused(owner, seq, uid) else { return };
         self.stats.refused += 1;
-        if self.last_uid == uid {
-            self.last_uid = uid.voided();
+        if owner == self.id {
+            self.lines.ended(seq, uid);
+            if self.last_uid == uid {
+                self.last_uid = uid.voided();
+            }
         }
-        self.fail_flushes(seq, code);
+        self.fail_flushes(refused.number, WaitError::Refused(code));
         let mut segments = Vec::new();
         for part in &refused.commit.parts {
             segments.extend(self.heap.index(part.segment));
         }
         let label = refused.commit.label.clone().unwrap_or_default();
-        self.out.push_back(Output::Refused { seq, code, label, segments });
-        // The next one names another now.
-        let next = self.pending.iter().map(|one| one.commit.seq).find(|next| *next > seq);
-        self.keep_commits(|kept| Some(kept) == next);
+        self.out.push_back(Output::Refused { seq: refused.number, code, label, segments });
         for part in &refused.commit.parts {
             self.forget_creations(part.segment, uid);
-            self.reload(part.segment, Some(seq));
+            self.reload(part.segment, true);
         }
         self.send_pending();
     }
@@ -492,12 +509,21 @@ fn apply(segment: &mut Segment, deltas: &[Bytes]) -> Result<Vec<crate::edit::Pat
 }
 
 fn passes_guard(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
-    let engine = match engine {
-        EngineKind::Yrs => guard::Engine::Yrs,
-        EngineKind::Automerge => guard::Engine::Automerge,
-    };
+    let engine = crate::segment::merge::guarded(engine);
     for delta in deltas {
         guard::structure(engine, delta).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// The same where a delta may be a whole segment, which a replica gave back to a log that had lost it.
+pub(super) fn guard_whole(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
+    let of = crate::segment::merge::guarded(engine);
+    for delta in deltas {
+        guard::structure(of, delta)
+            .map(drop)
+            .or_else(|_| guard::whole(of, delta).map(drop))
+            .map_err(|e| e.to_string())?;
     }
     Ok(())
 }

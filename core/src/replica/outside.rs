@@ -13,17 +13,23 @@
 //! in the log; every document has a fresh writer (R10).
 //!
 //! ```text
-//! place   := cut:varint seq:varint last_uid:u64 nonce:varint acked:varint stats:list(varint) reloading:list(segment:varint redo:varint (seq+1; 0: none))
-//! lives   := fresh:u8 lineage:epoch epochs:list(epoch start:varint)
-//! commit  := unsaved                              (`packed.rs`)
+//! place   := cut:varint seq:varint last_uid:u64 number:varint nonce:varint acked:varint stats:list(varint)
+//!            reloading:list(segment:varint redo:u8)
+//! lives   := flags:u8 lineage:epoch epochs:list(epoch start:varint)            flags: those of a packed replica (`packed.rs`)
+//! commit  := unsaved                              (`packed.rs`); nothing: it has ended before an older one of another line
 //! segment := kept                                 (`segment/outside.rs`)
-//! resume  := replica:16 lives:bytes place:bytes slots:list(segment:16 flags:u8) commits:list(bytes) waits:list(wait)
+//! made    := (seq:varint uid:u64), up to the end: commits of the own line that have ended (`lines.rs`), the oldest first
+//! resume  := replica:16 lives:bytes place:bytes made:bytes slots:list(segment:16 flags:u8) commits:list(bytes) waits:list(wait)
+//!            replica: as it was last Forked; commits: ascending
 //!            flags: 1 derived · 2 loading · 4 not to be had any more; lives and place may be empty: there were none yet
 //! ```
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::packed::{ImportError, pack_commit, unpack_commit};
+use super::pending::Unsaved;
 use super::{LoadStatus, Output, Replica};
 use crate::heap::{Index, State};
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
@@ -44,13 +50,20 @@ pub enum Keep {
     Lives(Vec<u8>),
     /// In the place of the last one: where the replica stands.
     Place(Vec<u8>),
-    /// An unacknowledged commit, new or changed. It goes with its Acked or Refused.
+    /// An unacknowledged commit, by its number, new or changed; nothing: not any more. It goes with its Acked, Refused or InDoubt.
     Commit(Seq, Vec<u8>),
     /// A document, or what came to it. It goes when the segment does.
     Segment {
         /// Whose.
         segment: Index,
         /// In the place of all that was kept of it.
+        anew: bool,
+        /// What.
+        kept: Vec<u8>,
+    },
+    /// Commits that have ended.
+    Made {
+        /// In the place of all that was kept of them.
         anew: bool,
         /// What.
         kept: Vec<u8>,
@@ -82,6 +95,14 @@ impl Replica {
             self.placed.clone_from(&place);
             self.keep(Keep::Place(place));
         }
+        if let Some((anew, made)) = self.lines.tell() {
+            let mut kept = Vec::with_capacity(made.len() * 12);
+            for (seq, uid) in made {
+                kept.varint(seq.0);
+                Write::u64(&mut kept, uid.0);
+            }
+            self.out.push_back(Output::Keep(Keep::Made { anew, kept }));
+        }
     }
 
     pub(super) fn place(&self) -> Vec<u8> {
@@ -89,6 +110,7 @@ impl Replica {
         out.varint(self.cut.0);
         out.varint(self.seq.0);
         Write::u64(&mut out, self.last_uid.0);
+        out.varint(self.number.0);
         out.varint(self.nonce);
         out.varint(self.waits.position().0);
         let stats = self.stats.to_list();
@@ -100,16 +122,13 @@ impl Replica {
         for index in &self.reloading {
             out.varint(u64::from(index.0));
             let state = self.heap.slot(*index).map(|slot| &slot.state);
-            out.varint(match state {
-                Some(State::Loading { redo: Some(seq), .. }) => seq.0 + 1,
-                _ => 0,
-            });
+            out.push(u8::from(matches!(state, Some(State::Loading { redo: true, .. }))));
         }
         out
     }
 
     pub(super) fn keep_lives(&mut self) {
-        let mut out = vec![u8::from(self.fresh)];
+        let mut out = vec![self.flags()];
         out.epoch(self.lineage);
         out.varint(self.epochs.len() as u64);
         for (epoch, start) in &self.epochs {
@@ -119,13 +138,18 @@ impl Replica {
         self.keep(Keep::Lives(out));
     }
 
-    /// The unacknowledged commits of these numbers.
-    pub(super) fn keep_commits(&mut self, wanted: impl Fn(Seq) -> bool) {
-        for one in self.pending.iter().filter(|one| wanted(one.commit.seq)) {
+    /// After every call: the unacknowledged commits that are new, or other than they were told.
+    pub(super) fn keep_commits(&mut self) {
+        for one in self.pending.untold() {
             let mut kept = Vec::with_capacity(one.bytes + 64);
-            pack_commit(&one.commit, one.admitted, &one.edits, &mut kept);
-            self.out.push_back(Output::Keep(Keep::Commit(one.commit.seq, kept)));
+            pack_commit(one, &mut kept);
+            self.out.push_back(Output::Keep(Keep::Commit(one.number, kept)));
         }
+    }
+
+    /// A commit has ended, and no Acked says so before an older one has.
+    pub(super) fn keep_no_more(&mut self, number: Seq) {
+        self.keep(Keep::Commit(number, Vec::new()));
     }
 
     /// A document that was made of this snapshot and these deltas.
@@ -142,6 +166,11 @@ impl Replica {
             let kept = document.keep_applied(deltas);
             self.keep(Keep::Segment { segment, anew: false, kept });
         }
+    }
+
+    /// What a commit made in a document is not told of when it is lost: it was undone.
+    pub(super) fn keep_undone(&mut self, segment: Index, uid: Uid) {
+        self.keep(Keep::Segment { segment, anew: false, kept: Segment::keep_undone(uid) });
     }
 
     /// What the newest own commit did to its documents; it made these new.
@@ -170,7 +199,8 @@ impl Replica {
 
     /// Goes on from what was kept of another instance; the segments follow, each in a call of its own ([`Replica::restore`]).
     pub(super) fn resume(&mut self, bytes: &[u8]) {
-        if self.seq != Seq(0) || !self.fresh || self.heap.iter().any(|(_, slot)| !matches!(slot.state, State::Away)) {
+        if self.number != Seq(0) || !self.fresh || self.heap.iter().any(|(_, slot)| !matches!(slot.state, State::Away))
+        {
             return self.error("ERR_ENGINE", "a replica that has begun cannot become another");
         }
         let mut replica = Replica::new(self.options.clone());
@@ -190,7 +220,8 @@ impl Replica {
         let lives = r.bytes(limits::LONG_BYTES_MAX, "lives")?;
         if !lives.is_empty() {
             let r = &mut Reader::new(lives);
-            self.fresh = r.u8()? != 0;
+            let flags = r.u8()?;
+            self.set_flags(flags);
             self.lineage = r.epoch()?;
             for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {
                 self.epochs.push((r.epoch()?, Offset(r.varint()?)));
@@ -198,6 +229,15 @@ impl Replica {
             r.end()?;
         }
         let place = r.bytes(limits::LONG_BYTES_MAX, "place")?;
+        let ended = &mut Reader::new(r.bytes(limits::LONG_BYTES_MAX, "made")?);
+        let mut made = VecDeque::new();
+        while ended.remaining() > 0 {
+            if made.len() == limits::WINDOW {
+                made.pop_front();
+            }
+            made.push_back((Seq(ended.varint()?), Uid(ended.u64()?)));
+        }
+        self.lines.recall(made);
         for _ in 0..r.count(COUNT, "segments")? {
             let id = SegmentId(r.array()?);
             let flags = r.u8()?;
@@ -207,7 +247,7 @@ impl Replica {
                 // to the first Online after this.
                 slot.stopped = flags & STOPPED != 0;
                 if flags & LOADING != 0 {
-                    slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: None };
+                    slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false };
                 }
             }
         }
@@ -216,12 +256,8 @@ impl Replica {
         }
         for _ in 0..r.count(COUNT, "unsaved commits")? {
             let kept = &mut Reader::new(r.bytes(limits::LONG_BYTES_MAX, "unsaved commit")?);
-            let (commit, admitted, edits) = unpack_commit(self.id, kept)?;
+            self.pending.push(unpack_commit(kept)?);
             kept.end()?;
-            self.pending.push(commit, edits);
-            if let Some(unsaved) = self.pending.iter_mut().last() {
-                unsaved.admitted = admitted;
-            }
         }
         self.waits.unpack_list(r)?;
         r.end()?;
@@ -233,6 +269,7 @@ impl Replica {
         self.cut = Offset(r.varint()?);
         self.seq = Seq(r.varint()?);
         self.last_uid = Uid(r.u64()?);
+        self.number = Seq(r.varint()?);
         self.nonce = r.varint()?;
         self.waits.acked(Offset(r.varint()?));
         let mut stats = Vec::new();
@@ -242,14 +279,42 @@ impl Replica {
         self.stats.set_list(&stats);
         for _ in 0..r.count(COUNT, "segments")? {
             let number = u32::try_from(r.varint()?).map_err(|_| Malformed::Limit("number"))?;
-            let redo = r.varint()?.checked_sub(1).map(Seq);
+            let redo = r.u8()? != 0;
             if let Some(slot) = self.heap.slot_mut(Index(number)).filter(|slot| !slot.stopped) {
                 slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo };
                 self.reloading.push(Index(number));
+                if redo {
+                    self.heap.undo(Index(number));
+                }
             }
         }
         r.end()?;
         Ok(())
+    }
+
+    /// All that another instance has to know, in words, for comparisons in tests: where the replica stands, its lines and
+    /// unacknowledged commits, and how each segment is here.
+    pub fn books(&self) -> String {
+        let mut books = format!("{} flags {} cut {:?} {:?} ", self.id, self.flags(), self.cut, self.epochs);
+        let (made, acked) = (self.lines.made().collect::<Vec<_>>(), self.waits.position());
+        books += &format!("{:?} {:?} {:?} {acked:?} made {made:?}\n", self.seq, self.last_uid, self.number);
+        books += &format!("{} {:?}\n", self.nonce, self.stats);
+        for one in self.pending.iter() {
+            let Unsaved { commit, number, edits, offered, stale, outdone, bytes, .. } = one;
+            books += &format!("{number:?} {offered} {stale:?} {outdone} {bytes} {commit:?} {edits:?}\n");
+        }
+        for (index, slot) in self.heap.iter() {
+            let state = match &slot.state {
+                State::Away => "away",
+                State::Live(_) => "live",
+                State::Loading { before: None, .. } => "loading",
+                State::Loading { redo: false, .. } => "loading anew",
+                State::Loading { redo: true, .. } => "loading anew, redo",
+            };
+            let unborn = slot.peek().is_some_and(Segment::is_unborn);
+            books += &format!("{} {} {state} {unborn} {}\n", index.0, slot.id, slot.derived);
+        }
+        books
     }
 
     /// A segment is here again, as it was.

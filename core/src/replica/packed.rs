@@ -6,29 +6,38 @@
 //! again), and every engine identity: the other instance draws its own. Primitives are those of `WIRE.md` §2.
 //!
 //! ```text
-//! packed   := "coheap" format:u8=1 replica:16 fresh:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
-//!             seq:varint last_uid:u64 nonce:varint stats:list(varint) slots:list(slot) unsaved:list(unsaved)
-//!             acked:varint waits:list(wait)
-//! slot     := segment:16 flags:u8 [refused seq:varint] [document]
-//!             flags: 1 derived · 2 loading · 4 own commits behind the refused one are to be redone · 8 a document follows ·
+//! packed   := "coheap" format:u8=2 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
+//!             seq:varint last_uid:u64 number:varint made:list(seq:varint uid:u64) nonce:varint stats:list(varint)
+//!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
+//!             flags: 1 fresh · 2 what is here has to be given back to the relay
+//!             made: commits of the replica's own line that have ended, the newest, oldest first
+//! slot     := segment:16 flags:u8 [document]
+//!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
 //!             16 the log did something to it that is not known here
 //! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
-//! unsaved  := seq:varint uid:u64 prev:u64 admitted:varint (offset+1; 0: not yet) claim:u8 [group:str run:str key:str grant:varint]
-//!             label:u8 [str] parts:list(segment:16 generation part edits:list(edit))
+//! unsaved  := owner:16 seq:varint uid:u64 prev:u64 after:u8 [owner:16 seq:varint uid:u64] number:varint
+//!             admitted:varint (offset+1; 0: not yet) flags:u8 claim:u8 [group:str run:str key:str grant:varint]
+//!             label:u8 [str] parts:list(segment:16 generation part stale:u8 edits:list(edit))
+//!             flags: 1 it was sent, once · 2 the log has it with other bytes
 //! part     := 0 delta:bytes · 1 engine:u8 layout:u8 delta:bytes · 2 (deleted) · 3 kind:u8 bytes
-//! wait     := ticket:varint kind:u8 …                 0 saved seq:varint · 1 clean · 2 head · 3 version:str
+//! wait     := ticket:varint kind:u8 …                 0 saved number:varint · 1 clean · 2 head · 3 version:str
 //! ```
 //!
+//! [`Replica::import`] is the same replica in another instance; [`Replica::reopen`] is another process that opened what the
+//! first one stored: another replica, which takes over the commits that are not acknowledged (C9).
 //! Edits: `packed/edits.rs`. Bytes come from our own other half, yet are read as if they came from anywhere.
 
 mod edits;
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
-use super::{LoadStatus, Options, Output, Replica};
-use crate::commit::{ClaimOf, Commit, EngineKind, Part, PartBody};
+use super::pending::Unsaved;
+use super::{Keep, LoadStatus, Options, Output, Replica};
+use crate::commit::{After, ClaimOf, Commit, EngineKind, Part, PartBody};
 use crate::heap::State;
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
@@ -37,7 +46,7 @@ pub use crate::segment::packed::ImportError;
 use crate::wire::codec::{Malformed, Reader, Write};
 
 const MAGIC: &[u8; 6] = b"coheap";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const COUNT: usize = 1 << 24;
 
 const DERIVED: u8 = 1;
@@ -46,13 +55,16 @@ const REDO: u8 = 4;
 const DOCUMENT: u8 = 8;
 const STOPPED: u8 = 16;
 
+const OFFERED: u8 = 1;
+const OUTDONE: u8 = 2;
+
 impl Replica {
     /// Everything that another instance needs to go on from here.
     pub fn export(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.push(FORMAT);
         out.extend_from_slice(&self.id.0);
-        out.push(u8::from(self.fresh));
+        out.push(self.flags());
         out.varint(self.cut.0);
         out.epoch(self.lineage);
         out.varint(self.epochs.len() as u64);
@@ -62,6 +74,12 @@ impl Replica {
         }
         out.varint(self.seq.0);
         Write::u64(&mut out, self.last_uid.0);
+        out.varint(self.number.0);
+        out.varint(self.lines.made().len() as u64);
+        for (seq, uid) in self.lines.made() {
+            out.varint(seq.0);
+            Write::u64(&mut out, uid.0);
+        }
         out.varint(self.nonce);
         let stats = self.stats.to_list();
         out.varint(stats.len() as u64);
@@ -71,12 +89,10 @@ impl Replica {
         out.varint(self.heap.iter().count() as u64);
         for (_, slot) in self.heap.iter() {
             out.extend_from_slice(&slot.id.0);
-            let mut redone = None;
             let (mut flags, document) = match &slot.state {
                 State::Away => (0, None),
                 State::Loading { before, redo, .. } => {
-                    redone = *redo;
-                    (if redo.is_some() { LOADING | REDO } else { LOADING }, before.as_deref())
+                    (if *redo { LOADING | REDO } else { LOADING }, before.as_deref())
                 }
                 State::Live(segment) => (0, Some(&**segment)),
             };
@@ -84,19 +100,25 @@ impl Replica {
             flags |= if document.is_some() { DOCUMENT } else { 0 };
             flags |= if slot.stopped { STOPPED } else { 0 };
             out.push(flags);
-            if let Some(refused) = redone {
-                out.varint(refused.0);
-            }
             if let Some(document) = document {
                 document.pack(&mut out);
             }
         }
         out.varint(self.pending.len() as u64);
         for unsaved in self.pending.iter() {
-            pack_commit(&unsaved.commit, unsaved.admitted, &unsaved.edits, &mut out);
+            pack_commit(unsaved, &mut out);
         }
         self.waits.pack(&mut out);
         out
+    }
+
+    /// `flags` of a packed replica.
+    pub(super) fn flags(&self) -> u8 {
+        u8::from(self.fresh) | u8::from(self.restoring) << 1
+    }
+
+    pub(super) fn set_flags(&mut self, flags: u8) {
+        (self.fresh, self.restoring) = (flags & 1 != 0, flags & 2 != 0);
     }
 
     /// A replica that goes on from [`Replica::export`]. Outputs show every segment anew, onto the mirrors that are there.
@@ -111,7 +133,8 @@ impl Replica {
             other => return Err(Malformed::Kind(other).into()),
         }
         replica.id = ReplicaId(r.array()?);
-        replica.fresh = r.u8()? != 0;
+        let flags = r.u8()?;
+        replica.set_flags(flags);
         replica.cut = Offset(r.varint()?);
         replica.lineage = r.epoch()?;
         for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {
@@ -119,6 +142,12 @@ impl Replica {
         }
         replica.seq = Seq(r.varint()?);
         replica.last_uid = Uid(r.u64()?);
+        replica.number = Seq(r.varint()?);
+        let mut made = VecDeque::new();
+        for _ in 0..r.count(limits::WINDOW, "made")? {
+            made.push_back((Seq(r.varint()?), Uid(r.u64()?)));
+        }
+        replica.lines.recall(made);
         replica.nonce = r.varint()?;
         let mut stats = Vec::new();
         for _ in 0..r.count(256, "stats")? {
@@ -129,15 +158,50 @@ impl Replica {
             replica.unpack_slot(r)?;
         }
         for _ in 0..r.count(COUNT, "unsaved commits")? {
-            let owner = replica.id;
-            let (commit, admitted, edits) = unpack_commit(owner, r)?;
-            replica.pending.push(commit, edits);
-            if let Some(unsaved) = replica.pending.iter_mut().last() {
-                unsaved.admitted = admitted;
-            }
+            replica.pending.push(unpack_commit(r)?);
         }
         replica.waits.unpack(r)?;
         r.end()?;
+        Ok(replica)
+    }
+
+    /// C9: another process opens what a replica stored with [`Replica::export`], at any time before it ended. It is a replica
+    /// of its own, with the id that its options' entropy gives it; unacknowledged commits stay in the line of the one that made
+    /// them, and go out again under their numbers. Waits end with the process that waited. Outputs show every segment to a
+    /// program that knows nothing of them yet.
+    pub fn reopen(options: Options, bytes: &[u8]) -> Result<Replica, ImportError> {
+        let mut replica = Replica::import(options.clone(), bytes)?;
+        replica.out.clear();
+        let fresh = Replica::new(options);
+        // The id that the seed gives; `import` drew engine identities behind it.
+        (replica.id, replica.seq, replica.last_uid) = (fresh.id, fresh.seq, fresh.last_uid);
+        (replica.lines, replica.waits, replica.stats) = (fresh.lines, fresh.waits, fresh.stats);
+        replica.number = Seq(0);
+        for one in replica.pending.iter_mut() {
+            replica.number = replica.number.next();
+            one.number = replica.number;
+            // It may have gone out after it was stored. Nothing is kept of it outside of this process.
+            (one.offered, one.told) = (true, false);
+        }
+        let (mut out, mut shown) = (Vec::new(), Vec::new());
+        for (index, slot) in replica.heap.iter_mut() {
+            out.push(Output::Indexed { segment: slot.id, index });
+            let Some(document) = slot.document() else { continue };
+            let (id, engine, generation) = (document.id(), document.engine(), document.generation());
+            let (unborn, snapshot) = (document.is_unborn(), document.encode());
+            // Its handles are those of a mirror that is no more.
+            let writer = replica.entropy.writer();
+            let mut anew = Segment::decode(id, engine, generation, writer, &snapshot, &[])?;
+            anew.set_unborn(unborn);
+            let (patches, bytes) = (anew.show(), anew.size());
+            let kept = anew.keep_made(&snapshot, &[]);
+            *document = anew;
+            let status = LoadStatus::There;
+            shown.push(Output::Loaded { segment: index, status, bytes, reset: false, patches });
+            shown.push(Output::Keep(Keep::Segment { segment: index, anew: true, kept }));
+        }
+        replica.out.extend(out.into_iter().chain(shown));
+        replica.keep_lives();
         Ok(replica)
     }
 
@@ -145,7 +209,7 @@ impl Replica {
         let id = SegmentId(r.array()?);
         let flags = r.u8()?;
         let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
-        let redo = if flags & REDO != 0 { Some(Seq(r.varint()?)) } else { None };
+        let redo = flags & REDO != 0;
         let mut document = None;
         if flags & DOCUMENT != 0 {
             let writer = self.entropy.writer();
@@ -157,7 +221,7 @@ impl Replica {
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.stopped = flags & STOPPED != 0;
-            if document.is_some() && flags & LOADING != 0 {
+            if flags & LOADING != 0 {
                 self.reloading.push(index);
             }
             slot.state = match document {
@@ -165,6 +229,9 @@ impl Replica {
                 Some(segment) => State::Live(segment),
                 None => State::Away,
             };
+        }
+        if redo {
+            self.heap.undo(index);
         }
         Ok(())
     }
@@ -185,16 +252,21 @@ impl Replica {
     }
 }
 
-pub(super) fn pack_commit(
-    commit: &Commit,
-    admitted: Option<Offset>,
-    edits: &[Vec<crate::edit::Edit>],
-    out: &mut Vec<u8>,
-) {
+pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
+    let commit = &unsaved.commit;
+    out.extend_from_slice(&commit.owner.0);
     out.varint(commit.seq.0);
     Write::u64(out, commit.uid.0);
     Write::u64(out, commit.prev.0);
-    out.varint(admitted.map_or(0, |offset| offset.0 + 1));
+    out.push(u8::from(commit.after.is_some()));
+    if let Some(after) = &commit.after {
+        out.extend_from_slice(&after.owner.0);
+        out.varint(after.seq.0);
+        Write::u64(out, after.uid.0);
+    }
+    out.varint(unsaved.number.0);
+    out.varint(unsaved.admitted.map_or(0, |offset| offset.0 + 1));
+    out.push(if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 });
     out.push(u8::from(commit.claim.is_some()));
     if let Some(claim) = &commit.claim {
         out.str(&claim.group);
@@ -207,7 +279,7 @@ pub(super) fn pack_commit(
         out.str(label);
     }
     out.varint(commit.parts.len() as u64);
-    for (part, edits) in commit.parts.iter().zip(edits) {
+    for ((part, edits), stale) in commit.parts.iter().zip(&unsaved.edits).zip(&unsaved.stale) {
         out.extend_from_slice(&part.segment.0);
         out.generation(part.generation);
         match &part.body {
@@ -225,6 +297,7 @@ pub(super) fn pack_commit(
                 Write::bytes(out, bytes);
             }
         }
+        out.push(u8::from(*stale));
         out.varint(edits.len() as u64);
         for edit in edits {
             edits::pack(edit, out);
@@ -232,13 +305,18 @@ pub(super) fn pack_commit(
     }
 }
 
-type Unpacked = (Commit, Option<Offset>, Vec<Vec<crate::edit::Edit>>);
-
-pub(super) fn unpack_commit(owner: ReplicaId, r: &mut Reader<'_>) -> Result<Unpacked, Malformed> {
+pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
+    let owner = ReplicaId(r.array()?);
     let seq = Seq(r.varint()?);
     let uid = Uid(r.u64()?);
     let prev = Uid(r.u64()?);
+    let after = match r.u8()? {
+        0 => None,
+        _ => Some(After { owner: ReplicaId(r.array()?), seq: Seq(r.varint()?), uid: Uid(r.u64()?) }),
+    };
+    let number = Seq(r.varint()?);
     let admitted = r.varint()?.checked_sub(1).map(Offset);
+    let flags = r.u8()?;
     let name = |r: &mut Reader<'_>| r.str(limits::CLAIM_NAME_BYTES_MAX, "name").map(str::to_owned);
     let claim = match r.u8()? {
         0 => None,
@@ -248,7 +326,7 @@ pub(super) fn unpack_commit(owner: ReplicaId, r: &mut Reader<'_>) -> Result<Unpa
         0 => None,
         _ => Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()),
     };
-    let (mut parts, mut all) = (Vec::new(), Vec::new());
+    let (mut parts, mut all, mut anew) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..r.count(limits::PARTS_MAX, "parts")? {
         let segment = SegmentId(r.array()?);
         let generation = r.generation()?;
@@ -264,11 +342,16 @@ pub(super) fn unpack_commit(owner: ReplicaId, r: &mut Reader<'_>) -> Result<Unpa
             other => return Err(Malformed::Kind(other)),
         };
         parts.push(Part { segment, generation, body });
+        anew.push(r.u8()? != 0);
         let mut edits = Vec::new();
         for _ in 0..r.count(COUNT, "edits")? {
             edits.push(edits::unpack(r)?);
         }
         all.push(edits);
     }
-    Ok((Commit { owner, seq, uid, prev, after: None, claim, label, parts }, admitted, all))
+    let commit = Commit { owner, seq, uid, prev, after, claim, label, parts };
+    let unsaved = Unsaved::new(commit, all, number, anew);
+    // It comes from another instance, which has told it.
+    let told = true;
+    Ok(Unsaved { admitted, told, offered: flags & OFFERED != 0, outdone: flags & OUTDONE != 0, ..unsaved })
 }

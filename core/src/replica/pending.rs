@@ -1,23 +1,35 @@
 //! What is not acknowledged yet: every own commit both as the deltas that were sent and as anchored edits (CORE-PROTOCOL C1–C3,
 //! C7). The deltas are sent again after a reconnect; the edits are what a redo works from. What is resent is decided here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::commit::Commit;
+use crate::commit::{After, Commit, PartBody, content_hash};
 use crate::edit::Edit;
-use crate::id::{Offset, SegmentId, Seq, Uid};
+use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 
 /// One unacknowledged commit.
 #[derive(Debug)]
 pub struct Unsaved {
-    /// As it was (or will be) sent.
+    /// As it was (or will be) sent. Its owner may be an older id of this replica (`lines.rs`).
     pub commit: Commit,
+    /// How the program knows it: counts this replica's commits, whatever line each is in.
+    pub number: Seq,
     /// What it means, segment by segment, in the order of its parts.
     pub edits: Vec<Vec<Edit>>,
     /// Its place in the log, once its entry came by on the stream.
     pub admitted: Option<Offset>,
     /// It went out on this connection.
     pub sent: bool,
+    /// It went out on some connection: a relay may have it.
+    pub offered: bool,
+    /// By part: its delta counts for nothing, it is made anew from the edits when the segment has been loaded anew.
+    pub stale: Vec<bool>,
+    /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
+    pub outdone: bool,
+    /// The log of this connection has it as refused (R11): nothing behind it goes out before that is told and handled.
+    pub void: bool,
+    /// What is kept of it outside (`outside.rs`) says what it is.
+    pub told: bool,
     /// Bytes of its deltas.
     pub bytes: usize,
 }
@@ -27,14 +39,66 @@ pub struct Unsaved {
 pub struct Pending {
     list: VecDeque<Unsaved>,
     bytes: usize,
+    /// Perhaps one is not told.
+    untold: bool,
+}
+
+impl Unsaved {
+    /// A commit that has just been made.
+    pub fn new(commit: Commit, edits: Vec<Vec<Edit>>, number: Seq, stale: Vec<bool>) -> Unsaved {
+        let bytes = commit.parts.iter().filter_map(|part| part.body.delta()).map(bytes::Bytes::len).sum();
+        Unsaved {
+            commit,
+            edits,
+            number,
+            admitted: None,
+            sent: false,
+            offered: false,
+            stale,
+            outdone: false,
+            void: false,
+            told: false,
+            bytes,
+        }
+    }
+
+    /// Its content, as a relay would name it.
+    pub fn hash(&self) -> u64 {
+        content_hash(self.commit.parts.iter().map(|part| {
+            let bytes: &[u8] = match &part.body {
+                PartBody::Delta(bytes) | PartBody::Create { delta: bytes, .. } | PartBody::Opaque { bytes, .. } => {
+                    bytes
+                }
+                PartBody::Delete => &[],
+            };
+            (part.segment, part.generation, bytes)
+        }))
+    }
+
+    /// The segments it touches.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentId> {
+        self.commit.parts.iter().map(|part| part.segment)
+    }
+
+    /// Its parts in these segments are to be made anew; if the log's version counts, there is nothing to make.
+    fn spoil(&mut self, segments: &BTreeSet<SegmentId>) {
+        if self.outdone {
+            return;
+        }
+        for (part, stale) in self.commit.parts.iter().zip(&mut self.stale) {
+            if !*stale && segments.contains(&part.segment) {
+                (*stale, self.told) = (true, false);
+            }
+        }
+    }
 }
 
 impl Pending {
     /// Appends a commit.
-    pub fn push(&mut self, commit: Commit, edits: Vec<Vec<Edit>>) {
-        let bytes = commit.parts.iter().filter_map(|part| part.body.delta()).map(bytes::Bytes::len).sum();
-        self.bytes += bytes;
-        self.list.push_back(Unsaved { commit, edits, admitted: None, sent: false, bytes });
+    pub fn push(&mut self, unsaved: Unsaved) {
+        self.bytes += unsaved.bytes;
+        self.untold |= !unsaved.told;
+        self.list.push_back(unsaved);
     }
 
     /// How many there are.
@@ -57,37 +121,146 @@ impl Pending {
         self.list.iter()
     }
 
-    /// Oldest first.
+    /// Oldest first. Who changes what is kept outside says so (`told`).
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Unsaved> {
+        self.untold = true;
         self.list.iter_mut()
     }
 
-    /// Forgets what an Ack covers (C2: only on an Ack).
-    pub fn acknowledged(&mut self, seq: Seq) -> bool {
-        let before = self.list.len();
-        while let Some(first) = self.list.front() {
-            if first.commit.seq > seq {
-                break;
-            }
-            self.bytes -= first.bytes;
-            self.list.pop_front();
-        }
-        before != self.list.len()
+    /// Those that changed since they were last told; they are told now.
+    pub fn untold(&mut self) -> impl Iterator<Item = &Unsaved> {
+        let all = if std::mem::take(&mut self.untold) { self.list.len() } else { 0 };
+        self.list.iter_mut().take(all).filter_map(|one| (!std::mem::replace(&mut one.told, true)).then_some(&*one))
     }
 
-    /// Takes a refused commit out and lets the line go on from its voided uid (R11). What lies behind it has to be sent again (C7).
-    pub fn refused(&mut self, seq: Seq, uid: Uid) -> Option<Unsaved> {
-        let at = self.list.iter().position(|one| one.commit.seq == seq && one.commit.uid == uid)?;
-        let refused = self.list.remove(at)?;
-        self.bytes -= refused.bytes;
-        if let Some(next) = self.list.get_mut(at) {
-            next.commit.prev = uid.voided();
+    /// One commit.
+    pub fn find(&self, owner: ReplicaId, seq: Seq) -> Option<&Unsaved> {
+        self.list.iter().find(|one| one.commit.owner == owner && one.commit.seq == seq)
+    }
+
+    /// Forgets what an Ack covers (C2: only on an Ack), and gives it.
+    pub fn acknowledged(&mut self, owner: ReplicaId, seq: Seq) -> Vec<Unsaved> {
+        let covered = |commit: &Commit| commit.owner == owner && commit.seq <= seq;
+        let mut ended = Vec::new();
+        for one in std::mem::take(&mut self.list) {
+            if covered(&one.commit) {
+                self.bytes -= one.bytes;
+                ended.push(one);
+            } else {
+                self.list.push_back(one);
+            }
         }
+        self.is_in_the_log(owner, seq);
+        ended
+    }
+
+    /// Takes a refused commit out and lets the line go on from its voided uid (R11). What lies behind it has to be sent again
+    /// (C7), and made anew where it touches the same segments.
+    pub fn refused(&mut self, owner: ReplicaId, seq: Seq, uid: Uid) -> Option<Unsaved> {
+        let is = |one: &Unsaved| (one.commit.owner, one.commit.seq, one.commit.uid) == (owner, seq, uid);
+        let at = self.list.iter().position(is)?;
+        let refused = self.take_out(at)?;
+        if let Some(next) = self.list.iter_mut().find(|one| one.commit.owner == owner && one.commit.seq > seq) {
+            next.commit.prev = uid.voided();
+            (next.told, self.untold) = (false, true);
+        }
+        self.is_in_the_log(owner, seq);
+        Some(refused)
+    }
+
+    /// Takes one out. What lies behind it depends on it where both touch a segment, and was not admitted.
+    fn take_out(&mut self, at: usize) -> Option<Unsaved> {
+        let gone = self.list.remove(at)?;
+        self.bytes -= gone.bytes;
+        self.spoil_behind(at, &gone.segments().collect());
+        Some(gone)
+    }
+
+    /// Everything from this place on is made anew in these segments, and sent again.
+    fn spoil_behind(&mut self, at: usize, segments: &BTreeSet<SegmentId>) {
+        self.untold = true;
         for later in self.list.iter_mut().skip(at) {
+            later.spoil(segments);
             later.sent = false;
             later.admitted = None;
         }
-        Some(refused)
+    }
+
+    /// That commit has its place in the log for good: nothing has to name it any more, and its id need not be declared for it.
+    fn is_in_the_log(&mut self, owner: ReplicaId, seq: Seq) {
+        for one in &mut self.list {
+            if one.commit.after.is_some_and(|after| after.owner == owner && after.seq <= seq) {
+                one.commit.after = None;
+                (one.told, self.untold) = (false, true);
+            }
+        }
+    }
+
+    /// From this commit on, and whatever comes behind it in any line: not now (R2c, R2d ignore it).
+    pub fn unsent_from(&mut self, owner: ReplicaId, seq: Seq) {
+        let from = self.list.iter().position(|one| one.commit.owner == owner && one.commit.seq >= seq);
+        for one in self.list.iter_mut().skip(from.unwrap_or(usize::MAX)) {
+            one.sent = false;
+        }
+    }
+
+    /// F2: the commits of a line from this number on go to another id: same uids, numbers 1, 2, …, all their parts to be made
+    /// anew, with those of later commits in the same segments. Gives how many there are, the new line's last uid, and the segments.
+    pub fn move_line(&mut self, owner: ReplicaId, from: Seq, to: ReplicaId) -> (u64, Uid, BTreeSet<SegmentId>) {
+        let (mut count, mut last) = (0, Uid::NONE);
+        let mut moved: BTreeMap<Seq, Seq> = BTreeMap::new();
+        let mut segments = BTreeSet::new();
+        let mut before: Option<After> = None;
+        self.untold = true;
+        for one in &mut self.list {
+            let commit = &mut one.commit;
+            if commit.owner == owner && commit.seq >= from {
+                count += 1;
+                moved.insert(commit.seq, Seq(count));
+                (commit.owner, commit.seq, commit.prev) = (to, Seq(count), last);
+                commit.after = before.filter(|before| before.owner != to);
+                last = commit.uid;
+                segments.extend(commit.parts.iter().map(|part| part.segment));
+                one.stale.fill(true);
+                (one.sent, one.offered, one.admitted, one.outdone, one.void) = (false, false, None, false, false);
+                one.told = false;
+            } else {
+                if let Some(after) = &mut commit.after
+                    && after.owner == owner
+                    && let Some(seq) = moved.get(&after.seq)
+                {
+                    (after.owner, after.seq) = (to, *seq);
+                    one.told = false;
+                }
+                one.spoil(&segments);
+            }
+            let commit = &one.commit;
+            before = Some(After { owner: commit.owner, seq: commit.seq, uid: commit.uid });
+        }
+        (count, last, segments)
+    }
+
+    /// F3: the log's version of a commit counts. What lies behind it is made anew where it touches the same segments; those
+    /// are given.
+    pub fn give_way(&mut self, owner: ReplicaId, seq: Seq) -> BTreeSet<SegmentId> {
+        let at = self.list.iter().position(|one| one.commit.owner == owner && one.commit.seq == seq);
+        let Some((at, one)) = at.and_then(|at| Some((at, self.list.get_mut(at)?))) else { return BTreeSet::new() };
+        (one.outdone, one.told) = (true, false);
+        one.stale.fill(false);
+        let segments = one.segments().collect();
+        self.spoil_behind(at + 1, &segments);
+        segments
+    }
+
+    /// G5: takes out what was ever sent of a line that the relay no longer knows.
+    pub fn in_doubt(&mut self, owner: ReplicaId) -> Vec<Unsaved> {
+        let mut out = Vec::new();
+        while let Some(at) = self.list.iter().position(|one| one.commit.owner == owner && one.offered) {
+            let Some(gone) = self.take_out(at) else { break };
+            self.is_in_the_log(owner, gone.commit.seq);
+            out.push(gone);
+        }
+        out
     }
 
     /// A new connection: everything goes out again (C3).

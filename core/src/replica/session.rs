@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::cut::Long;
+use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
 use crate::heap::State;
-use crate::id::{Nonce, ReplicaId, SegmentId, SegmentNumber, Seq};
+use crate::id::{Nonce, SegmentId, SegmentNumber, Seq};
 use crate::limits;
 use crate::wire::code::Code;
 use crate::wire::codec::Malformed;
@@ -40,6 +41,8 @@ pub(super) struct Online {
     window: u64,
     /// After a Busy: not before this time.
     retry_at: Option<u64>,
+    /// The relay wants back what it has lost: nothing of the stream counts until that is done.
+    pub frozen: Option<Box<Frozen>>,
     /// Loads that the relay declined: asked for again when a segment has gone.
     declined: bool,
 }
@@ -71,24 +74,24 @@ impl Online {
 }
 
 impl Replica {
-    pub(super) fn connected(&mut self, token: String) {
+    pub(super) fn connected(&mut self, token: String, entropy: [u64; 4]) {
+        self.entropy.stir(entropy);
         let residents: Vec<_> = self
             .heap
             .iter()
             .filter_map(|(_, slot)| slot.peek().map(|segment| (slot.id, segment.generation())))
             .collect();
-        let acked = Seq(self.pending.iter().next().map_or(self.seq.0, |one| one.commit.seq.0 - 1));
         let bulk = Bytes::from(Hello::encode_residents(&residents));
-        let (bulk, chunks) = in_pieces(bulk);
+        let (bulk, chunks) = in_pieces(bulk, 1);
         let hello = Hello {
             features: 0,
             fresh: self.fresh,
-            restoring: false,
+            restoring: self.restoring,
             must_exist: self.options.must_exist && self.fresh,
             token,
             name: self.options.name.clone(),
             heap: self.options.heap.clone(),
-            own: vec![(self.id, acked)],
+            own: self.declare_lines(),
             epoch: self.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default(),
             cut: self.cut,
             bulk,
@@ -233,33 +236,43 @@ impl Replica {
                 online.authors.insert(number, Author { replica, name, subject });
             }
             Down::Entry(entry) => self.entry(entry),
+            Down::Advance { .. } if online.frozen.is_some() => {}
             Down::Advance { position } => self.cut = self.cut.max(position),
-            Down::Ack { owner: 0, seq, position } => self.acknowledged(seq, position),
+            Down::Restored(frame) => {
+                let bulk = frame.bulk.clone();
+                let whole = online.assembly.head(Long::Restored(frame), bulk)?;
+                self.long(whole)?;
+            }
+            Down::Ack { owner, seq, position } => self.acknowledged(owner, seq, position),
             Down::Snapshot { nonce, position, bulk } => {
-                if let Some((Long::Snapshot(nonce, position), bulk)) =
-                    online.assembly.head(Long::Snapshot(nonce, position), bulk)?
-                {
-                    self.loaded(nonce, position, &bulk)?;
-                }
+                let whole = online.assembly.head(Long::Snapshot(nonce, position), bulk)?;
+                self.long(whole)?;
             }
             Down::Chunk(chunk) => {
-                if let Some((Long::Snapshot(nonce, position), bulk)) = online.assembly.chunk(&chunk)? {
-                    self.loaded(nonce, position, &bulk)?;
+                let whole = online.assembly.chunk(&chunk)?;
+                self.long(whole)?;
+            }
+            Down::Refused { owner, seq, uid, code, position } => {
+                self.waits.acked(position);
+                if let Some(owner) = self.lines.owner(owner) {
+                    self.refused(owner, seq, uid, code);
                 }
             }
-            Down::Refused { owner: 0, seq, uid, code, position } => {
-                self.waits.acked(position);
-                self.refused(seq, uid, code);
-            }
-            Down::Busy { owner: 0, seq, retry_ms, .. } => {
+            Down::Busy { owner, seq, retry_ms, .. } => {
                 online.retry_at = Some(self.now_ms + retry_ms);
-                for one in self.pending.iter_mut().filter(|one| one.commit.seq >= seq) {
-                    one.sent = false;
+                if seq == Seq(0) {
+                    self.restore_again();
+                }
+                if let Some(owner) = self.lines.owner(owner) {
+                    self.pending.unsent_from(owner, seq);
                 }
                 self.out.push_back(Output::Deadline(self.now_ms + retry_ms));
             }
-            Down::Conflict { .. } | Down::Unknown { .. } => {
-                self.problem("ERR_CONFLICT", "the relay knows another line of commits under this replica's id");
+            Down::Conflict { owner, seq, .. } => self.conflict(owner, seq),
+            Down::Unknown { owner } => {
+                if let Some(owner) = self.lines.owner(owner) {
+                    self.unknown(owner);
+                }
             }
             Down::Rebase { .. } => {
                 self.problem("ERR_CONFLICT", "a commit was made against an old generation");
@@ -282,14 +295,38 @@ impl Replica {
         Ok(())
     }
 
+    /// A long message, if it is whole.
+    fn long(&mut self, whole: Option<(Long, Bytes)>) -> Result<(), Malformed> {
+        match whole {
+            Some((Long::Snapshot(nonce, position), bulk)) => match self.put_aside(nonce, position, bulk) {
+                Some((nonce, position, bulk)) => self.loaded(nonce, position, &bulk),
+                None => Ok(()),
+            },
+            Some((Long::Restored(frame), bulk)) => self.restored(&frame, &bulk),
+            Some((Long::Ok(_), _)) | None => Ok(()),
+        }
+    }
+
     /// C3: rings, epochs, position and catch-up in one step; then everything pending; then what was loading.
-    fn welcome(&mut self, welcome: Welcome, bulk: &Bytes) -> Result<(), Malformed> {
-        if welcome.restore {
-            // Version 1 relays close instead (code 14); one that does not is not to be trusted with half a log.
-            return Err(Malformed::Field("restore"));
+    fn welcome(&mut self, mut welcome: Welcome, bulk: &Bytes) -> Result<(), Malformed> {
+        if !self.compare_rings(&welcome.ring, welcome.restore && !self.fresh) {
+            return Ok(());
         }
         let first = self.fresh;
+        let epoch = welcome.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
         self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
+        if welcome.restore && !first {
+            self.pending.reconnected();
+            self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
+            self.freeze(&mut welcome);
+            self.ask_for_the_missing();
+            return Ok(());
+        }
+        if std::mem::take(&mut self.restoring) {
+            // Who may not write cannot give anything back, and goes on from what the relay has.
+            self.waits.new_log();
+            self.out.push_back(Output::Restoring { begins: false });
+        }
         self.epochs = welcome.epochs;
         self.lineage = welcome.lineage;
         self.fresh = false;
@@ -301,7 +338,6 @@ impl Replica {
             self.catch_up(welcome.position, bulk)?;
         }
         self.cut = welcome.position;
-        let epoch = self.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
         self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
         self.ask_for_the_missing();
         self.send_pending();
@@ -317,21 +353,34 @@ impl Replica {
             return;
         }
         online.retry_at = None;
-        let redoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: Some(_), .. }));
-        if redoing {
+        if online.frozen.is_some() {
+            return self.send_restore();
+        }
+        if self.heap.is_undoing() {
             return;
         }
         let mut frames = Vec::new();
         let mut messages = Vec::new();
+        let (mut undeclared, mut refused) = (false, false);
         for (at, one) in self.pending.iter_mut().enumerate() {
             if at as u64 >= online.window {
+                break;
+            }
+            // What lies behind a refused one is made anew first. Not even a line that a copy of this process has gone on with.
+            if std::mem::replace(&mut refused, one.void) {
                 break;
             }
             if one.sent {
                 continue;
             }
-            one.sent = true;
             let commit = &one.commit;
+            let Some(owner) = self.lines.place(commit.owner) else {
+                // The Hello had no room for its id.
+                undeclared = at == 0;
+                break;
+            };
+            one.told &= one.offered;
+            (one.sent, one.offered) = (true, true);
             let parts = commit.parts.iter().map(|part| {
                 let segment = online.name(part.segment);
                 let generation = part.generation;
@@ -352,11 +401,11 @@ impl Replica {
                 }
             });
             let frame = CommitFrame {
-                owner: 0,
+                owner,
                 seq: commit.seq,
                 uid: commit.uid,
                 prev: Some(commit.prev),
-                after: None,
+                after: commit.after.and_then(|after| Some((self.lines.place(after.owner)?, after.seq, after.uid))),
                 claim: commit.claim.clone(),
                 label: commit.label.clone(),
                 parts: parts.collect(),
@@ -375,11 +424,25 @@ impl Replica {
             self.stats.bytes_out += frames.len() as u64;
             self.out.push_back(Output::Send(Bytes::from(message_of(&frames))));
         }
+        if undeclared {
+            self.reconnect();
+        }
     }
 
-    fn acknowledged(&mut self, seq: Seq, position: crate::id::Offset) {
+    fn acknowledged(&mut self, owner: u64, seq: Seq, position: crate::id::Offset) {
         self.waits.acked(position);
-        if self.pending.acknowledged(seq) {
+        let Some(owner) = self.lines.owner(owner) else { return };
+        let ended = self.pending.acknowledged(owner, seq);
+        for one in ended.iter().filter(|one| one.commit.owner == self.id) {
+            self.lines.ended(one.commit.seq, one.commit.uid);
+        }
+        // Lines are acknowledged apart; the program hears of commits in the order it made them.
+        let oldest = self.pending.iter().next().map_or(self.number.next(), |one| one.number);
+        for one in ended.iter().filter(|one| one.number > oldest) {
+            self.keep_no_more(one.number);
+        }
+        if ended.iter().any(|one| one.number < oldest) {
+            let seq = Seq(oldest.0 - 1);
             self.out.push_back(Output::Acked { seq, unsaved: self.pending.len(), unsaved_bytes: self.pending.bytes() });
         }
         self.send_pending();
@@ -391,10 +454,6 @@ impl Replica {
         self.apply_entry(entry, author);
     }
 
-    pub(super) fn own_id(&self) -> ReplicaId {
-        self.id
-    }
-
     pub(super) fn resolve(&self, segment: SegRef) -> Option<SegmentId> {
         match &self.session {
             Session::Online(online) => online.segment(segment),
@@ -404,7 +463,7 @@ impl Replica {
 }
 
 /// A bulk as head piece and chunks.
-fn in_pieces(bulk: Bytes) -> (Bulk, Vec<Chunk>) {
+pub(super) fn in_pieces(bulk: Bytes, stream: u64) -> (Bulk, Vec<Chunk>) {
     if bulk.len() <= limits::CHUNK_BYTES_MAX {
         return (Bulk::whole(bulk), Vec::new());
     }
@@ -413,10 +472,10 @@ fn in_pieces(bulk: Bytes) -> (Bulk, Vec<Chunk>) {
     let mut at = limits::CHUNK_BYTES_MAX;
     while at < bulk.len() {
         let end = (at + limits::CHUNK_BYTES_MAX).min(bulk.len());
-        chunks.push(Chunk { stream: 1, last: end == bulk.len(), bytes: bulk.slice(at..end) });
+        chunks.push(Chunk { stream, last: end == bulk.len(), bytes: bulk.slice(at..end) });
         at = end;
     }
-    (Bulk { stream: 1, bytes: head }, chunks)
+    (Bulk { stream, bytes: head }, chunks)
 }
 
 /// The JS code of a relay's code (`WIRE.md` §7).

@@ -2,7 +2,6 @@
 
 use super::session::Session;
 use super::{Output, Replica};
-use crate::heap::State;
 use crate::id::{EpochId, Nonce, Offset, Seq};
 use crate::limits;
 use crate::version::Version;
@@ -35,11 +34,14 @@ pub enum WaitError {
     /// A commit or claim waited for was refused, with this code.
     #[error("the relay refused it")]
     Refused(u64),
+    /// The relay no longer knows the line of a commit waited for: whether it was saved is in doubt (G5).
+    #[error("the relay cannot say whether it has it")]
+    InDoubt,
 }
 
 #[derive(Debug)]
 enum Wanted {
-    /// Acknowledged up to here.
+    /// Acknowledged up to the commit of this number (`pending.rs`).
     Saved(Seq),
     /// Nothing unacknowledged.
     Clean,
@@ -70,6 +72,12 @@ impl Waits {
 
     pub(super) fn acked(&mut self, position: Offset) {
         self.acked = self.acked.max(position);
+    }
+
+    /// The log is another one, or has lost its end: positions of before mean nothing, and what was asked of it is asked anew.
+    pub(super) fn new_log(&mut self) {
+        self.acked = Offset(0);
+        self.disconnected();
     }
 
     /// Appends `acked` and `waits` of a packed replica.
@@ -147,7 +155,7 @@ impl Waits {
 impl Replica {
     pub(super) fn wait(&mut self, ticket: u64, kind: WaitKind) {
         let wanted = match kind {
-            WaitKind::Flush => Wanted::Saved(self.seq),
+            WaitKind::Flush => Wanted::Saved(self.number),
             WaitKind::Sync => Wanted::Head(None),
             WaitKind::Version => Wanted::Clean,
             WaitKind::Reach(text) => match Version::parse(&text) {
@@ -164,7 +172,7 @@ impl Replica {
 
     /// Sends a Sync for every wait that has not been asked on this connection.
     pub(super) fn ask_heads(&mut self) {
-        if !matches!(self.session, Session::Online(_)) {
+        if !matches!(self.session, Session::Online(_)) || self.restoring {
             return;
         }
         let mut nonces = Vec::new();
@@ -184,8 +192,8 @@ impl Replica {
         Some(Version { lineage: self.lineage, epoch: *epoch, position }.to_text())
     }
 
-    /// A refused commit ends the flushes that waited for it.
-    pub(super) fn fail_flushes(&mut self, seq: Seq, code: u64) {
+    /// A commit that is not to be saved ends the flushes that waited for it.
+    pub(super) fn fail_flushes(&mut self, seq: Seq, error: WaitError) {
         let mut failed = Vec::new();
         self.waits.list.retain(|wait| match wait.wanted {
             Wanted::Saved(upto) if upto >= seq => {
@@ -195,19 +203,20 @@ impl Replica {
             _ => true,
         });
         for ticket in failed {
-            self.out.push_back(Output::Failed { ticket, error: WaitError::Refused(code) });
+            self.out.push_back(Output::Failed { ticket, error });
         }
     }
 
     /// Ends every wait that has what it wanted.
     pub(super) fn settle_waits(&mut self) {
-        if self.waits.list.is_empty() || self.fresh {
+        // No token counts while what it stands for is being given back (T2).
+        if self.waits.list.is_empty() || self.fresh || self.restoring {
             return;
         }
-        let oldest = self.pending.iter().next().map(|one| one.commit.seq);
+        let oldest = self.pending.iter().next().map(|one| one.number);
         let online = matches!(self.session, Session::Online(_));
         // What was refused is still shown where its segment is being made anew: nobody is told that all is seen before that.
-        let undoing = self.heap.iter().any(|(_, slot)| matches!(slot.state, State::Loading { redo: Some(_), .. }));
+        let undoing = self.heap.is_undoing();
         let mut ended = Vec::new();
         let waits = std::mem::take(&mut self.waits.list);
         for wait in waits {

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 use super::engine::{Changes, Engine, EngineError, Raw, Read, Step, Write};
 use crate::commit::EngineKind;
-use crate::guard::automerge::{Delta, canonical, writer_actor};
+use crate::guard::automerge::{Delta, canonical, deltas_of, object_key, whole_of, writer_actor};
 
 /// An automerge document.
 pub struct AutomergeEngine {
@@ -326,12 +326,14 @@ impl Engine for AutomergeEngine {
     fn apply(&mut self, deltas: &[Bytes]) -> Result<Changes, EngineError> {
         let mut list = Vec::with_capacity(deltas.len());
         for delta in deltas {
-            let delta = Delta::parse(delta).map_err(|e| EngineError::Decode(e.to_string()))?;
-            for key in &delta.objects {
-                list.push(change_of(&canonical(key))?);
-            }
-            if !delta.change.is_empty() {
-                list.push(change_of(delta.change)?);
+            for delta in deltas_of(delta).map_err(|e| EngineError::Decode(e.to_string()))? {
+                let delta = Delta::parse(delta).map_err(|e| EngineError::Decode(e.to_string()))?;
+                for key in &delta.objects {
+                    list.push(change_of(&canonical(key))?);
+                }
+                if !delta.change.is_empty() {
+                    list.push(change_of(delta.change)?);
+                }
             }
         }
         let mut log = PatchLog::active();
@@ -411,6 +413,26 @@ impl Engine for AutomergeEngine {
 
     fn encode(&self) -> Vec<u8> {
         self.doc.save()
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        let changes = self.doc.get_changes(&[]);
+        let deltas = changes.iter().map(|change| {
+            let actor = change.actor_id().to_bytes();
+            // What makes an object is a function of its key.
+            if let Some(key) = object_key(actor) {
+                return Delta { objects: vec![key], change: &[] }.encode();
+            }
+            let mut objects: Vec<&str> =
+                change.other_actor_ids().iter().filter_map(|actor| object_key(actor.to_bytes())).collect();
+            objects.sort_unstable();
+            Delta { objects, change: change.raw_bytes() }.encode()
+        });
+        whole_of(&deltas.collect::<Vec<_>>())
+    }
+
+    fn holds(&self) -> Vec<u8> {
+        self.doc.get_heads().iter().flat_map(|hash| hash.0).collect()
     }
 }
 

@@ -100,4 +100,9 @@ pub trait Engine {
     fn transact(&mut self, editing: &mut dyn FnMut(&mut dyn Write)) -> Result<Bytes, EngineError>;
     /// The whole document.
     fn encode(&self) -> Vec<u8>;
+    /// The whole document as a delta: whoever applies it, once or more often, holds what this one holds. The guard judges it
+    /// as a state.
+    fn whole(&self) -> Vec<u8>;
+    /// What this document has taken in, be it shown or not: equal for documents that have taken in the same.
+    fn holds(&self) -> Vec<u8>;
 }

@@ -8,6 +8,7 @@
 //!       | 2 own:u8 list(delta:bytes)                                         changes since, in order; own 1: of this replica
 //!       | 3 list(object:16 kind:u8)       the next handles, from 1 on; of several that an object has the last is current
 //!       | 4 creations                     (`replica/packed.rs`)
+//!       | 5 uid:u64                       this commit was undone: what it created is no more
 //! ```
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ const DOCUMENT: u8 = 1;
 const DELTAS: u8 = 2;
 const OBJECTS: u8 = 3;
 const CREATIONS: u8 = 4;
+const UNDONE: u8 = 5;
 const COUNT: usize = 1 << 24;
 
 impl Segment {
@@ -77,6 +79,13 @@ impl Segment {
         out
     }
 
+    /// What this commit of this replica did is over.
+    pub(crate) fn keep_undone(uid: Uid) -> Vec<u8> {
+        let mut out = vec![UNDONE];
+        Write::u64(&mut out, uid.0);
+        out
+    }
+
     /// The objects that got handles since this was last asked.
     fn keep_objects(&mut self, out: &mut Vec<u8>) {
         let new = self.objects.table.get(self.told..).unwrap_or_default();
@@ -106,7 +115,7 @@ impl Segment {
         let mut unborn = r.u8()? != 0;
         let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
         let mut deltas = read_list(kept, r)?;
-        let (mut objects, mut creations) = (Vec::new(), Vec::new());
+        let (mut objects, mut creations) = (Vec::new(), Creations::default());
         while r.remaining() > 0 {
             match r.u8()? {
                 DELTAS => {
@@ -119,7 +128,8 @@ impl Segment {
                         objects.push((object, Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?));
                     }
                 }
-                CREATIONS => creations.push(Creations::unpack(r)?),
+                CREATIONS => creations.extend(Creations::unpack(r)?),
+                UNDONE => creations.undone(Uid(r.u64()?)),
                 other => return Err(Malformed::Kind(other).into()),
             }
         }
@@ -129,9 +139,7 @@ impl Segment {
             let handle = segment.objects.enter(object, kind, Sight::Stale);
             segment.objects.by_id.insert((object, kind), handle);
         }
-        for made in creations {
-            segment.objects.creations.extend(made);
-        }
+        segment.objects.creations.extend(creations);
         segment.told = segment.objects.table.len();
         Ok(segment)
     }

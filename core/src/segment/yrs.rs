@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use yrs::types::{Change, Delta, EntryChange};
 use yrs::updates::decoder::Decode;
+use yrs::updates::encoder::Encode;
 use yrs::{
     Any, Array, ArrayRef, ClientID, Doc, GetString, Map, MapRef, Number, Observable, OffsetKind, Options, Out, ReadTxn,
     StateVector, Text, TextRef, Transact, TransactionMut, Update, WriteTxn,
@@ -270,5 +271,22 @@ impl Engine for YrsEngine {
 
     fn encode(&self) -> Vec<u8> {
         self.doc.transact().encode_state_as_update_v2(&StateVector::default())
+    }
+
+    fn whole(&self) -> Vec<u8> {
+        self.doc.transact().encode_state_as_update_v1(&StateVector::default())
+    }
+
+    fn holds(&self) -> Vec<u8> {
+        let snapshot = self.doc.transact().snapshot();
+        let clocks: BTreeMap<u64, u32> =
+            snapshot.state_map.iter().map(|(client, clock)| (client.get(), *clock)).collect();
+        let mut out = Vec::new();
+        for (client, clock) in clocks {
+            out.extend_from_slice(&client.to_le_bytes());
+            out.extend_from_slice(&clock.to_le_bytes());
+        }
+        out.extend_from_slice(&snapshot.delete_set.encode_v1());
+        out
     }
 }

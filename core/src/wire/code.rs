@@ -45,8 +45,8 @@ codes! {
     BadName = 12, "that heap name is not allowed";
     /// The reader is too slow.
     SlowReader = 13, "the connection reads too slowly";
-    /// The relay lost part of the log that this replica has.
-    LogLost = 14, "the relay lost part of the log";
+    /// What the log has lost is being put back, or was not taken as it came.
+    Restoring = 15, "the relay is putting back what its log has lost";
     /// The structure half of the guard.
     GuardStructure = 32, "a delta is not well formed";
     /// The clocks half of the guard.

@@ -2,6 +2,7 @@
 //! [`down`] from relay to replica. Reading is total: bytes in, frames or [`Malformed`] out. Next: `../relay.rs`, `../replica.rs`.
 
 pub mod down;
+pub mod restore;
 pub mod up;
 
 use bytes::Bytes;
@@ -320,6 +321,11 @@ impl<H> Assembly<H> {
     /// Nothing under way.
     pub fn new() -> Self {
         Assembly { streams: std::collections::BTreeMap::new() }
+    }
+
+    /// Whether something is under way.
+    pub fn is_open(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     /// Takes a head: gives it back with its bulk if that is complete, else waits for chunks.

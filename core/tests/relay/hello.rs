@@ -66,20 +66,21 @@ fn r1_a_cut_of_an_earlier_life_counts_up_to_where_the_next_one_began() {
     // A cut above that holds what this log has lost.
     let c = world.open();
     world.send(c, &[Up::Hello(back(4, first, 4, &[seg(0)]))]);
-    assert_eq!(world.closed(c), Some(4014));
+    assert!(world.welcome(c).0.restore);
 }
 
 #[test]
-fn r1_an_unknown_epoch_with_something_to_restore_is_not_served_yet() {
+fn r1_who_comes_from_an_unknown_epoch_with_something_is_asked_for_it() {
     let mut world = World::new();
     world.fill(1, seg(0), 3);
     let unknown = EpochId { counter: 0, random: 999 };
     let b = world.open();
     world.send(b, &[Up::Hello(back(2, unknown, 1, &[seg(0)]))]);
-    assert_eq!(world.closed(b), Some(4014));
+    let (welcome, states) = world.welcome(b);
+    assert_eq!((welcome.restore, welcome.catchup, welcome.position, states.len()), (true, false, Offset(3), 0));
     let c = world.open();
     world.send(c, &[Up::Hello(Hello { restoring: true, ..back(3, unknown, 0, &[]) })]);
-    assert_eq!(world.closed(c), Some(4014));
+    assert!(world.welcome(c).0.restore);
     // With nothing to lose it is as good as fresh.
     let d = world.open();
     world.send(d, &[Up::Hello(back(4, unknown, 0, &[seg(0)]))]);

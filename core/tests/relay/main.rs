@@ -6,5 +6,6 @@ mod admission;
 mod bounds;
 mod groups;
 mod hello;
+mod restore;
 mod stream;
 mod world;

@@ -8,6 +8,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::id::*;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::*;
+use coheap_core::segment::merge::{Merged, merge};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{EntryFrame, Welcome};
@@ -15,7 +16,7 @@ use coheap_core::wire::frame::up::{CommitFrame, Hello};
 use coheap_core::wire::frame::{
     Assembly, Bulk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, Up, message_of, split,
 };
-use yrs::{Doc, Map, OffsetKind, Options, ReadTxn, Transact};
+use yrs::{Doc, Map, OffsetKind, Options, ReadTxn, StateVector, Transact};
 
 /// What would be on the disk.
 #[derive(Default)]
@@ -26,11 +27,15 @@ pub struct Disk {
     clocks: BTreeMap<SegmentNumber, (GenId, Bytes)>,
     /// Per segment: position and bytes of its snapshot.
     pub snaps: BTreeMap<SegmentNumber, (Offset, Bytes)>,
+    /// Everything that was written, to be written again up to some place.
+    appends: Vec<Append>,
 }
 
 impl Disk {
     fn write(&mut self, append: Append) {
         assert_eq!(append.first, self.recovered.head, "appends come in order");
+        self.appends.push(append.clone());
+        self.recovered.roll_hold_ms = append.roll_hold_ms.unwrap_or(self.recovered.roll_hold_ms);
         if let Some((epoch, start)) = append.epoch {
             if self.recovered.epochs.is_empty() {
                 self.recovered.lineage = epoch;
@@ -71,8 +76,16 @@ impl Disk {
         }
         let mut deltas = Vec::new();
         for offset in from.0..position.0 {
-            if let LogEntry::Commit(commit) = self.entry(offset) {
-                deltas.extend(commit.parts.into_iter().filter(|part| part.segment == segment).map(|part| part.bytes));
+            match self.entry(offset) {
+                LogEntry::Commit(commit) => {
+                    deltas
+                        .extend(commit.parts.into_iter().filter(|part| part.segment == segment).map(|part| part.bytes));
+                }
+                LogEntry::Restored(restore) => {
+                    let added = restore.segments.into_iter().filter(|part| !part.state.is_empty());
+                    deltas.extend(added.filter(|part| part.segment == segment).map(|part| part.state));
+                }
+                LogEntry::Void { .. } => {}
             }
         }
         StoredState::At { segment, snapshot, deltas }
@@ -91,7 +104,21 @@ pub struct Link {
     pub deaf: bool,
 }
 
+/// What the worker does with what is to be merged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Merges {
+    /// Its work, at once.
+    Now,
+    /// It dies over it.
+    Fail,
+    /// It is at it for ever.
+    Never,
+}
+
 pub struct World {
+    pub merges: Merges,
+    /// The machine of the next start.
+    pub config: fn(Config) -> Config,
     pub relay: Relay,
     pub now: Time,
     pub disk: Disk,
@@ -123,12 +150,16 @@ pub fn config(life: u64) -> Config {
         unix_ms: 1_000_000,
         idle: Millis(30_000),
         fold_bytes: Some(1 << 18),
+        refuses_after: REFUSES_AFTER,
+        admits_from: Time(0),
     }
 }
 
 impl World {
     pub fn new() -> World {
         let mut world = World {
+            merges: Merges::Now,
+            config: |config| config,
             relay: Relay::new(config(1), Recovered::default(), Time(0)),
             now: Time(0),
             disk: Disk::default(),
@@ -154,8 +185,19 @@ impl World {
         self.unwritten.clear();
         self.links.clear();
         self.life += 1;
-        self.relay = Relay::new(config(self.life), self.disk.recover(), self.now);
+        self.relay = Relay::new((self.config)(config(self.life)), self.disk.recover(), self.now);
         self.drain();
+    }
+
+    /// The relay dies, and its disk is as it was after so many entries; 0: empty.
+    pub fn roll_back(&mut self, entries: u64) {
+        let mut old = Disk::default();
+        for append in self.disk.appends.iter().filter(|append| append.end().0 <= entries).cloned().collect::<Vec<_>>() {
+            old.write(append);
+        }
+        assert_eq!(old.entries.len() as u64, entries, "an append ends there");
+        self.disk = old;
+        self.crash();
     }
 
     /// The heap is unloaded and opened again by the same process.
@@ -222,6 +264,23 @@ impl World {
                     // Two at a time, as a store that has reached its bound would.
                     let states = segments.iter().take(2).map(|segment| self.disk.state(*segment, position)).collect();
                     answers.push_back(Input::States { ticket, states });
+                }
+                Output::Merge { .. } if self.merges == Merges::Never => {}
+                Output::Merge { ticket, .. } if self.merges == Merges::Fail => {
+                    answers.push_back(Input::Merged { ticket, merge: Merge::Failed });
+                }
+                Output::Merge { ticket, engine, segment, position, given } => {
+                    let state = segment.map(|segment| self.disk.state(segment, position));
+                    let (snapshot, deltas) = match state {
+                        Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
+                        _ => (Bytes::new(), Vec::new()),
+                    };
+                    let merge = match merge(engine, &snapshot, &deltas, &given) {
+                        Ok(Merged::Nothing) => Merge::Nothing,
+                        Ok(Merged::Adds { state, clocks }) => Merge::Adds { state, clocks },
+                        Err(_) => Merge::Refused,
+                    };
+                    answers.push_back(Input::Merged { ticket, merge });
                 }
                 Output::Recover if self.recovers => answers.push_back(Input::Recovered(self.disk.recover())),
                 Output::Recover => {}
@@ -464,6 +523,13 @@ impl Writer {
             label: None,
             parts,
         }
+    }
+}
+
+impl Writer {
+    /// Its document of a segment, whole.
+    pub fn whole(&self, segment: SegmentId) -> Bytes {
+        self.docs[&segment].transact().encode_state_as_update_v1(&StateVector::default()).into()
     }
 }
 

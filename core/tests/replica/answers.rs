@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT};
 use coheap_core::edit::{Literal, Wish};
-use coheap_core::id::{Nonce, Offset, SegmentId, Seq};
+use coheap_core::id::{Nonce, Offset, SegmentId, Seq, Uid};
 use coheap_core::limits::{FOLLOWS_MAX, FOLLOWS_MAX_REPLICA};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::wire::code::Code;
-use coheap_core::wire::frame::down::Asked;
+use coheap_core::wire::frame::down::{Asked, Fate, Row};
 use coheap_core::wire::frame::{Down, SegmentState, SegmentStatus, Up};
 
-use crate::desk::{connect, errors, give, loads, problems, replica, snapshot, tell, ups};
+use crate::desk::{connect, connect_after, errors, give, loads, options, problems, replica, snapshot, tell, ups};
 
 /// A replica that has been welcomed to an empty heap.
 fn online() -> Replica {
@@ -28,7 +28,27 @@ fn seg(n: usize) -> SegmentId {
 fn alloc(id: SegmentId) -> Input {
     let wishes = vec![Wish::Root { value: Literal::Map(Vec::new()) }];
     let sections = vec![Section { target: Target::New(id, EngineKind::Yrs), claim: None, wishes }];
-    Input::Commit { label: String::new(), sections, size: 10 }
+    Input::Commit { label: String::new(), sections, size: 10, entropy: 0 }
+}
+
+/// The commits that were sent: number and uid.
+fn commits(outputs: &[Output]) -> Vec<(Seq, Uid)> {
+    let sent = ups(outputs).into_iter();
+    sent.filter_map(|up| if let Up::Commit(commit) = up { Some((commit.seq, commit.uid)) } else { None }).collect()
+}
+
+/// A segment that the relay has never heard of.
+fn unknown(id: SegmentId) -> SegmentState {
+    SegmentState {
+        id,
+        number: None,
+        status: SegmentStatus::Unknown,
+        engine: EngineKind::Yrs,
+        layout: LAYOUT,
+        generation: EngineKind::Yrs.generation_zero(),
+        snapshot: Bytes::new(),
+        deltas: Vec::new(),
+    }
 }
 
 #[test]
@@ -54,7 +74,7 @@ fn a_load_that_the_relay_declines_is_told_and_asked_again_when_a_segment_has_gon
         panic!("{made:?}")
     };
     let index = *index;
-    tell(&mut replica, &Down::Ack { owner: 0, seq: coheap_core::id::Seq(1), position: Offset(1) });
+    tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
     let nonce = loads(&give(&mut replica, Input::Load(vec![(seg(2), false)])))[0];
     let code = u64::from(Code::TooMany.number());
     let told = tell(&mut replica, &Down::Declined { asked: Asked::Load, nonce, code });
@@ -84,27 +104,62 @@ fn a_claim_or_a_join_that_the_relay_declines_fails_with_its_code() {
 fn a_sync_ends_only_when_what_was_refused_is_undone() {
     let mut replica = online();
     let made = give(&mut replica, alloc(seg(1)));
-    let uid = ups(&made).into_iter().find_map(|up| if let Up::Commit(commit) = up { Some(commit.uid) } else { None });
+    let uid = commits(&made)[0].1;
     give(&mut replica, Input::Wait { ticket: 9, kind: WaitKind::Sync });
     let done = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Done { ticket: 9, .. }));
     let code = u64::from(Code::NoRight.number());
     let (seq, position) = (Seq(1), Offset(1));
-    let told = tell(&mut replica, &Down::Refused { owner: 0, seq, uid: uid.unwrap(), code, position });
+    let told = tell(&mut replica, &Down::Refused { owner: 0, seq, uid, code, position });
     assert!(told.iter().any(|output| matches!(output, Output::Refused { .. })), "{told:?}");
     let asked = loads(&told);
     tell(&mut replica, &Down::Advance { position });
     let told = tell(&mut replica, &Down::SyncAt { nonce: Nonce(9), position });
     assert!(!done(&told), "the refused commit is still shown: {told:?}");
-    let state = SegmentState {
-        id: seg(1),
-        number: None,
-        status: SegmentStatus::Unknown,
-        engine: EngineKind::Yrs,
-        layout: LAYOUT,
-        generation: EngineKind::Yrs.generation_zero(),
-        snapshot: Bytes::new(),
-        deltas: Vec::new(),
-    };
-    let told = tell(&mut replica, &snapshot(asked[0], 1, &state));
+    let told = tell(&mut replica, &snapshot(asked[0], 1, &unknown(seg(1))));
     assert!(done(&told), "{told:?}");
+}
+
+/// C7: nothing goes out while what was refused is being undone, in whatever instance.
+#[test]
+fn what_lies_behind_a_refusal_waits_for_its_undoing_in_another_instance_too() {
+    let mut replica = online();
+    let (seq, uid) = commits(&give(&mut replica, alloc(seg(1))))[0];
+    let behind = commits(&give(&mut replica, alloc(seg(2))));
+    let code = u64::from(Code::NoRight.number());
+    let told = tell(&mut replica, &Down::Refused { owner: 0, seq, uid, code, position: Offset(1) });
+    assert_eq!((loads(&told).len(), commits(&told)), (1, vec![]));
+    give(&mut replica, Input::Disconnected);
+    let mut moved = Replica::import(options(8), &replica.export()).unwrap();
+    while moved.poll().is_some() {}
+    for replica in [&mut replica, &mut moved] {
+        let told = connect_after(replica, 1, &[], vec![Row { seq, uid, fate: Fate::Void(code) }]);
+        assert_eq!(commits(&told), []);
+        assert_eq!(commits(&tell(replica, &snapshot(loads(&told)[0], 1, &unknown(seg(1))))), behind);
+    }
+}
+
+/// R11: the relay ended before it said Refused. Its ring knows that it has refused the commit, yet not whether that lasts: the
+/// commit is sent again as it was, and is undone when the relay says so now. What lies behind it waits for that.
+#[test]
+fn a_refusal_that_only_the_ring_tells_of_is_asked_for_again() {
+    let mut replica = online();
+    let (seq, uid) = commits(&give(&mut replica, alloc(seg(1))))[0];
+    let sent = [vec![(seq, uid)], commits(&give(&mut replica, alloc(seg(2))))].concat();
+    give(&mut replica, Input::Wait { ticket: 9, kind: WaitKind::Flush });
+    give(&mut replica, Input::Disconnected);
+    let code = u64::from(Code::NoRight.number());
+    let told = connect_after(&mut replica, 1, &[], vec![Row { seq, uid, fate: Fate::Void(code) }]);
+    assert_eq!((commits(&told), replica.unsaved()), (vec![sent[0]], 2));
+    let ends = |output: &Output| {
+        matches!(output, Output::Refused { .. } | Output::Acked { .. } | Output::Done { .. } | Output::Failed { .. })
+    };
+    assert!(!told.iter().any(ends), "{told:?}");
+    let told = tell(&mut replica, &Down::Refused { owner: 0, seq, uid, code, position: Offset(1) });
+    assert!(told.iter().any(|output| matches!(output, Output::Refused { seq: Seq(1), .. })), "{told:?}");
+    let failed = |output: &Output| matches!(output, Output::Failed { ticket: 9, error: WaitError::Refused(with) } if *with == code);
+    assert!(told.iter().any(failed), "{told:?}");
+    let told = tell(&mut replica, &snapshot(loads(&told)[0], 1, &unknown(seg(1))));
+    let Some(Up::Commit(behind)) = ups(&told).pop() else { panic!("{told:?}") };
+    assert_eq!((behind.seq, behind.uid, behind.prev), (sent[1].0, sent[1].1, Some(uid.voided())));
+    assert_eq!(replica.unsaved(), 1);
 }

@@ -40,7 +40,7 @@ fn section(target: Target, wishes: Vec<Wish>) -> Section {
 }
 
 fn commit(replica: &mut Replica, sections: Vec<Section>) -> Vec<Output> {
-    give(replica, Input::Commit { label: String::new(), sections, size: 1000 })
+    give(replica, Input::Commit { label: String::new(), sections, size: 1000, entropy: 0 })
 }
 
 /// The error of a commit that did nothing else.
@@ -138,7 +138,7 @@ fn the_limit_is_for_what_is_encoded() {
         };
         let two = index_of(&commit(&mut replica, vec![create(TWO, *engine)]), TWO);
         let sized = |replica: &mut Replica, sections: Vec<Section>, size| {
-            give(replica, Input::Commit { label: String::new(), sections, size })
+            give(replica, Input::Commit { label: String::new(), sections, size, entropy: 0 })
         };
         if *engine == EngineKind::Yrs {
             let sections = vec![set(one, "a", text(600_000)), set(two, "b", text(600_000))];

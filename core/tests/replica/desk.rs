@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use coheap_core::id::{EpochId, Nonce, Offset};
 use coheap_core::replica::{Input, Options, Output, Replica};
-use coheap_core::wire::frame::down::Welcome;
+use coheap_core::wire::frame::down::{Row, Welcome};
 use coheap_core::wire::frame::{Bulk, Down, SegmentState, Up, message_of, split};
 
 pub(crate) fn options(seed: u8) -> Options {
@@ -14,9 +14,10 @@ pub(crate) fn replica() -> Replica {
     Replica::new(options(7))
 }
 
+/// What comes of an input, without what is only to be kept outside.
 pub(crate) fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
     replica.handle(1, input);
-    std::iter::from_fn(|| replica.poll()).collect()
+    std::iter::from_fn(|| replica.poll()).filter(|output| !matches!(output, Output::Keep(_))).collect()
 }
 
 pub(crate) fn tell(replica: &mut Replica, frame: &Down) -> Vec<Output> {
@@ -32,7 +33,17 @@ pub(crate) fn connect(replica: &mut Replica) -> Vec<Output> {
 
 /// A connection to a heap that stands at this position, with the states of a catch-up.
 pub(crate) fn connect_at(replica: &mut Replica, position: u64, catch_up: &[SegmentState]) -> Vec<Output> {
-    give(replica, Input::Connected { token: String::new() });
+    connect_after(replica, position, catch_up, Vec::new())
+}
+
+/// As [`connect_at`], to a relay whose log has these commits of the replica.
+pub(crate) fn connect_after(
+    replica: &mut Replica,
+    position: u64,
+    catch_up: &[SegmentState],
+    own: Vec<Row>,
+) -> Vec<Output> {
+    give(replica, Input::Connected { token: String::new(), entropy: [0; 4] });
     let mut bulk = vec![catch_up.len() as u8];
     for state in catch_up {
         state.encode(&mut bulk);
@@ -47,7 +58,7 @@ pub(crate) fn connect_at(replica: &mut Replica, position: u64, catch_up: &[Segme
         epochs: vec![(EpochId::default(), Offset(0))],
         position: Offset(position),
         window: 256,
-        ring: Vec::new(),
+        ring: if own.is_empty() { Vec::new() } else { vec![(0, own)] },
         bulk: if catch_up.is_empty() { Bulk::default() } else { Bulk::whole(Bytes::from(bulk)) },
     };
     tell(replica, &Down::Ok(welcome))

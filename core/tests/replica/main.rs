@@ -5,6 +5,8 @@
 mod answers;
 mod commit_size;
 mod desk;
+mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
+mod restore;
 mod unknown;

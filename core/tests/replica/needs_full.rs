@@ -43,7 +43,7 @@ fn set(key: &str) -> Input {
     let value = Literal::Scalar(Value::Bool(true));
     let wishes = vec![Wish::Set { object: Handle(0), key: key.into(), value }];
     let sections = vec![Section { target: Target::Here(Index(0)), claim: None, wishes }];
-    Input::Commit { label: String::new(), sections, size: 10 }
+    Input::Commit { label: String::new(), sections, size: 10, entropy: 0 }
 }
 
 fn needs(outputs: &[Output]) -> Vec<Index> {
@@ -141,7 +141,7 @@ fn a_commit_that_makes_a_history_segment_does_nothing() {
         Section { target: Target::New(HISTORY, EngineKind::Automerge), claim: None, wishes: make },
     ];
     let before = replica.document(SegmentId::ROOT).unwrap().show();
-    let outputs = give(&mut replica, Input::Commit { label: String::new(), sections, size: 20 });
+    let outputs = give(&mut replica, Input::Commit { label: String::new(), sections, size: 20, entropy: 0 });
     assert_eq!(needs(&outputs), [Index(1)]);
     assert!(matches!(outputs.last(), Some(Output::Error { code: "ERR_ENGINE", .. })), "{outputs:?}");
     assert!(ups(&outputs).is_empty(), "nothing is sent");

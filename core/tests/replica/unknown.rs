@@ -21,7 +21,7 @@ const UNKNOWN: u8 = 3;
 
 fn commit(replica: &mut Replica, target: Target, wish: Wish) -> Vec<Output> {
     let sections = vec![Section { target, claim: None, wishes: vec![wish] }];
-    give(replica, Input::Commit { label: String::new(), sections, size: 100 })
+    give(replica, Input::Commit { label: String::new(), sections, size: 100, entropy: 0 })
 }
 
 fn set(n: u32) -> Wish {
@@ -184,6 +184,31 @@ fn a_layout_that_is_not_known_stops_its_segment_wherever_it_is_met() {
     assert_eq!((loaded, codes), (vec![LoadStatus::Quarantined, LoadStatus::Deleted], vec!["ERR_QUARANTINED"]));
     assert!(replica.document(ONE).is_none() && replica.document(TWO).is_none());
     assert_eq!(replica.cut(), Offset(9));
+}
+
+/// A list under a name that the layout does not have: yrs reads it, the guard refuses it.
+fn of_a_foreign_root() -> Bytes {
+    use yrs::updates::decoder::Decode;
+    let delta = [&[1, 1, 5, 0, 0x08, 1, 4][..], b"list", &[1, 126, 0]].concat();
+    assert!(yrs::Update::decode_v1(&delta).is_ok());
+    Bytes::from(delta)
+}
+
+#[test]
+fn bytes_that_the_guard_refuses_stop_the_segment_they_come_for_and_it_is_left() {
+    let stopped = (vec![LoadStatus::Quarantined], vec!["ERR_ENGINE"], vec![SegRef::Id(ONE)]);
+    // In the answer to a load.
+    let (deltas, mut replica) = (others(), replica());
+    connect(&mut replica);
+    let (_, nonce) = load(&mut replica, ONE);
+    let foreign = state(ONE, SegmentStatus::Alive, LAYOUT, vec![deltas[0].clone(), of_a_foreign_root()]);
+    assert_eq!(told(&tell(&mut replica, &snapshot(nonce.unwrap(), 0, &foreign))), stopped);
+    assert!(replica.document(ONE).is_none());
+    // In a catch-up.
+    let (mut replica, _) = with_two();
+    give(&mut replica, Input::Disconnected);
+    assert_eq!(told(&connect_at(&mut replica, 9, &[foreign])), stopped);
+    assert!(replica.document(ONE).is_none() && replica.document(TWO).is_some());
 }
 
 #[test]

@@ -6,14 +6,16 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime};
 
 use coheap_core::id::Offset;
-use coheap_core::relay::{Append, Config as RelayConfig, ConnId, Input, Output, Recovered, Relay, Ticket};
+use coheap_core::relay::{
+    Append, Config as RelayConfig, ConnId, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Ticket,
+};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
 use tokio::sync::mpsc;
 
 use super::{Command, Event, Opening, ToConn};
 use crate::store::{FoldResult, Store, StoreError};
-use crate::worker::{Folded, Job};
+use crate::worker::{FoldJob, Folded, Job, MergeJob};
 
 /// Bytes of entries on their way to the disk, and of messages for heaps that are being read, over which no more are taken.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
@@ -23,6 +25,8 @@ const IDLE: Millis = Millis(30_000);
 const STOP_WITHIN: Duration = Duration::from_secs(8);
 /// Deltas of one segment, in bytes, after which it is folded.
 const FOLD_BYTES: u64 = 256 * 1024;
+/// How long a relay over a backup admits no commits (D7).
+const ADMITS_AFTER_MS: u64 = 60_000;
 /// Handled in one go before timers are looked at.
 const TURN: usize = 256;
 
@@ -50,6 +54,8 @@ pub(super) struct Driver {
     begun: Instant,
     unix_ms: u64,
     life: u64,
+    /// Before that, no commit is admitted (D7).
+    admits_from: Time,
     /// The way to the worker; `None`: nothing is folded.
     folds: Option<mpsc::UnboundedSender<Job>>,
     stopping: Option<Instant>,
@@ -61,6 +67,7 @@ impl Driver {
         events: mpsc::UnboundedSender<Event>,
         appends: Sender<(Opening, Append)>,
         folds: Option<mpsc::UnboundedSender<Job>>,
+        restored: bool,
     ) -> Driver {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Driver {
@@ -77,6 +84,7 @@ impl Driver {
             begun: Instant::now(),
             unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             life: random(),
+            admits_from: if restored { Time(ADMITS_AFTER_MS) } else { Time(0) },
             folds,
             stopping: None,
         }
@@ -207,6 +215,7 @@ impl Driver {
                 self.read(&of, ticket, input);
             }
             Event::Folded(folded) => self.folded(folded),
+            Event::Merged { of, ticket, merge } => self.feed_opening(&of, Input::Merged { ticket, merge }),
             Event::Stop => {
                 if self.stopping.is_none() {
                     self.stopping = Some(Instant::now());
@@ -285,6 +294,8 @@ impl Driver {
             unix_ms: self.unix_ms,
             idle: IDLE,
             fold_bytes: self.folds.is_some().then_some(FOLD_BYTES),
+            refuses_after: REFUSES_AFTER,
+            admits_from: self.admits_from,
         };
         let relay = Box::new(Relay::new(config, recovered, self.now()));
         let before = self.heaps.insert(Arc::clone(heap), (of.clone(), Heap::Open(relay)));
@@ -384,7 +395,13 @@ impl Driver {
                 }),
                 Output::Fold { segment, engine, upto, keep } => {
                     if let Some(folds) = &self.folds {
-                        let _ = folds.send(Job { of, segment, engine, upto, keep });
+                        let _ = folds.send(Job::Fold(FoldJob { of, segment, engine, upto, keep }));
+                    }
+                }
+                Output::Merge { ticket, engine, segment, position, given } => {
+                    let job = Job::Merge(MergeJob { of: of.clone(), ticket, engine, segment, position, given });
+                    if self.folds.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
+                        let _ = self.events.send(Event::Merged { of, ticket, merge: Merge::Failed });
                     }
                 }
                 Output::Idle | Output::Stopped => {

@@ -35,6 +35,7 @@ pub(super) fn heap(transaction: &ReadTransaction, name: &str) -> Result<Recovere
         admit: admit(transaction, heap)?,
         segments: segments(transaction, heap)?,
         clocks: clocks(transaction, heap)?,
+        roll_hold_ms: meta.roll_hold_ms,
     })
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Meta {
     pub chain: u64,
     pub floor: Offset,
     pub lineage: EpochId,
+    /// Unix milliseconds.
+    pub roll_hold_ms: u64,
 }
 
 impl Meta {
@@ -53,7 +55,10 @@ impl Meta {
         let mut r = Reader::new(bytes);
         let mut read = || {
             let (head, chain, floor) = (Offset(r.u64()?), r.u64()?, Offset(r.u64()?));
-            Ok(Meta { head, chain, floor, lineage: r.epoch()? })
+            let lineage = r.epoch()?;
+            // Rows of heaps to which nothing was given back end here.
+            let roll_hold_ms = if r.is_empty() { 0 } else { r.u64()? };
+            Ok(Meta { head, chain, floor, lineage, roll_hold_ms })
         };
         read().map_err(|_: coheap_core::wire::codec::Malformed| damaged("a heap's meta row does not parse"))
     }
@@ -64,6 +69,9 @@ impl Meta {
             Write::u64(&mut out, number);
         }
         out.epoch(self.lineage);
+        if self.roll_hold_ms > 0 {
+            Write::u64(&mut out, self.roll_hold_ms);
+        }
         out
     }
 }
@@ -283,6 +291,7 @@ fn append_heap(transaction: &WriteTransaction, append: &HeapAppend) -> Result<bo
         Some(heap) => heap,
         None => create_heap(transaction, &append.heap)?,
     };
+    meta.roll_hold_ms = append.appends.iter().filter_map(|part| part.roll_hold_ms).fold(meta.roll_hold_ms, u64::max);
     put_rows(transaction, heap, &mut meta, &append.appends)?;
     put_records(transaction, heap, &mut meta, &append.appends)?;
     metas.insert(heap, meta.encode().as_slice()).map_err(failed)?;

@@ -5,4 +5,5 @@ mod client;
 mod faults;
 mod lifecycle;
 mod process;
+mod restore;
 mod talk;

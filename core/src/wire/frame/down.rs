@@ -1,9 +1,15 @@
 //! Frames from relay to replica (`WIRE.md` §5).
 
+mod entry;
+mod welcome;
+
 use bytes::Bytes;
 
-use super::{Bulk, Chunk, PartFrame, SegRef, VERSION, flag, push_frame, slice};
-use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+pub use self::entry::EntryFrame;
+pub use self::welcome::{Fate, Row, Welcome};
+use super::restore::RestoredFrame;
+use super::{Bulk, Chunk, SegRef, flag, push_frame, slice};
+use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
 
@@ -15,6 +21,8 @@ pub enum Down {
     Ok(Welcome),
     /// An entry of the log.
     Entry(EntryFrame),
+    /// An entry that was made of what a replica held, for a log that had lost it.
+    Restored(RestoredFrame),
     /// Entries below this position that were not sent hold nothing for this connection.
     Advance {
         /// The position.
@@ -216,76 +224,9 @@ pub enum ClaimState {
     Done,
 }
 
-/// The answer to a Hello.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Welcome {
-    /// Feature bits of the relay.
-    pub features: u64,
-    /// The heap has a commit.
-    pub exists: bool,
-    /// The replica holds what this log has lost: it is to restore first.
-    pub restore: bool,
-    /// The bulk is a catch-up at `position`.
-    pub catchup: bool,
-    /// The relay's clock, Unix milliseconds.
-    pub time_ms: u64,
-    /// The first epoch of this heap's log: its lineage.
-    pub lineage: EpochId,
-    /// The lives of the log and where each began.
-    pub epochs: Vec<(EpochId, Offset)>,
-    /// From here the stream goes on.
-    pub position: Offset,
-    /// How many unacknowledged commits the relay takes.
-    pub window: u64,
-    /// Per own id (index) its newest commits in the log.
-    pub ring: Vec<(u64, Vec<Row>)>,
-    /// A catch-up, or nothing.
-    pub bulk: Bulk,
-}
-
-/// What the log remembers of one commit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Row {
-    /// Its number.
-    pub seq: Seq,
-    /// Its uid (of a refused one: the uid it had).
-    pub uid: Uid,
-    /// What became of it.
-    pub fate: Fate,
-}
-
-/// What became of a commit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
-    /// Admitted, with this content hash.
-    Admitted(u64),
-    /// Refused, with this code.
-    Void(u64),
-}
-
-/// An entry of the log as one connection sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EntryFrame {
-    /// Its place in the log.
-    pub offset: Offset,
-    /// Admitted on this connection: the parts are left out.
-    pub yours: bool,
-    /// A refused commit.
-    pub void: bool,
-    /// Its author, as declared.
-    pub author: u64,
-    /// Its number in its line.
-    pub seq: Seq,
-    /// Its uid.
-    pub uid: Uid,
-    /// What its program called it.
-    pub label: Option<String>,
-    /// The parts of followed segments.
-    pub parts: Vec<PartFrame>,
-}
-
 const OK: u8 = 0x41;
 const ENTRY: u8 = 0x42;
+const RESTORED: u8 = 0x44;
 const ADVANCE: u8 = 0x45;
 const ACK: u8 = 0x46;
 const SNAPSHOT: u8 = 0x47;
@@ -324,6 +265,10 @@ impl Down {
             Down::Entry(entry) => {
                 entry.encode(out);
                 ENTRY
+            }
+            Down::Restored(restored) => {
+                restored.encode(out);
+                RESTORED
             }
             Down::Advance { position } => {
                 out.varint(position.0);
@@ -476,6 +421,7 @@ impl Down {
         let down = match kind {
             OK => Down::Ok(Welcome::decode(body, &mut r)?),
             ENTRY => Down::Entry(EntryFrame::decode(body, &mut r)?),
+            RESTORED => Down::Restored(RestoredFrame::decode(body, &mut r)?),
             ADVANCE => Down::Advance { position: Offset(r.varint()?) },
             ACK => Down::Ack { owner: r.varint()?, seq: Seq(r.varint()?), position: Offset(r.varint()?) },
             SNAPSHOT => Down::Snapshot {
@@ -578,112 +524,5 @@ impl Down {
         };
         r.end()?;
         Ok(Some(down))
-    }
-}
-
-impl Welcome {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.push(VERSION);
-        out.varint(self.features);
-        out.varint(u64::from(self.exists) | u64::from(self.restore) << 1 | u64::from(self.catchup) << 2);
-        out.varint(self.time_ms);
-        out.epoch(self.lineage);
-        out.varint(self.epochs.len() as u64);
-        for (epoch, start) in &self.epochs {
-            out.epoch(*epoch);
-            out.varint(start.0);
-        }
-        out.varint(self.position.0);
-        out.varint(self.window);
-        out.varint(self.ring.len() as u64);
-        for (owner, rows) in &self.ring {
-            out.varint(*owner);
-            out.varint(rows.len() as u64);
-            for row in rows {
-                out.varint(row.seq.0);
-                Write::u64(out, row.uid.0);
-                let (kind, value) = match row.fate {
-                    Fate::Admitted(hash) => (0, hash),
-                    Fate::Void(code) => (1, code),
-                };
-                out.push(kind);
-                Write::u64(out, value);
-            }
-        }
-        self.bulk.encode(out);
-    }
-
-    fn decode(body: &Bytes, r: &mut Reader<'_>) -> Result<Welcome, Malformed> {
-        if r.u8()? != VERSION {
-            return Err(Malformed::Field("version"));
-        }
-        let features = r.varint()?;
-        let flags = r.varint()?;
-        let time_ms = r.varint()?;
-        let lineage = r.epoch()?;
-        let count = r.count(limits::EPOCHS_MAX, "epochs")?;
-        let mut epochs = Vec::with_capacity(count);
-        for _ in 0..count {
-            epochs.push((r.epoch()?, Offset(r.varint()?)));
-        }
-        let position = Offset(r.varint()?);
-        let window = r.varint()?;
-        let count = r.count(limits::OWN_IDS_MAX, "ring")?;
-        let mut ring = Vec::with_capacity(count);
-        for _ in 0..count {
-            let owner = r.varint()?;
-            let rows_count = r.count(limits::WINDOW, "rows")?;
-            let mut rows = Vec::with_capacity(rows_count);
-            for _ in 0..rows_count {
-                let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
-                let fate = match (flag(r.u8()?)?, r.u64()?) {
-                    (false, hash) => Fate::Admitted(hash),
-                    (true, code) => Fate::Void(code),
-                };
-                rows.push(Row { seq, uid, fate });
-            }
-            ring.push((owner, rows));
-        }
-        let bulk = Bulk::decode(body, r)?;
-        Ok(Welcome {
-            features,
-            exists: flags & 1 != 0,
-            restore: flags & 2 != 0,
-            catchup: flags & 4 != 0,
-            time_ms,
-            lineage,
-            epochs,
-            position,
-            window,
-            ring,
-            bulk,
-        })
-    }
-}
-
-impl EntryFrame {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.varint(self.offset.0);
-        out.varint(u64::from(self.yours) | u64::from(self.label.is_some()) << 1 | u64::from(self.void) << 2);
-        out.varint(self.author);
-        out.varint(self.seq.0);
-        Write::u64(out, self.uid.0);
-        if let Some(label) = &self.label {
-            out.str(label);
-        }
-        PartFrame::encode_list(&self.parts, out);
-    }
-
-    fn decode(body: &Bytes, r: &mut Reader<'_>) -> Result<EntryFrame, Malformed> {
-        let offset = Offset(r.varint()?);
-        let flags = r.varint()?;
-        if flags > 7 {
-            return Err(Malformed::Field("flags"));
-        }
-        let author = r.varint()?;
-        let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
-        let label = if flags & 2 != 0 { Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
-        let parts = PartFrame::decode_list(body, r)?;
-        Ok(EntryFrame { offset, yours: flags & 1 != 0, void: flags & 4 != 0, author, seq, uid, label, parts })
     }
 }

@@ -22,6 +22,8 @@ pub enum Up {
         /// Tells this answer from an earlier one.
         nonce: Nonce,
     },
+    /// All that is held here, for a log that has lost some of it: a [`super::restore::Restore`].
+    Restore(Bulk),
     /// Stop following a segment.
     Unfollow {
         /// The segment.
@@ -212,6 +214,10 @@ impl Up {
                 segment.encode(&mut out);
                 UNFOLLOW
             }
+            Up::Restore(bulk) => {
+                bulk.encode(&mut out);
+                RESTORE
+            }
             Up::Sync { nonce } => {
                 out.varint(nonce.0);
                 SYNC
@@ -313,7 +319,7 @@ impl Up {
             }
             PING => Up::Ping { nonce: Nonce(r.varint()?) },
             0x80.. => return Ok(None),
-            RESTORE => return Err(Malformed::Kind(RESTORE)),
+            RESTORE => Up::Restore(Bulk::decode(body, &mut r)?),
             _ => return Err(Malformed::Kind(kind)),
         };
         r.end()?;

@@ -1,38 +1,15 @@
-//! S1 of objects that nothing holds: they were made near another, lie in its segment, and are reached by Refs alone. Method: as
-//! in `semantics.rs`, every test on every engine with several seeds, and whoever loads the log afresh is asked too.
+//! S1 of objects that nothing holds: they were made near another, lie in its segment, and are reached by Refs alone. Whoever
+//! loads the log afresh is asked too.
 
-use bytes::Bytes;
 use coheap_core::commit::EngineKind;
-use coheap_core::edit::{Handle, Literal, Wish};
-use coheap_core::id::{ObjectId, SegmentId, Uid};
+use coheap_core::id::Uid;
+use coheap_core::segment::EditError;
 use coheap_core::segment::write::{Draw, WishError};
-use coheap_core::segment::{EditError, Segment};
-use coheap_core::value::{Kind, Ref, Value};
-use coheap_tests::mirror::{Mirror, Node};
-use coheap_tests::peer::Peer;
-use coheap_tests::tree::{Tree, counter, list, map, num, pointer, set, text};
-use coheap_tests::world::World;
-use coheap_tests::{Draws, ENGINES};
+use coheap_core::value::Kind;
+use coheap_tests::mirror::Node;
+use coheap_tests::tree::pointer;
 
-const SEEDS: u64 = 4;
-
-fn check(count: usize, scenario: impl Fn(&mut World)) {
-    for engine in ENGINES {
-        for seed in 0..SEEDS {
-            let id = if seed % 2 == 0 { SegmentId::ROOT } else { SegmentId([0x5a; 16]) };
-            println!("{engine:?}, seed {seed}");
-            scenario(&mut World::new(*engine, id, count, seed));
-        }
-    }
-}
-
-fn n(number: impl Into<f64>) -> Literal {
-    Literal::Scalar(Value::Number(number.into()))
-}
-
-fn o<const N: usize>(entries: [(&str, Literal); N]) -> Literal {
-    Literal::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
-}
+use super::*;
 
 /// What a peer sees of an object that nothing holds, found by its id as a Ref is followed.
 fn seen(peer: &Peer, id: ObjectId) -> Option<Tree> {

@@ -1,0 +1,446 @@
+//! A log that was lost, in part or whole, is repaired by those who hold what it lacks (CORE-PROTOCOL D1–D7).
+//!
+//! ```text
+//!   Hello above what the log has ──Ok{restore}──► Wanted ──Restore whole──► Merging ──segment by segment──► Logged
+//!                                                   ▲ Busy                    │ the worker failed             │ durable
+//!                                                   └─────────────────────────┘                               ▼
+//!                        Streaming ◄──Restored{yours}: the state of all it follows, at one position──────── Reading
+//! ```
+//!
+//! Until its Restored is sent, such a connection gets nothing of the stream, and none of its commits is admitted: they may
+//! build on what the log lacks [X14]. To everybody else, and to every reader of the log, a Restored is an entry whose states
+//! are deltas. At generation 0 merging them in at a later place than they were merged for changes nothing, so commits that
+//! slip in between do not matter; another generation does, and that is looked at again when the entry is appended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::hello::{alive_state, unknown_state};
+use super::port::{ConnId, Merge, StoredState};
+use super::sequencer::GivenBack;
+use super::session::{Greeted, Phase};
+use super::{Output, Relay, Standing, Ticket};
+use crate::commit::LAYOUT;
+use crate::guard::Clocks;
+use crate::id::{Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
+use crate::limits;
+use crate::log::{LogEntry, StoredRestore};
+use crate::time::Millis;
+use crate::wire::code::Code;
+use crate::wire::frame::down::Welcome;
+use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
+
+/// When a Restore, or a commit, that was put off may be sent again.
+const RETRY_MS: u64 = 1_000;
+/// Bytes of states read for a verdict in one go.
+const READ_BYTES: usize = 4 << 20;
+/// How long after a restore no generation is made (D6): as long as lines are kept.
+const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
+
+/// A connection that has to give back what the log lacks.
+#[derive(Debug)]
+pub(super) enum Restoring {
+    /// Its Restore is not here, or not whole.
+    Wanted,
+    /// What it gave is being merged.
+    Merging(Box<Merging>),
+    /// It is in the log, here; the disk has to follow.
+    Logged(Offset, Box<Given>),
+    /// The states of what it follows are being read, for its verdict.
+    Reading(Offset, Box<Given>, Box<Reading>),
+}
+
+/// What a replica gave, without the states.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    pending: Vec<Place<ReplicaId>>,
+    acked: Vec<Place<ReplicaId>>,
+    verdicts: BTreeMap<SegmentId, Verdict>,
+}
+
+#[derive(Debug)]
+pub(super) struct Merging {
+    given: Given,
+    /// Still to be merged; the first one is with the worker if there is a ticket.
+    todo: VecDeque<HeldSegment>,
+    asked: Option<Ticket>,
+    done: Vec<(HeldSegment, Option<(Bytes, Clocks)>)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub position: Offset,
+    wanted: VecDeque<SegmentNumber>,
+    states: Vec<(Verdict, SegmentState)>,
+    bytes: usize,
+}
+
+impl Relay {
+    /// Tells a replica that it holds what the log has lost. Its stream stands still until it has given that back (D2).
+    pub(super) fn begin_restore(&mut self, id: ConnId, greeted: &Greeted) {
+        self.hold_refusals();
+        let position = self.log.durable;
+        let welcome = self.answer_to(greeted, position);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.phase = Phase::Restoring(Restoring::Wanted);
+        conn.cursor = position;
+        conn.told = position;
+        self.send(id, &Down::Ok(Welcome { restore: true, ..welcome }));
+    }
+
+    /// D6: from here on refusals wait.
+    fn hold_refusals(&mut self) {
+        self.refuses_from = self.now + self.config.refuses_after;
+    }
+
+    /// A Restore, or its first piece.
+    pub(super) fn restore(&mut self, id: ConnId, bulk: Bulk) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        // Only from a connection that was told to, and once at a time.
+        if !matches!(conn.phase, Phase::Restoring(Restoring::Wanted)) || conn.pieces.is_open() {
+            return self.close(id, Code::BadFrame);
+        }
+        conn.put_aside = bulk.bytes.len();
+        if self.restores_too_much() {
+            return self.restore_later(id);
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        match conn.pieces.head((), bulk) {
+            Ok(None) => {}
+            Ok(Some(((), bulk))) => self.restore_whole(id, &bulk),
+            Err(_) => self.close(id, Code::BadFrame),
+        }
+    }
+
+    /// A further piece. One of a Restore that was put off is ignored.
+    pub(super) fn restore_chunk(&mut self, id: ConnId, chunk: &Chunk) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.pieces.is_open() {
+            conn.put_aside += chunk.bytes.len();
+            if self.restores_too_much() {
+                return self.restore_later(id);
+            }
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        match conn.pieces.chunk(chunk) {
+            Ok(None) => {}
+            Ok(Some(((), bulk))) => self.restore_whole(id, &bulk),
+            Err(_) => self.close(id, Code::MessageTooLarge),
+        }
+    }
+
+    /// Whether all that connections have given, and that is not in the log yet, is more than is kept at one time.
+    fn restores_too_much(&self) -> bool {
+        self.conns.values().map(|conn| conn.put_aside).sum::<usize>() > limits::RESTORE_BYTES_MAX
+    }
+
+    /// Not now: the whole Restore is to be sent again.
+    fn restore_later(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.phase = Phase::Restoring(Restoring::Wanted);
+        conn.pieces = Default::default();
+        conn.put_aside = 0;
+        // A restore has no number: 0 stands for it.
+        let code = u64::from(Code::Restoring.number());
+        self.send(id, &Down::Busy { owner: 0, seq: Seq(0), code, retry_ms: RETRY_MS });
+    }
+
+    fn restore_whole(&mut self, id: ConnId, bulk: &Bytes) {
+        let Ok(restore) = Restore::decode(bulk) else { return self.close(id, Code::BadFrame) };
+        let Some(conn) = self.conns.get(&id) else { return };
+        if !conn.can_write {
+            return self.close(id, Code::Forbidden);
+        }
+        let named = |places: Vec<Place<u64>>| -> Option<Vec<Place<ReplicaId>>> {
+            let own = |of: u64| usize::try_from(of).ok().and_then(|at| conn.own.get(at)).map(|own| own.id);
+            places.into_iter().map(|(of, seq, uid)| Some((own(of)?, seq, uid))).collect()
+        };
+        let (Some(acked), Some(pending)) = (named(restore.acked), named(restore.pending)) else {
+            return self.close(id, Code::BadFrame);
+        };
+        let mut seen = BTreeSet::new();
+        if !restore.segments.iter().all(|held| seen.insert(held.id)) {
+            return self.close(id, Code::BadFrame);
+        }
+        if restore.segments.iter().any(|held| held.layout != LAYOUT) {
+            return self.close(id, Code::Unsupported);
+        }
+        // D4: what was refused must not take effect after all. The replica learns it from the ring when it comes again.
+        if pending.iter().any(|(owner, seq, uid)| self.log.line(*owner).is_some_and(|line| line.is_void(*seq, *uid))) {
+            return self.close(id, Code::Restoring);
+        }
+        if self.standing != Standing::Running || self.config.fold_bytes.is_none() {
+            return self.restore_later(id);
+        }
+        let given = Given { pending, acked, verdicts: BTreeMap::new() };
+        let merging = Merging { given, todo: restore.segments.into(), asked: None, done: Vec::new() };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
+        self.merge_next(id);
+    }
+
+    /// Whether what is held of a segment can be merged with what the log has: the same generation, by the same engine.
+    /// Adopting another generation is for when there are any.
+    fn is_mergeable(&self, held: &HeldSegment) -> bool {
+        match self.log.number(held.id).and_then(|number| self.log.segment(number)) {
+            Some(row) => row.generation == held.generation && row.engine == held.engine,
+            None => held.generation == held.engine.generation_zero(),
+        }
+    }
+
+    fn merge_next(&mut self, id: ConnId) {
+        loop {
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
+            let Some(held) = merging.todo.front().cloned() else { break };
+            if !self.is_mergeable(&held) {
+                self.conflicts(id, &held);
+                continue;
+            }
+            let position = self.log.durable;
+            let number = self.log.number(held.id);
+            // What the store does not have yet is merged by whoever reads the entry.
+            let segment = number.filter(|number| self.log.segment(*number).is_some_and(|row| row.born < position));
+            let ticket = self.ticket(id);
+            if let Some(Phase::Restoring(Restoring::Merging(merging))) =
+                self.conns.get_mut(&id).map(|conn| &mut conn.phase)
+            {
+                merging.asked = Some(ticket);
+            }
+            let (engine, given) = (held.engine, held.state);
+            return self.out.push_back(Output::Merge { ticket, engine, segment, position, given });
+        }
+        self.log_restore(id);
+    }
+
+    /// The first segment that is to be merged is of another generation.
+    fn conflicts(&mut self, id: ConnId, held: &HeldSegment) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase {
+            merging.todo.pop_front();
+            merging.given.verdicts.insert(held.id, Verdict::Conflict);
+        }
+    }
+
+    /// The worker has answered.
+    pub(super) fn merged(&mut self, ticket: Ticket, merge: Merge) {
+        let Some(id) = self.reads.remove(&ticket) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
+        if merging.asked.take_if(|asked| *asked == ticket).is_none() {
+            return;
+        }
+        let adds = match merge {
+            Merge::Nothing => None,
+            Merge::Adds { state, clocks } => Some((state, clocks)),
+            Merge::Refused => return self.close(id, Code::BadFrame),
+            Merge::Failed => return self.restore_later(id),
+        };
+        if let Some(mut held) = merging.todo.pop_front() {
+            let verdict = if adds.is_some() { Verdict::Merged } else { Verdict::Nothing };
+            merging.given.verdicts.insert(held.id, verdict);
+            held.state = Bytes::new();
+            merging.done.push((held, adds));
+        }
+        self.merge_next(id);
+    }
+
+    /// All is merged: it becomes an entry.
+    fn log_restore(&mut self, id: ConnId) {
+        if self.standing != Standing::Running {
+            return self.restore_later(id);
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let (author, Some(by)) = (conn.author.clone(), conn.replica()) else { return };
+        let wanted = Phase::Restoring(Restoring::Wanted);
+        let Phase::Restoring(Restoring::Merging(merging)) = std::mem::replace(&mut conn.phase, wanted) else { return };
+        conn.put_aside = 0;
+        let Merging { mut given, done, .. } = *merging;
+        let mut segments = Vec::with_capacity(done.len());
+        for (held, adds) in done {
+            // Another has made it meanwhile, and as something else.
+            if !self.is_mergeable(&held) {
+                given.verdicts.insert(held.id, Verdict::Conflict);
+                continue;
+            }
+            let HeldSegment { id, engine, layout, generation, header, .. } = held;
+            segments.push(GivenBack { id, engine, layout, generation, header, adds });
+        }
+        let unix_ms = self.config.unix_ms + self.now.0;
+        let lines = (by, given.pending.clone(), given.acked.clone());
+        let (offset, created) = self.log.restore(lines, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
+        for number in created {
+            if let Some(row) = self.log.segment(number) {
+                self.interest.born(row.id, number);
+            }
+        }
+        self.hold_refusals();
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.phase = Phase::Restoring(Restoring::Logged(offset, Box::new(given)));
+        }
+    }
+
+    /// The disk has followed: who gave back what it holds is told what became of it.
+    pub(super) fn restored_durable(&mut self) {
+        let durable = self.log.durable;
+        let logged = |phase: &Phase| matches!(phase, Phase::Restoring(Restoring::Logged(at, _)) if *at < durable);
+        let ids: Vec<ConnId> = self.conns.iter().filter(|(_, conn)| logged(&conn.phase)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            let wanted = Phase::Restoring(Restoring::Wanted);
+            if let Phase::Restoring(Restoring::Logged(at, given)) = std::mem::replace(&mut conn.phase, wanted) {
+                self.read_verdict(id, at, given);
+            }
+        }
+    }
+
+    /// An append was not written: what was given is to be given again.
+    pub(super) fn restores_undone(&mut self) {
+        let durable = self.log.durable;
+        let undone = |phase: &Phase| match phase {
+            Phase::Restoring(Restoring::Logged(at, _)) => *at >= durable,
+            // Numbers of segments may mean others from here on.
+            Phase::Restoring(Restoring::Merging(_)) => true,
+            _ => false,
+        };
+        let ids: Vec<ConnId> = self.conns.iter().filter(|(_, conn)| undone(&conn.phase)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.restore_later(id);
+        }
+    }
+
+    /// D2: the state, at one position behind the entry, of every segment that the connection follows.
+    fn read_verdict(&mut self, id: ConnId, at: Offset, given: Box<Given>) {
+        let position = self.log.durable;
+        let mut reading = Reading { position, wanted: VecDeque::new(), states: Vec::new(), bytes: 0 };
+        for segment in self.interest.followed(id) {
+            match segment {
+                Ok(number) if self.log.segment(number).is_some_and(|row| row.born < position) => {
+                    reading.wanted.push_back(number);
+                }
+                Ok(number) => {
+                    let unknown = self.log.segment(number).map(|row| unknown_state(row.id));
+                    reading.states.extend(unknown.map(|state| (Verdict::NotGiven, state)));
+                }
+                Err(unborn) => reading.states.push((Verdict::NotGiven, unknown_state(unborn))),
+            }
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.phase = Phase::Restoring(Restoring::Reading(at, given, Box::new(reading)));
+        self.verdict_next(id);
+    }
+
+    fn verdict_next(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Phase::Restoring(Restoring::Reading(_, _, reading)) = &conn.phase else { return };
+        if !reading.wanted.is_empty() {
+            let (position, segments) = (reading.position, reading.wanted.iter().copied().collect());
+            let ticket = self.ticket(id);
+            return self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max: READ_BYTES });
+        }
+        let Phase::Restoring(Restoring::Reading(offset, given, reading)) =
+            std::mem::replace(&mut conn.phase, Phase::Streaming)
+        else {
+            return;
+        };
+        let (Given { pending, acked, .. }, Reading { position, states, .. }) = (*given, *reading);
+        conn.cursor = position;
+        conn.told = position;
+        let bulk = Bytes::from(Restored { pending, acked, segments: states }.encode());
+        self.send_long(id, bulk, true, |bulk| Down::Restored(RestoredFrame { offset, yours: true, position, bulk }));
+        self.pump(id);
+    }
+
+    /// States for a verdict have been read.
+    pub(super) fn verdict_read(&mut self, id: ConnId, read: Vec<StoredState>) {
+        for state in read {
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            let Phase::Restoring(Restoring::Reading(_, given, reading)) = &mut conn.phase else { return };
+            match state {
+                StoredState::At { segment, snapshot, deltas } if reading.wanted.front() == Some(&segment) => {
+                    reading.wanted.pop_front();
+                    let Some(row) = self.log.segment(segment) else { return self.close(id, Code::StoreFailed) };
+                    reading.bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
+                    let verdict = given.verdicts.get(&row.id).copied().unwrap_or(Verdict::NotGiven);
+                    reading.states.push((verdict, alive_state(segment, row, snapshot, deltas)));
+                    if reading.bytes > limits::LONG_BYTES_MAX {
+                        return self.close(id, Code::MessageTooLarge);
+                    }
+                }
+                StoredState::At { .. } => return self.close(id, Code::StoreFailed),
+                // A fold overtook the position: once more, at a later one.
+                StoredState::NotBefore { .. } => {
+                    let wanted = Phase::Restoring(Restoring::Wanted);
+                    let phase = std::mem::replace(&mut conn.phase, wanted);
+                    let Phase::Restoring(Restoring::Reading(at, given, _)) = phase else { return };
+                    return self.read_verdict(id, at, given);
+                }
+            }
+        }
+        self.verdict_next(id);
+    }
+
+    /// A commit that cannot be looked at yet: of a connection that has not given back what it holds, or before a relay over a
+    /// backup admits any (D7). True: it was told so.
+    pub(super) fn puts_off(&mut self, id: ConnId, line: &crate::admit::Candidate, owner: u64) -> bool {
+        let restoring = self.conns.get(&id).is_some_and(|conn| matches!(conn.phase, Phase::Restoring(_)));
+        if !restoring && (self.now >= self.config.admits_from || !self.log.is_next(line)) {
+            return false;
+        }
+        self.busy_for(id, owner, line.seq);
+        true
+    }
+
+    /// Says: not now, from this number on, for what the log has lost.
+    pub(super) fn busy_for(&mut self, id: ConnId, owner: u64, seq: Seq) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Some(own) = usize::try_from(owner).ok().and_then(|at| conn.own.get_mut(at)) {
+            own.refused = true;
+        }
+        let code = u64::from(Code::Restoring.number());
+        self.answer(id, &Down::Busy { owner, seq, code, retry_ms: RETRY_MS });
+    }
+
+    /// Sends a Restored of another, with the segments that this connection follows; entries wait until it is whole there.
+    pub(super) fn send_restored(&mut self, id: ConnId, offset: Offset, entry: &StoredRestore) {
+        let seen: Vec<usize> = (0..)
+            .zip(&entry.segments)
+            .filter(|(_, part)| !part.state.is_empty() && self.interest.follows(id, part.segment))
+            .map(|(at, _)| at)
+            .collect();
+        if seen.is_empty() {
+            return;
+        }
+        // Those that see the same share the bytes.
+        if self.restored.as_ref().is_none_or(|(of, parts, _)| *of != offset || *parts != seen) {
+            let parts = seen.iter().filter_map(|at| entry.segments.get(*at));
+            let segments = parts.filter_map(|part| {
+                let row = self.log.segment(part.segment)?;
+                let state = alive_state(part.segment, row, Bytes::new(), vec![part.state.clone()]);
+                Some((Verdict::Merged, SegmentState { generation: part.generation, ..state }))
+            });
+            let restored = Restored { pending: Vec::new(), acked: Vec::new(), segments: segments.collect() };
+            self.restored = Some((offset, seen, Bytes::from(restored.encode())));
+        }
+        let Some((_, _, bulk)) = self.restored.clone() else { return };
+        let position = offset.next();
+        self.send_long(id, bulk, true, |bulk| Down::Restored(RestoredFrame { offset, yours: false, position, bulk }));
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.told = position;
+        }
+    }
+}
+
+/// Those of an entry's segments that it adds to.
+pub(super) fn added_to(entry: &LogEntry) -> impl Iterator<Item = SegmentNumber> + '_ {
+    let segments = match entry {
+        LogEntry::Restored(restore) => &restore.segments[..],
+        LogEntry::Commit(_) | LogEntry::Void { .. } => &[],
+    };
+    segments.iter().filter(|part| !part.state.is_empty()).map(|part| part.segment)
+}
+
+/// The time for which refusals are held after a restore, where nobody says otherwise.
+pub const REFUSES_AFTER: Millis = Millis(60_000);

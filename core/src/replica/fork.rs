@@ -1,0 +1,242 @@
+//! When another process makes commits under an id of this replica: a copy of it, of its memory or of its store (CORE-PROTOCOL §10);
+//! and when the relay no longer knows a line (G5).
+//!
+//! ```text
+//! sign (F1)                                    what comes of it
+//!   Conflict ───────────────────────┐
+//!   an own entry not made here ─────┼─► fork (F2): another id; pending commits from there on go with it, made anew;
+//!   the same in an Ok's `ring` ─────┘             the connection is over, since its Hello declares the old id
+//!   replaced twice (F4) ────────────────► another id for what comes; pending commits stay in their line
+//!   own commit, other bytes in the log ─► the log's version counts (F3), in `ring` or as the entry comes
+//!   `ring` lacks a line, Unknown ───────► what was ever sent is in doubt (G5), the rest goes to another id
+//! ```
+//!
+//! Nothing of an Ok or an entry that shows a fork is taken in: it comes again on the next connection, when it is another's.
+//! The new id is drawn after the connection's fresh entropy was mixed in, so two copies of one memory do not draw the same.
+
+use bytes::Bytes;
+
+use super::{Doubtful, Output, Replica, WaitError};
+use crate::heap::State;
+use crate::id::{ReplicaId, SegmentId, Seq, Uid};
+use crate::wire::frame::down::{EntryFrame, Fate, Row};
+use crate::wire::frame::{PART_CREATE, PART_DELTA};
+
+/// After so many connections that another one displaced, a replica takes another id (F4).
+const DISPLACED_MAX: u32 = 2;
+
+impl Replica {
+    /// The relay knows another commit in that place (R2a, R2b). One that was moved away since is nobody's concern.
+    pub(super) fn conflict(&mut self, owner: u64, seq: Seq) {
+        let Some(owner) = self.lines.owner(owner) else { return };
+        if self.pending.find(owner, seq).is_some() {
+            self.fork(owner, seq);
+        }
+    }
+
+    /// The connection was closed in favour of another one that declares an id of this replica (F4). A single time it may be
+    /// the relay's late word about an own earlier one.
+    pub(super) fn replaced(&mut self) {
+        self.disconnected();
+        self.lines.displaced += 1;
+        if self.lines.displaced >= DISPLACED_MAX {
+            self.fork(self.id, Seq(u64::MAX));
+        }
+    }
+
+    /// The rings of an Ok against what this process made: F1, G5, F3, before anything else of it is taken in. False: the
+    /// replica is another one now, and this Ok is not for it. While `restoring`, what the log lacks is what it lost: only F1.
+    pub(super) fn compare_rings(&mut self, rings: &[(u64, Vec<Row>)], restoring: bool) -> bool {
+        for (owner, acked, _) in self.own_lines() {
+            let Some(at) = self.lines.place(owner) else { continue };
+            let Some((_, rows)) = rings.iter().find(|(of, _)| *of == at) else {
+                if restoring {
+                    continue;
+                }
+                // An id of which nothing was ever acknowledged may just not have come through.
+                if acked > Seq(0) {
+                    self.unknown(owner);
+                    return false;
+                }
+                self.compare_versions(owner, &[]);
+                continue;
+            };
+            // The whole ring: what the log has of a clone is not to pass for own commits with the same numbers [X38, X43].
+            if let Some(from) = self.first_foreign(owner, rows) {
+                self.fork(owner, from);
+                return false;
+            }
+            if !restoring {
+                self.compare_versions(owner, rows);
+            }
+        }
+        true
+    }
+
+    /// F3 for the rows of a ring, and what R11 says of those that are void. A row may be lost with the relay's undurable tail; then the own version is put back.
+    fn compare_versions(&mut self, owner: ReplicaId, rows: &[Row]) {
+        let last = rows.last().map_or(Seq(0), |row| row.seq);
+        let (mut outdone, mut put_back) = (Vec::new(), Vec::new());
+        for one in self.pending.iter_mut().filter(|one| one.commit.owner == owner) {
+            let row = rows.iter().find(|row| row.seq == one.commit.seq);
+            one.void = row.is_some_and(|row| matches!(row.fate, Fate::Void(_)));
+            // What is to be made anew was not admitted as it is here.
+            let anew = one.stale.contains(&true);
+            let other = match row.map(|row| row.fate) {
+                Some(Fate::Admitted(hash)) => anew || hash != one.hash(),
+                Some(Fate::Void(_)) => false,
+                None => one.outdone && one.commit.seq <= last,
+            };
+            if other && !one.outdone {
+                outdone.push(one.commit.seq);
+            } else if one.outdone && !other {
+                (one.outdone, one.told) = (false, false);
+                put_back.extend(one.segments());
+            }
+        }
+        for seq in outdone {
+            self.give_way(owner, seq);
+        }
+        for id in put_back {
+            self.reload(id, false);
+        }
+    }
+
+    /// F3: the log's version of an own commit counts. The own one leaves the documents when they are loaded anew.
+    fn give_way(&mut self, owner: ReplicaId, seq: Seq) {
+        for id in self.pending.give_way(owner, seq) {
+            self.reload(id, true);
+        }
+    }
+
+    /// F1 and F3 for an entry. False: it shows a fork, and is not to be applied.
+    pub(super) fn own_entry(&mut self, owner: ReplicaId, entry: &mut EntryFrame) -> bool {
+        if owner != self.id && self.pending.find(owner, entry.seq).is_none() {
+            return true;
+        }
+        if !self.is_ours(owner, entry.seq, entry.uid) {
+            self.fork(owner, entry.seq);
+            return false;
+        }
+        let Some(one) = self.pending.iter_mut().find(|one| (one.commit.owner, one.commit.seq) == (owner, entry.seq))
+        else {
+            return true;
+        };
+        one.admitted = Some(entry.offset);
+        if entry.yours || entry.void {
+            return true;
+        }
+        let outdone = one.outdone;
+        if !outdone && !self.has_other_bytes(owner, entry) {
+            return true;
+        }
+        if !outdone {
+            self.give_way(owner, entry.seq);
+        }
+        // Where the own version is still shown, the log's waits for the document that is without it: nothing shows both [X40].
+        for part in std::mem::take(&mut entry.parts) {
+            let id = self.resolve(part.segment);
+            match id.and_then(|id| self.heap.by_id_mut(id)).map(|(_, slot)| &mut slot.state) {
+                Some(State::Loading { buffer, .. }) if matches!(part.kind, PART_DELTA | PART_CREATE) => {
+                    buffer.push((entry.offset, vec![part.bytes]));
+                }
+                _ => entry.parts.push(part),
+            }
+        }
+        true
+    }
+
+    fn has_other_bytes(&self, owner: ReplicaId, entry: &EntryFrame) -> bool {
+        let Some(one) = self.pending.find(owner, entry.seq) else { return false };
+        let ours = |id: SegmentId| -> Option<&Bytes> {
+            one.commit.parts.iter().find(|part| part.segment == id).and_then(|part| part.body.delta())
+        };
+        let deltas = entry.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
+        one.stale.contains(&true)
+            || deltas.into_iter().any(|part| self.resolve(part.segment).and_then(ours) != Some(&part.bytes))
+    }
+
+    /// F2: the replica takes a fresh id, and its pending commits of that line from `from` on go with it.
+    fn fork(&mut self, owner: ReplicaId, from: Seq) {
+        // What else comes on this connection is about ids that are not this replica's any more.
+        self.disconnected();
+        let id = self.entropy.replica();
+        let (moved, last_uid, segments) = self.pending.move_line(owner, from, id);
+        (self.id, self.seq, self.last_uid) = (id, Seq(moved), last_uid);
+        self.lines.begin();
+        for id in segments {
+            self.reload(id, true);
+        }
+        self.renew_writers();
+        self.out.push_back(Output::Forked { id, moved: usize::try_from(moved).unwrap_or(usize::MAX) });
+    }
+
+    /// Engine identities belong to the id that used them first (R10), and a copy of this process has them too: what is written
+    /// from here on has fresh ones.
+    fn renew_writers(&mut self) {
+        let (mut failed, mut undoing) = (Vec::new(), Vec::new());
+        for (index, slot) in self.heap.iter_mut() {
+            let writer = self.entropy.writer();
+            match &mut slot.state {
+                State::Live(segment) => {
+                    if segment.renew(writer).is_err() {
+                        failed.push(slot.id);
+                    }
+                }
+                // Commits made on it meanwhile are made anew.
+                State::Loading { before: Some(_), redo, .. } => {
+                    *redo = true;
+                    undoing.push(index);
+                }
+                _ => {}
+            }
+        }
+        for index in undoing {
+            self.heap.undo(index);
+        }
+        for id in failed {
+            self.reload(id, true);
+        }
+    }
+
+    /// G5: the relay knows nothing of a line of which commits were acknowledged, so it cannot say which others it had. What was
+    /// ever sent is told and not made again; what was not goes to a fresh id.
+    pub(super) fn unknown(&mut self, owner: ReplicaId) {
+        if self.own_lines().iter().all(|(id, acked, _)| *id != owner || *acked == Seq(0)) {
+            // The line has not begun: its first commit was not admitted, and comes again.
+            return;
+        }
+        let in_doubt = self.pending.in_doubt(owner);
+        if in_doubt.is_empty() && owner != self.id && self.pending.iter().all(|one| one.commit.owner != owner) {
+            return;
+        }
+        if let Some(first) = in_doubt.first() {
+            self.fail_flushes(first.number, WaitError::InDoubt);
+        }
+        let mut told = Vec::new();
+        for one in in_doubt {
+            let segments: Vec<SegmentId> = one.segments().collect();
+            for id in &segments {
+                self.forget_creations(*id, one.commit.uid);
+                self.reload(*id, true);
+            }
+            let label = one.commit.label.unwrap_or_default();
+            told.push(Doubtful { seq: one.number, label, edits: segments.into_iter().zip(one.edits).collect() });
+        }
+        if !told.is_empty() {
+            self.out.push_back(Output::InDoubt(told));
+        }
+        self.fork(owner, Seq(0));
+    }
+
+    /// The Hello of this connection does not do any more.
+    pub(super) fn reconnect(&mut self) {
+        self.disconnected();
+        self.out.push_back(Output::Reconnect);
+    }
+
+    /// The identities of the commits that are not acknowledged, oldest first, for the books of tests.
+    pub fn unsaved_uids(&self) -> Vec<Uid> {
+        self.pending.iter().map(|one| one.commit.uid).collect()
+    }
+}

@@ -1,0 +1,238 @@
+//! A relay that has lost part of its log, or all of it, gets back what this replica holds (CORE-PROTOCOL D1–D5).
+//!
+//! ```text
+//!   Ok{restore} ──► restoring, frozen ──Restore: all that is resident──► … ──own Restored──► at its position, in one step
+//!                     │  ▲                                                     │
+//!      disconnected ──┘  └── the next Hello says so (D3)                       └──► pending, loads, waits go on
+//! ```
+//!
+//! While frozen, the cut and the epochs stay those of the lost log: what is shown is what they cover. The program reads and
+//! writes; nothing it writes is sent, no token is given out, nothing is evicted.
+
+use bytes::Bytes;
+
+use super::cut::guard_whole;
+use super::session::{Session, in_pieces};
+use super::{Author, Output, Replica};
+use crate::commit::LAYOUT;
+use crate::heap::{Index, State};
+use crate::id::{EpochId, Nonce, Offset};
+use crate::limits;
+use crate::wire::codec::Malformed;
+use crate::wire::frame::down::{Fate, Welcome};
+use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::{SegmentStatus, Up};
+
+/// The stream of a Restore's pieces; a Hello's is 1.
+const STREAM: u64 = 2;
+
+/// What has to wait for the own Restored.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    /// The lives of the log as the Ok told them: they count from the verdict on.
+    epochs: Vec<(EpochId, Offset)>,
+    lineage: EpochId,
+    /// The Restore is under way.
+    sent: bool,
+    /// Answers to loads, in order.
+    snapshots: Vec<(Nonce, Offset, Bytes)>,
+}
+
+impl Replica {
+    /// Ok{restore}: this replica holds what the log has lost.
+    pub(super) fn freeze(&mut self, welcome: &mut Welcome) {
+        let epochs = std::mem::take(&mut welcome.epochs);
+        let frozen = Frozen { epochs, lineage: welcome.lineage, sent: true, snapshots: Vec::new() };
+        if let Session::Online(online) = &mut self.session {
+            online.frozen = Some(Box::new(frozen));
+        }
+        if !std::mem::replace(&mut self.restoring, true) {
+            self.keep_lives();
+            self.out.push_back(Output::Restoring { begins: true });
+        }
+        // The places that these had are gone.
+        for one in self.pending.iter_mut() {
+            one.admitted = None;
+        }
+        // R11: what the ring has as void is refused, and is not given back. A relay that asks for a restore shows only what is
+        // durable of these lines.
+        for (owner, rows) in std::mem::take(&mut welcome.ring) {
+            let Some(owner) = self.lines.owner(owner) else { continue };
+            for row in &rows {
+                if let Fate::Void(code) = row.fate {
+                    self.refused(owner, row.seq, row.uid, code);
+                }
+            }
+        }
+        self.restore_again();
+        self.send_restore();
+    }
+
+    /// True until the own Restored is here.
+    pub(super) fn is_frozen(&self) -> bool {
+        matches!(&self.session, Session::Online(online) if online.frozen.is_some())
+    }
+
+    /// D1: everything resident, own pending parts included. What shows a refused commit until it is made anew is left out:
+    /// giving it back would make the refused take effect.
+    pub(super) fn send_restore(&mut self) {
+        let Session::Online(online) = &mut self.session else { return };
+        let Some(frozen) = online.frozen.as_mut().filter(|frozen| !frozen.sent) else { return };
+        frozen.sent = true;
+        let mut segments = Vec::new();
+        for (_, slot) in self.heap.iter() {
+            let document = match &slot.state {
+                State::Live(document) => document,
+                State::Loading { before: Some(document), redo: false, .. } => document,
+                State::Loading { .. } | State::Away => continue,
+            };
+            segments.push(HeldSegment {
+                id: slot.id,
+                engine: document.engine(),
+                layout: LAYOUT,
+                generation: document.generation(),
+                header: Bytes::new(),
+                state: document.whole().into(),
+            });
+        }
+        let place = |(owner, seq, uid)| self.lines.place(owner).map(|at| (at, seq, uid));
+        let pending = self.pending.iter().filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
+        let pending = pending.take(limits::RESTORE_PENDING_MAX).collect();
+        let acked: Vec<Place<u64>> = self.own_lines().into_iter().filter_map(place).collect();
+        let restore = Restore { acked, pending, segments };
+        let bulk = Bytes::from(restore.encode());
+        if bulk.len() > limits::LONG_BYTES_MAX {
+            return self
+                .problem("ERR_TOO_LARGE", "what is here is too large to give it back to a relay that has lost it");
+        }
+        let (bulk, chunks) = in_pieces(bulk, STREAM);
+        self.forward(&Up::Restore(bulk));
+        for chunk in chunks {
+            self.forward(&Up::Chunk(chunk));
+        }
+    }
+
+    /// The Restore is to be sent, for the first time or again.
+    pub(super) fn restore_again(&mut self) {
+        if let Session::Online(online) = &mut self.session
+            && let Some(frozen) = &mut online.frozen
+        {
+            frozen.sent = false;
+        }
+    }
+
+    /// D2: an answer to a load waits for the verdict. Gives it back if nothing is waited for.
+    pub(super) fn put_aside(&mut self, nonce: Nonce, position: Offset, bulk: Bytes) -> Option<(Nonce, Offset, Bytes)> {
+        if let Session::Online(online) = &mut self.session
+            && let Some(frozen) = &mut online.frozen
+        {
+            frozen.snapshots.push((nonce, position, bulk));
+            return None;
+        }
+        Some((nonce, position, bulk))
+    }
+
+    /// A Restored is whole.
+    pub(super) fn restored(&mut self, frame: &RestoredFrame, bulk: &Bytes) -> Result<(), Malformed> {
+        let restored = Restored::decode(bulk)?;
+        if !frame.yours {
+            self.apply_restored(frame.offset, restored);
+            return Ok(());
+        }
+        let Session::Online(online) = &mut self.session else { return Ok(()) };
+        let frozen = online.frozen.take().ok_or(Malformed::Field("a verdict that nobody waits for"))?;
+        self.restoring = false;
+        self.epochs = frozen.epochs;
+        self.lineage = frozen.lineage;
+        self.keep_lives();
+        self.waits.new_log();
+        let mut states = Vec::with_capacity(restored.segments.len());
+        for (verdict, state) in restored.segments {
+            if verdict == Verdict::Conflict {
+                let id = state.id;
+                self.problem("ERR_CONFLICT", format!("the relay has another generation of segment {id}, which stays"));
+            }
+            states.push(state);
+        }
+        self.catch_up_with(frame.position, states);
+        self.out.push_back(Output::Restoring { begins: false });
+        for (nonce, position, bulk) in frozen.snapshots {
+            self.loaded(nonce, position, &bulk)?;
+        }
+        self.ask_for_the_missing();
+        self.send_pending();
+        self.ask_heads();
+        Ok(())
+    }
+
+    /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.
+    fn apply_restored(&mut self, offset: Offset, restored: Restored) {
+        let frozen = self.is_frozen();
+        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let witness = self.witness;
+        for (_, state) in restored.segments {
+            let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
+            if state.status != SegmentStatus::Alive {
+                continue;
+            }
+            let engine = state.engine;
+            match &mut slot.state {
+                State::Away => {}
+                State::Loading { before, buffer, .. } => {
+                    witness(Some(index));
+                    if let Some(before) = before.as_deref_mut().filter(|_| !frozen)
+                        && guard_whole(engine, &state.deltas).is_ok()
+                        && let Ok(patches) = before.apply(&state.deltas)
+                    {
+                        if !patches.is_empty() {
+                            shown.push((index, patches));
+                        }
+                        kept.push((index, state.deltas.clone()));
+                    }
+                    witness(None);
+                    buffer.push((offset, state.deltas));
+                }
+                // The own verdict has all of it (D2).
+                State::Live(_) if frozen => {}
+                // Another generation is switched to, not merged (G3); there is none yet.
+                State::Live(segment) if segment.generation() != state.generation => {
+                    failed.push((state.id, "it is of another generation".to_owned()));
+                }
+                State::Live(segment) => {
+                    segment.set_unborn(false);
+                    witness(Some(index));
+                    let merged = guard_whole(engine, &state.deltas)
+                        .and_then(|()| segment.apply(&state.deltas).map_err(|error| error.to_string()));
+                    witness(None);
+                    match merged {
+                        Ok(patches) => {
+                            if !patches.is_empty() {
+                                shown.push((index, patches));
+                            }
+                            kept.push((index, state.deltas));
+                        }
+                        Err(error) => failed.push((state.id, error)),
+                    }
+                }
+            }
+        }
+        if !frozen {
+            self.cut = self.cut.max(offset.next());
+        }
+        for (index, deltas) in kept {
+            self.keep_applied(index, &deltas);
+        }
+        if !shown.is_empty() {
+            let touched: Vec<Index> = shown.iter().map(|(index, _)| *index).collect();
+            let (author, label) = (Author::default(), String::new());
+            self.out.push_back(Output::Apply { offset, author, label, segments: shown });
+            for index in touched {
+                self.tell_overruled(index);
+            }
+        }
+        for (id, error) in failed {
+            self.problem("ERR_ENGINE", format!("what was restored of a segment could not be merged: {error}"));
+            self.reload(id, false);
+        }
+    }
+}

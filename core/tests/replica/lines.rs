@@ -1,0 +1,477 @@
+//! Several lines of commits in one replica, and copies of a process (C1, C3, C9, F1–F4, G5), against a relay that only a test is.
+
+use bytes::Bytes;
+use coheap_core::commit::{EngineKind, content_hash};
+use coheap_core::edit::{Handle, Literal, Wish};
+use coheap_core::heap::Index;
+use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentId, Seq, Uid};
+use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
+use coheap_core::value::Value;
+use coheap_core::wire::frame::down::{EntryFrame, Fate, Row, Welcome};
+use coheap_core::wire::frame::up::{CommitFrame, Hello};
+use coheap_core::wire::frame::{
+    Bulk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up,
+};
+
+use crate::desk::{errors, give, loads, options, problems, snapshot, tell, ups};
+
+const ONE: SegmentId = SegmentId([1; 16]);
+const TWO: SegmentId = SegmentId([2; 16]);
+
+fn alloc(replica: &mut Replica, id: SegmentId, entropy: u64) -> Vec<Output> {
+    let wishes = vec![Wish::Root { value: Literal::Map(vec![("n".into(), Literal::Counter(0.0))]) }];
+    let sections = vec![Section { target: Target::New(id, EngineKind::Yrs), claim: None, wishes }];
+    give(replica, Input::Commit { label: "made".into(), sections, size: 10, entropy })
+}
+
+/// Sets a key of the first segment that was made.
+fn set(replica: &mut Replica, value: f64, entropy: u64) -> Vec<Output> {
+    let value = Literal::Scalar(Value::Number(value));
+    let wishes = vec![Wish::Set { object: Handle(0), key: "k".into(), value }];
+    let sections = vec![Section { target: Target::Here(Index(1)), claim: None, wishes }];
+    give(replica, Input::Commit { label: String::new(), sections, size: 10, entropy })
+}
+
+fn hello(outputs: &[Output]) -> Option<Hello> {
+    ups(outputs).into_iter().find_map(|up| if let Up::Hello(hello) = up { Some(hello) } else { None })
+}
+
+fn commits(outputs: &[Output]) -> Vec<CommitFrame> {
+    ups(outputs).into_iter().filter_map(|up| if let Up::Commit(commit) = up { Some(commit) } else { None }).collect()
+}
+
+fn hash(frame: &CommitFrame) -> u64 {
+    let id = |part: &PartFrame| if let SegRef::Id(id) = part.segment { id } else { panic!("no number was given") };
+    content_hash(frame.parts.iter().map(|part| (id(part), part.generation, &part.bytes[..])))
+}
+
+fn row(frame: &CommitFrame) -> Row {
+    Row { seq: frame.seq, uid: frame.uid, fate: Fate::Admitted(hash(frame)) }
+}
+
+fn foreign(seq: u64) -> Row {
+    Row { seq: Seq(seq), uid: Uid(77_777 + seq), fate: Fate::Admitted(1) }
+}
+
+fn dial(replica: &mut Replica, entropy: u64) -> Vec<Output> {
+    give(replica, Input::Connected { token: String::new(), entropy: [entropy; 4] })
+}
+
+/// The Ok of a relay that has these rows.
+fn ok(position: u64, ring: Vec<(u64, Vec<Row>)>, catch_up: &[SegmentState]) -> Down {
+    let mut bulk = vec![catch_up.len() as u8];
+    for state in catch_up {
+        state.encode(&mut bulk);
+    }
+    Down::Ok(Welcome {
+        features: 0,
+        exists: position > 0,
+        restore: false,
+        catchup: !catch_up.is_empty(),
+        time_ms: 0,
+        lineage: EpochId::default(),
+        epochs: vec![(EpochId::default(), Offset(0))],
+        position: Offset(position),
+        window: 256,
+        ring,
+        bulk: if catch_up.is_empty() { Bulk::default() } else { Bulk::whole(Bytes::from(bulk)) },
+    })
+}
+
+fn state(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
+    SegmentState {
+        id,
+        number: None,
+        status: if deltas.is_empty() { SegmentStatus::Unknown } else { SegmentStatus::Alive },
+        engine: EngineKind::Yrs,
+        layout: 1,
+        generation: EngineKind::Yrs.generation_zero(),
+        snapshot: Bytes::new(),
+        deltas,
+    }
+}
+
+/// Answers all loads with what the relay has, one state for each id.
+fn answer(replica: &mut Replica, asked: &[Output], position: u64, deltas: &[(SegmentId, Vec<Bytes>)]) -> Vec<Output> {
+    let mut out = Vec::new();
+    let wanted: Vec<_> = ups(asked)
+        .into_iter()
+        .filter_map(|up| if let Up::Load { segment: SegRef::Id(id), nonce } = up { Some((id, nonce)) } else { None })
+        .collect();
+    for (id, nonce) in wanted {
+        let of = deltas.iter().find(|(of, _)| *of == id).map(|(_, deltas)| deltas.clone()).unwrap_or_default();
+        out.extend(tell(replica, &snapshot(nonce, position, &state(id, of))));
+    }
+    out
+}
+
+fn forks(outputs: &[Output]) -> Vec<(ReplicaId, usize)> {
+    let forks = outputs
+        .iter()
+        .filter_map(|output| if let Output::Forked { id, moved } = output { Some((*id, *moved)) } else { None });
+    forks.collect()
+}
+
+/// A replica with a segment and a change of it, both sent and neither acknowledged; their frames.
+fn with_two() -> (Replica, Vec<CommitFrame>) {
+    let mut replica = Replica::new(options(7));
+    dial(&mut replica, 1);
+    tell(&mut replica, &ok(0, Vec::new(), &[]));
+    let mut sent = commits(&alloc(&mut replica, ONE, 1));
+    sent.extend(commits(&set(&mut replica, 1.0, 2)));
+    assert_eq!(sent.len(), 2);
+    (replica, sent)
+}
+
+/// Another process over what a replica stored.
+fn reopened(replica: &Replica, seed: u8) -> Replica {
+    let mut other = Replica::reopen(options(seed), &replica.export()).unwrap();
+    while other.poll().is_some() {}
+    other
+}
+
+#[test]
+fn c9_x20_stored_commits_go_out_under_the_id_that_made_them() {
+    let (first, sent) = with_two();
+    let mut second = reopened(&first, 8);
+    assert_ne!(second.id(), first.id());
+    let hello = hello(&dial(&mut second, 2)).unwrap();
+    assert_eq!(hello.own, [(second.id(), Seq(0)), (first.id(), Seq(0))]);
+    let again = commits(&tell(&mut second, &ok(0, Vec::new(), &[])));
+    let names = |frames: &[CommitFrame]| frames.iter().map(|one| (one.seq, one.uid, hash(one))).collect::<Vec<_>>();
+    assert_eq!(names(&again), names(&sent));
+    assert!(again.iter().all(|one| one.owner == 1), "{again:?}");
+}
+
+#[test]
+fn c1_x32_new_commits_come_after_those_of_an_older_id_while_they_are_pending() {
+    let (first, sent) = with_two();
+    let mut second = reopened(&first, 8);
+    dial(&mut second, 2);
+    tell(&mut second, &ok(0, Vec::new(), &[]));
+    let new = &commits(&set(&mut second, 2.0, 3))[0];
+    assert_eq!((new.owner, new.seq, new.prev), (0, Seq(1), Some(Uid::NONE)));
+    assert_eq!(new.after, Some((1, Seq(2), sent[1].uid)));
+    // The older line is acknowledged: the program hears of commits in its order, and nothing names that line any more.
+    let told = tell(&mut second, &Down::Ack { owner: 1, seq: Seq(2), position: Offset(2) });
+    assert!(matches!(told[..], [Output::Acked { seq: Seq(2), unsaved: 1, .. }]), "{told:?}");
+    give(&mut second, Input::Disconnected);
+    assert_eq!(
+        hello(&dial(&mut second, 3)).unwrap().own,
+        [(second.id(), Seq(0))],
+        "an id leaves when nothing of it is pending"
+    );
+    let again = commits(&tell(&mut second, &ok(2, Vec::new(), &[])));
+    assert_eq!((again[0].uid, again[0].after), (new.uid, None));
+}
+
+#[test]
+fn acks_of_lines_are_told_in_the_order_of_the_programs_commits() {
+    let (first, _) = with_two();
+    let mut second = reopened(&first, 8);
+    dial(&mut second, 2);
+    tell(&mut second, &ok(0, Vec::new(), &[]));
+    set(&mut second, 2.0, 3);
+    give(&mut second, Input::Wait { ticket: 5, kind: WaitKind::Flush });
+    // One frame may hold the Acks of both lines, the newer line's first.
+    let told = tell(&mut second, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(3) });
+    assert!(told.is_empty(), "older commits are not acknowledged yet: {told:?}");
+    let told = tell(&mut second, &Down::Ack { owner: 1, seq: Seq(2), position: Offset(3) });
+    assert!(
+        matches!(told[..], [Output::Acked { seq: Seq(3), unsaved: 0, .. }, Output::Done { ticket: 5, .. }]),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn f1_f2_x36_a_conflict_moves_the_line_to_a_fresh_id() {
+    let (mut replica, sent) = with_two();
+    let was = replica.id();
+    let told = tell(&mut replica, &Down::Conflict { owner: 0, seq: Seq(2), uid: Uid(5) });
+    assert_eq!(forks(&told), [(replica.id(), 1)]);
+    assert_ne!(replica.id(), was);
+    // What else comes on this connection is not for the replica that it is now.
+    assert!(tell(&mut replica, &Down::Conflict { owner: 0, seq: Seq(1), uid: Uid(5) }).is_empty());
+    assert_eq!(hello(&dial(&mut replica, 2)).unwrap().own, [(replica.id(), Seq(0)), (was, Seq(0))]);
+    let asked = tell(&mut replica, &ok(2, vec![(1, vec![row(&sent[0]), foreign(2)])], &[]));
+    assert!(commits(&asked).is_empty(), "nothing goes out before it is made anew");
+    let made: Vec<Bytes> = sent[0].parts.iter().map(|part| part.bytes.clone()).collect();
+    let again = commits(&answer(&mut replica, &asked, 2, &[(ONE, made)]));
+    // The first is in both copies, with the same uid, and stays where it is; the second is made anew.
+    assert_eq!((again[0].owner, again[0].seq, again[0].uid, hash(&again[0])), (1, Seq(1), sent[0].uid, hash(&sent[0])));
+    assert_eq!((again[1].owner, again[1].seq, again[1].uid), (0, Seq(1), sent[1].uid));
+    assert_eq!((again[1].prev, again[1].after), (Some(Uid::NONE), Some((1, Seq(1), sent[0].uid))));
+    assert_ne!(hash(&again[1]), hash(&sent[1]), "no engine identity is shared with the copy");
+}
+
+#[test]
+fn f2_commits_behind_moved_ones_name_them_by_their_new_place() {
+    let (first, sent) = with_two();
+    let mut second = reopened(&first, 8);
+    let was = second.id();
+    dial(&mut second, 2);
+    tell(&mut second, &ok(0, Vec::new(), &[]));
+    set(&mut second, 2.0, 3);
+    // A copy of the first process goes on with its line.
+    tell(&mut second, &Down::Conflict { owner: 1, seq: Seq(1), uid: Uid(5) });
+    assert_eq!(hello(&dial(&mut second, 4)).unwrap().own, [(second.id(), Seq(0)), (was, Seq(0))]);
+    let asked = tell(&mut second, &ok(0, Vec::new(), &[]));
+    let again = commits(&answer(&mut second, &asked, 0, &[]));
+    let places: Vec<_> = again.iter().map(|one| (one.owner, one.seq, one.prev, one.after)).collect();
+    let expected = [
+        (0, Seq(1), Some(Uid::NONE), None),
+        (0, Seq(2), Some(sent[0].uid), None),
+        (1, Seq(1), Some(Uid::NONE), Some((0, Seq(2), sent[1].uid))),
+    ];
+    assert_eq!(places, expected);
+    // C1 from here on: behind the newest of the older ids.
+    let new = &commits(&set(&mut second, 3.0, 4))[0];
+    assert_eq!(
+        (new.owner, new.seq, new.prev, new.after),
+        (0, Seq(3), Some(sent[1].uid), Some((1, Seq(1), again[2].uid)))
+    );
+}
+
+#[test]
+fn f1_x38_a_ring_is_compared_before_anything_of_the_ok_is_taken_in() {
+    let (mut replica, sent) = with_two();
+    give(&mut replica, Input::Disconnected);
+    dial(&mut replica, 2);
+    let stranger = state(ONE, sent[0].parts.iter().map(|part| part.bytes.clone()).collect());
+    let told = tell(&mut replica, &ok(9, vec![(0, vec![foreign(1)])], &[stranger]));
+    assert_eq!(forks(&told), [(replica.id(), 2)]);
+    assert!(told.iter().all(|output| !matches!(output, Output::Loaded { .. } | Output::Online { .. })), "{told:?}");
+    assert_eq!(replica.cut(), Offset(0));
+}
+
+#[test]
+fn f1_x43_the_whole_ring_is_compared() {
+    let (mut replica, sent) = with_two();
+    tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(2), position: Offset(2) });
+    give(&mut replica, Input::Disconnected);
+    // All is as this process left it.
+    dial(&mut replica, 2);
+    let own: Vec<Row> = sent.iter().map(row).collect();
+    assert_eq!(forks(&tell(&mut replica, &ok(2, vec![(0, own.clone())], &[]))), []);
+    give(&mut replica, Input::Disconnected);
+    // Its next number is there, and it did not make it.
+    dial(&mut replica, 3);
+    let told = tell(&mut replica, &ok(3, vec![(0, [own, vec![foreign(3)]].concat())], &[]));
+    assert_eq!(forks(&told), [(replica.id(), 0)]);
+    // So is one of those that were acknowledged.
+    dial(&mut replica, 4);
+    tell(&mut replica, &ok(3, Vec::new(), &[]));
+    set(&mut replica, 5.0, 5);
+    tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(4) });
+    give(&mut replica, Input::Disconnected);
+    dial(&mut replica, 5);
+    assert_eq!(forks(&tell(&mut replica, &ok(4, vec![(0, vec![foreign(1)])], &[]))).len(), 1);
+}
+
+#[test]
+fn f1_x43_a_fork_begins_at_the_first_commit_that_is_another_ones() {
+    let (mut replica, sent) = with_two();
+    give(&mut replica, Input::Disconnected);
+    dial(&mut replica, 2);
+    let told = tell(&mut replica, &ok(3, vec![(0, vec![row(&sent[0]), foreign(2), foreign(3)])], &[]));
+    assert_eq!(forks(&told), [(replica.id(), 1)]);
+}
+
+fn entry(offset: u64, seq: u64, uid: Uid, parts: Vec<PartFrame>) -> Down {
+    let frame = EntryFrame {
+        offset: Offset(offset),
+        yours: false,
+        void: false,
+        author: 9,
+        seq: Seq(seq),
+        uid,
+        label: None,
+        parts,
+    };
+    Down::Entry(frame)
+}
+
+fn author(replica: ReplicaId) -> Down {
+    Down::Author { number: 9, replica, name: String::new(), subject: String::new() }
+}
+
+#[test]
+fn f1_an_entry_of_the_own_id_that_was_not_made_here_shows_a_copy_and_is_not_applied() {
+    for (seq, moved) in [(2, 1), (3, 0)] {
+        let (mut replica, _) = with_two();
+        let was = replica.id();
+        tell(&mut replica, &author(was));
+        let told = tell(&mut replica, &entry(0, seq, Uid(5), Vec::new()));
+        assert_eq!(forks(&told), [(replica.id(), moved)]);
+        assert_eq!(replica.cut(), Offset(0), "it comes again on the next connection");
+        // There it is another's.
+        dial(&mut replica, 2);
+        tell(&mut replica, &ok(0, Vec::new(), &[]));
+        tell(&mut replica, &author(was));
+        assert_eq!(forks(&tell(&mut replica, &entry(0, 3, Uid(5), Vec::new()))), []);
+        assert_eq!(replica.cut(), Offset(1));
+    }
+}
+
+#[test]
+fn f2_two_copies_of_one_memory_take_different_ids_and_draw_different_uids() {
+    let (first, _) = with_two();
+    let packed = first.export();
+    // One packed replica and one seed: the two are alike to the last bit.
+    let copies = [8, 9].map(|entropy| {
+        let mut copy = Replica::import(options(5), &packed).unwrap();
+        while copy.poll().is_some() {}
+        (copy, entropy)
+    });
+    let ids = copies.map(|(mut copy, entropy)| {
+        dial(&mut copy, entropy);
+        tell(&mut copy, &ok(0, vec![(0, vec![foreign(1)])], &[]));
+        copy.id()
+    });
+    assert_ne!(ids[0], ids[1]);
+    assert!(!ids.contains(&first.id()));
+    // Without a connection too: a uid that both drew would pass for one commit.
+    let uids = [8, 9].map(|entropy| {
+        let mut copy = Replica::import(options(5), &packed).unwrap();
+        while copy.poll().is_some() {}
+        set(&mut copy, 3.0, entropy);
+        copy.unsaved_uids().pop()
+    });
+    assert_ne!(uids[0], uids[1]);
+}
+
+#[test]
+fn f3_x40_where_the_log_has_other_bytes_its_version_counts() {
+    for catches_up in [false, true] {
+        let (mut replica, sent) = with_two();
+        give(&mut replica, Input::Disconnected);
+        dial(&mut replica, 2);
+        // A copy redid the second one: same id, number and uid, other bytes.
+        let (mut copy, _) = with_two();
+        let told = tell(&mut copy, &Down::Conflict { owner: 0, seq: Seq(2), uid: Uid(5) });
+        assert_eq!(forks(&told).len(), 1);
+        dial(&mut copy, 9);
+        let asked = tell(&mut copy, &ok(0, Vec::new(), &[]));
+        let made: Vec<Bytes> = sent[0].parts.iter().map(|part| part.bytes.clone()).collect();
+        let redone = commits(&answer(&mut copy, &asked, 0, &[(ONE, made.clone())])).pop().unwrap();
+        let theirs = redone.parts[0].bytes.clone();
+        assert_ne!(theirs, sent[1].parts[0].bytes);
+        let other = Row { seq: Seq(2), uid: sent[1].uid, fate: Fate::Admitted(hash(&redone)) };
+        let states = [state(ONE, [made.clone(), vec![theirs.clone()]].concat())];
+        let ring = vec![(0, vec![row(&sent[0]), other])];
+        let asked = tell(&mut replica, &ok(2, ring, if catches_up { &states } else { &[] }));
+        assert_eq!((forks(&asked), errors(&asked), problems(&asked)), (vec![], vec![], vec![]));
+        if catches_up {
+            assert!(loads(&asked).is_empty(), "the catch-up is what the segment is made of");
+        } else {
+            answer(&mut replica, &asked, 2, &[(ONE, [made, vec![theirs.clone()]].concat())]);
+        }
+        // A document of both versions would hold one client more.
+        let shown = replica.document(ONE).unwrap().encode();
+        let generation = EngineKind::Yrs.generation_zero();
+        let alone = coheap_core::segment::Segment::decode(ONE, EngineKind::Yrs, generation, 1, &[], &states[0].deltas);
+        assert_eq!(shown.len(), alone.unwrap().encode().len());
+    }
+}
+
+#[test]
+fn f4_a_replica_that_is_displaced_again_takes_a_fresh_id_and_keeps_its_commits() {
+    let (mut replica, sent) = with_two();
+    let was = replica.id();
+    assert!(give(&mut replica, Input::Replaced).is_empty());
+    assert_eq!(replica.id(), was, "once may be an own connection of before");
+    dial(&mut replica, 2);
+    tell(&mut replica, &ok(0, Vec::new(), &[]));
+    assert_eq!(forks(&give(&mut replica, Input::Replaced)), [(replica.id(), 0)]);
+    assert_eq!(hello(&dial(&mut replica, 3)).unwrap().own, [(replica.id(), Seq(0)), (was, Seq(0))]);
+    let again = commits(&tell(&mut replica, &ok(0, Vec::new(), &[])));
+    assert_eq!(
+        again.iter().map(|one| (one.owner, one.seq, hash(one))).collect::<Vec<_>>(),
+        [(1, Seq(1), hash(&sent[0])), (1, Seq(2), hash(&sent[1]))]
+    );
+    let new = &commits(&set(&mut replica, 4.0, 4))[0];
+    assert_eq!((new.owner, new.after), (0, Some((1, Seq(2), sent[1].uid))));
+}
+
+#[test]
+fn g5_what_was_sent_of_a_line_that_the_relay_forgot_is_in_doubt_and_the_rest_moves() {
+    for by_ring in [false, true] {
+        let (mut replica, sent) = with_two();
+        tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
+        give(&mut replica, Input::Wait { ticket: 4, kind: WaitKind::Flush });
+        give(&mut replica, Input::Disconnected);
+        // Made, and never sent.
+        alloc(&mut replica, TWO, 6);
+        let unsent = replica.unsaved_uids()[1];
+        dial(&mut replica, 2);
+        let told = if by_ring {
+            tell(&mut replica, &ok(1, Vec::new(), &[]))
+        } else {
+            tell(&mut replica, &ok(1, vec![(0, vec![row(&sent[0])])], &[]));
+            // It went out again, and so did the other.
+            tell(&mut replica, &Down::Unknown { owner: 0 })
+        };
+        let doubtful: Vec<_> = told
+            .iter()
+            .filter_map(|output| if let Output::InDoubt(commits) = output { Some(commits) } else { None })
+            .flatten()
+            .map(|one| (one.seq, one.edits[0].0))
+            .collect();
+        let expected = if by_ring { vec![(Seq(2), ONE)] } else { vec![(Seq(2), ONE), (Seq(3), TWO)] };
+        assert_eq!(doubtful, expected);
+        assert!(
+            told.iter().any(|one| matches!(one, Output::Failed { ticket: 4, error: WaitError::InDoubt })),
+            "{told:?}"
+        );
+        assert_eq!(replica.unsaved_uids(), if by_ring { vec![unsent] } else { Vec::new() });
+        assert_eq!(forks(&told), [(replica.id(), usize::from(by_ring))]);
+    }
+}
+
+#[test]
+fn g5_a_line_of_which_nothing_was_acknowledged_just_begins() {
+    let (mut replica, sent) = with_two();
+    let was = replica.id();
+    // The relay says so of what comes behind a first one that it did not admit.
+    assert!(tell(&mut replica, &Down::Unknown { owner: 0 }).is_empty());
+    give(&mut replica, Input::Disconnected);
+    dial(&mut replica, 2);
+    let again = commits(&tell(&mut replica, &ok(0, Vec::new(), &[])));
+    assert_eq!((again.len(), again[0].uid, replica.id()), (2, sent[0].uid, was));
+}
+
+#[test]
+fn c7_what_lies_behind_a_commit_that_the_ring_has_as_refused_waits_for_the_refusal() {
+    let (mut replica, sent) = with_two();
+    give(&mut replica, Input::Disconnected);
+    dial(&mut replica, 2);
+    let void = Row { seq: Seq(1), uid: sent[0].uid, fate: Fate::Void(36) };
+    let again = commits(&tell(&mut replica, &ok(1, vec![(0, vec![void])], &[])));
+    assert_eq!(again.iter().map(|one| one.seq).collect::<Vec<_>>(), [Seq(1)]);
+}
+
+#[test]
+fn c9_reopened_segments_are_shown_to_a_program_that_knows_nothing_of_them() {
+    let (first, _) = with_two();
+    let mut second = Replica::reopen(options(8), &first.export()).unwrap();
+    let told: Vec<Output> = std::iter::from_fn(|| second.poll()).collect();
+    let named = told.iter().any(|one| matches!(one, Output::Indexed { segment: ONE, index: Index(1) }));
+    let shown = told.iter().any(|one| matches!(one, Output::Loaded { segment: Index(1), reset: false, .. }));
+    assert!(named && shown, "{told:?}");
+    assert_eq!(second.unsaved(), 2);
+    // A store that is cut short is no store.
+    let packed = first.export();
+    assert!(Replica::reopen(options(8), &packed[..packed.len() - 1]).is_err());
+}
+
+/// The parts of frames are as the wire has them.
+#[test]
+fn moved_commits_that_make_a_segment_still_make_it() {
+    let (mut replica, _) = with_two();
+    tell(&mut replica, &Down::Conflict { owner: 0, seq: Seq(1), uid: Uid(5) });
+    dial(&mut replica, 2);
+    let asked = tell(&mut replica, &ok(0, Vec::new(), &[]));
+    let again = commits(&answer(&mut replica, &asked, 0, &[]));
+    let kinds: Vec<u8> = again.iter().map(|one| one.parts[0].kind).collect();
+    assert!(kinds == [PART_CREATE, PART_CREATE] || kinds == [PART_CREATE, PART_DELTA], "{kinds:?}");
+}

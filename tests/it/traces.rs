@@ -1,0 +1,48 @@
+//! The counterexamples of CORE-PROTOCOL §12, and a trace for rules that have none there: `tests/golden/traces/`, one script each.
+//! Goal: each fails when the rule that its header names is taken out. Method: `coheap_tests::trace`, every step by hand, with
+//! P2 to P6 looked at after each. Replay one: `cargo test -p coheap-tests traces::x01`.
+
+use std::fs;
+use std::path::PathBuf;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/traces")
+}
+
+fn play(name: &str) {
+    let script = fs::read_to_string(folder().join(format!("{name}.txt"))).expect("a script");
+    coheap_tests::trace::play(name, &script);
+}
+
+macro_rules! traces {
+    ($($name:ident)*) => {
+        const TRACES: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                play(stringify!($name));
+            }
+        )*
+    };
+}
+
+traces! {
+    w01 w02 w03 w04 w07 w08
+    x01 x02 x03 x08 x09 x10 x11 x16 x17 x26 x28 x29 x30
+    r01 r06 r08 r11
+    c01 c03 c04 c05 c10
+    l03 l04
+    t01 t02 t03 t04 t05
+}
+
+#[test]
+fn every_trace_is_played() {
+    let mut files: Vec<String> = fs::read_dir(folder())
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    let mut played = TRACES.to_vec();
+    played.sort_unstable();
+    assert_eq!(files, played, "the files of tests/golden/traces (left) and the list above");
+}
