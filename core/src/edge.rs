@@ -7,6 +7,8 @@
 //!
 //! # Calls
 //!
+//! An instance that trapped is not called again: JavaScript makes another, which goes on from what it was told to keep.
+//!
 //! `new Replica(options)`, then `call(op, input) → records`. Every input starts with `now_ms:varint` (a monotonic clock).
 //!
 //! ```text
@@ -37,6 +39,10 @@
 //! op 20 import      packed: the rest                         the first call of a replica in another instance: it goes on from there.
 //!                                                           → Loaded (reset) for every segment, then as after `disconnected`; or Error
 //! op 21 replaced                                             as `disconnected`, by a close with code 4009
+//! op 22 resume      what was kept: the rest (`replica/outside.rs`)   the first call of a replica whose instance is lost; restores
+//!                                                           follow; then as after `disconnected`; or Error
+//! op 23 restore     segment:varint kept: the rest            → Loaded (reset) | Error
+//! op 24 keep        segment:varint                           → Keep of all of it, in few bytes
 //!
 //! Entropy is the operating system's, drawn for that call: a copy of the process (a restored snapshot of its machine) has the
 //! same memory, and must not draw the same ids.
@@ -129,6 +135,12 @@
 //! 28 Reconnect                                              the connection is over: another is to be opened at once
 //! 29 Restoring begins:u8                                    1: what is here is being given back to a relay that has lost it; until 0, no wait
 //!                                                           ends, and nothing is evicted
+//! 30 Keep      0 lives | 1 place | 2 seq:varint commit | 3 segment:varint anew:u8 segment | 4 anew:u8 made     (the rest of the record each)
+//!                                                           kept outside of the instance, for `resume` and `restore`. lives, place,
+//!                                                           commit of a seq: in the place of the last one; segment, made: behind
+//!                                                           what is kept of it, or, anew 1, in its place. A commit goes
+//!                                                           with its Acked, Refused or InDoubt, or where nothing is in it;
+//!                                                           a segment with Evicted, or Loaded with a status that is not 0
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

@@ -9,12 +9,13 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `restore.rs` (a relay has lost its log), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `restore.rs` (a relay has lost its log), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
 mod fork;
 mod lines;
+mod outside;
 pub mod packed;
 pub mod pending;
 mod restore;
@@ -28,6 +29,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 
 use self::lines::Lines;
+pub use self::outside::{Keep, Witness};
 use self::pending::Pending;
 use self::session::Session;
 pub use self::session::js_code;
@@ -120,6 +122,12 @@ pub enum Input {
     Export,
     /// Go on from those bytes; only as the first thing.
     Import(Bytes),
+    /// Go on from what was kept of another instance; only as the first thing. Restores follow.
+    Resume(Bytes),
+    /// This segment is as it was kept.
+    Restore { segment: Index, kept: Bytes },
+    /// What is kept of this segment is to be told anew, in few bytes.
+    Keep(Index),
 }
 
 /// How a load ended.
@@ -267,6 +275,8 @@ pub enum Output {
     /// has it; a commit that was to make it did nothing, and an Error follows.
     NeedsFull(Index),
     Packed(Bytes),
+    /// To be kept outside of the instance: what another one goes on from if this one is lost.
+    Keep(Keep),
     Error {
         code: &'static str,
         message: String,
@@ -422,13 +432,18 @@ pub struct Replica {
     stats: Stats,
     now_ms: u64,
     out: VecDeque<Output>,
+    witness: Witness,
+    /// Segments that are loaded anew, and perhaps some that were.
+    reloading: Vec<Index>,
+    /// Where it stands, as it was last told.
+    placed: Vec<u8>,
 }
 
 impl Replica {
     /// Opens a heap: nothing is resident, nothing is connected.
     pub fn new(options: Options) -> Replica {
         let mut entropy = Entropy(Xoshiro256PlusPlus::from_seed(options.seed));
-        Replica {
+        let mut replica = Replica {
             id: entropy.replica(),
             options,
             entropy,
@@ -449,7 +464,12 @@ impl Replica {
             stats: Stats::default(),
             now_ms: 0,
             out: VecDeque::new(),
-        }
+            witness: |_| {},
+            reloading: Vec::new(),
+            placed: Vec::new(),
+        };
+        replica.placed = replica.place();
+        replica
     }
 
     /// Its id.
@@ -499,8 +519,13 @@ impl Replica {
                 self.out.push_back(Output::Packed(packed));
             }
             Input::Import(packed) => self.import_here(&packed),
+            Input::Resume(kept) => self.resume(&kept),
+            Input::Restore { segment, kept } => self.restore(segment, &kept),
+            Input::Keep(index) => self.keep_whole(index),
         }
         self.settle_waits();
+        self.keep_commits();
+        self.keep_place();
     }
 
     /// The next output, until there is none.

@@ -8,6 +8,7 @@ pub mod layout;
 pub mod list;
 pub mod merge;
 pub mod objects;
+mod outside;
 pub mod packed;
 mod show;
 mod values;
@@ -37,6 +38,8 @@ pub struct Segment {
     size: usize,
     /// No log knows it yet: the next commit creates it.
     unborn: bool,
+    /// The handles below this one are kept outside.
+    told: usize,
 }
 
 impl std::fmt::Debug for Segment {
@@ -161,7 +164,7 @@ impl Segment {
             engine.apply(deltas)?;
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false })
+        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false, told: 1 })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or

@@ -12,7 +12,9 @@
 
 import { OP, Reader, RECORD, Writer, type WasmReplica } from './edge.js'
 import { HeapError } from './errors.js'
+import { Keeper } from './keeper.js'
 import { unrefTimer } from './link.js'
+import { trapError } from './rebuild.js'
 import { waiting } from './wait.js'
 import type { Author, Wait } from './types.js'
 import type { Id } from './uuid.js'
@@ -61,7 +63,21 @@ export interface Sink {
   inDoubt(commits: readonly Doubtful[]): void
   /** The connection is over for the replica: another is wanted at once. */
   reconnect(): void
+  /** The instance trapped in this operation. `mend` comes before the next call, and without one by itself. */
+  trapped(): void
+  /** Lets the replica go on in another instance (`goOnIn`), if it can. */
+  mend(op: number, error: HeapError): void
 }
+
+/** Where a replica is, when it is not at work in its instance. */
+type Plight = { state: 'trapped'; op: number; error: HeapError } | { state: 'gone'; error: HeapError }
+
+/** What these ask is asked again of the next instance: their answer is needed, and asking twice changes nothing. */
+const QUESTIONS: ReadonlySet<number> = new Set([OP.load, OP.dump, OP.derive, OP.object, OP.find, OP.stats])
+/** These have an end that their caller has to know of. The rest is taken up where it was: waits are resumed, the connection is made anew. */
+const OWN_BUSINESS: ReadonlySet<number> = new Set([OP.commit, OP.export])
+/** In an instance that is only being tried. */
+const TRIALS: ReadonlySet<number> = new Set([OP.import, OP.resume, OP.restore])
 
 /** A commit that nobody can say of whether it is durable, with what it did. */
 export interface Doubtful { readonly seq: number; readonly label: string; readonly edits: readonly unknown[] }
@@ -70,7 +86,7 @@ export interface Doubtful { readonly seq: number; readonly label: string; readon
 export interface Answer { error?: HeapError; object?: FoundObject; derived?: Id[]; stats?: number[]; dump?: Loaded; packed?: Uint8Array; failed?: (() => void)[]; refused?: Record<string, unknown> }
 
 interface Ask { readonly group: string; readonly run: string; readonly key: string; take(answer: ClaimAnswer): void }
-interface Ticket { resolve(value: string): void; reject(error: unknown): void }
+interface Ticket { resolve(value: string): void; reject(error: unknown): void; /** What a wait waits for. */ wait?: { kind: number; seq: number; version: string } }
 
 export class Driver {
   #replica: WasmReplica
@@ -82,15 +98,39 @@ export class Driver {
   #timer: ReturnType<typeof setTimeout> | undefined
   #referenced = true
   #closed = false
+  #plight: Plight | undefined
+  /** The newest commit. */
+  #seq = 0
+  /** What another instance goes on from. */
+  readonly keeper = new Keeper(segment => queueMicrotask(() => { if (!this.#closed && this.keeper.has(segment)) this.call(OP.keep, w => w.varint(segment)) }))
 
   constructor(replica: WasmReplica, sink: Sink) {
     this.#replica = replica
     this.#sink = sink
   }
 
-  /** One operation. Throws `ERR_ENGINE` if the instance broke; an `Error` record comes back as `error`. */
+  /** Whether there is a replica to call. */
+  get alive(): boolean {
+    return !this.#closed && this.#plight?.state !== 'gone'
+  }
+
+  /**
+   * One operation. An `Error` record comes back as `error`. If the instance traps, the replica goes on in another one: a
+   * commit then throws `ERR_ENGINE` and was not made, a question is asked again, and all else is taken up by itself.
+   */
   call(op: number, build?: (w: Writer) => void): Answer {
+    try {
+      return this.#callOnce(op, build)
+    } catch (error) {
+      if (this.#plight === undefined || this.#closed || OWN_BUSINESS.has(op) || TRIALS.has(op)) throw error
+      if (!QUESTIONS.has(op)) return {}
+      return this.#callOnce(op, build)
+    }
+  }
+
+  #callOnce(op: number, build: ((w: Writer) => void) | undefined): Answer {
     if (this.#closed) throw new HeapError('ERR_CLOSED', 'the heap is closed')
+    if (this.#plight !== undefined) this.mend()
     // The module copies its input, so one buffer serves all calls.
     const w = this.#input
     w.truncate()
@@ -100,12 +140,56 @@ export class Driver {
     try {
       records = this.#replica.call(op, w.view())
     } catch (cause) {
-      throw new HeapError('ERR_ENGINE', `the engine failed: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+      if (isRefusal(cause)) throw new HeapError('ERR_ENGINE', `the engine failed: ${(cause as Error).message}`, { cause })
+      const error = trapError(op, cause)
+      if (!TRIALS.has(op)) {
+        this.#plight = { state: 'trapped', op, error }
+        this.#sink.trapped()
+      }
+      throw error
     }
     const answer = this.#dispatch(op, records)
     // What mirrors are compared with is asked for in here: that call is not followed by another comparison.
-    if (op !== OP.dump) this.afterRecords()
+    if (op !== OP.dump && !TRIALS.has(op)) this.afterRecords()
     return answer
+  }
+
+  /** After a trap: goes on in another instance now. Throws if there is none. */
+  mend(): void {
+    const plight = this.#plight
+    if (plight === undefined || this.#closed) return
+    if (plight.state === 'trapped') this.#sink.mend(plight.op, plight.error)
+    if (this.#plight !== undefined) throw this.#plight.error
+  }
+
+  /** What trapped is left alone, and the replica is in this instance, which has done nothing yet. */
+  goOnIn(replica: WasmReplica, resume: (w: Writer) => void): Answer {
+    this.#replica = replica
+    this.#plight = undefined
+    this.#input = new Writer(4096)
+    clearTimeout(this.#timer)
+    return this.call(OP.resume, resume)
+  }
+
+  /** There is no instance to go on in. */
+  give(up: HeapError): void {
+    this.#plight = { state: 'gone', error: up }
+    clearTimeout(this.#timer)
+  }
+
+  /** `waits` of operation `resume`. */
+  writeWaits(w: Writer): void {
+    const waits = [...this.#tickets].filter(([, { wait }]) => wait !== undefined)
+    w.varint(waits.length)
+    for (const [ticket, { wait }] of waits) {
+      w.varint(ticket)
+      switch (wait!.kind) {
+        case 0: w.u8(0).varint(wait!.seq); break
+        case 1: w.u8(2); break
+        case 2: w.u8(1); break
+        default: w.u8(3).str(wait!.version)
+      }
+    }
   }
 
   /**
@@ -121,7 +205,6 @@ export class Driver {
       if (error !== undefined) throw error
     } catch (error) {
       this.#replica = before
-      other.free?.()
       throw error
     }
     before.free?.()
@@ -133,7 +216,7 @@ export class Driver {
   wait(what: string, kind: number, version: string | undefined, wait: Wait | undefined): Promise<string> {
     return waiting<string>(what, wait, (resolve, reject) => {
       const ticket = this.#nextTicket++
-      this.#tickets.set(ticket, { resolve, reject })
+      this.#tickets.set(ticket, { resolve, reject, wait: { kind, seq: this.#seq, version: version ?? '' } })
       const { error } = this.call(OP.wait, w => {
         w.varint(ticket).u8(kind)
         if (version !== undefined) w.str(version)
@@ -210,7 +293,7 @@ export class Driver {
     this.#closed = true
     clearTimeout(this.#timer)
     this.failAll(error)
-    this.#replica.free?.()
+    if (this.#plight === undefined) this.#replica.free?.()
   }
 
   #dispatch(op: number, records: Uint8Array): Answer {
@@ -235,13 +318,19 @@ export class Driver {
       }
       case RECORD.loaded: {
         const loaded = { segment: r.varint(), status: r.u8(), bytes: r.varint(), reset: r.u8() === 1, patches: r.bytes() }
-        if (op === OP.dump) answer.dump = loaded
-        else if (op === OP.import) sink.moved(loaded)
-        else sink.loaded(loaded)
-        return
+        if (op === OP.dump) return void (answer.dump = loaded)
+        if (TRIALS.has(op)) return sink.moved(loaded)
+        if (loaded.status !== 0) this.keeper.gone(loaded.segment)
+        return sink.loaded(loaded)
       }
-      case RECORD.committed: return sink.committed({ seq: r.varint(), unsaved: r.varint(), unsavedBytes: r.varint(), parts: r.list(readPatches) })
-      case RECORD.acked: return sink.acked(r.varint(), r.varint(), r.varint())
+      case RECORD.committed:
+        this.#seq = r.varint()
+        return sink.committed({ seq: this.#seq, unsaved: r.varint(), unsavedBytes: r.varint(), parts: r.list(readPatches) })
+      case RECORD.acked: {
+        const seq = r.varint()
+        this.keeper.acked(seq)
+        return sink.acked(seq, r.varint(), r.varint())
+      }
       case RECORD.online: return sink.online(r.u8() === 1, r.varint(), r.str())
       case RECORD.done: {
         const ticket = r.varint()
@@ -258,6 +347,7 @@ export class Driver {
       }
       case RECORD.refused: {
         const seq = r.varint()
+        this.keeper.refused(seq)
         const code = r.str()
         const label = r.str()
         answer.refused = { code, label, paths: sink.refused(seq, code, label, r.list(each => each.varint())) }
@@ -266,7 +356,11 @@ export class Driver {
       case RECORD.problem: return sink.problem(readError(r))
       case RECORD.deadline: return this.#deadline(r.varint())
       case RECORD.index: return sink.index(r.id(), r.varint())
-      case RECORD.evicted: return sink.evicted(r.varint())
+      case RECORD.evicted: {
+        const segment = r.varint()
+        this.keeper.gone(segment)
+        return sink.evicted(segment)
+      }
       case RECORD.derived: return void (answer.derived = r.list(each => each.id()))
       case RECORD.object: return void (answer.object = { handle: r.varint() - 1, id: r.id(), kind: r.u8() })
       case RECORD.joined: return sink.joined(r.str(), r.str(), r.varint())
@@ -298,9 +392,14 @@ export class Driver {
       case RECORD.fatal: return sink.fatal(readError(r, false))
       case RECORD.restoring: return sink.restoring(r.u8() === 1)
       case RECORD.needsFull: return sink.needsFull(r.varint())
+      case RECORD.keep: return this.keeper.take(r)
       case RECORD.packed: return void (answer.packed = r.rest())
       case RECORD.forked: return sink.forked(r.id(), r.varint())
-      case RECORD.inDoubt: return sink.inDoubt(r.list(each => ({ seq: each.varint(), label: each.str(), edits: JSON.parse(each.str()) as unknown[] })))
+      case RECORD.inDoubt: {
+        const commits = r.list(each => ({ seq: each.varint(), label: each.str(), edits: JSON.parse(each.str()) as unknown[] }))
+        for (const { seq } of commits) this.keeper.refused(seq)
+        return sink.inDoubt(commits)
+      }
       case RECORD.reconnect: return sink.reconnect()
       case RECORD.error: return void (answer.error = readError(r))
       default: throw new HeapError('ERR_ENGINE', `a record of kind ${kind}: the JavaScript and the wasm of the package do not match`)
@@ -339,6 +438,11 @@ export class Driver {
 /** The monotonic clock that the replica is given. */
 export function nowMs(): number {
   return performance.now()
+}
+
+/** Whether the module itself threw, as it does for an input that it cannot read: it is unharmed. Anything else is a trap. */
+function isRefusal(cause: unknown): boolean {
+  return cause instanceof Error && Object.getPrototypeOf(cause) === Error.prototype
 }
 
 function readPatches(r: Reader): SegmentPatches {

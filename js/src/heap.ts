@@ -20,9 +20,10 @@ import { Events, listenerError, reportUnheard } from './events.js'
 import { Groups } from './groups.js'
 import { defaultKey } from './write.js'
 import { formatPath } from './input.js'
-import { fullModule, loadFullModule, makeReplica, type MakeReplica } from './instance.js'
+import { fullModule, loadFullModule, makeReplica, type MakeReplica, type ReplicaInstance } from './instance.js'
 import { Link } from './link.js'
 import { PresenceGroups } from './presence.js'
+import { Rebuilds } from './rebuild.js'
 import { HeapRef } from './refs.js'
 import { Segment, type SharedBudget } from './residence.js'
 import { ROOT_ID, Space, type VisibleCommit } from './space.js'
@@ -61,7 +62,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   readonly #groups: Groups
   readonly #presence: PresenceGroups
   readonly #maps = new Map<string, BigMapObject<unknown>>()
-  #memory: () => number
+  /** What the replica is in, and how another one is made. */
+  #instance: ReplicaInstance
+  #make: MakeReplica = makeReplica
+  readonly #rebuilds: Rebuilds
   replica: string
   #connection: Status['connection'] = 'connecting'
   #token = ''
@@ -81,12 +85,12 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       statusChanged: () => this.#statusChanged(),
       loaded: segment => publish('coheap:load', () => ({ heap: setup.heapName, ref: `coheap:${segment.id}`, bytes: segment.bytes })),
       evicted: segments => this.#emit('evicted', { refs: segments.map(segment => this.#space.refs.of(segment.id)) }),
-      quarantined: segment => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' }),
+      quarantined: segment => this.#watchers.later(() => this.#emit('quarantine', { ref: this.#space.refs.of(segment.id), reason: 'its content could not be read' })),
       wantFull: now => this.#wantFull(now),
     })
-    const { replica, memory } = makeReplica(this.#replicaOptions(seed))
-    this.#memory = memory
-    this.#driver = new Driver(replica, this.#sink())
+    this.#instance = this.#make(this.#replicaOptions(seed))
+    this.#driver = new Driver(this.#instance.replica, this.#sink())
+    this.#rebuilds = this.#rebuilding()
     this.#driver.beforeIncoming = () => this.#space.writing.commitPendingReporting()
     this.#driver.afterRecords = () => this.#space.compareTouched()
     this.#space.driver = this.#driver
@@ -112,6 +116,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   }
 
   #lastLoss = ''
+  /** The last trap that was told of. */
+  #told: HeapError | undefined
 
   #replicaOptions(seed: Uint8Array): Uint8Array {
     const { encodedName, name, mustExist, maxUnsaved } = this.#setup
@@ -165,10 +171,17 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     const space = this.#space
     return {
       send: message => this.#link.send(message),
-      applied: commit => space.applied(commit),
+      applied: commit => {
+        this.#rebuilds.progress()
+        space.applied(commit)
+      },
       loaded: segment => space.loaded(segment),
-      committed: commit => space.writing.committed(commit),
+      committed: commit => {
+        this.#rebuilds.progress()
+        space.writing.committed(commit)
+      },
       acked: (seq, unsaved, bytes) => {
+        this.#rebuilds.progress()
         space.writing.acked(seq, unsaved, bytes)
         this.#groups.acked(seq)
       },
@@ -219,6 +232,12 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `the relay no longer knows whether it has ${commits.length} commit(s) of this replica; they are not made again`, { details })))
       },
       reconnect: () => this.#again(),
+      trapped: () => queueMicrotask(() => {
+        try {
+          this.#driver.mend()
+        } catch { /* told as the end of it */ }
+      }),
+      mend: (op, error) => this.#rebuilds.rebuild(op, error),
     }
   }
 
@@ -240,6 +259,34 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       if (this.#connection === 'offline' || this.#resting || this.#space.over !== undefined || this.#dead !== undefined) return
       this.#rest()
       this.#wake()
+    })
+  }
+
+  // Another instance after a trap
+
+  #rebuilding(): Rebuilds {
+    const [space, driver] = [this.#space, this.#driver]
+    return new Rebuilds({
+      replica: () => this.replica, driver, slots: space.slots,
+      make: () => this.#make(this.#replicaOptions(entropy(32))),
+      blamed: () => this.#instance.touching(),
+      disconnected: () => {
+        this.#link.pause()
+        if (this.#dead === undefined) this.#setConnection('connecting')
+        this.#groups.disconnected()
+        this.#presence.disconnected()
+      },
+      standing: (instance, error) => {
+        this.#instance = instance
+        space.compareTouched()
+        this.#watchers.later(() => this.#report(error))
+        if (!this.#resting && this.#dead === undefined) this.#link.renew()
+      },
+      quarantine: segment => space.quarantine(segment),
+      fallen: error => {
+        driver.give(error)
+        this.#fatal(error)
+      },
     })
   }
 
@@ -288,10 +335,11 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   /** The replica goes on in an instance of the full module; its connection does not go along. */
   #moveToFull(make: MakeReplica): void {
-    const { replica, memory } = make(this.#replicaOptions(entropy(32)))
+    const instance = make(this.#replicaOptions(entropy(32)))
     this.#rest()
-    this.#driver.moveTo(replica)
-    this.#memory = memory
+    this.#driver.moveTo(instance.replica)
+    this.#instance = instance
+    this.#make = make
     this.#full = true
   }
 
@@ -355,6 +403,9 @@ export class HeapObject<Root extends object> implements Heap<Root> {
 
   #report(error: unknown, from?: keyof HeapEvents): void {
     const event = error instanceof HeapError ? error : listenerError(error)
+    // One trap is one event, also where it undid a commit at the end of a turn.
+    if (this.#told === event) return
+    if (event.code === 'ERR_ENGINE' && 'during' in event.details) this.#told = event
     if (from === 'error' || !this.#events.has('error')) return reportUnheard(event)
     this.#emit('error', event)
   }
@@ -561,16 +612,17 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   stats(): HeapStats {
     const space = this.#space
     const [commits = 0, refused = 0, quarantined = 0, deltasIn = 0, deltasOut = 0, bytesIn = 0, bytesOut = 0, rebuilds = 0, , live = 0] =
-      space.over === undefined ? this.#driver.call(OP.stats).stats ?? [] : []
+      space.over === undefined && this.#driver.alive ? this.#driver.call(OP.stats).stats ?? [] : []
     const { held, pinned } = space.held()
     let encoded = 0
     for (const segment of space.segments) if (segment.mirror !== undefined) encoded += segment.bytes
     return {
       bytes: {
-        live, packed: 0, wasm: this.#memory(), mirrors: space.residentBytes - encoded, held, pinned,
+        live, packed: this.#driver.keeper.bytes, wasm: this.#instance.memory(), mirrors: space.residentBytes - encoded, held, pinned,
         queued: space.writing.unsavedBytes + this.#link.bufferedAmount, budget: this.#setup.budget.bytes,
       },
-      loads: space.loads, evictions: space.evictions, rebuilds, deltasIn, deltasOut, bytesIn, bytesOut, commits, refused, quarantined,
+      loads: space.loads, evictions: space.evictions, rebuilds: rebuilds + this.#rebuilds.count, deltasIn, deltasOut, bytesIn, bytesOut, commits, refused,
+      quarantined: quarantined + this.#rebuilds.quarantined,
     }
   }
 

@@ -15,6 +15,8 @@ export interface ReplicaInstance {
   readonly replica: WasmReplica
   /** Bytes of memory that the instance has. */
   memory(): number
+  /** The segment whose engine was given something from elsewhere when the instance trapped; `undefined` if none was. */
+  touching(): number | undefined
 }
 
 /** Makes a replica from the options that `core/src/edge.rs` describes. */
@@ -22,7 +24,7 @@ export type MakeReplica = (options: Uint8Array) => ReplicaInstance
 
 /** A replica in the small module. */
 export function makeReplica(options: Uint8Array): ReplicaInstance {
-  return within(instantiate(), options)
+  return within(instantiate, options)
 }
 
 let full: Promise<MakeReplica> | undefined
@@ -50,7 +52,7 @@ async function fetchFull(): Promise<MakeReplica> {
   await module.prepare()
   return (fullNow = options => {
     try {
-      return within(module.instantiate(), options)
+      return within(module.instantiate, options)
     } catch (cause) {
       throw notToBeHad('started', cause)
     }
@@ -62,9 +64,13 @@ interface Module {
   readonly memory: { readonly buffer: ArrayBuffer }
 }
 
-function within({ Replica, memory }: Module, options: Uint8Array): ReplicaInstance {
+const NO_SEGMENT = 0xffff_ffff
+
+function within(instantiate: (touching: (segment: number) => void) => Module, options: Uint8Array): ReplicaInstance {
+  let touched = NO_SEGMENT
+  const { Replica, memory } = instantiate(segment => { touched = segment })
   const size = (): number => memory.buffer.byteLength
-  return { replica: roomy(new Replica(options), size), memory: size }
+  return { replica: roomy(new Replica(options), size), memory: size, touching: () => (touched === NO_SEGMENT ? undefined : touched) }
 }
 
 /** An operation that no build knows: its input is copied in and refused. */

@@ -105,6 +105,8 @@ export class Mirror {
   log: Logged[] | undefined = undefined
   /** False once the segment was evicted or deleted: its nodes keep their last values. */
   alive = true
+  /** What a write is told that comes when it is not alive, if it is more than that the object is gone. */
+  ended: HeapError | undefined = undefined
   /** Nodes that live objects were made for, as far as `isHeld` has not found them to be gone. */
   readonly handedOut: Node[] = []
 
@@ -339,6 +341,7 @@ function isNear(node: Node): boolean {
 /** Throws unless a node can be edited. */
 export function mustBeAttached(node: Node): void {
   if (isAttached(node)) return
+  if (node.mirror.ended !== undefined) throw node.mirror.ended
   throw new HeapError('ERR_DELETED', 'this object was deleted or replaced: it shows its last values and takes no edits; use heap.root or a Ref to reach what is there now')
 }
 

@@ -14,7 +14,7 @@
 
 import type { Grant, Section } from './batch.js'
 import { overruledError } from './conflict.js'
-import type { Applied, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
+import type { Answer, Applied, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
 import { KIND, LIMIT, OP } from './edge.js'
 import { HeapError } from './errors.js'
 import { Intake } from './input.js'
@@ -78,6 +78,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   readonly #byMirror = new Map<Mirror, Segment>()
   readonly writing: Writing
   #clock = 0
+  #lastRoot: Mirror | undefined
   readonly #enforcer: Enforcer
   /** Set once nothing can be written or loaded any more. */
   over: HeapError | undefined = undefined
@@ -99,6 +100,11 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   get segments(): Iterable<Segment> {
     return this.#segments.values()
+  }
+
+  /** Those that the replica has given an index, by it. */
+  get slots(): readonly (Segment | undefined)[] {
+    return this.#byIndex
   }
 
   get resident(): Iterable<Segment> {
@@ -377,8 +383,16 @@ export class Space implements RefHome, WriteHost, Ground, Household {
    */
   compareWithEngine(segment: Segment): void {
     const { mirror } = segment
-    if (mirror === undefined || segment.index < 0 || segment.standing !== 'here' || this.writing.holding || this.writing.openSection(mirror) !== undefined) return
-    const { dump, error: refusal } = this.driver.call(OP.dump, w => w.varint(segment.index))
+    if (mirror === undefined || !this.driver.alive || segment.index < 0 || segment.standing !== 'here' || this.writing.holding || this.writing.openSection(mirror) !== undefined) return
+    let answer: Answer
+    try {
+      answer = this.driver.call(OP.dump, w => w.varint(segment.index))
+    } catch (error) {
+      // There is no engine to compare with.
+      if (!this.driver.alive) return
+      throw error
+    }
+    const { dump, error: refusal } = answer
     const found = dump === undefined ? `its start: ${refusal?.message ?? 'there is no dump'}` : compare(mirror, dump.patches, (id, object) => this.refs.of(id, object))
     if (found === undefined) return
     const error = new Error(`coheap: the mirror of segment ${segment.id} differs from its engine at ${found}`)
@@ -404,18 +418,29 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     const segment = this.#byIndex[record.segment]
     if (segment === undefined) return
     const standing = (['here', segment.derived ? 'here' : 'missing', 'deleted', 'quarantined', 'forbidden'] as Standing[])[record.status] ?? 'forbidden'
-    if (standing === 'here') this.#loadedHere(segment, record)
-    else {
-      if (segment.mirror !== undefined) this.#drop(segment)
-      segment.standing = standing
-      if (standing === 'quarantined') this.events.quarantined(segment)
-    }
+    if (standing !== 'here') return this.#absent(segment, standing)
+    this.#loadedHere(segment, record)
     const waiters = segment.waiters
     segment.waiters = []
-    for (const waiter of waiters) {
-      if (standing === 'here') waiter.resolve()
-      else waiter.reject(this.#standingError(segment))
+    for (const waiter of waiters) waiter.resolve()
+  }
+
+  /** A segment is not to be had. What programs hold of it keeps its last values. */
+  #absent(segment: Segment, standing: Standing): void {
+    segment.standing = standing
+    if (standing === 'quarantined') {
+      if (segment.mirror !== undefined) segment.mirror.ended = this.#standingError(segment)
+      this.events.quarantined(segment)
     }
+    if (segment.mirror !== undefined) this.#drop(segment)
+    const waiters = segment.waiters
+    segment.waiters = []
+    for (const waiter of waiters) waiter.reject(this.#standingError(segment))
+  }
+
+  /** The engine fails on its content, again and again. */
+  quarantine(segment: Segment): void {
+    this.#absent(segment, 'quarantined')
   }
 
   #loadedHere(segment: Segment, record: Loaded): void {
@@ -450,6 +475,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     const mirror = segment.mirror!
     if (segment.sized) this.residentBytes -= segment.residentBytes
     segment.sized = false
+    if (segment.index === 0) this.#lastRoot = mirror
     mirror.alive = false
     segment.mirror = undefined
     segment.objects.clear()
@@ -498,10 +524,15 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   }
 
   #ask(segments: readonly Segment[]): HeapError | undefined {
-    const { error } = this.driver.call(OP.load, w => {
-      w.varint(segments.length)
-      for (const segment of segments) w.raw(decodeId(segment.id)!).u8(segment.derived ? 1 : 0)
-    })
+    let error: HeapError | undefined
+    try {
+      error = this.driver.call(OP.load, w => {
+        w.varint(segments.length)
+        for (const segment of segments) w.raw(decodeId(segment.id)!).u8(segment.derived ? 1 : 0)
+      }).error
+    } catch (thrown) {
+      error = thrown as HeapError
+    }
     if (segments.some(segment => segment.history)) this.events.wantFull(false)
     return error
   }
@@ -644,8 +675,8 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     this.writing.failWaits(error)
   }
 
-  /** The root's live object. */
+  /** The root's live object; when it is quarantined, the last one. */
   get root(): object {
-    return liveOf(this.segment(ROOT_ID).mirror!.root as MapNode)
+    return liveOf((this.segment(ROOT_ID).mirror ?? this.#lastRoot)!.root as MapNode)
   }
 }

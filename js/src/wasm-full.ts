@@ -17,7 +17,7 @@ export async function prepare(): Promise<void> {
 }
 
 /** A fresh instance with its own memory. */
-export function instantiate(): Instance {
+export function instantiate(touching: (segment: number) => void): Instance {
   compiled ??= new WebAssembly.Module(moduleBytes(deflatedBase64, byteLength))
-  return createInstance(compiled)
+  return createInstance(compiled, touching)
 }

@@ -13,8 +13,11 @@ export type { Instance, Replica }
 
 let compiled: WebAssembly.Module | undefined
 
-/** A fresh instance with its own memory. Costs about a millisecond; the first call of a process compiles the module. */
-export function instantiate(): Instance {
+/**
+ * A fresh instance with its own memory. Costs about a millisecond; the first call of a process compiles the module. `touching`
+ * hears the index of a segment whose engine is about to be given what came from elsewhere, and 0xffffffff when that is over.
+ */
+export function instantiate(touching: (segment: number) => void): Instance {
   compiled ??= new WebAssembly.Module(moduleBytes(deflatedBase64, byteLength))
-  return createInstance(compiled)
+  return createInstance(compiled, touching)
 }

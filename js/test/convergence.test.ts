@@ -1,7 +1,8 @@
 // P1: random programs on 2–5 replicas over a relay in memory, through the real engine (`world.ts`). At the end all replicas
 // hold the same, and so does one that opens the heap only then. After every commit every mirror held what its engine holds
 // (`clean.ts`). For a third of the programs the full module, which has the engine that keeps history, comes only at some step:
-// until then commits that need it, and those behind them, are held. For some of these a first attempt to fetch it fails.
+// until then commits that need it, and those behind them, are held. For some of these a first attempt to fetch it fails. In all of
+// them calls into wasm trap now and then, and the replica goes on in another instance.
 //
 // COHEAP_SEED=… COHEAP_RUNS=1 replays one run. The statistics are asserted for the standing programs, COHEAP_RUNS not set.
 import assert from 'node:assert/strict'
@@ -25,10 +26,10 @@ async function run(seed: number, statistics: Statistics): Promise<string> {
 }
 
 /** Prints what the programs were made of, and asserts that they were worth running. */
-function say({ steps, kinds, commits, concurrent, losses, again, evictions, catchUps, overruled, without, held, failures, values, roots }: Statistics): void {
+function say({ steps, kinds, commits, concurrent, losses, again, evictions, catchUps, overruled, without, held, failures, traps, trappedCommits, values, roots }: Statistics): void {
   const median = (of: number[]): number => of.sort((a, b) => a - b)[of.length >> 1]!
   const percent = (n: number, of: number): number => Math.round(1000 * n / of) / 10
-  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted, ${catchUps} catch-ups with whole segments, ${overruled} containers overruled; ${without} programs without the full module at first, ${held} commits held for it, ${failures} heaps told that it could not be fetched`)
+  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted, ${catchUps} catch-ups with whole segments, ${overruled} containers overruled; ${without} programs without the full module at first, ${held} commits held for it, ${failures} heaps told that it could not be fetched; ${traps} traps in wasm, ${trappedCommits} commits undone by them`)
   console.log(`values at the end: median ${median(values)}, least ${values[0]}, most ${values.at(-1)}; in the root segment: median ${median(roots)}`)
   for (const [kind, n] of kinds) console.log(`  ${kind}: ${n} (${percent(n, steps)} %)`)
   if (process.env['COHEAP_RUNS'] !== undefined) return
@@ -38,6 +39,8 @@ function say({ steps, kinds, commits, concurrent, losses, again, evictions, catc
   assert.ok(median(roots) >= 30, 'root segments are too small')
   assert.ok(held >= without * 5, 'few commits wait for the full module')
   assert.ok(failures > 0, 'the full module can always be fetched')
+  assert.ok(traps >= 2 * RUNS, 'wasm hardly traps')
+  assert.ok(trappedCommits > 0, 'no commit is undone by a trap')
   for (const n of [losses, again, evictions, catchUps]) assert.ok(n >= RUNS, 'the network, or the memory, is too kind')
 }
 

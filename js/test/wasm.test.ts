@@ -20,20 +20,20 @@ const run = (flags: string[], program: string): string =>
   execFileSync(process.execPath, ['--no-warnings', ...flags, '--eval', program], { cwd: js, encoding: 'utf8' })
 
 test('a replica answers, and refuses options that are none', () => {
-  const { Replica } = instantiate()
+  const { Replica } = instantiate(() => {})
   assert.equal(new Replica(OPTIONS).call(OP_STATS, NOW)[0], RECORD_STATS)
   assert.throws(() => new Replica(new Uint8Array()), /do not match/)
 })
 
 test('an unknown operation throws and leaves the replica usable', () => {
-  const { Replica } = instantiate()
+  const { Replica } = instantiate(() => {})
   const replica = new Replica(OPTIONS)
   assert.throws(() => replica.call(0xffff_ffff, NOW), Error)
   assert.equal(replica.call(OP_STATS, NOW)[0], RECORD_STATS)
 })
 
 test('two instances share nothing: one grows, the other does not', () => {
-  const [one, other] = [instantiate(), instantiate()]
+  const [one, other] = [instantiate(() => {}), instantiate(() => {})]
   assert.notEqual(one.Replica, other.Replica)
   assert.notEqual(one.memory, other.memory)
   const [first, second] = [new one.Replica(OPTIONS), new other.Replica(OPTIONS)]
@@ -47,16 +47,16 @@ test('two instances share nothing: one grows, the other does not', () => {
 })
 
 test('an instance that trapped is dropped, and a new one works', () => {
-  const broken = instantiate()
+  const broken = instantiate(() => {})
   const replica = new broken.Replica(OPTIONS)
   // More than the cap on memory leaves room for.
   assert.throws(() => replica.call(OP_TICK, new Uint8Array(2 ** 30)), WebAssembly.RuntimeError)
-  const { Replica } = instantiate()
+  const { Replica } = instantiate(() => {})
   assert.equal(new Replica(OPTIONS).call(OP_STATS, NOW)[0], RECORD_STATS)
 })
 
 test('memory is capped at 1 GiB, so that one replica cannot take the process', () => {
-  const { memory } = instantiate()
+  const { memory } = instantiate(() => {})
   const pagesMax = (1 << 30) / 65_536
   assert.throws(() => memory.grow(pagesMax), RangeError)
 })
@@ -65,7 +65,7 @@ test('collected replicas give their memory back, and the collector never enters 
   const program = `
     const { instantiate } = require('./dist/wasm.js')
     for (let i = 0; i < 400; i++) {
-      const { Replica, memory } = instantiate()
+      const { Replica, memory } = instantiate(() => {})
       new Replica(Uint8Array.of(...new Uint8Array(32).fill(7), 1, 104, 0, 0, 0)).call(0, Uint8Array.of(0))
       memory.grow(160)
       if (i % 20 === 0) gc()
@@ -78,7 +78,7 @@ test('require works in a fresh process, and the first instance needs no await', 
   const program = `
     const { HeapError } = require('coheap')
     const { instantiate } = require('./dist/wasm.js')
-    const { Replica } = instantiate()
+    const { Replica } = instantiate(() => {})
     console.log(typeof HeapError, new Replica(Uint8Array.of(...new Uint8Array(32).fill(7), 1, 104, 0, 0, 0)).call(18, Uint8Array.of(0))[0])`
   assert.equal(run(['--input-type=commonjs'], program), 'function 21\n')
 })
@@ -87,7 +87,7 @@ test('import works in a fresh process, and the first instance needs no await', (
   const program = `
     import { HeapError } from 'coheap'
     import { instantiate } from './dist/wasm.js'
-    const { Replica } = instantiate()
+    const { Replica } = instantiate(() => {})
     console.log(typeof HeapError, new Replica(Uint8Array.of(...new Uint8Array(32).fill(7), 1, 104, 0, 0, 0)).call(18, Uint8Array.of(0))[0])`
   assert.equal(run(['--input-type=module'], program), 'function 21\n')
 })
@@ -126,7 +126,7 @@ test('a bundle for browsers needs no plugin and nothing of Node.js', async () =>
   assert.deepEqual(bundle.warnings, [])
   const browser = createContext({ WebAssembly, TextDecoder, Uint8Array, DataView, FinalizationRegistry, atob })
   const program = `${bundle.outputFiles[0]!.text}
-    const { Replica } = instantiate()
+    const { Replica } = instantiate(() => {})
     new Replica(Uint8Array.of(...new Uint8Array(32).fill(7), 1, 104, 0, 0, 0)).call(18, Uint8Array.of(0))[0]`
   assert.equal(runInContext(program, browser), RECORD_STATS)
 })

@@ -1,11 +1,14 @@
 // One random program: 2–5 replicas over a relay in memory, through the real engine, in a fixed world. One number decides the
-// whole run, also when each message is delivered, what a cut connection loses, and when the full module is there.
+// whole run, also when each message is delivered, what a cut connection loses, when the full module is there, and which calls
+// into wasm trap.
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { open, snapshot, type Heap, type HeapError } from '../src/index.js'
-import { closeClean } from './clean.js'
+import { OP } from '../src/edge.js'
+import { HeapError, open, snapshot, type Heap } from '../src/index.js'
+import { closeClean, expecting } from './clean.js'
 import { FakeRelay, FakeSocket } from './fake-relay.js'
 import { chance, FixedWorld, settled, type Pick } from './fixed.js'
+import { Traps } from './traps.js'
 import { act, drawKind, KINDS, printable, reachable, seen, values, type Any, type Kind } from './program.js'
 
 const STEPS = 300
@@ -30,6 +33,9 @@ export class Statistics {
   held = 0
   /** Heaps that were told that it could not be fetched. */
   failures = 0
+  /** Calls that trapped, and those of them that made a commit, which was undone. */
+  traps = 0
+  trappedCommits = 0
   /** Values in final documents, and in their root segments, one number a program. */
   readonly values: number[] = []
   readonly roots: number[] = []
@@ -39,13 +45,14 @@ export class Statistics {
 export interface Arrival { arrive(): void; fail(): void }
 
 /** A replica and its newest connection, if there was one yet. */
-interface Peer { heap: Heap<Any>; socket: FakeSocket | undefined; /** Nothing is delivered to or from it before this step. */ awayUntil: number }
+interface Peer { heap: Heap<Any>; socket: FakeSocket | undefined; /** Traps it told of. */ traps: number; /** Nothing is delivered to or from it before this step. */ awayUntil: number }
 
 export class Program {
   readonly relay = new FakeRelay()
   readonly peers: Peer[] = []
   readonly #pick: Pick
   readonly #world: FixedWorld
+  readonly #traps = new Traps()
   readonly #statistics: Statistics
   /** What is told beside creations that another kind won over. */
   readonly #errors: unknown[] = []
@@ -67,6 +74,16 @@ export class Program {
     this.#world = new FixedWorld(seed)
     this.#statistics = statistics
     this.relay.pumped = true
+    // Decided apart from the rest of the run. Now and then two traps come close together; a third of them wait for a commit.
+    const gap = chance(seed + 1_000_000)
+    let next = 200 + gap(400)
+    let inCommit = false
+    this.#traps.plan = ({ n, op }) => {
+      if (n < next || (inCommit && op !== OP.commit)) return undefined
+      inCommit = gap(3) === 0
+      next = n + (gap(4) === 0 ? 1 + gap(12) : 300 + gap(1500))
+      return gap(2) === 0 ? 'before' : 'after'
+    }
     this.relay.catchUpBehind = [1, 10, Infinity][seed % 3]!
     this.#quick = [0, 0, 1, 3][seed % 4]!
     this.#module = module
@@ -83,19 +100,24 @@ export class Program {
       await this.#meet()
       return this.#trace.digest('hex')
     } finally {
+      this.#traps.end()
       this.#world.end()
     }
   }
 
   async #open(): Promise<Heap<Any>> {
-    const peer = { awayUntil: 0 } as Peer
+    const peer = { awayUntil: 0, traps: 0 } as Peer
     this.peers.push(peer)
     const opening = open<Any>('ws://test/heap/h', { webSocket: () => (peer.socket = new FakeSocket(this.relay)), initial: { refs: [], doc: {} }, timeoutMs: Infinity })
     peer.heap = await this.#driven(opening)
     peer.heap.addEventListener('error', error => {
-      if (error.code === 'ERR_CONFLICT' && 'lost' in error.details) this.#statistics.overruled += 1
+      if (isTrap(error)) {
+        peer.traps += 1
+        this.#statistics.traps += 1
+        if (error.details['during'] === 'commit') this.#statistics.trappedCommits += 1
+      } else if (error.code === 'ERR_CONFLICT' && 'lost' in error.details) this.#statistics.overruled += 1
       else this.#errors.push(error)
-      if (error.code === 'ERR_ENGINE') this.#statistics.failures += 1
+      if (error.code === 'ERR_ENGINE' && !isTrap(error)) this.#statistics.failures += 1
     })
     return peer.heap
   }
@@ -162,10 +184,18 @@ export class Program {
       return kind
     }
     if (kind === 'evict') this.#world.collect()
-    const { kind: did, pending } = act(kind, heap, this.#pick)
+    let doing: ReturnType<typeof act>
+    try {
+      doing = act(kind, heap, this.#pick)
+    } catch (error) {
+      // Undone, all of it.
+      if (!isTrap(error) && !isTrap((error as { actual?: unknown }).actual)) throw error
+      return kind
+    }
+    const { kind: did, pending } = doing
     if (pending !== undefined) {
       this.#pending += 1
-      void pending.catch((error: unknown) => { this.#errors.push(error) }).finally(() => { this.#pending -= 1 })
+      void pending.catch((error: unknown) => { if (!isTrap(error)) this.#errors.push(error) }).finally(() => { this.#pending -= 1 })
     }
     return did
   }
@@ -206,6 +236,7 @@ export class Program {
       await this.#driven(Promise.resolve())
       await this.#driven(this.peers[0]!.heap.sync())
     }
+    this.#traps.plan = () => undefined
     await this.#open()
     const heaps = this.peers.map(peer => peer.heap)
     for (const heap of heaps) await this.#driven(heap.flush())
@@ -232,9 +263,17 @@ export class Program {
     for (const entry of this.relay.log) for (const part of entry.parts) this.#trace.update(part.bytes)
     this.#statistics.again += this.relay.again
     this.#statistics.catchUps += this.relay.catchUps
-    for (const heap of heaps) {
+    for (const { heap, traps } of this.peers) {
       this.#statistics.evictions += heap.stats().evictions
+      // Each was told once.
+      expecting(heap, { rebuilds: traps })
       await this.#driven(closeClean(heap))
     }
+    assert.equal(this.#traps.calledAfter, 0)
   }
+}
+
+/** Whether an error says that the engine was started again. */
+function isTrap(error: unknown): boolean {
+  return error instanceof HeapError && error.code === 'ERR_ENGINE' && 'during' in error.details
 }

@@ -45,15 +45,17 @@ export class Relay {
 }
 
 
-/** A Node process that runs `program` (an ES module with `heap`, `args` and `tell` at hand) on an open heap. It fails if a commit was refused. */
+/** A Node process that runs `program` (an ES module with `heap`, `args` and `tell` at hand) on an open heap. It fails if a commit was refused, or anything that is not in `args.expected`. With `args.pages` its wasm may have so little memory. */
 export function startProcess(url, program, args = {}) {
   const source = `import * as coheap from 'coheap'
     import { closeClean } from ${JSON.stringify(new URL('clean.mjs', import.meta.url).href)}
+    import { limitMemory } from ${JSON.stringify(new URL('small-memory.mjs', import.meta.url).href)}
     const args = ${JSON.stringify(args)}
+    if (args.pages !== undefined) limitMemory(args.pages)
     const tell = (message) => process.stdout.write(JSON.stringify(message) + '\\n')
     const heap = await coheap.open(${JSON.stringify(url)}, args.options ?? {})
     ${program}
-    await closeClean(heap)`
+    await closeClean(heap, args.expected)`
   const child = spawn(process.execPath, ['--input-type=module', '--eval', source], { stdio: ['ignore', 'pipe', 'inherit'] })
   children.add(child)
   child.once('exit', () => children.delete(child))

@@ -53,6 +53,8 @@ pub struct Cluster {
     lives: u64,
     /// How often a replica went on in another instance.
     pub moves: usize,
+    /// Replicas whose instance was lost.
+    pub losses: usize,
     /// What every commit has to come to.
     pub ledger: Ledger,
     /// Commits made while another process had commits that their author had not seen.
@@ -99,6 +101,7 @@ impl Cluster {
             segments: vec![SegmentId::ROOT],
             lives: 0,
             moves: 0,
+            losses: 0,
             ledger: Ledger::default(),
             concurrent: 0,
             ops: BTreeMap::new(),
@@ -218,6 +221,7 @@ impl Cluster {
         }
         self.concurrent += usize::from(matches!(input, Input::Commit { .. }) && self.is_behind(at));
         let node = &mut self.nodes[at];
+        node.kept.ask(&input);
         node.replica.handle(now, input);
         while let Some(output) = node.replica.poll() {
             node.perform(output);
@@ -455,7 +459,8 @@ impl Cluster {
                 let ms = self.draws.below(3_000) as u64;
                 self.pass(ms);
             }
-            40 => self.move_replica(at),
+            40 if self.now.is_multiple_of(2) => self.move_replica(at),
+            40 => self.lose_instance(at),
             _ if self.copies && self.entropy.below(3) == 0 => match self.entropy.below(8) {
                 0 if self.nodes.len() <= 7 => drop(self.copy_process(at)),
                 0 => {}
@@ -486,7 +491,7 @@ impl Cluster {
         }
     }
 
-    /// A replica goes on in another instance, as after a trap: its connection is lost, its program notices nothing.
+    /// A replica goes on in another instance, as in the full module: its connection is lost, its program notices nothing.
     pub fn move_replica(&mut self, at: usize) {
         self.disconnect(at);
         self.moves += 1;
@@ -513,6 +518,28 @@ impl Cluster {
         }
     }
 
+    /// A trap: the instance can be asked nothing, and the replica goes on from what was kept outside of it.
+    pub fn lose_instance(&mut self, at: usize) {
+        self.moves += 1;
+        self.losses += 1;
+        let options = options(&mut self.draws);
+        let node = &mut self.nodes[at];
+        let (replica, outputs) = node.kept.rebuild(node.replica.id(), &node.ids, options);
+        let lost = std::mem::replace(&mut node.replica, replica);
+        assert_eq!(node.replica.books(), lost.books(), "P4: it stands where it stood");
+        let shown: BTreeMap<Index, _> = node.mirrors.iter().map(|(i, mirror)| (*i, mirror.value())).collect();
+        let rebuilding = node.rebuilding.clone();
+        for output in outputs {
+            node.perform(output);
+        }
+        node.rebuilding = rebuilding;
+        for (index, mirror) in &node.mirrors {
+            assert_eq!(Some(&mirror.value()), shown.get(index), "what a program sees does not change by it");
+        }
+        // Its socket breaks with it; the relay notices.
+        self.disconnect(at);
+    }
+
     /// A process is copied, as when the snapshot of a machine is started beside it: all that it remembers, the state of its
     /// randomness too. Both go on; neither has a connection.
     pub fn copy_process(&mut self, at: usize) -> usize {
@@ -529,6 +556,7 @@ impl Cluster {
         (copy.rebuilding, copy.seen) = (from.rebuilding.clone(), from.seen.clone());
         (copy.inherited, copy.overruled) = (from.inherited, from.overruled);
         copy.problems.clone_from(&from.problems);
+        copy.kept.clone_from(&from.kept);
         self.nodes.push(copy);
         self.nodes[at].replica = first;
         for at in [at, other] {

@@ -72,6 +72,8 @@ pub struct Tally {
     pub flushes_failed: usize,
     /// Replicas that went on in another instance.
     pub moves: usize,
+    /// Those whose instance could not be asked any more.
+    pub losses: usize,
     /// Processes that were copied.
     pub copied: usize,
     /// Processes that went on from a store.
@@ -135,6 +137,7 @@ impl AddAssign for Tally {
         self.rebuilds += other.rebuilds;
         self.flushes_failed += other.flushes_failed;
         self.moves += other.moves;
+        self.losses += other.losses;
         self.copied += other.copied;
         self.restarts += other.restarts;
         self.forks += other.forks;
@@ -259,6 +262,7 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         rebuilds,
         flushes_failed: cluster.ledger.flushes_failed,
         moves: cluster.moves,
+        losses: cluster.losses,
         copied: cluster.copied,
         restarts: cluster.restarts,
         forks: cluster.nodes.iter().map(|node| node.forks).sum(),

@@ -10,6 +10,7 @@ use coheap_core::replica::{LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::segment::write::Draw;
 
 use crate::Draws;
+use crate::kept::Kept;
 use crate::mirror::{Mirror, Node as Shown};
 use crate::sharer::Sharer;
 
@@ -67,6 +68,8 @@ pub struct Node {
     pub overruled: usize,
     /// Its part in the shared work.
     pub sharer: Option<Sharer>,
+    /// What it goes on from when its instance is lost.
+    pub(crate) kept: Kept,
     /// How often it took another id.
     pub forks: usize,
     /// Commits that it took over from a store: others made them.
@@ -114,6 +117,7 @@ impl Node {
             online: false,
             overruled: 0,
             sharer: None,
+            kept: Kept::default(),
             forks: 0,
             inherited: 0,
             stored: None,
@@ -138,6 +142,7 @@ impl Node {
     }
 
     pub(crate) fn perform(&mut self, output: Output) {
+        self.kept.hear(&output, &self.ids);
         self.changes += u64::from(!matches!(output, Output::Send(_)));
         match output {
             Output::Send(message) => self.up.push_back(message),

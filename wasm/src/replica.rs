@@ -9,6 +9,15 @@ use wasm_bindgen::prelude::*;
 
 use crate::error::CallError;
 
+#[cfg(target_arch = "wasm32")]
+#[wasm_bindgen]
+extern "C" {
+    /// An engine is about to be given what came from elsewhere for this segment (its index), or is done (`u32::MAX`). When a call
+    /// traps, nothing in here can be asked any more: the last word that got out says whose content it was. A parameter of
+    /// the generated factory (`xtask/src/glue.rs`).
+    fn touching(segment: u32);
+}
+
 /// One open heap inside this wasm instance.
 #[wasm_bindgen]
 #[derive(Debug)]
@@ -27,7 +36,11 @@ impl Replica {
         #[wasm_bindgen(js_name = "options", unchecked_param_type = "Uint8Array")] options: &[u8],
     ) -> Result<Replica, JsValue> {
         let options = edge::options(options).map_err(CallError::Options)?;
-        Ok(Replica { machine: RefCell::new(core::Replica::new(options)) })
+        #[cfg_attr(not(target_arch = "wasm32"), expect(unused_mut, reason = "there is nobody to tell"))]
+        let mut machine = core::Replica::new(options);
+        #[cfg(target_arch = "wasm32")]
+        machine.set_witness(|segment| touching(segment.map_or(u32::MAX, |index| index.0)));
+        Ok(Replica { machine: RefCell::new(machine) })
     }
 
     /// Runs one operation on a whole batch: bytes in, records out. Takes `&self`, because a listener that runs later in

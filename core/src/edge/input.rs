@@ -119,6 +119,9 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
         19 => Input::Export,
         20 => Input::Import(Bytes::copy_from_slice(r.take_rest())),
         21 => Input::Replaced,
+        22 => Input::Resume(Bytes::copy_from_slice(r.take_rest())),
+        23 => Input::Restore { segment: index(r)?, kept: Bytes::copy_from_slice(r.take_rest()) },
+        24 => Input::Keep(index(r)?),
         _ => return Err(Malformed::Kind(u8::try_from(op).unwrap_or(u8::MAX))),
     };
     reader.end()?;

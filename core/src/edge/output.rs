@@ -2,7 +2,7 @@
 
 use crate::edit::{Patch, Shown};
 use crate::id::EpochId;
-use crate::replica::{LoadStatus, Output, WaitError, js_code};
+use crate::replica::{Keep, LoadStatus, Output, WaitError, js_code};
 use crate::value::{Value, exact_integer};
 use crate::wire::codec::Write;
 use crate::wire::frame::down::ClaimState;
@@ -64,7 +64,7 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
         }
         Output::Restoring { begins } => {
             b.push(u8::from(*begins));
-            26
+            29
         }
         Output::Done { ticket, version } => {
             b.varint(*ticket);
@@ -219,10 +219,43 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             27
         }
         Output::Reconnect => 28,
+        Output::Keep(keep) => {
+            kept(keep, b);
+            30
+        }
         Output::Error { code, message } => {
             b.str(code);
             b.str(message);
             255
+        }
+    }
+}
+
+fn kept(keep: &Keep, b: &mut Vec<u8>) {
+    match keep {
+        Keep::Lives(kept) => {
+            b.push(0);
+            b.extend_from_slice(kept);
+        }
+        Keep::Place(kept) => {
+            b.push(1);
+            b.extend_from_slice(kept);
+        }
+        Keep::Commit(seq, kept) => {
+            b.push(2);
+            b.varint(seq.0);
+            b.extend_from_slice(kept);
+        }
+        Keep::Segment { segment, anew, kept } => {
+            b.push(3);
+            b.varint(u64::from(segment.0));
+            b.push(u8::from(*anew));
+            b.extend_from_slice(kept);
+        }
+        Keep::Made { anew, kept } => {
+            b.push(4);
+            b.push(u8::from(*anew));
+            b.extend_from_slice(kept);
         }
     }
 }

@@ -79,6 +79,9 @@ impl Replica {
         let stale = commit.parts.iter().map(anew).collect();
         self.number = self.number.next();
         self.pending.push(Unsaved::new(commit, edits, self.number, stale));
+        let made_new = touched.iter().filter(|(_, was)| matches!(was, Was::New(_)));
+        let created: Vec<Index> = made_new.map(|(index, _)| *index).collect();
+        self.keep_edited(&created);
         self.out.push_back(Output::Committed {
             seq: self.number,
             unsaved: self.pending.len(),

@@ -58,30 +58,41 @@ impl Replica {
                 None => by_segment.push((id, vec![part.bytes.clone()])),
             }
         }
-        let (mut shown, mut failed) = (Vec::new(), Vec::new());
+        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let witness = self.witness;
         for (id, deltas) in by_segment {
             let Some((index, slot)) = self.heap.by_id_mut(id) else { continue };
             match &mut slot.state {
                 State::Away => {}
                 State::Loading { buffer, before, .. } => {
                     // What is shown meanwhile goes on with the rest of the commit (P3). If it cannot, it is on its way out.
+                    witness(Some(index));
                     if let Some(Ok(patches)) =
                         before.as_deref_mut().filter(|_| !frozen).map(|before| apply(before, &deltas))
-                        && !patches.is_empty()
                     {
-                        shown.push((index, patches));
+                        if !patches.is_empty() {
+                            shown.push((index, patches));
+                        }
+                        kept.push((index, deltas.clone()));
                     }
+                    witness(None);
                     buffer.push((entry.offset, deltas));
                 }
                 // D2: the verdict that is waited for has it.
                 State::Live(_) if frozen => {}
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
+                    witness(Some(index));
                     match apply(segment, &deltas) {
-                        Ok(patches) if patches.is_empty() => {}
-                        Ok(patches) => shown.push((index, patches)),
+                        Ok(patches) => {
+                            if !patches.is_empty() {
+                                shown.push((index, patches));
+                            }
+                            kept.push((index, deltas));
+                        }
                         Err(error) => failed.push((id, error)),
                     }
+                    witness(None);
                 }
             }
         }
@@ -90,6 +101,9 @@ impl Replica {
         }
         if !frozen {
             self.cut = self.cut.max(entry.offset.next());
+        }
+        for (index, deltas) in kept {
+            self.keep_applied(index, &deltas);
         }
         if !shown.is_empty() {
             let label = entry.label.unwrap_or_default();
@@ -187,13 +201,16 @@ impl Replica {
     /// Loads a resident segment anew; what it shows stays until then, and is still followed. `redo`: own commits that `pending`
     /// calls stale are made anew.
     pub(super) fn reload(&mut self, id: SegmentId, redo: bool) {
-        let Some((_, slot)) = self.heap.by_id_mut(id) else { return };
+        let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
         let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(segment) => (Some(segment), redo),
             State::Loading { before, redo: already, .. } => (before, already || redo),
             State::Away => return,
         };
         self.stats.rebuilds += 1;
+        if !self.reloading.contains(&index) {
+            self.reloading.push(index);
+        }
         let nonce = self.ask(id);
         if let Some((index, slot)) = self.heap.by_id_mut(id) {
             slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
@@ -297,6 +314,7 @@ impl Replica {
                     State::Away => continue,
                 };
                 slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo };
+                self.reloading.push(index);
                 continue;
             }
             if let Some(slot) = slot.peek() {
@@ -346,7 +364,9 @@ impl Replica {
             _ => (state.engine, state.generation),
         };
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
-        let deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
+        let mut deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
+        let witness = self.witness;
+        witness(Some(index));
         let made = guard_whole(engine, &deltas).and_then(|()| {
             match before {
                 Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
@@ -357,6 +377,7 @@ impl Replica {
         let mut segment = match made {
             Ok(segment) => segment,
             Err(error) => {
+                witness(None);
                 self.stats.quarantined += 1;
                 self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
                 self.unfollow(state.id);
@@ -365,13 +386,14 @@ impl Replica {
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
-        if redo {
-            self.redo_into(&mut segment);
-        }
+        let redone = if redo { self.redo_into(&mut segment) } else { Vec::new() };
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
         }
         self.show(index, reset);
+        witness(None);
+        deltas.extend(redone);
+        self.keep_made(index, &state.snapshot, &deltas);
     }
 
     /// Own unacknowledged deltas that count as they were sent: the log will hold these bytes, so the document has to. What the
@@ -385,8 +407,9 @@ impl Replica {
     }
 
     /// The one redo from edits (G3, F2, R11): stale parts of own commits are made anew on this document, uids unchanged. One
-    /// that was to create the segment may have gone: whichever is the first in the log does it.
-    fn redo_into(&mut self, segment: &mut Segment) {
+    /// that was to create the segment may have gone: whichever is the first in the log does it. Gives the new deltas.
+    fn redo_into(&mut self, segment: &mut Segment) -> Vec<Bytes> {
+        let mut deltas = Vec::new();
         let id = segment.id();
         let (engine, unborn) = (segment.engine(), segment.is_unborn());
         let mut writes_for = None;
@@ -396,10 +419,12 @@ impl Replica {
                 if part.segment != id || !std::mem::take(stale) {
                     continue;
                 }
+                one.told = false;
                 // An engine identity belongs to one id (R10).
                 let shared = writes_for.replace(owner).is_some_and(|other| other != owner);
                 let renewed = if shared { segment.redo_as(self.entropy.writer()) } else { Ok(()) };
                 let Ok(delta) = renewed.and_then(|()| segment.redo(edits, one.commit.uid)) else { continue };
+                deltas.push(delta.clone());
                 part.generation = segment.generation();
                 match &mut part.body {
                     body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
@@ -414,6 +439,7 @@ impl Replica {
             self.problem("ERR_ENGINE", format!("a document cannot go on under another identity: {error}"));
         }
         self.pending.recount();
+        deltas
     }
 
     fn show(&mut self, index: Index, reset: bool) {
@@ -436,8 +462,11 @@ impl Replica {
 
     /// An own commit was undone: what it made is not lost to anybody.
     pub(super) fn forget_creations(&mut self, id: SegmentId, uid: Uid) {
-        if let Some(document) = self.heap.by_id_mut(id).and_then(|(_, slot)| slot.document()) {
+        if let Some((index, slot)) = self.heap.by_id_mut(id)
+            && let Some(document) = slot.document()
+        {
             document.undone(uid);
+            self.keep_undone(index, uid);
         }
     }
 

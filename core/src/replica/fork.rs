@@ -90,7 +90,7 @@ impl Replica {
             if other && !one.outdone {
                 outdone.push(one.commit.seq);
             } else if one.outdone && !other {
-                one.outdone = false;
+                (one.outdone, one.told) = (false, false);
                 put_back.extend(one.segments());
             }
         }

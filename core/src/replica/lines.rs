@@ -26,6 +26,11 @@ pub(super) struct Lines {
     /// Commits of the replica's own line that this process made and that have ended: the newest of them, oldest first. A relay
     /// remembers no more of a line.
     made: VecDeque<(Seq, Uid)>,
+    /// How many of the last of these are not kept outside yet (`outside.rs`), and how many were since all of them were told.
+    untold: usize,
+    told: usize,
+    /// What is kept outside is of no use: all of these are to be told.
+    anew: bool,
     /// How often a connection of this id was closed because another one declares the id (F4).
     pub displaced: u32,
 }
@@ -47,6 +52,25 @@ impl Lines {
             self.made.pop_front();
         }
         self.made.push_back((seq, uid));
+        self.untold += 1;
+    }
+
+    /// These were made by another instance, which has told them.
+    pub fn recall(&mut self, made: VecDeque<(Seq, Uid)>) {
+        (self.untold, self.told, self.anew) = (0, made.len(), false);
+        self.made = made;
+    }
+
+    /// What has to be told, and whether in the place of all that was told before.
+    pub fn tell(&mut self) -> Option<(bool, impl ExactSizeIterator<Item = &(Seq, Uid)>)> {
+        let anew = std::mem::take(&mut self.anew) || self.told + self.untold > 2 * limits::WINDOW;
+        let untold = std::mem::take(&mut self.untold);
+        if !anew && untold == 0 {
+            return None;
+        }
+        let known = if anew { 0 } else { self.made.len().saturating_sub(untold) };
+        self.told = if anew { self.made.len() } else { self.told + untold };
+        Some((anew, self.made.iter().skip(known)))
     }
 
     /// What is remembered, oldest first.
@@ -57,6 +81,7 @@ impl Lines {
     /// The replica has another id, which has made nothing.
     pub fn begin(&mut self) {
         self.made.clear();
+        (self.untold, self.anew) = (0, true);
         self.displaced = 0;
     }
 }

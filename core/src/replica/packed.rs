@@ -1,5 +1,5 @@
-//! A replica as bytes, so that it goes on in another instance: after a trap, in the full module, or in one without the memory
-//! that this one has grown. Everything that JavaScript knows of it stays true: segments keep their indexes, objects their
+//! A replica as bytes, so that it goes on in another instance: in the full module, or in one without the memory that this one
+//! has grown. (After a trap there is nobody to ask for them: `outside.rs`.) Everything that JavaScript knows of it stays true: segments keep their indexes, objects their
 //! handles, waits their tickets, and what is not acknowledged is sent again under the same numbers.
 //!
 //! What does not go along: the connection (the driver opens another), what was buffered for loads under way (they are asked
@@ -31,10 +31,12 @@
 
 mod edits;
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::pending::Unsaved;
-use super::{LoadStatus, Options, Output, Replica};
+use super::{Keep, LoadStatus, Options, Output, Replica};
 use crate::commit::{After, ClaimOf, Commit, EngineKind, Part, PartBody};
 use crate::heap::State;
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
@@ -62,7 +64,7 @@ impl Replica {
         let mut out = MAGIC.to_vec();
         out.push(FORMAT);
         out.extend_from_slice(&self.id.0);
-        out.push(u8::from(self.fresh) | u8::from(self.restoring) << 1);
+        out.push(self.flags());
         out.varint(self.cut.0);
         out.epoch(self.lineage);
         out.varint(self.epochs.len() as u64);
@@ -110,6 +112,15 @@ impl Replica {
         out
     }
 
+    /// `flags` of a packed replica.
+    pub(super) fn flags(&self) -> u8 {
+        u8::from(self.fresh) | u8::from(self.restoring) << 1
+    }
+
+    pub(super) fn set_flags(&mut self, flags: u8) {
+        (self.fresh, self.restoring) = (flags & 1 != 0, flags & 2 != 0);
+    }
+
     /// A replica that goes on from [`Replica::export`]. Outputs show every segment anew, onto the mirrors that are there.
     pub fn import(options: Options, bytes: &[u8]) -> Result<Replica, ImportError> {
         let mut replica = Replica::new(options);
@@ -123,7 +134,7 @@ impl Replica {
         }
         replica.id = ReplicaId(r.array()?);
         let flags = r.u8()?;
-        (replica.fresh, replica.restoring) = (flags & 1 != 0, flags & 2 != 0);
+        replica.set_flags(flags);
         replica.cut = Offset(r.varint()?);
         replica.lineage = r.epoch()?;
         for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {
@@ -132,9 +143,11 @@ impl Replica {
         replica.seq = Seq(r.varint()?);
         replica.last_uid = Uid(r.u64()?);
         replica.number = Seq(r.varint()?);
+        let mut made = VecDeque::new();
         for _ in 0..r.count(limits::WINDOW, "made")? {
-            replica.lines.ended(Seq(r.varint()?), Uid(r.u64()?));
+            made.push_back((Seq(r.varint()?), Uid(r.u64()?)));
         }
+        replica.lines.recall(made);
         replica.nonce = r.varint()?;
         let mut stats = Vec::new();
         for _ in 0..r.count(256, "stats")? {
@@ -167,8 +180,8 @@ impl Replica {
         for one in replica.pending.iter_mut() {
             replica.number = replica.number.next();
             one.number = replica.number;
-            // It may have gone out after it was stored.
-            one.offered = true;
+            // It may have gone out after it was stored. Nothing is kept of it outside of this process.
+            (one.offered, one.told) = (true, false);
         }
         let (mut out, mut shown) = (Vec::new(), Vec::new());
         for (index, slot) in replica.heap.iter_mut() {
@@ -181,11 +194,14 @@ impl Replica {
             let mut anew = Segment::decode(id, engine, generation, writer, &snapshot, &[])?;
             anew.set_unborn(unborn);
             let (patches, bytes) = (anew.show(), anew.size());
+            let kept = anew.keep_made(&snapshot, &[]);
             *document = anew;
             let status = LoadStatus::There;
             shown.push(Output::Loaded { segment: index, status, bytes, reset: false, patches });
+            shown.push(Output::Keep(Keep::Segment { segment: index, anew: true, kept }));
         }
         replica.out.extend(out.into_iter().chain(shown));
+        replica.keep_lives();
         Ok(replica)
     }
 
@@ -205,6 +221,9 @@ impl Replica {
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.stopped = flags & STOPPED != 0;
+            if flags & LOADING != 0 {
+                self.reloading.push(index);
+            }
             slot.state = match document {
                 before if flags & LOADING != 0 => State::Loading { nonce: None, buffer: Vec::new(), before, redo },
                 Some(segment) => State::Live(segment),
@@ -225,6 +244,7 @@ impl Replica {
         match Replica::import(self.options.clone(), bytes) {
             Ok(mut replica) => {
                 replica.now_ms = self.now_ms;
+                replica.witness = self.witness;
                 *self = replica;
             }
             Err(error) => self.error("ERR_ENGINE", error.to_string()),
@@ -232,7 +252,7 @@ impl Replica {
     }
 }
 
-fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
+pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
     let commit = &unsaved.commit;
     out.extend_from_slice(&commit.owner.0);
     out.varint(commit.seq.0);
@@ -285,7 +305,7 @@ fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
     }
 }
 
-fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
+pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     let owner = ReplicaId(r.array()?);
     let seq = Seq(r.varint()?);
     let uid = Uid(r.u64()?);
@@ -331,5 +351,7 @@ fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     }
     let commit = Commit { owner, seq, uid, prev, after, claim, label, parts };
     let unsaved = Unsaved::new(commit, all, number, anew);
-    Ok(Unsaved { admitted, offered: flags & OFFERED != 0, outdone: flags & OUTDONE != 0, ..unsaved })
+    // It comes from another instance, which has told it.
+    let told = true;
+    Ok(Unsaved { admitted, told, offered: flags & OFFERED != 0, outdone: flags & OUTDONE != 0, ..unsaved })
 }

@@ -28,6 +28,8 @@ pub struct Unsaved {
     pub outdone: bool,
     /// The log of this connection has it as refused (R11): nothing behind it goes out before that is told and handled.
     pub void: bool,
+    /// What is kept of it outside (`outside.rs`) says what it is.
+    pub told: bool,
     /// Bytes of its deltas.
     pub bytes: usize,
 }
@@ -37,6 +39,8 @@ pub struct Unsaved {
 pub struct Pending {
     list: VecDeque<Unsaved>,
     bytes: usize,
+    /// Perhaps one is not told.
+    untold: bool,
 }
 
 impl Unsaved {
@@ -53,6 +57,7 @@ impl Unsaved {
             stale,
             outdone: false,
             void: false,
+            told: false,
             bytes,
         }
     }
@@ -81,7 +86,9 @@ impl Unsaved {
             return;
         }
         for (part, stale) in self.commit.parts.iter().zip(&mut self.stale) {
-            *stale |= segments.contains(&part.segment);
+            if !*stale && segments.contains(&part.segment) {
+                (*stale, self.told) = (true, false);
+            }
         }
     }
 }
@@ -90,6 +97,7 @@ impl Pending {
     /// Appends a commit.
     pub fn push(&mut self, unsaved: Unsaved) {
         self.bytes += unsaved.bytes;
+        self.untold |= !unsaved.told;
         self.list.push_back(unsaved);
     }
 
@@ -113,9 +121,16 @@ impl Pending {
         self.list.iter()
     }
 
-    /// Oldest first.
+    /// Oldest first. Who changes what is kept outside says so (`told`).
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Unsaved> {
+        self.untold = true;
         self.list.iter_mut()
+    }
+
+    /// Those that changed since they were last told; they are told now.
+    pub fn untold(&mut self) -> impl Iterator<Item = &Unsaved> {
+        let all = if std::mem::take(&mut self.untold) { self.list.len() } else { 0 };
+        self.list.iter_mut().take(all).filter_map(|one| (!std::mem::replace(&mut one.told, true)).then_some(&*one))
     }
 
     /// One commit.
@@ -147,6 +162,7 @@ impl Pending {
         let refused = self.take_out(at)?;
         if let Some(next) = self.list.iter_mut().find(|one| one.commit.owner == owner && one.commit.seq > seq) {
             next.commit.prev = uid.voided();
+            (next.told, self.untold) = (false, true);
         }
         self.is_in_the_log(owner, seq);
         Some(refused)
@@ -162,6 +178,7 @@ impl Pending {
 
     /// Everything from this place on is made anew in these segments, and sent again.
     fn spoil_behind(&mut self, at: usize, segments: &BTreeSet<SegmentId>) {
+        self.untold = true;
         for later in self.list.iter_mut().skip(at) {
             later.spoil(segments);
             later.sent = false;
@@ -174,6 +191,7 @@ impl Pending {
         for one in &mut self.list {
             if one.commit.after.is_some_and(|after| after.owner == owner && after.seq <= seq) {
                 one.commit.after = None;
+                (one.told, self.untold) = (false, true);
             }
         }
     }
@@ -193,6 +211,7 @@ impl Pending {
         let mut moved: BTreeMap<Seq, Seq> = BTreeMap::new();
         let mut segments = BTreeSet::new();
         let mut before: Option<After> = None;
+        self.untold = true;
         for one in &mut self.list {
             let commit = &mut one.commit;
             if commit.owner == owner && commit.seq >= from {
@@ -204,12 +223,14 @@ impl Pending {
                 segments.extend(commit.parts.iter().map(|part| part.segment));
                 one.stale.fill(true);
                 (one.sent, one.offered, one.admitted, one.outdone, one.void) = (false, false, None, false, false);
+                one.told = false;
             } else {
                 if let Some(after) = &mut commit.after
                     && after.owner == owner
                     && let Some(seq) = moved.get(&after.seq)
                 {
                     (after.owner, after.seq) = (to, *seq);
+                    one.told = false;
                 }
                 one.spoil(&segments);
             }
@@ -224,7 +245,7 @@ impl Pending {
     pub fn give_way(&mut self, owner: ReplicaId, seq: Seq) -> BTreeSet<SegmentId> {
         let at = self.list.iter().position(|one| one.commit.owner == owner && one.commit.seq == seq);
         let Some((at, one)) = at.and_then(|at| Some((at, self.list.get_mut(at)?))) else { return BTreeSet::new() };
-        one.outdone = true;
+        (one.outdone, one.told) = (true, false);
         one.stale.fill(false);
         let segments = one.segments().collect();
         self.spoil_behind(at + 1, &segments);

@@ -47,6 +47,7 @@ impl Replica {
             online.frozen = Some(Box::new(frozen));
         }
         if !std::mem::replace(&mut self.restoring, true) {
+            self.keep_lives();
             self.out.push_back(Output::Restoring { begins: true });
         }
         // The places that these had are gone.
@@ -143,6 +144,7 @@ impl Replica {
         self.restoring = false;
         self.epochs = frozen.epochs;
         self.lineage = frozen.lineage;
+        self.keep_lives();
         self.waits.new_log();
         let mut states = Vec::with_capacity(restored.segments.len());
         for (verdict, state) in restored.segments {
@@ -166,7 +168,8 @@ impl Replica {
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.
     fn apply_restored(&mut self, offset: Offset, restored: Restored) {
         let frozen = self.is_frozen();
-        let (mut shown, mut failed) = (Vec::new(), Vec::new());
+        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let witness = self.witness;
         for (_, state) in restored.segments {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status != SegmentStatus::Alive {
@@ -176,13 +179,17 @@ impl Replica {
             match &mut slot.state {
                 State::Away => {}
                 State::Loading { before, buffer, .. } => {
+                    witness(Some(index));
                     if let Some(before) = before.as_deref_mut().filter(|_| !frozen)
                         && guard_whole(engine, &state.deltas).is_ok()
                         && let Ok(patches) = before.apply(&state.deltas)
-                        && !patches.is_empty()
                     {
-                        shown.push((index, patches));
+                        if !patches.is_empty() {
+                            shown.push((index, patches));
+                        }
+                        kept.push((index, state.deltas.clone()));
                     }
+                    witness(None);
                     buffer.push((offset, state.deltas));
                 }
                 // The own verdict has all of it (D2).
@@ -193,11 +200,17 @@ impl Replica {
                 }
                 State::Live(segment) => {
                     segment.set_unborn(false);
+                    witness(Some(index));
                     let merged = guard_whole(engine, &state.deltas)
                         .and_then(|()| segment.apply(&state.deltas).map_err(|error| error.to_string()));
+                    witness(None);
                     match merged {
-                        Ok(patches) if patches.is_empty() => {}
-                        Ok(patches) => shown.push((index, patches)),
+                        Ok(patches) => {
+                            if !patches.is_empty() {
+                                shown.push((index, patches));
+                            }
+                            kept.push((index, state.deltas));
+                        }
                         Err(error) => failed.push((state.id, error)),
                     }
                 }
@@ -205,6 +218,9 @@ impl Replica {
         }
         if !frozen {
             self.cut = self.cut.max(offset.next());
+        }
+        for (index, deltas) in kept {
+            self.keep_applied(index, &deltas);
         }
         if !shown.is_empty() {
             let touched: Vec<Index> = shown.iter().map(|(index, _)| *index).collect();

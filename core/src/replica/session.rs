@@ -330,6 +330,7 @@ impl Replica {
         self.epochs = welcome.epochs;
         self.lineage = welcome.lineage;
         self.fresh = false;
+        self.keep_lives();
         // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
         // says Refused when that is durable (R11).
         self.pending.reconnected();
@@ -378,6 +379,7 @@ impl Replica {
                 undeclared = at == 0;
                 break;
             };
+            one.told &= one.offered;
             (one.sent, one.offered) = (true, true);
             let parts = commit.parts.iter().map(|part| {
                 let segment = online.name(part.segment);
@@ -436,6 +438,9 @@ impl Replica {
         }
         // Lines are acknowledged apart; the program hears of commits in the order it made them.
         let oldest = self.pending.iter().next().map_or(self.number.next(), |one| one.number);
+        for one in ended.iter().filter(|one| one.number > oldest) {
+            self.keep_no_more(one.number);
+        }
         if ended.iter().any(|one| one.number < oldest) {
             let seq = Seq(oldest.0 - 1);
             self.out.push_back(Output::Acked { seq, unsaved: self.pending.len(), unsaved_bytes: self.pending.bytes() });

@@ -101,9 +101,19 @@ impl Waits {
         }
     }
 
+    /// The position of the newest Ack.
+    pub(super) fn position(&self) -> Offset {
+        self.acked
+    }
+
     /// Reads them; what needs the relay is asked anew.
     pub(super) fn unpack(&mut self, r: &mut Reader<'_>) -> Result<(), Malformed> {
         self.acked = Offset(r.varint()?);
+        self.unpack_list(r)
+    }
+
+    /// Reads `waits`.
+    pub(super) fn unpack_list(&mut self, r: &mut Reader<'_>) -> Result<(), Malformed> {
         for _ in 0..r.count(limits::LONG_BYTES_MAX, "waits")? {
             let ticket = r.varint()?;
             let wanted = match r.u8()? {

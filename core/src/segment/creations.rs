@@ -90,6 +90,27 @@ impl Creations {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Those of the newest commit, if this is it.
+    pub(super) fn made_by(&self, uid: Uid) -> Creations {
+        let from = self.list.iter().rposition(|creation| creation.uid != uid).map_or(0, |at| at + 1);
+        let mut made = Creations::default();
+        for creation in self.list.iter().skip(from) {
+            made.remember(creation.clone());
+        }
+        made
+    }
+
+    /// These came after them.
+    pub(super) fn extend(&mut self, newer: Creations) {
+        for creation in newer.list {
+            self.remember(creation);
+        }
+    }
+
     /// Takes in what an edit of this replica put under keys that were absent.
     pub(super) fn note(&mut self, edit: &Edit, uid: Uid) {
         match edit {

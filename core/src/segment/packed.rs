@@ -76,6 +76,7 @@ impl Segment {
                 segment.objects.by_id.insert((object, kind), handle);
             }
         }
+        segment.told = segment.objects.table.len();
         Ok(segment)
     }
 }

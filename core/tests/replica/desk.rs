@@ -14,9 +14,10 @@ pub(crate) fn replica() -> Replica {
     Replica::new(options(7))
 }
 
+/// What comes of an input, without what is only to be kept outside.
 pub(crate) fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
     replica.handle(1, input);
-    std::iter::from_fn(|| replica.poll()).collect()
+    std::iter::from_fn(|| replica.poll()).filter(|output| !matches!(output, Output::Keep(_))).collect()
 }
 
 pub(crate) fn tell(replica: &mut Replica, frame: &Down) -> Vec<Output> {
