@@ -172,7 +172,7 @@ async fn check(url: &str, peers: &mut [Peer], count: usize) {
     }
     let shown = fresh.replica.document(SegmentId::ROOT).unwrap().show();
     let total = shown.iter().find_map(|patch| match patch {
-        coheap_core::edit::Patch::Total { total, .. } => Some(*total),
+        coheap_core::edit::Patch::Total { value, .. } => Some(*value),
         _ => None,
     });
     assert_eq!(total, Some(count as f64), "{shown:?}");
