@@ -79,7 +79,7 @@ pub struct Options {
     pub min_free_mb: Option<u64>,
     /// The data directory was put back from a backup: take no commits for a minute, while the processes that hold what it
     /// lacks give that back
-    #[arg(long)]
+    #[arg(long, env = "COHEAP_RESTORED")]
     pub restored: bool,
 }
 

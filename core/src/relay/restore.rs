@@ -10,7 +10,9 @@
 //! Until its Restored is sent, such a connection gets nothing of the stream, and none of its commits is admitted: they may
 //! build on what the log lacks [X14]. To everybody else, and to every reader of the log, a Restored is an entry whose states
 //! are deltas. At generation 0 merging them in at a later place than they were merged for changes nothing, so commits that
-//! slip in between do not matter; another generation does, and that is looked at again when the entry is appended.
+//! slip in between do not matter; another generation does, and that is looked at again when the entry is appended. Restores
+//! of one heap take turns, from the first merge until the entry is durable: those who hold the same would otherwise all be
+//! merged with a log that has none of it, and all be written.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -63,6 +65,8 @@ pub(super) struct Given {
 #[derive(Debug)]
 pub(super) struct Merging {
     given: Given,
+    /// It is its turn.
+    begun: bool,
     /// Still to be merged; the first one is with the worker if there is a ticket.
     todo: VecDeque<HeldSegment>,
     asked: Option<Ticket>,
@@ -145,6 +149,7 @@ impl Relay {
         // A restore has no number: 0 stands for it.
         let code = u64::from(Code::Restoring.number());
         self.send(id, &Down::Busy { owner: 0, seq: Seq(0), code, retry_ms: RETRY_MS });
+        self.next_restore();
     }
 
     fn restore_whole(&mut self, id: ConnId, bulk: &Bytes) {
@@ -175,10 +180,30 @@ impl Relay {
             return self.restore_later(id);
         }
         let given = Given { pending, acked, verdicts: BTreeMap::new() };
-        let merging = Merging { given, todo: restore.segments.into(), asked: None, done: Vec::new() };
+        let merging = Merging { given, begun: false, todo: restore.segments.into(), asked: None, done: Vec::new() };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
-        self.merge_next(id);
+        self.next_restore();
+    }
+
+    /// Begins with the next Restore, if none is under way.
+    pub(super) fn next_restore(&mut self) {
+        let under_way = |phase: &Phase| match phase {
+            Phase::Restoring(Restoring::Merging(merging)) => merging.begun,
+            Phase::Restoring(Restoring::Logged(..)) => true,
+            _ => false,
+        };
+        if self.standing != Standing::Running || self.conns.values().any(|conn| under_way(&conn.phase)) {
+            return;
+        }
+        let next = self.conns.iter_mut().find_map(|(id, conn)| match &mut conn.phase {
+            Phase::Restoring(Restoring::Merging(merging)) => Some((*id, merging)),
+            _ => None,
+        });
+        if let Some((id, merging)) = next {
+            merging.begun = true;
+            self.merge_next(id);
+        }
     }
 
     /// Whether what is held of a segment can be merged with what the log has: the same generation, by the same engine.
@@ -294,6 +319,7 @@ impl Relay {
                 self.read_verdict(id, at, given);
             }
         }
+        self.next_restore();
     }
 
     /// An append was not written: what was given is to be given again.

@@ -277,6 +277,23 @@ fn w9_what_adds_nothing_is_listed_without_bytes() {
 }
 
 #[test]
+fn w9_who_gives_back_the_same_at_once_is_merged_one_after_the_other() {
+    let (mut world, writer, epoch) = wiped();
+    world.prompt = false;
+    let conns: Vec<_> = (1..=3).map(|id| come(&mut world, id, epoch, 3, &[seg(0)])).collect();
+    for conn in &conns {
+        let restore = Restore { acked: Vec::new(), ..restore_of(&writer, &[seg(0)]) };
+        world.send(*conn, &[up(&restore)]);
+    }
+    assert_eq!(world.relay.head(), Offset(1), "the others wait for the disk");
+    // One that waits, and the one whose turn comes, may go.
+    world.input(Input::Closed { conn: conns[1] });
+    world.write_all();
+    assert_eq!((restored(&world.take(conns[0])).len(), restored(&world.take(conns[2])).len()), (1, 1));
+    assert_eq!(entry(&world, 1).segments[0].state.len(), 0);
+}
+
+#[test]
 fn d5_others_get_it_as_an_entry_filtered_to_what_they_follow() {
     let mut world = World::new();
     let mut writer = world.fill(1, seg(0), 1);
