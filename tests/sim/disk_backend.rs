@@ -57,6 +57,8 @@ struct State {
     counts: Counts,
     fail_sync: Option<u64>,
     fail_write: Option<u64>,
+    dies_at_sync: Option<u64>,
+    is_dead: bool,
     capacity: Option<u64>,
     blocks: BTreeSet<u64>,
     tells_free: bool,
@@ -82,6 +84,8 @@ impl SimDisk {
             counts: Counts::default(),
             fail_sync: None,
             fail_write: None,
+            dies_at_sync: None,
+            is_dead: false,
             capacity: None,
             blocks: BTreeSet::new(),
             tells_free: true,
@@ -180,6 +184,17 @@ impl SimDisk {
         self.state().fail_write = Some(nth);
     }
 
+    /// What was to fail and has not been reached fails no more.
+    pub fn forget_failures(&self) {
+        let mut state = self.state();
+        (state.fail_sync, state.fail_write) = (None, None);
+    }
+
+    /// The process dies in its `nth` sync from now (1: the next): nothing works any more until a crash says what is there.
+    pub fn die_at_sync(&self, nth: u64) {
+        self.state().dies_at_sync = Some(nth);
+    }
+
     /// The disk holds so many bytes; `None`: any number. `tells_free`: whether it says beforehand how many are left.
     pub fn set_capacity(&self, bytes: Option<u64>, tells_free: bool) {
         let mut state = self.state();
@@ -240,6 +255,9 @@ impl SimDisk {
 impl Disk for SimDisk {
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
         let mut state = self.state();
+        if state.is_dead {
+            return Err(StoreError::Failed("the process is dead".to_owned()));
+        }
         state.sync().map_err(|error| StoreError::Failed(error.to_string()))?;
         // What a failed sync left unwritten is no longer shown.
         state.shown = state.medium.clone();
@@ -263,6 +281,8 @@ impl State {
         self.blocks = (0..self.medium.len() as u64).step_by(BLOCK as usize).map(|at| at / BLOCK).collect();
         self.life += 1;
         self.locked = false;
+        self.is_dead = false;
+        self.dies_at_sync = None;
     }
 
     fn persist(&mut self, change: Change) {
@@ -273,6 +293,11 @@ impl State {
     }
 
     fn sync(&mut self) -> std::io::Result<()> {
+        if is_due(&mut self.dies_at_sync) {
+            self.is_dead = true;
+            self.life += 1;
+            return Err(Error::other("the process is dead"));
+        }
         if is_due(&mut self.fail_sync) {
             self.counts.faults += 1;
             for change in std::mem::take(&mut self.unsynced) {

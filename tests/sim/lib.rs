@@ -13,6 +13,7 @@ pub mod mirror;
 pub mod node;
 pub mod peer;
 pub mod program;
+pub mod schedule;
 pub mod sharer;
 pub mod stored;
 pub mod tree;

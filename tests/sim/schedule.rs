@@ -91,6 +91,17 @@ impl std::ops::AddAssign<&Tally> for Tally {
     }
 }
 
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Tally { schedules, steps, faults, commits, wide, refused, folds, catch_ups, lives, coverage } = self;
+        let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
+        writeln!(f, "{coverage}")?;
+        write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
+        write!(f, "{:.1} commits ({:.1} of several segments, {:.1} refused), ", each(*commits), each(*wide), each(*refused))?;
+        write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts", each(*folds), each(*catch_ups), each(*lives))
+    }
+}
+
 /// What a schedule was, and how it ended.
 #[derive(Debug)]
 pub struct Run {

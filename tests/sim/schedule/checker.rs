@@ -72,9 +72,8 @@ struct Checker {
 pub fn check(history: &[Event]) -> Result<(), Complaint> {
     let mut checker = Checker::default();
     for event in history {
-        match event {
-            Event::Refused { commit, .. } => drop(checker.ever_refused.insert(*commit)),
-            _ => {}
+        if let Event::Refused { commit, .. } = event {
+            checker.ever_refused.insert(*commit);
         }
     }
     for event in history {
@@ -164,7 +163,7 @@ impl Checker {
         let mine = process.made;
         let of_others = process.made.common(&self.refused);
         for segment in &changed {
-            let Some((marks, sum)) = process.here.get(segment) else { continue };
+            let Some((marks, _)) = process.here.get(segment) else { continue };
             // P4: what was shown stays.
             let seen = process.seen.entry(*segment).or_default();
             let gone = seen.without(marks).without(&of_others);
@@ -176,11 +175,13 @@ impl Checker {
             if !bad.is_empty() {
                 return wrong("R11", format!("process {number} is shown {bad:?} of segment {segment}, which were refused"));
             }
-            if !self.uncounted.contains(segment) {
+        }
+        let Some(process) = self.processes.get(&number) else { return Ok(()) };
+        for segment in changed.iter().filter(|segment| !self.uncounted.contains(segment)) {
+            if let Some((marks, sum)) = process.here.get(segment) {
                 self.count(number, *segment, marks, *sum)?;
             }
         }
-        let Some(process) = self.processes.get(&number) else { return Ok(()) };
         for commit in mine.without(&self.refused).iter() {
             let Some(made) = self.commits.get(&commit) else { continue };
             for place in &made.places {

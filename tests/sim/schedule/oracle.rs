@@ -27,7 +27,6 @@ pub struct Made {
 /// One entry of the log.
 #[derive(Clone, Debug)]
 struct Entry {
-    owner: ReplicaId,
     seq: Seq,
     uid: Uid,
     /// The commit, or the one that is void here.
@@ -185,7 +184,7 @@ impl Oracle {
         }
         let places = made.places.clone();
         if let LogEntry::Commit(stored) = entry {
-            let mut parts = Vec::new();
+            let mut parts: Vec<SegmentNo> = Vec::new();
             for part in &stored.parts {
                 if let Some(created) = part.creates {
                     let number = segment(created.id);
@@ -215,7 +214,7 @@ impl Oracle {
         }
         self.places.insert(commit, offset.0);
         self.lines.entry(owner).or_default().push(offset.0);
-        self.log.push(Entry { owner, seq, uid, commit, void });
+        self.log.push(Entry { seq, uid, commit, void });
         Ok(())
     }
 

@@ -1,8 +1,6 @@
 //! What a seed decides before anything happens, and what can happen: a schedule is a list of [`Step`]s, which mean something
 //! in every world (numbers are taken modulo what is there), so that any list of them can be replayed and shortened.
 
-use coheap_core::segment::write::Draw;
-
 use super::coverage::{Fault, Phase};
 use crate::Draws;
 
@@ -49,6 +47,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How many processes there are at a time.
+    pub fn processes(&self) -> usize {
+        self.heaps_of.len()
+    }
+
     /// The plan of a seed.
     pub fn of(seed: u64) -> Plan {
         let mut draws = Draws(seed ^ 0x5eed_0000_5eed_0000);

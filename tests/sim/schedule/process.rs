@@ -11,7 +11,7 @@ use coheap_core::relay::ConnId;
 use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::value::{Kind, Value};
 
-use super::history::{CommitNo, Event, ProcessNo, SegmentNo};
+use super::history::{CommitNo, Event, Place, ProcessNo, SegmentNo};
 use super::marks::Marks;
 use super::oracle::commit_of;
 
@@ -42,17 +42,19 @@ impl View {
         self.counter.map(|handle| self.totals.get(&handle).copied().unwrap_or(0.0) as i64)
     }
 
-    /// An own commit left its mark and added to the counter.
-    pub fn mark(&mut self, commit: CommitNo, adds: i64) {
+    /// An own commit wrote here: it left its mark, added to the counter or made it (the first container of its segment), and
+    /// perhaps wrote to the register.
+    pub fn wrote(&mut self, commit: CommitNo, place: &Place, register: bool) {
+        if place.makes_counter {
+            self.counter = Some(Handle(1));
+        }
         self.marks.insert(commit);
         if let Some(counter) = self.counter {
-            *self.totals.entry(counter).or_default() += adds as f64;
+            *self.totals.entry(counter).or_default() += place.adds as f64;
         }
-    }
-
-    /// An own commit made the counter: the first container of its segment.
-    pub fn make_counter(&mut self) {
-        self.counter = Some(Handle(1));
+        if register {
+            self.register = Some(commit as f64);
+        }
     }
 
     /// What a replica says has changed.
