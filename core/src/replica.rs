@@ -417,7 +417,8 @@ impl Replica {
         debug_assert!(self.out.is_empty(), "every output has to be taken before the next input");
         self.now_ms = now_ms;
         match input {
-            Input::Tick => {}
+            // The only deadline is the end of a Busy: what was not taken goes out again.
+            Input::Tick => self.send_pending(),
             Input::Commit { label, sections, size } => self.commit(label, sections, size),
             Input::Receive(message) => self.receive(&message),
             Input::Connected { token } => self.connected(token),

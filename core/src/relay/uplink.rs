@@ -206,6 +206,8 @@ impl Relay {
                 own.refused = true;
                 return;
             }
+            // Its first one was not admitted on this connection (R2d, R2e): the line is not unknown, it has not begun.
+            Placed::Unknown if own.refused => return,
             Placed::Conflict { uid } => Down::Conflict { owner, seq, uid },
             Placed::Unknown => Down::Unknown { owner },
             Placed::Rebase { segment, generation } => {

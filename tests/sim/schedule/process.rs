@@ -168,14 +168,12 @@ pub struct Process {
     pub segments: BTreeMap<Index, SegmentNo>,
     /// Segments that it waits for.
     pub loading: BTreeSet<Index>,
-    /// Segments that still show a refused commit.
-    pub rebuilding: BTreeSet<Index>,
     /// Its commits, by number in its line from 1.
     pub line: Vec<CommitNo>,
     /// Those of them that it has no answer for.
     pub open: Vec<CommitNo>,
-    /// Those of them that were refused.
-    pub undone: Vec<CommitNo>,
+    /// Those of them that were refused, and the segments that show them still: until they are made anew.
+    pub undone: Vec<(CommitNo, Index)>,
     /// The Hello of this connection was answered.
     pub online: bool,
     /// It does nothing until this step.
@@ -199,7 +197,6 @@ impl Process {
             views: BTreeMap::new(),
             segments: BTreeMap::from([(Index(0), 0)]),
             loading: BTreeSet::new(),
-            rebuilding: BTreeSet::new(),
             line: Vec::new(),
             open: Vec::new(),
             undone: Vec::new(),
@@ -226,9 +223,10 @@ impl Process {
     /// Another instance has taken over: all that it says at once.
     pub fn go_on_in(&mut self, replica: Replica, ids: &[SegmentId], history: &mut Vec<Event>) {
         self.replica = replica;
-        let rebuilding = self.rebuilding.clone();
+        // It shows what was shown: what is to be made anew is so still.
+        let undone = self.undone.clone();
         self.perform(ids, history);
-        self.rebuilding = rebuilding;
+        self.undone = undone;
     }
 
     fn perform(&mut self, ids: &[SegmentId], history: &mut Vec<Event>) {
@@ -274,7 +272,7 @@ impl Process {
             }
             Output::Loaded { segment, status, patches, .. } => {
                 self.loading.remove(&segment);
-                self.rebuilding.remove(&segment);
+                self.undone.retain(|(_, index)| *index != segment);
                 self.changed.insert(segment);
                 match status {
                     LoadStatus::There => drop(self.views.insert(segment, View::of(&patches))),
@@ -305,8 +303,7 @@ impl Process {
                 };
                 history.push(Event::Refused { process, commit });
                 self.open.retain(|open| *open != commit);
-                self.undone.push(commit);
-                self.rebuilding.extend(segments);
+                self.undone.extend(segments.into_iter().map(|index| (commit, index)));
             }
             Output::Online { .. } => self.online = true,
             Output::Done { ticket, version } => self.told.push(Told::Done(ticket, version)),

@@ -4,7 +4,7 @@ use super::plan::{Plan, Step};
 use super::{Failure, replay};
 
 /// Replays at most this many shorter schedules.
-const TRIES_MAX: usize = 4_000;
+const TRIES_MAX: usize = 1_000;
 
 /// The steps that matter, and how they fail.
 pub fn shrink(plan: &Plan, steps: &[Step], failure: &Failure) -> (Vec<Step>, Failure) {

@@ -35,8 +35,7 @@ impl World {
     fn must_see(&self, at: usize, index: Index, segment: SegmentNo) -> Content {
         let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
         let mut content = heap.oracle.content(segment, process.replica.cut());
-        let still = process.rebuilding.contains(&index);
-        let undone = process.undone.iter().filter(|_| still);
+        let undone = process.undone.iter().filter(|(_, of)| *of == index).map(|(commit, _)| commit);
         for commit in process.open.iter().chain(undone) {
             for place in heap.oracle.made[*commit].places.iter().filter(|place| place.segment == segment) {
                 content.add(*commit, place);
@@ -60,7 +59,7 @@ impl World {
             let made = &heap.oracle.made[commit];
             let place = heap.oracle.place(commit);
             return match place {
-                _ if process.undone.contains(&commit) => fails("R11", format!("{who}: refused commit {commit} is shown")),
+                _ if !process.open.contains(&commit) && process.line.contains(&commit) => fails("R11", format!("{who}: own commit {commit}, which was refused, is shown")),
                 _ if heap.oracle.is_void(commit) => fails("R11", format!("{who}: void commit {commit} is shown")),
                 None => fails("P5", format!("{who}: commit {commit} is shown, and is not in the log: {made:?}")),
                 Some(place) => fails("P2", format!("{who}: commit {commit} of offset {place} is shown too early")),

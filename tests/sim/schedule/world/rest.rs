@@ -135,8 +135,8 @@ impl World {
         if process.replica.cut() != head {
             return fails("P1", format!("{who} rests at {:?}, the log ends at {head:?}", process.replica.cut()));
         }
-        if !process.loading.is_empty() || !process.rebuilding.is_empty() {
-            return fails("P8", format!("{who} still waits for {:?} and {:?}", process.loading, process.rebuilding));
+        if !process.loading.is_empty() || !process.undone.is_empty() {
+            return fails("P8", format!("{who} still waits for {:?} and {:?}", process.loading, process.undone));
         }
         for index in process.views.keys().copied().collect::<Vec<Index>>() {
             process.replica.handle(self.now, Input::Dump(index));
