@@ -84,7 +84,7 @@ fn schedules(seeds: u64, from: u64) -> bool {
                         }
                     }
                     let done = sum.0.schedules + sum.1.len() as u64;
-                    if done.is_multiple_of(10_000) {
+                    if done.is_multiple_of(1_000) {
                         println!("{done} of {seeds} schedules, {:.0} a second", rate(done, begun));
                     }
                     if sum.1.len() >= FAILURES_MAX {

@@ -99,6 +99,7 @@ impl World {
         };
         let of = &mut self.heaps[heap];
         of.opening += 1;
+        of.foreign_fold = false;
         of.beginning = begins;
         of.relay = Some(Relay::new(config, recovered, Time(self.now)));
         self.drain(heap)
@@ -185,6 +186,8 @@ impl World {
             RelayOutput::ReadLog { ticket, from, upto, bytes_max } => {
                 match self.platter.log(heap, from, upto, bytes_max) {
                     Some(entries) => RelayInput::Log { ticket, entries },
+                    // A fold that an earlier machine had asked for knew nothing of this one's streams.
+                    None if self.heaps[heap].foreign_fold => RelayInput::ReadFailed { ticket },
                     None => return fails("R8", format!("the log is read from {from:?}, which has been dropped")),
                 }
             }
@@ -232,6 +235,7 @@ impl World {
                     let (folded, floor, holder) = (Some(result.folded), result.floor, result.holder);
                     RelayInput::Folded { segment, folded, floor, holder }
                 } else {
+                    self.heaps[heap].foreign_fold = true;
                     RelayInput::Floor { floor: result.floor }
                 }
             }
