@@ -11,6 +11,8 @@ use super::{Failure, Tally, World, fails};
 
 /// Rounds in which a world comes to rest, or is wedged.
 const ROUNDS_MAX: usize = 400;
+/// Stages of folds in one round.
+const FOLDS_MAX: usize = 200;
 /// Timers further off than this are nobody's to wait for.
 const FAR_MS: u64 = 600_000;
 
@@ -100,9 +102,14 @@ impl World {
             self.answer(0)?;
             moved = true;
         }
+        let mut folds = 0;
         while self.heaps.iter().any(|heap| !heap.folds.is_empty()) {
             self.fold(0)?;
             moved = true;
+            folds += 1;
+            if folds > FOLDS_MAX {
+                return fails("P7", "folds without end");
+            }
         }
         Ok(moved)
     }
