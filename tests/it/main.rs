@@ -6,6 +6,7 @@ mod convergence;
 mod golden;
 mod near;
 mod overruled;
+mod schedules;
 mod semantics;
 mod tidy;
 mod wire_golden;

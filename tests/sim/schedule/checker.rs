@@ -48,7 +48,6 @@ struct Process {
     changed: Vec<SegmentNo>,
     /// Commits first shown since it last looked.
     news: Marks,
-    /// All that is shown anywhere here.
     ended: bool,
 }
 
@@ -301,5 +300,132 @@ impl Checker {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A history as it is told: `A`, `B` are processes 0 and 1, segments 0 and 1.
+    fn made(process: ProcessNo, commit: CommitNo, places: &[(SegmentNo, i64)]) -> Event {
+        let place = |(segment, adds): &(SegmentNo, i64)| Place { segment: *segment, adds: *adds, makes_counter: false };
+        Event::Made { process, commit, places: places.iter().map(place).collect() }
+    }
+
+    fn shown(process: ProcessNo, segment: SegmentNo, marks: &[CommitNo], sum: i64) -> Event {
+        Event::Shown { process, segment, marks: marks.iter().copied().collect(), sum: Some(sum) }
+    }
+
+    fn looks(process: ProcessNo) -> Event {
+        Event::Looks { process }
+    }
+
+    /// Process 0 makes commit 0 in both segments and is shown it.
+    fn begun() -> Vec<Event> {
+        vec![made(0, 0, &[(0, 1), (1, 1)]), shown(0, 0, &[0], 1), shown(0, 1, &[0], 1), looks(0)]
+    }
+
+    fn finds(promise: &str, history: &[Event]) {
+        let complaint = check(history).expect_err("the history is bad");
+        assert_eq!(complaint.promise, promise, "{complaint:?}");
+        assert!(check(&history[..complaint.event]).is_ok(), "it is not found earlier: {complaint:?}");
+    }
+
+    fn continued(more: &[Event]) -> Vec<Event> {
+        begun().into_iter().chain(more.iter().cloned()).collect()
+    }
+
+    #[test]
+    fn a_good_history_passes() {
+        let log = [0, 1].into_iter().collect();
+        let good = continued(&[
+            shown(1, 0, &[0], 1),
+            shown(1, 1, &[0], 1),
+            looks(1),
+            made(1, 1, &[(0, 2)]),
+            shown(1, 0, &[0, 1], 3),
+            looks(1),
+            Event::Version { process: 1, version: 0 },
+            Event::Acked { process: 0, commit: 0 },
+            Event::Acked { process: 1, commit: 1 },
+            Event::Flushed { process: 1, upto: Some(1) },
+            shown(0, 0, &[0, 1], 3),
+            looks(0),
+            Event::Reached { process: 0, version: 0 },
+            Event::Rest { log },
+        ]);
+        assert_eq!(check(&good), Ok(()));
+    }
+
+    #[test]
+    fn a_causal_gap_is_found() {
+        let gap = [
+            shown(1, 0, &[0], 1),
+            shown(1, 1, &[0], 1),
+            looks(1),
+            // Behind commit 0, in a segment of its own.
+            made(1, 1, &[(2, 0)]),
+            Event::Shown { process: 2, segment: 2, marks: [1].into_iter().collect(), sum: None },
+            shown(2, 0, &[], 0),
+            looks(2),
+        ];
+        finds("P2", &continued(&gap));
+        // The same, when the segment comes later, behind the log.
+        let mut late = gap.to_vec();
+        late.insert(5, looks(2));
+        finds("P2", &continued(&late));
+    }
+
+    #[test]
+    fn a_fractured_commit_is_found() {
+        finds("P3", &continued(&[shown(1, 0, &[0], 1), shown(1, 1, &[], 0), looks(1)]));
+    }
+
+    #[test]
+    fn broken_sessions_are_found() {
+        // Own commit not shown.
+        finds("P4", &continued(&[shown(0, 1, &[], 0), looks(0)]));
+        // Shown and gone, in between not even here.
+        let gone = [
+            shown(1, 0, &[0], 1),
+            looks(1),
+            Event::Hidden { process: 1, segment: 0 },
+            looks(1),
+            shown(1, 0, &[], 0),
+            looks(1),
+        ];
+        finds("P4", &continued(&gone));
+        // A version that does not cover what its giver saw.
+        let short = [Event::Version { process: 0, version: 0 }, shown(1, 0, &[], 0), looks(1)];
+        finds("P4", &continued(&[&short[..], &[Event::Reached { process: 1, version: 0 }]].concat()));
+    }
+
+    #[test]
+    fn lost_commits_are_found() {
+        let rest = Event::Rest { log: Marks::default() };
+        finds("P5", &continued(&[Event::Acked { process: 0, commit: 0 }, rest.clone()]));
+        finds("P5", &continued(&[shown(1, 0, &[0], 1), looks(1), rest]));
+        finds("P5", &continued(&[Event::Flushed { process: 0, upto: Some(0) }]));
+        finds("P5", &continued(&[Event::Acked { process: 0, commit: 0 }, Event::Refused { process: 0, commit: 0 }]));
+    }
+
+    #[test]
+    fn double_effects_are_found() {
+        finds("P6", &continued(&[shown(1, 0, &[0], 2), looks(1)]));
+    }
+
+    #[test]
+    fn refused_commits_are_found() {
+        let refused = Event::Refused { process: 0, commit: 0 };
+        finds("R11", &continued(&[shown(1, 0, &[0], 1), looks(1), refused.clone()]));
+        finds("R11", &continued(&[refused, Event::Rest { log: [0].into_iter().collect() }]));
+    }
+
+    #[test]
+    fn what_differs_in_the_end_is_found() {
+        let rest = Event::Rest { log: [0].into_iter().collect() };
+        let behind = [shown(1, 0, &[], 0), looks(1), Event::Acked { process: 0, commit: 0 }, rest];
+        finds("P1", &continued(&behind));
     }
 }
