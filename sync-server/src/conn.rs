@@ -57,7 +57,11 @@ pub async fn serve(upgraded: Upgraded, raw_name: String, config: Arc<Config>, dr
         .max_frame_size(Some(limits::FRAME_BYTES_MAX));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(limits)).await;
     let (mut sink, mut stream) = socket.split();
-    let close = match greet(&mut stream, &raw_name, &config).await {
+    let greeted = tokio::select! {
+        greeted = greet(&mut stream, &raw_name, &config) => greeted,
+        () = driver.stopped() => Err(STOPPING),
+    };
+    let close = match greeted {
         Ok((heap, grant, first)) => talk(&mut sink, &mut stream, driver, heap, grant, first).await,
         Err(Ended::Gone) => return,
         Err(Ended::Close(code, reason)) => Some((code, reason)),
@@ -84,6 +88,9 @@ async fn finish(mut sink: SplitSink<Socket, Message>, mut stream: SplitStream<So
     let (mut io, mut rest) = (socket.into_inner(), [0; 4096]);
     while let Ok(Ok(1..)) = timeout(QUIET, io.read(&mut rest)).await {}
 }
+
+/// How it ends when the relay does.
+const STOPPING: Ended = Ended::Close(1012, "the relay is stopping");
 
 /// How a connection ends.
 enum Ended {
@@ -144,7 +151,7 @@ async fn talk(
     first: Bytes,
 ) -> Option<(u16, &'static str)> {
     let (to_conn, mut queue) = mpsc::unbounded_channel();
-    let conn = driver.open(heap, grant, to_conn).await?;
+    let Some(conn) = driver.open(heap, grant, to_conn).await else { return Some((1012, "the relay is stopping")) };
     driver.message(conn, first).await;
     let reading = async {
         loop {
@@ -176,7 +183,8 @@ async fn write_all(
             Some(next) => next,
             None => match timeout(ASK_AFTER, queue.recv()).await {
                 Ok(Some(next)) => next,
-                Ok(None) => return Ended::Gone,
+                // The driver has ended before it came to this connection.
+                Ok(None) => return STOPPING,
                 Err(_) => match timeout(WRITE_WITHIN, sink.send(Message::Ping(Bytes::new()))).await {
                     Ok(Ok(())) => continue,
                     _ => return Ended::Gone,

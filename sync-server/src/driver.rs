@@ -5,6 +5,7 @@
 
 mod commit;
 mod heaps;
+mod scrub;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,6 +66,7 @@ enum Event {
     Log { of: Opening, ticket: Ticket, entries: Result<Vec<(Offset, LogEntry)>, StoreError> },
     States { of: Opening, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
     Folded(worker::Folded),
+    Scrubbed { heap: Arc<str>, error: StoreError },
     Stop,
 }
 
@@ -112,11 +114,15 @@ impl Handle {
         let _ = self.commands.send(Command::Closed { conn }).await;
     }
 
+    /// Done when the driver takes no more commands.
+    pub async fn stopped(&self) {
+        self.commands.closed().await;
+    }
+
     /// Finish what is under way and close every connection.
     pub async fn shut_down(&self) {
         let _ = self.events.send(Event::Stop);
-        // Done when the driver no longer takes commands.
-        self.commands.closed().await;
+        self.stopped().await;
     }
 }
 
@@ -125,7 +131,11 @@ impl Handle {
 pub(crate) struct Running {
     handle: Handle,
     task: JoinHandle<()>,
+    /// What asks workers; ended, it takes them with it.
+    folder: Option<JoinHandle<()>>,
     writer: Option<std::thread::JoinHandle<()>>,
+    /// Dropped to end the scrub.
+    scrub: Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
 }
 
 impl Running {
@@ -137,8 +147,13 @@ impl Running {
     pub async fn stop(mut self) {
         let _ = self.handle.events.send(Event::Stop);
         let _ = self.task.await;
-        if let Some(writer) = self.writer.take() {
-            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        if let Some(folder) = self.folder.take() {
+            folder.abort();
+            let _ = folder.await;
+        }
+        let scrub = self.scrub.take().map(|(_, thread)| thread);
+        for thread in [self.writer.take(), scrub].into_iter().flatten() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
 }
@@ -155,14 +170,22 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
     });
     let handle =
         Handle { commands, events: events.clone(), room: Arc::new(Semaphore::new(INBOX_BYTES)), conns: Arc::default() };
-    let folds = config.worker.clone().map(|program| {
-        let (folds, jobs) = mpsc::unbounded_channel();
-        let events = events.clone();
-        let done = move |folded| drop(events.send(Event::Folded(folded)));
-        tokio::spawn(worker::run(program, Arc::clone(&store), jobs, done));
-        folds
+    let (folds, folder) = match config.worker.clone() {
+        None => (None, None),
+        Some(worker) => {
+            let (folds, jobs) = mpsc::unbounded_channel();
+            let events = events.clone();
+            let done = move |folded| drop(events.send(Event::Folded(folded)));
+            (Some(folds), Some(tokio::spawn(worker::run(worker, Arc::clone(&store), jobs, done))))
+        }
+    };
+    let scrub = config.scrub.and_then(|scrub| {
+        let (end, stop) = std::sync::mpsc::channel();
+        let (store, events) = (Arc::clone(&store), events.clone());
+        let thread = std::thread::Builder::new().name("scrub".to_owned());
+        Some((end, thread.spawn(move || scrub::run(&store, scrub, &stop, &events)).ok()?))
     });
     let driver = Driver::new(store, events, appends, folds);
     let task = tokio::spawn(driver.run(inbox, reports));
-    Running { handle, task, writer: writer.ok() }
+    Running { handle, task, folder, writer: writer.ok(), scrub }
 }

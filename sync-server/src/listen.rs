@@ -31,6 +31,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 struct Shared {
     config: Arc<Config>,
     driver: Handle,
+    /// Held by every connection; when nobody holds it any more, all are closed.
+    open: tokio::sync::mpsc::Sender<()>,
 }
 
 /// Serves until `shutdown`, then tells the driver to stop and waits for the connections to be closed.
@@ -40,7 +42,8 @@ pub async fn serve(
     driver: Handle,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let shared = Shared { config, driver: driver.clone() };
+    let (open, mut all_closed) = tokio::sync::mpsc::channel(1);
+    let shared = Shared { config, driver: driver.clone(), open };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(|| async { "ok\n" }))
@@ -71,9 +74,14 @@ pub async fn serve(
             drop(permit);
         });
     }
-    drop(listener);
+    drop((listener, router));
     driver.shut_down().await;
-    let _ = tokio::time::timeout(CLOSE_WITHIN, async { while tasks.join_next().await.is_some() {} }).await;
+    let closed = async {
+        while tasks.join_next().await.is_some() {}
+        // A connection is a task of its own from its upgrade on.
+        all_closed.recv().await;
+    };
+    let _ = tokio::time::timeout(CLOSE_WITHIN, closed).await;
     Ok(())
 }
 
@@ -101,6 +109,7 @@ async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response
         if let Ok(upgraded) = upgrading.await {
             conn::serve(upgraded, raw_name, shared.config, shared.driver).await;
         }
+        drop(shared.open);
     });
     let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
         return StatusCode::BAD_REQUEST.into_response();

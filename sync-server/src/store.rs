@@ -6,22 +6,28 @@
 //! ```
 //!
 //! Nothing here knows a connection or decides an order. Reading order: `tables.rs`, `record.rs`, `handle.rs`, `append.rs`,
-//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below.
+//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below (`overlay.rs`: to look at it only); `verify.rs`, `dump.rs` and `salvage.rs` are the tools.
 
 mod append;
 mod disk;
+mod dump;
 mod fold;
 mod handle;
+mod overlay;
 mod read;
 mod record;
 mod recover;
+mod salvage;
 mod tables;
+mod verify;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 pub use self::disk::{Disk, FileDisk};
 pub use self::handle::Store;
+pub use self::salvage::{Salvaged, salvage};
+pub use self::verify::Verified;
 
 /// What one heap has to have written.
 #[derive(Debug)]
@@ -70,8 +76,8 @@ pub enum StoreError {
     /// What is there is not what was written.
     #[error("damaged: {0}")]
     Damaged(String),
-    /// The log below this was folded away.
-    #[error("the log does not reach back that far")]
+    /// The log below this was folded away, or there is no such heap.
+    #[error("there is no such heap, or its log does not reach back that far")]
     Gone,
     /// The system or the database failed.
     #[error("{0}")]
@@ -79,9 +85,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
     fn io(error: std::io::Error) -> StoreError {
         match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full,
+            // A file that is cut off, or is no database at all.
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => StoreError::Damaged(error.to_string()),
             _ => StoreError::Failed(error.to_string()),
         }
     }

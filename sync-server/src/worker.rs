@@ -3,19 +3,19 @@
 //! much later; the relay goes on.
 //!
 //! ```text
-//!   driver ──Job──► Folder task ──request──► worker's stdin      message := length:u32 body
-//!                     │    ◄────── answer ── worker's stdout     request := engine:u8 snapshot:bytes list(delta:bytes)
-//!                     └─► store.fold                             answer  := 0 snapshot | 1 error:str
+//!   driver ──Job──► task ──fold────► a worker      message := length:u32 body
+//!                    │ ◄──snapshot──               body    := 0 segment | 1 segment snapshot:bytes
+//!                    ├─────check───► another       segment := engine:u8 snapshot:bytes list(delta:bytes)
+//!                    │ ◄──it is so──               answer  := 0 snapshot | 1 error:str
+//!                    └─► store.fold
 //! ```
 //!
-//! What the worker makes it has verified: decoded again and compared, value by value, with what was folded
-//! (`coheap_core::segment::fold`).
+//! A snapshot takes the place of log only when another process has decoded it and compared it, value by value, with its own
+//! replay of what was folded (`coheap_core::segment::check_fold`).
 
 use std::io::{ErrorKind, Read, Write};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
@@ -29,15 +29,15 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::config::Worker;
 use crate::driver::Opening;
 use crate::store::{FoldResult, Store, StoreError};
 
-/// Address space of the worker.
-const MEMORY_BYTES: u64 = 2 << 30;
-/// How long one fold may take.
-const FOLD_WITHIN: Duration = Duration::from_secs(30);
-/// A whole message: one segment at its hard limit with its deltas.
-const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + limits::SEGMENT_BYTES_HARD;
+/// A whole message: one segment at its hard limit with its deltas, and what they fold to.
+const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + 2 * limits::SEGMENT_BYTES_HARD;
+/// Requests: make a snapshot; say whether one is right.
+const FOLD: u8 = 0;
+const CHECK: u8 = 1;
 
 /// A segment to fold.
 #[derive(Debug)]
@@ -82,14 +82,14 @@ impl From<String> for FoldError {
 
 /// Takes jobs one by one until there is nobody left to tell.
 pub(crate) async fn run(
-    program: PathBuf,
+    bounds: Worker,
     store: Arc<Store>,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     done: impl Fn(Folded),
 ) {
-    let mut worker = None;
+    let mut workers = Workers { bounds, folder: None, checker: None };
     while let Some(job) = jobs.recv().await {
-        let result = fold(&program, &mut worker, &store, &job).await;
+        let result = fold(&mut workers, &store, &job).await;
         // While the relay stops, reads of the store are given up.
         if let Err(error) = &result
             && !jobs.is_closed()
@@ -100,12 +100,7 @@ pub(crate) async fn run(
     }
 }
 
-async fn fold(
-    program: &PathBuf,
-    slot: &mut Option<Process>,
-    store: &Arc<Store>,
-    job: &Job,
-) -> Result<FoldResult, FoldError> {
+async fn fold(workers: &mut Workers, store: &Arc<Store>, job: &Job) -> Result<FoldResult, FoldError> {
     let state = {
         let (store, heap, segment, upto) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment, job.upto);
         blocking(move || store.read_states(&heap, upto, &[segment], 1)).await?
@@ -113,27 +108,46 @@ async fn fold(
     let Some(StoredState::At { snapshot, deltas, .. }) = state.into_iter().next() else {
         return Err("its state cannot be read".to_owned().into());
     };
-    let request = encode_request(job.engine, &snapshot, &deltas);
+    let mut request = encode_segment(FOLD, job.engine, &snapshot, &deltas);
     drop((snapshot, deltas));
+    let snapshot = ask(&workers.bounds, &mut workers.folder, &request).await?;
+    if let Some(what) = request.first_mut() {
+        *what = CHECK;
+    }
+    request.bytes(&snapshot);
+    ask(&workers.bounds, &mut workers.checker, &request).await?;
+    drop(request);
+    let (store, heap, segment) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment);
+    let (upto, keep) = (job.upto, job.keep);
+    blocking(move || store.fold(&heap, segment, upto, keep, &snapshot)).await
+}
+
+/// Asks a worker, starting one if there is none; what it made.
+async fn ask(bounds: &Worker, slot: &mut Option<Process>, request: &[u8]) -> Result<Bytes, FoldError> {
     let mut process = match slot.take() {
         Some(process) => process,
-        None => Process::start(program).map_err(|error| format!("the worker does not start: {error}"))?,
+        None => Process::start(bounds).map_err(|error| format!("the worker does not start: {error}"))?,
     };
-    let answer = match timeout(FOLD_WITHIN, process.ask(&request)).await {
+    let answer = match timeout(bounds.within, process.ask(request)).await {
         Ok(Ok(answer)) => answer,
         // Dropped, the process is killed; the next job gets a new one.
         Ok(Err(error)) => return Err(format!("the worker died: {error}").into()),
         Err(_) => return Err("the worker took too long".to_owned().into()),
     };
     *slot = Some(process);
-    let snapshot = match answer.split_first() {
-        Some((0, _)) => answer.slice(1..),
-        Some((_, error)) => return Err(String::from_utf8_lossy(error).into_owned().into()),
-        None => return Err("the worker said nothing".to_owned().into()),
-    };
-    let (store, heap, segment) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment);
-    let (upto, keep) = (job.upto, job.keep);
-    blocking(move || store.fold(&heap, segment, upto, keep, &snapshot)).await
+    match answer.split_first() {
+        Some((0, _)) => Ok(answer.slice(1..)),
+        Some((_, error)) => Err(String::from_utf8_lossy(error).into_owned().into()),
+        None => Err("the worker said nothing".to_owned().into()),
+    }
+}
+
+/// What folds, and what checks it.
+#[derive(Debug)]
+struct Workers {
+    bounds: Worker,
+    folder: Option<Process>,
+    checker: Option<Process>,
 }
 
 async fn blocking<T: Send + 'static>(
@@ -154,10 +168,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(program: &PathBuf) -> std::io::Result<Process> {
-        let mut command = Command::new(program);
+    fn start(bounds: &Worker) -> std::io::Result<Process> {
+        let mut command = Command::new(&bounds.program);
         command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
+        bound_memory(&child, bounds.memory_bytes)?;
         let missing = || std::io::Error::other("no pipe");
         let requests = child.stdin.take().ok_or_else(missing)?;
         let answers = child.stdout.take().ok_or_else(missing)?;
@@ -179,9 +194,26 @@ impl Process {
     }
 }
 
-fn encode_request(engine: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Vec<u8> {
+/// Bounds the address space of a worker before it has read a byte.
+fn bound_memory(child: &Child, bytes: u64) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+        let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        match rustix::process::prlimit(Some(pid), rustix::process::Resource::As, limit) {
+            // It is gone already; asking it says so.
+            Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (child, bytes);
+    Ok(())
+}
+
+fn encode_segment(what: u8, engine: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Vec<u8> {
     let bytes: usize = deltas.iter().map(Bytes::len).sum();
     let mut out = Vec::with_capacity(snapshot.len() + bytes + 8 * deltas.len() + 16);
+    out.push(what);
     out.push(engine.code());
     out.bytes(snapshot);
     out.varint(deltas.len() as u64);
@@ -191,8 +223,19 @@ fn encode_request(engine: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Vec<
     out
 }
 
-fn decode_request(body: &Bytes) -> Result<(EngineKind, Bytes, Vec<Bytes>), Malformed> {
+/// What a worker is asked.
+#[derive(Debug)]
+struct Request {
+    engine: EngineKind,
+    snapshot: Bytes,
+    deltas: Vec<Bytes>,
+    /// The snapshot to check; `None`: one is to be made.
+    folded: Option<Bytes>,
+}
+
+fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
     let mut reader = Reader::new(body);
+    let what = reader.u8()?;
     let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
     let snapshot = body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "snapshot")?);
     let count = reader.count(usize::MAX, "deltas")?;
@@ -200,8 +243,13 @@ fn decode_request(body: &Bytes) -> Result<(EngineKind, Bytes, Vec<Bytes>), Malfo
     for _ in 0..count {
         deltas.push(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "delta")?));
     }
+    let folded = match what {
+        FOLD => None,
+        CHECK => Some(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "folded")?)),
+        _ => return Err(Malformed::Field("request")),
+    };
     reader.end()?;
-    Ok((engine, snapshot, deltas))
+    Ok(Request { engine, snapshot, deltas, folded })
 }
 
 /// The worker itself: answers requests until the relay is gone.
@@ -213,8 +261,6 @@ pub fn serve() -> std::io::Result<()> {
 }
 
 fn answer_all() -> std::io::Result<()> {
-    let limit = rustix::process::Rlimit { current: Some(MEMORY_BYTES), maximum: Some(MEMORY_BYTES) };
-    rustix::process::setrlimit(rustix::process::Resource::As, limit)?;
     // Folding waits for everything else.
     let _ = rustix::process::nice(10);
     let (mut requests, mut answers) = (std::io::stdin().lock(), std::io::stdout().lock());
@@ -235,14 +281,30 @@ fn answer_all() -> std::io::Result<()> {
     }
 }
 
-fn answer(request: &Bytes) -> Vec<u8> {
-    let folded = match decode_request(request) {
-        Ok((engine, snapshot, deltas)) => segment::fold(engine, &snapshot, &deltas).map_err(|error| error.to_string()),
+/// The answer to one request, as [`serve`] gives it.
+pub fn answer(request: &Bytes) -> Vec<u8> {
+    let made = match decode_request(request) {
+        Ok(Request { engine, snapshot, deltas, folded }) => match folded {
+            None => segment::fold_unchecked(engine, &snapshot, &deltas),
+            Some(folded) => segment::check_fold(engine, &snapshot, &deltas, &folded).map(|()| Vec::new()),
+        }
+        .map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
-    match folded {
-        Ok(snapshot) => [&[0], snapshot.as_slice()].concat(),
+    match made {
+        Ok(bytes) => [&[0], bytes.as_slice()].concat(),
         Err(error) => [&[1], error.as_bytes()].concat(),
+    }
+}
+
+/// A request for less than was asked for: what a worker that lies answers instead. For tests.
+#[doc(hidden)]
+pub fn without_last_delta(request: &Bytes) -> Vec<u8> {
+    match decode_request(request) {
+        Ok(Request { engine, snapshot, deltas, .. }) => {
+            encode_segment(FOLD, engine, &snapshot, &deltas[..deltas.len().saturating_sub(1)])
+        }
+        Err(_) => Vec::new(),
     }
 }
 
@@ -253,16 +315,27 @@ mod tests {
     #[test]
     fn a_request_comes_back_and_rubbish_is_answered_with_an_error() {
         let deltas = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
-        let request = Bytes::from(encode_request(EngineKind::Yrs, b"snap", &deltas));
-        let (engine, snapshot, read) = decode_request(&request).unwrap();
-        assert_eq!((engine, &snapshot[..], &read[..]), (EngineKind::Yrs, &b"snap"[..], &deltas[..]));
+        let request = Bytes::from(encode_segment(FOLD, EngineKind::Yrs, b"snap", &deltas));
+        let read = decode_request(&request).unwrap();
+        assert_eq!((read.engine, &read.snapshot[..], &read.deltas[..]), (EngineKind::Yrs, &b"snap"[..], &deltas[..]));
+        assert_eq!(read.folded, None);
         assert_eq!(answer(&request).first(), Some(&1));
-        assert_eq!(answer(&Bytes::from_static(b"\x00\xff")).first(), Some(&1));
+        assert_eq!(answer(&Bytes::from_static(b"\x00\x00\xff")).first(), Some(&1));
+        assert_eq!(answer(&Bytes::from_static(b"\x07\x00\x00\x00")).first(), Some(&1));
     }
 
     #[test]
-    fn no_deltas_fold_to_an_empty_document() {
-        let request = Bytes::from(encode_request(EngineKind::Yrs, b"", &[]));
-        assert_eq!(answer(&request).first(), Some(&0));
+    fn no_deltas_fold_to_an_empty_document_and_another_snapshot_is_not_taken_for_it() {
+        let mut request = encode_segment(FOLD, EngineKind::Yrs, b"", &[]);
+        let made = answer(&request.clone().into());
+        let (0, snapshot) = made.split_first().map(|(code, rest)| (*code, rest)).unwrap() else { panic!("{made:?}") };
+        request[0] = CHECK;
+        let with = |snapshot: &[u8]| {
+            let mut request = request.clone();
+            request.bytes(snapshot);
+            answer(&request.into()).first().copied()
+        };
+        assert_eq!(with(snapshot), Some(0));
+        assert_eq!(with(b"rubbish"), Some(1));
     }
 }

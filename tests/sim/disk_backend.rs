@@ -57,8 +57,8 @@ struct State {
     counts: Counts,
     fail_sync: Option<u64>,
     fail_write: Option<u64>,
-    dies_at_sync: Option<u64>,
-    is_dead: bool,
+    die: Option<u64>,
+    dead: bool,
     capacity: Option<u64>,
     blocks: BTreeSet<u64>,
     tells_free: bool,
@@ -84,8 +84,8 @@ impl SimDisk {
             counts: Counts::default(),
             fail_sync: None,
             fail_write: None,
-            dies_at_sync: None,
-            is_dead: false,
+            die: None,
+            dead: false,
             capacity: None,
             blocks: BTreeSet::new(),
             tells_free: true,
@@ -127,7 +127,7 @@ impl SimDisk {
             match change {
                 Change::Write(start, mut bytes) if at == torn && style > 0 => {
                     let len = state.draws.below(bytes.len() + 1);
-                    bytes.truncate(if style % 2 == 0 { len } else { len / SECTOR * SECTOR });
+                    bytes.truncate(if style.is_multiple_of(2) { len } else { len / SECTOR * SECTOR });
                     state.persist(Change::Write(start, bytes));
                 }
                 change if kept => state.persist(change),
@@ -174,6 +174,12 @@ impl SimDisk {
         state.replace(medium);
     }
 
+    /// The power fails at the `nth` write, sync or change of length from now (1: the next): it and all after it fail, until a
+    /// `crash` says what is left.
+    pub fn die_at(&self, nth: u64) {
+        self.state().die = Some(nth);
+    }
+
     /// The `nth` sync from now fails (1: the next), once.
     pub fn fail_sync(&self, nth: u64) {
         self.state().fail_sync = Some(nth);
@@ -187,12 +193,7 @@ impl SimDisk {
     /// What was to fail and has not been reached fails no more.
     pub fn forget_failures(&self) {
         let mut state = self.state();
-        (state.fail_sync, state.fail_write) = (None, None);
-    }
-
-    /// The process dies in its `nth` sync from now (1: the next): nothing works any more until a crash says what is there.
-    pub fn die_at_sync(&self, nth: u64) {
-        self.state().dies_at_sync = Some(nth);
+        (state.fail_sync, state.fail_write, state.die) = (None, None, None);
     }
 
     /// The disk holds so many bytes; `None`: any number. `tells_free`: whether it says beforehand how many are left.
@@ -239,6 +240,17 @@ impl SimDisk {
         state.replace(medium);
     }
 
+    /// Flips a bit of the medium under whoever has it open.
+    pub fn rot(&self, bit: u64) {
+        let mut state = self.state();
+        let State { medium, shown, .. } = &mut *state;
+        for bytes in [medium, shown] {
+            if let Some(byte) = bytes.get_mut((bit / 8) as usize) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     /// Cuts the file off.
     pub fn truncate(&self, len: usize) {
         let mut state = self.state();
@@ -255,8 +267,8 @@ impl SimDisk {
 impl Disk for SimDisk {
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
         let mut state = self.state();
-        if state.is_dead {
-            return Err(StoreError::Failed("the process is dead".to_owned()));
+        if state.dead {
+            return Err(StoreError::Failed("the simulated power has failed".to_owned()));
         }
         state.sync().map_err(|error| StoreError::Failed(error.to_string()))?;
         // What a failed sync left unwritten is no longer shown.
@@ -281,8 +293,7 @@ impl State {
         self.blocks = (0..self.medium.len() as u64).step_by(BLOCK as usize).map(|at| at / BLOCK).collect();
         self.life += 1;
         self.locked = false;
-        self.is_dead = false;
-        self.dies_at_sync = None;
+        (self.fail_sync, self.fail_write, self.die, self.dead) = (None, None, None, false);
     }
 
     fn persist(&mut self, change: Change) {
@@ -293,11 +304,6 @@ impl State {
     }
 
     fn sync(&mut self) -> std::io::Result<()> {
-        if is_due(&mut self.dies_at_sync) {
-            self.is_dead = true;
-            self.life += 1;
-            return Err(Error::other("the process is dead"));
-        }
         if is_due(&mut self.fail_sync) {
             self.counts.faults += 1;
             for change in std::mem::take(&mut self.unsynced) {
@@ -372,6 +378,14 @@ impl File {
         }
         work(&mut state)
     }
+
+    /// Something that does not happen without power.
+    fn change<T>(&self, work: impl FnOnce(&mut State) -> std::io::Result<T>) -> std::io::Result<T> {
+        self.with(|state| {
+            state.dead |= is_due(&mut state.die);
+            if state.dead { Err(Error::other("the simulated power has failed")) } else { work(state) }
+        })
+    }
 }
 
 impl StorageBackend for File {
@@ -389,7 +403,7 @@ impl StorageBackend for File {
     }
 
     fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.with(|state| {
+        self.change(|state| {
             state.shown.resize(len as usize, 0);
             state.blocks.retain(|block| block * BLOCK < len);
             state.unsynced.push(Change::Length(len));
@@ -398,11 +412,11 @@ impl StorageBackend for File {
     }
 
     fn sync_data(&self) -> std::io::Result<()> {
-        self.with(State::sync)
+        self.change(State::sync)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.with(|state| state.write(offset, data))
+        self.change(|state| state.write(offset, data))
     }
 
     // As a file without locks of ranges: the whole of it, or nothing.

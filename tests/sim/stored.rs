@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitTable;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use coheap_core::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart};
 use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, SegmentTail, StoredState};
@@ -24,7 +24,7 @@ pub struct Grower {
     head: u64,
     begun: bool,
     lines: AdmitTable,
-    segments: u64,
+    segments: Vec<SegmentId>,
     segments_max: u64,
 }
 
@@ -32,7 +32,7 @@ impl Grower {
     /// An empty heap of at most this many segments.
     pub fn new(name: &str, seed: u64, segments_max: u64) -> Grower {
         let (lines, draws) = (AdmitTable::default(), Draws(seed));
-        Grower { name: name.into(), draws, head: 0, begun: false, lines, segments: 0, segments_max }
+        Grower { name: name.into(), draws, head: 0, begun: false, lines, segments: Vec::new(), segments_max }
     }
 
     /// The position after its last entry.
@@ -42,7 +42,7 @@ impl Grower {
 
     /// Its segments so far.
     pub fn segments(&self) -> u64 {
-        self.segments
+        self.segments.len() as u64
     }
 
     /// The next commits, each of one or two segments, as one append.
@@ -65,11 +65,11 @@ impl Grower {
         let mut parts = Vec::new();
         for _ in 0..=self.draws.below(2) {
             let number = SegmentNumber(self.draws.draw() % self.segments_max);
-            let number = SegmentNumber(number.0.min(self.segments));
+            let number = SegmentNumber(number.0.min(self.segments()));
             if parts.iter().any(|part: &StoredPart| part.segment == number) {
                 continue;
             }
-            let creates = (number.0 == self.segments).then(|| self.create(append, number, offset));
+            let creates = (number.0 == self.segments()).then(|| self.create(append, number, offset));
             let len = 1 + self.draws.below(60);
             let bytes: Vec<u8> = (0..len).map(|_| self.draws.draw() as u8).collect();
             let generation = GenId::default();
@@ -77,7 +77,11 @@ impl Grower {
         }
         let author = (seq == Seq(1)).then(|| AuthorInfo { name: "somebody".into(), subject: String::new() });
         let uid = Uid(self.draws.draw());
-        let line = self.lines.record(owner, Row { seq, uid, fate: Fate::Admitted(uid.0 ^ 5) }, 7);
+        let hash = content_hash(parts.iter().map(|part| {
+            let id = self.segments[part.segment.0 as usize];
+            (id, part.generation, &part.bytes[..])
+        }));
+        let line = self.lines.record(owner, Row { seq, uid, fate: Fate::Admitted(hash) }, 7);
         let mut row = Vec::new();
         line.encode(&mut row);
         append.admit.push((owner, row.into()));
@@ -103,7 +107,7 @@ impl Grower {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.draws.draw().to_le_bytes());
         let (id, engine, layout) = (SegmentId(id), EngineKind::Yrs, 1);
-        self.segments += 1;
+        self.segments.push(id);
         let tail = SegmentTail::default();
         append.segments.push((number, SegmentRow { id, engine, layout, generation: GenId::default(), born, tail }));
         Created { id, engine, layout }
@@ -126,7 +130,7 @@ pub fn picture(store: &Store, heap: &str) -> Result<Picture, StoreError> {
     let recovered = store.recover(heap)?;
     let (mut log, mut at) = (Vec::new(), recovered.floor);
     while at < recovered.head {
-        let piece = store.read_log(heap, at, recovered.head, 1 << 10)?;
+        let piece = store.read_log(heap, at, recovered.head, 1 << 13)?;
         at = Offset(piece.last().map_or(recovered.head.0, |(offset, _)| offset.0 + 1));
         log.extend(piece);
     }

@@ -412,6 +412,10 @@ impl Engine for AutomergeEngine {
     fn encode(&self) -> Vec<u8> {
         self.doc.save()
     }
+
+    fn holds(&self) -> BTreeMap<Vec<u8>, u64> {
+        self.doc.get_heads().into_iter().map(|head| (head.0.to_vec(), 1)).collect()
+    }
 }
 
 /// The key that a patch to the root speaks of.

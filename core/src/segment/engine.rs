@@ -100,4 +100,7 @@ pub trait Engine {
     fn transact(&mut self, editing: &mut dyn FnMut(&mut dyn Write)) -> Result<Bytes, EngineError>;
     /// The whole document.
     fn encode(&self) -> Vec<u8>;
+    /// Which changes it holds: equal for documents that hold the same ones. Documents can show the same and differ here, and
+    /// then differ in what they make of the next change.
+    fn holds(&self) -> BTreeMap<Vec<u8>, u64>;
 }

@@ -271,4 +271,9 @@ impl Engine for YrsEngine {
     fn encode(&self) -> Vec<u8> {
         self.doc.transact().encode_state_as_update_v2(&StateVector::default())
     }
+
+    fn holds(&self) -> BTreeMap<Vec<u8>, u64> {
+        let clocks = self.doc.transact().state_vector();
+        clocks.iter().map(|(client, clock)| (client.get().to_be_bytes().to_vec(), u64::from(*clock))).collect()
+    }
 }

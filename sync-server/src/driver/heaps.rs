@@ -223,6 +223,8 @@ impl Driver {
                 self.read(&of, ticket, input);
             }
             Event::Folded(folded) => self.folded(folded),
+            Event::Scrubbed { heap, error } if !self.halted.contains(&heap) => self.give_up(&heap, &error),
+            Event::Scrubbed { .. } => {}
             Event::Stop => {
                 if self.stopping.is_none() {
                     self.stopping = Some(Instant::now());

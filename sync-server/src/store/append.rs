@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use coheap_core::relay::Append;
 use coheap_core::id::{EpochId, Offset};
+use coheap_core::relay::Append;
 use coheap_core::wire::codec::{Malformed, Reader, Write};
 use redb::{Table, WriteTransaction};
 
@@ -92,12 +92,11 @@ pub(super) fn create_heap(transaction: &WriteTransaction, name: &str) -> Result<
 fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends: &[Append]) -> Result<(), StoreError> {
     for (epoch, start) in appends.iter().filter_map(|part| part.epoch) {
         let mut epochs = Sealed::open(transaction, EPOCHS)?;
-        let last = last_key(&epochs.table, (heap, 0)..=(heap, u64::MAX))?;
-        if last.is_none() {
+        if meta.lives == 0 {
             meta.lineage = epoch;
         }
-        let index = last.map_or(0, |(_, index)| index + 1);
-        epochs.put(&mut meta.digest, (heap, index), &encode_epoch(epoch, start))?;
+        epochs.put(&mut meta.digest, (heap, meta.lives), &encode_epoch(epoch, start))?;
+        meta.lives += 1;
     }
     let mut admit = Sealed::open(transaction, ADMIT)?;
     let lines: BTreeMap<_, _> = appends.iter().flat_map(|part| &part.admit).map(|(id, row)| (id, row)).collect();

@@ -15,14 +15,17 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
-use redb::{TableError, TableHandle};
+use redb::{
+    ConcurrencyMode, Database, DatabaseError, Durability, ReadOnlyDatabase, ReadTransaction, ReadableDatabase,
+    ReadableTable, TableError, TableHandle, WriteTransaction,
+};
 
 use super::StoreError;
 use super::disk::{Disk, FileDisk, Opened};
+use super::overlay::Overlay;
 use super::tables::{
-    ADMIT, CLOCKS, EPOCHS, FORMAT, HEAPS, LOG, META, NAMES, SEGIDX, SEGMENTS, SNAP, SNAPS, STORE, Sealed, TOTALS, Totals,
-    damaged, failed, get_row, read_row,
+    ADMIT, CLOCKS, EPOCHS, FORMAT, HEAPS, LOG, META, NAMES, SEGIDX, SEGMENTS, SNAP, SNAPS, STORE, Sealed, TOTALS,
+    Totals, damaged, failed, get_row, read_row,
 };
 
 /// redb's cache: enough for the leaves that appends touch; states are read seldom.
@@ -39,8 +42,50 @@ pub struct Store {
     pub(super) disk: Box<dyn Disk>,
     pub(super) min_free_bytes: u64,
     durability: Durability,
+    how: How,
     /// `None`: given up, and not to be opened again so far.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Handle>>,
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    /// To be used: what is missing would be made anew, so all must be there.
+    Whole,
+    /// To be salvaged, whatever is missing.
+    Damaged,
+    /// The same, without what the library would do first.
+    AsItIs,
+}
+
+/// The database, open.
+enum Handle {
+    Whole(Database),
+    AsItIs(ReadOnlyDatabase),
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+impl Handle {
+    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        match self {
+            Handle::Whole(database) => database.begin_read(),
+            Handle::AsItIs(database) => database.begin_read(),
+        }
+        .map_err(failed)
+    }
+
+    /// The database for writing.
+    fn whole(&self) -> Result<&Database, StoreError> {
+        match self {
+            Handle::Whole(database) => Ok(database),
+            Handle::AsItIs(_) => Err(damaged("the file can only be read as it is")),
+        }
+    }
 }
 
 impl Store {
@@ -69,8 +114,30 @@ impl Store {
     }
 
     fn with(disk: Box<dyn Disk>, min_free_bytes: u64, durability: Durability) -> Result<Store, StoreError> {
-        let database = RwLock::new(Some(open_database(disk.as_ref())?));
-        Ok(Store { disk, min_free_bytes, durability, database })
+        let how = How::Whole;
+        let database = RwLock::new(Some(open_database(disk.as_ref(), how)?));
+        Ok(Store { disk, min_free_bytes, durability, how, database })
+    }
+
+    /// Opens the store of a data directory to look at it, also if something is missing, or the library would not open it. The
+    /// file is not changed, whatever is asked of it then.
+    pub fn open_to_read(directory: &Path) -> Result<Store, StoreError> {
+        let path = directory.join(FILE);
+        let open = |how, as_it_is| {
+            let disk: Box<dyn Disk> = Box::new(Overlay { path: path.clone(), as_it_is });
+            let database = RwLock::new(Some(open_database(disk.as_ref(), how)?));
+            Ok(Store { disk, min_free_bytes: 0, durability: Durability::Immediate, how, database })
+        };
+        match open(How::Damaged, false) {
+            Err(StoreError::Damaged(_)) => open(How::AsItIs, true),
+            other => other,
+        }
+    }
+
+    /// True if the library would not open the file.
+    pub(super) fn is_as_it_is(&self) -> bool {
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(*slot, Some(Handle::AsItIs(_)))
     }
 
     /// Opens the store again if it had to be given up.
@@ -79,18 +146,15 @@ impl Store {
         if slot.is_some() { Ok(()) } else { self.renew(&mut slot) }
     }
 
-    fn renew(&self, slot: &mut Option<Database>) -> Result<(), StoreError> {
+    fn renew(&self, slot: &mut Option<Handle>) -> Result<(), StoreError> {
         give_up(slot);
-        *slot = Some(open_database(self.disk.as_ref())?);
+        *slot = Some(open_database(self.disk.as_ref(), self.how)?);
         Ok(())
     }
 
     /// Runs a read, again if the handle was at fault.
-    pub(super) fn read<T>(
-        &self,
-        read: impl Fn(&ReadTransaction) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let once = |database: &Database| contained(|| read(&database.begin_read().map_err(failed)?));
+    pub(super) fn read<T>(&self, read: impl Fn(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let once = |handle: &Handle| contained(|| read(&handle.begin_read()?));
         {
             let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
             match once(slot.as_ref().ok_or_else(closed)?) {
@@ -108,13 +172,10 @@ impl Store {
 
     /// Runs a transaction. `Ok`: it has been synced. Damage: it never was. Anything else: the handle was given up, and what is
     /// on the disk is the state before or the state after.
-    pub(super) fn write<T>(
-        &self,
-        write: impl Fn(&WriteTransaction) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let once = |database: &Database| {
+    pub(super) fn write<T>(&self, write: impl Fn(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let once = |handle: &Handle| {
             contained(|| {
-                let mut transaction = database.begin_write().map_err(failed)?;
+                let mut transaction = handle.whole()?.begin_write().map_err(failed)?;
                 transaction.set_durability(self.durability).map_err(failed)?;
                 // Dropped without a commit, the transaction never was.
                 let result = write(&transaction)?;
@@ -154,8 +215,11 @@ impl Store {
     /// Uses the handle alone, as tools do.
     pub(super) fn alone<T>(&self, work: impl FnOnce(&mut Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        let database = slot.as_mut().ok_or_else(closed)?;
-        let result = contained(|| work(database)).unwrap_or_else(|panic| Err(StoreError::Damaged(panic)));
+        let result = match slot.as_mut().ok_or_else(closed)? {
+            Handle::Whole(database) => contained(|| work(database)),
+            Handle::AsItIs(_) => Ok(Err(damaged("the file can only be read as it is"))),
+        };
+        let result = result.unwrap_or_else(|panic| Err(StoreError::Damaged(panic)));
         if result.is_err() {
             let _ = self.renew(&mut slot);
         }
@@ -178,7 +242,7 @@ pub(super) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn give_up(slot: &mut Option<Database>) {
+fn give_up(slot: &mut Option<Handle>) {
     let database = slot.take();
     let _ = contained(|| drop(database));
 }
@@ -187,27 +251,45 @@ fn closed() -> StoreError {
     StoreError::Failed("the store is closed".to_owned())
 }
 
-fn open_database(disk: &dyn Disk) -> Result<Database, StoreError> {
+fn open_database(disk: &dyn Disk, how: How) -> Result<Handle, StoreError> {
+    match open_once(disk, how, false) {
+        // What redb needs to write is damaged, or could not be made again: its check of the whole file makes it anew if the
+        // trees are whole.
+        Err(StoreError::Damaged(_)) if how != How::AsItIs => open_once(disk, how, true),
+        other => other,
+    }
+}
+
+fn open_once(disk: &dyn Disk, how: How, whole_file: bool) -> Result<Handle, StoreError> {
     contained(|| {
         let backend = Opened(disk.open()?);
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-        let database = database.map_err(|error| match error {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(whole_file);
+        let in_use = |error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
             other => failed(other),
-        })?;
-        match format_of(&database)? {
-            Some(FORMAT) => check_whole(&database)?,
+        };
+        let handle = if how == How::AsItIs {
+            // Beside a writer that may be at work, a reader asks for nothing but the trees.
+            builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
+            Handle::AsItIs(builder.open_read_only_with_backend(backend).map_err(in_use)?)
+        } else {
+            Handle::Whole(builder.create_with_backend(backend).map_err(in_use)?)
+        };
+        match format_of(&handle)? {
+            Some(FORMAT) if how == How::Whole => check_whole(&handle)?,
+            Some(FORMAT) => {}
             Some(other) => return Err(StoreError::Format(other)),
-            None => create_tables(&database)?,
+            None => create_tables(handle.whole()?)?,
         }
-        Ok(database)
+        Ok(handle)
     })
     .unwrap_or_else(|panic| Err(StoreError::Damaged(panic)))
 }
 
 /// What a store says its format is; `None`: it is new.
-fn format_of(database: &Database) -> Result<Option<u64>, StoreError> {
-    let transaction = database.begin_read().map_err(failed)?;
+fn format_of(handle: &Handle) -> Result<Option<u64>, StoreError> {
+    let transaction = handle.begin_read()?;
     let format = match transaction.open_table(STORE) {
         Ok(table) => table.get("format").map_err(failed)?.map(|value| value.value()),
         Err(TableError::TableDoesNotExist(_)) => None,
@@ -220,10 +302,9 @@ fn format_of(database: &Database) -> Result<Option<u64>, StoreError> {
 }
 
 /// Every table is there, and every heap's name: one that could not be found would be a new heap.
-fn check_whole(database: &Database) -> Result<(), StoreError> {
-    let transaction = database.begin_read().map_err(failed)?;
-    let names: Vec<String> =
-        transaction.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
+fn check_whole(handle: &Handle) -> Result<(), StoreError> {
+    let transaction = handle.begin_read()?;
+    let names: Vec<String> = transaction.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if let Some(missing) = NAMES.iter().find(|name| !names.iter().any(|there| there == *name)) {
         return Err(StoreError::Damaged(format!("the table {missing:?} is missing")));
     }

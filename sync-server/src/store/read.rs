@@ -121,7 +121,7 @@ pub(super) fn snapshot_of(
     Ok(Some((head.position, head.check(bytes.value())?)))
 }
 
-fn read_state(
+pub(super) fn read_state(
     transaction: &ReadTransaction,
     heap: u64,
     segment: SegmentNumber,

@@ -42,6 +42,8 @@ pub(super) struct Meta {
     pub chain: u64,
     pub floor: Offset,
     pub lineage: EpochId,
+    /// Rows in `epochs`.
+    pub lives: u64,
     /// The sum of the seals of its rows in `epochs`, `admit`, `segments`, `clocks`, `segidx` and `snaps`.
     pub digest: u64,
     pub name: String,
@@ -51,10 +53,10 @@ impl Meta {
     pub fn decode(bytes: &[u8]) -> Result<Meta, Malformed> {
         let mut r = Reader::new(bytes);
         let (head, chain, floor) = (Offset(r.u64()?), r.u64()?, Offset(r.u64()?));
-        let (lineage, digest) = (r.epoch()?, r.u64()?);
+        let (lineage, lives, digest) = (r.epoch()?, r.u64()?, r.u64()?);
         let name = r.str(limits::HEAP_NAME_BYTES_MAX, "name")?.to_owned();
         r.end()?;
-        Ok(Meta { head, chain, floor, lineage, digest, name })
+        Ok(Meta { head, chain, floor, lineage, lives, digest, name })
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -63,6 +65,7 @@ impl Meta {
             Write::u64(&mut out, number);
         }
         out.epoch(self.lineage);
+        Write::u64(&mut out, self.lives);
         Write::u64(&mut out, self.digest);
         out.str(&self.name);
         out
@@ -185,6 +188,7 @@ pub(super) fn read_row<K: Key, T>(
 }
 
 /// The row of a key, if there is one.
+#[allow(clippy::needless_pass_by_value, reason = "a key is a few numbers")]
 pub(super) fn get_row<'k, K: Key + 'static, T>(
     transaction: &ReadTransaction,
     definition: Rows<K>,
@@ -217,6 +221,7 @@ impl<'t, K: Key + 'static> Sealed<'t, K> {
     }
 
     /// Puts a row, and says in the digest what has changed.
+    #[allow(clippy::needless_pass_by_value, reason = "a key is a few numbers")]
     pub fn put<'k>(&mut self, digest: &mut u64, key: K::SelfType<'k>, rest: &[u8]) -> Result<(), StoreError> {
         let seal = seal_of(self.definition.name(), K::as_bytes(&key).as_ref(), rest);
         let mut value = Vec::with_capacity(8 + rest.len());
@@ -232,15 +237,12 @@ impl<'t, K: Key + 'static> Sealed<'t, K> {
     }
 
     /// Takes the rows of a range out; each is shown first.
-    pub fn remove<'k, KR: Borrow<K::SelfType<'k>> + 'k>(
+    pub fn remove<'k, KR: Borrow<K::SelfType<'k>> + Clone + 'k>(
         &mut self,
         digest: &mut u64,
         range: std::ops::Range<KR>,
         mut show: impl FnMut(&K::SelfType<'_>, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError>
-    where
-        KR: Clone,
-    {
+    ) -> Result<(), StoreError> {
         for row in self.table.range::<KR>(range.clone()).map_err(failed)? {
             let (key, value) = row.map_err(failed)?;
             let key = key.value();

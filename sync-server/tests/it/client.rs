@@ -72,6 +72,17 @@ impl Client {
         }
     }
 
+    /// The next frame; `None`: the connection was closed.
+    pub async fn first(&mut self) -> Option<Down> {
+        let Some(Ok(Message::Binary(bytes))) = timeout(PATIENCE, self.socket.next()).await.expect("in time") else {
+            return None;
+        };
+        for (kind, body) in split(&bytes).unwrap() {
+            self.queue.extend(Down::decode(kind, &body).unwrap());
+        }
+        self.queue.pop_front()
+    }
+
     async fn message(&mut self) -> Message {
         timeout(PATIENCE, self.socket.next()).await.expect("an answer in time").expect("still open").unwrap()
     }

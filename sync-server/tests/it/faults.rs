@@ -122,7 +122,7 @@ async fn a_damaged_heap_is_closed_and_others_are_served() {
     let relay = Relay::start(&directory);
     let mut bad = Client::connect(&relay.heap("bad")).await;
     bad.send(&[Up::Hello(hello_to("bad", 3))]).await;
-    assert_eq!(bad.closed().await.0, 4011);
+    assert_eq!(bad.closed().await.0, 4015);
     let (_, welcome) = Client::join(&relay, "good", 4).await;
     assert_eq!(welcome.position, Offset(1));
 }

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod client;
+mod disks;
 mod faults;
 mod lifecycle;
 mod process;
 mod talk;
+mod tools;

@@ -124,10 +124,11 @@ impl Platter {
         }
     }
 
-    /// The relay process dies, and the power fails with it; `in_a_write`: in the middle of a transaction of what waits.
-    pub fn crash(&mut self, in_a_write: bool) {
-        if in_a_write && !self.queue.is_empty() {
-            self.disk.die_at_sync(1);
+    /// The relay process dies, and the power fails with it; `in_a_write`: in a transaction of what waits, at that operation
+    /// of the disk.
+    pub fn crash(&mut self, in_a_write: Option<u64>) {
+        if let (Some(nth), false) = (in_a_write, self.queue.is_empty()) {
+            self.disk.die_at(nth);
             let taken = std::mem::take(&mut self.queue);
             let _ = self.transact(taken);
         }

@@ -159,3 +159,17 @@ async fn messages_for_a_heap_that_is_being_read_are_bounded() {
     rig.opened().await;
     assert!(rig.driver.takes_messages());
 }
+
+#[tokio::test]
+async fn a_heap_that_an_append_finds_damaged_is_closed_with_its_own_code_and_stays_closed() {
+    let mut rig = Rig::new("damaged");
+    let mut told = rig.connect(1);
+    let of = rig.opened().await;
+    let why = NotWritten::Damaged("a row".to_owned());
+    rig.driver.event(Event::NotCommitted { of, attempt: 0, why, bytes: 0 });
+    assert!(matches!(told.recv().await, Some(ToConn::Close(4015, _))));
+    assert!(rig.driver.heaps.is_empty());
+    let mut told = rig.connect(2);
+    assert!(matches!(told.recv().await, Some(ToConn::Close(4015, _))));
+    assert!(rig.driver.heaps.is_empty() && rig.driver.conns.is_empty(), "nothing is read for it");
+}

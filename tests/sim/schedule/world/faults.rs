@@ -10,6 +10,8 @@ use super::{Failure, World, cut_both, fails, options};
 
 /// Steps that a pause lasts at most.
 const PAUSE_MAX: usize = 40;
+/// Operations of the disk in a transaction, about.
+const OPERATIONS: u64 = 30;
 
 impl World {
     /// Whether a fault has something to strike.
@@ -70,8 +72,8 @@ impl World {
                     link.silent = true;
                 }
             }
-            Fault::RelayCrash => self.relay_dies(false, pick),
-            Fault::RelayTorn => self.relay_dies(true, pick),
+            Fault::RelayCrash => self.relay_dies(None, pick),
+            Fault::RelayTorn => self.relay_dies(Some(1 + u64::from(pick) % OPERATIONS), pick),
             Fault::SyncFails => match self.platter.write_with_failing_sync(1 + u64::from(pick % 2))? {
                 Written::Yes(done) => self.durable(&done)?,
                 Written::Failed(appends) => self.not_durable(&appends, false)?,

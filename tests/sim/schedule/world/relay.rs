@@ -246,7 +246,7 @@ impl World {
     }
 
     /// The relay process is gone, and with it all that it had not written.
-    pub(super) fn relay_dies(&mut self, in_a_write: bool, pick: u16) {
+    pub(super) fn relay_dies(&mut self, in_a_write: Option<u64>, pick: u16) {
         self.is_up = false;
         self.platter.crash(in_a_write);
         for heap in 0..self.heaps.len() {

@@ -145,7 +145,9 @@ impl World {
         if !process.loading.is_empty() || !process.undone.is_empty() {
             return fails("P8", format!("{who} still waits for {:?} and {:?}", process.loading, process.undone));
         }
-        for index in process.views.keys().copied().collect::<Vec<Index>>() {
+        // A document takes as long to decode as many steps: every second one is looked into.
+        let even = |index: &Index| (self.plan.seed as usize + at + index.0 as usize).is_multiple_of(2);
+        for index in process.views.keys().copied().filter(even).collect::<Vec<Index>>() {
             process.replica.handle(self.now, Input::Dump(index));
             while let Some(output) = process.replica.poll() {
                 let Output::Loaded { status: LoadStatus::There, patches, .. } = output else {

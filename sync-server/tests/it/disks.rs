@@ -1,0 +1,252 @@
+//! The relay over disks that fail: what clients are told, and that nothing is acknowledged that is not on the medium. The
+//! relay runs in this process, over a simulated disk; clients come over real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coheap_core::id::*;
+use coheap_core::wire::frame::{Down, Up};
+use coheap_sync_server::auth::Auth;
+use coheap_sync_server::config::{Config, Scrub};
+use coheap_sync_server::{Store, run};
+use coheap_tests::disk_backend::SimDisk;
+use coheap_tests::stored::Grower;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::client::{Client, Writer, back, hello, hello_to, load};
+
+const ROOT: SegmentId = SegmentId::ROOT;
+
+/// A relay of this process.
+struct Served {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    relay: JoinHandle<()>,
+}
+
+impl Served {
+    async fn over(store: Store, scrub: Option<Scrub>) -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let data = "nowhere".into();
+        let config = Config { listen: address, data, auth: Auth::None, min_free_bytes: 0, worker: None, scrub };
+        let (stop, stopped) = oneshot::channel();
+        let relay = tokio::spawn(async move {
+            run(listener, config, Arc::new(store), async { drop(stopped.await) }).await.unwrap();
+        });
+        Served { address, stop: Some(stop), relay }
+    }
+
+    async fn start(disk: &SimDisk) -> Served {
+        Served::over(open(disk), None).await
+    }
+
+    fn heap(&self, name: &str) -> String {
+        format!("ws://{}/heap/{name}", self.address)
+    }
+
+    async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.relay.await.unwrap();
+    }
+}
+
+fn open(disk: &SimDisk) -> Store {
+    Store::open_on(Box::new(disk.clone()), 0).unwrap()
+}
+
+/// Of one author's commits, acknowledged one by one or in bursts, how many were not on the medium when the acknowledgement
+/// came.
+async fn acknowledged_too_early(disk: &SimDisk, store: Store) -> usize {
+    let relay = Served::over(store, None).await;
+    let (mut client, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let (mut writer, mut early, mut sent) = (Writer::new(1), 0, 0);
+    for burst in [1, 1, 5, 1, 20, 3, 1, 9] {
+        let commits: Vec<Up> = (0..burst).map(|_| writer.commit(ROOT)).collect();
+        sent += burst;
+        client.send(&commits).await;
+        loop {
+            let acked = client.find(|frame| if let Down::Ack { seq, .. } = frame { Some(seq.0) } else { None }).await;
+            // All that has been synced by now, and nothing else.
+            let synced = Store::open_on(Box::new(SimDisk::of(0, disk.medium())), 0);
+            let head = synced.and_then(|synced| synced.recover("h")).map_or(Offset(0), |recovered| recovered.head);
+            early += usize::from(head.0 < acked);
+            if acked == sent {
+                break;
+            }
+        }
+    }
+    drop(client);
+    relay.stop().await;
+    early
+}
+
+#[tokio::test]
+async fn no_acknowledgement_leaves_before_the_sync_that_covers_it() {
+    let disk = SimDisk::new(1);
+    assert_eq!(acknowledged_too_early(&disk, open(&disk)).await, 0);
+    // And without the sync it would have been noticed.
+    let disk = SimDisk::new(2);
+    let unsynced = Store::open_without_sync(Box::new(disk.clone())).unwrap();
+    assert!(acknowledged_too_early(&disk, unsynced).await >= 8);
+}
+
+/// EIO: nobody is told that it is written; everybody reconnects and sends it again; it is there once.
+#[tokio::test]
+async fn a_failed_sync_closes_connections_and_what_was_not_acknowledged_is_taken_once() {
+    for nth in 1..4 {
+        let disk = SimDisk::new(nth);
+        let relay = Served::start(&disk).await;
+        let (mut client, welcome) = Client::hello(&relay.heap("h"), hello(1)).await;
+        let mut writer = Writer::new(1);
+        let first = writer.commit(ROOT);
+        client.send(std::slice::from_ref(&first)).await;
+        client.acked(1).await;
+        let again = writer.commit(ROOT);
+        if nth == 3 {
+            disk.fail_write(1);
+        } else {
+            disk.fail_sync(1);
+        }
+        client.send(std::slice::from_ref(&again)).await;
+        assert_eq!(client.closed().await.0, 4011);
+        let epoch = welcome.epochs.last().map_or(EpochId::default(), |(epoch, _)| *epoch);
+        let (mut client, welcome) = Client::hello(&relay.heap("h"), back(1, epoch, 0)).await;
+        assert!(welcome.epochs.len() > 1, "what was recovered is synced by a new life");
+        client.send(&[again]).await;
+        client.acked(2).await;
+        disk.crash();
+        relay.stop().await;
+        assert_eq!(open(&disk).recover("h").unwrap().head, Offset(2));
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_gone_is_waited_for_and_nothing_is_acknowledged_meanwhile() {
+    let disk = SimDisk::new(5);
+    let relay = Served::start(&disk).await;
+    let (mut client, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let mut writer = Writer::new(1);
+    let commit = writer.commit(ROOT);
+    disk.die_at(1);
+    client.send(std::slice::from_ref(&commit)).await;
+    assert_eq!(client.closed().await.0, 4011);
+    // Whoever comes now is sent away until the disk is back.
+    let mut waiting = Client::connect(&relay.heap("h")).await;
+    waiting.send(&[Up::Hello(hello(1))]).await;
+    assert_eq!(waiting.closed().await.0, 4011);
+    disk.crash();
+    let mut tries = 0;
+    let mut client = loop {
+        let mut client = Client::connect(&relay.heap("h")).await;
+        client.send(&[Up::Hello(hello(1)), commit.clone()]).await;
+        match client.first().await {
+            Some(Down::Ok(_)) => break client,
+            _ => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+        tries += 1;
+        assert!(tries < 50, "the disk is back for ten seconds");
+    };
+    client.acked(1).await;
+    relay.stop().await;
+}
+
+/// ENOSPC in the middle of a commit, on a disk that says nothing beforehand: authors are told Busy and wait, who reads goes on
+/// reading, and all goes on by itself when there is room.
+#[tokio::test]
+async fn a_disk_that_fills_up_is_busy_and_recovers_without_a_restart() {
+    let disk = SimDisk::new(6);
+    let relay = Served::start(&disk).await;
+    let (mut client, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    let mut writer = Writer::new(1);
+    disk.set_capacity(Some(disk.used() + (200 << 10)), false);
+    let (mut sent, mut acked) = (Vec::new(), 0);
+    let busy = loop {
+        let commit = writer.commit_of(ROOT, 20_000);
+        sent.push(commit.clone());
+        client.send(&[commit]).await;
+        let answer = client.find(|frame| match frame {
+            Down::Ack { seq, .. } => Some(Ok(seq.0)),
+            Down::Busy { seq, code, retry_ms, .. } => Some(Err((seq.0, code, retry_ms))),
+            _ => None,
+        });
+        match answer.await {
+            Ok(seq) => acked = seq,
+            Err(busy) => break busy,
+        }
+        assert!(sent.len() < 100, "the disk is full");
+    };
+    assert_eq!(busy, (acked + 1, 48, 1000));
+    let (mut reader, welcome) = Client::hello(&relay.heap("h"), hello(2)).await;
+    assert_eq!(welcome.position, Offset(acked));
+    reader.send(&[load(ROOT)]).await;
+    reader.find(|frame| matches!(frame, Down::Snapshot { .. }).then_some(())).await;
+    let retry = || tokio::time::sleep(Duration::from_millis(busy.2));
+    retry().await;
+    // Still none, or only what the refused transaction has left.
+    client.send(&sent[acked as usize..]).await;
+    client.find(|frame| matches!(frame, Down::Busy { code: 48, .. } | Down::Ack { .. }).then_some(())).await;
+    disk.set_capacity(None, false);
+    retry().await;
+    client.send(&sent[acked as usize..]).await;
+    client.acked(sent.len() as u64).await;
+    let last = Offset(sent.len() as u64 - 1);
+    reader.find(|frame| matches!(frame, Down::Entry(entry) if entry.offset == last).then_some(())).await;
+    disk.crash();
+    relay.stop().await;
+    assert_eq!(open(&disk).recover("h").unwrap().head, Offset(sent.len() as u64));
+}
+
+/// Two heaps, one of them with a flipped bit in a record that is far from the end of its log.
+fn with_an_old_record_damaged() -> SimDisk {
+    let disk = SimDisk::new(7);
+    let store = open(&disk);
+    let (mut good, mut bad) = (Grower::new("good", 1, 1), Grower::new("bad", 2, 1));
+    let mut entry = None;
+    for n in 0..300 {
+        let append = bad.grow(1);
+        if n == 5 {
+            entry = append.appends[0].entries.first().cloned();
+        }
+        store.append(&[good.grow(1), append]).unwrap();
+    }
+    drop(store);
+    let (medium, entry) = (disk.medium(), entry.unwrap());
+    // Old copies of a page lie about; all of them.
+    let places = medium.windows(entry.len()).enumerate().filter(|(_, bytes)| *bytes == &entry[..]);
+    for (at, _) in places {
+        disk.rot(at as u64 * 8 + 3);
+    }
+    disk
+}
+
+#[tokio::test]
+async fn damage_that_a_load_meets_halts_that_heap_alone() {
+    let relay = Served::start(&with_an_old_record_damaged()).await;
+    let (mut client, _) = Client::hello(&relay.heap("bad"), hello_to("bad", 1)).await;
+    let (mut other, _) = Client::hello(&relay.heap("good"), hello_to("good", 2)).await;
+    let segment = Grower::new("bad", 2, 1).grow(1).appends[0].segments[0].1.id;
+    client.send(&[load(segment)]).await;
+    assert_eq!(client.closed().await.0, 4015);
+    let mut again = Client::connect(&relay.heap("bad")).await;
+    again.send(&[Up::Hello(hello_to("bad", 3))]).await;
+    assert_eq!(again.closed().await.0, 4015);
+    other.send(&[Up::Ping { nonce: Nonce(8) }]).await;
+    other.find(|frame| (frame == Down::Pong { nonce: Nonce(8) }).then_some(())).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_scrub_finds_damage_that_nobody_has_met() {
+    let scrub = Scrub { every: Duration::from_millis(50), bytes_per_s: 100 << 20 };
+    let relay = Served::over(open(&with_an_old_record_damaged()), Some(scrub)).await;
+    let mut client = Client::connect(&relay.heap("bad")).await;
+    client.send(&[Up::Hello(hello_to("bad", 1))]).await;
+    assert_eq!(client.closed().await.0, 4015);
+    let (_, welcome) = Client::hello(&relay.heap("good"), hello_to("good", 2)).await;
+    assert!(welcome.position >= Offset(300));
+    relay.stop().await;
+}
