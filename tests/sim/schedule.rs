@@ -97,7 +97,13 @@ impl std::fmt::Display for Tally {
         let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
         writeln!(f, "{coverage}")?;
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
-        write!(f, "{:.1} commits ({:.1} of several segments, {:.1} refused), ", each(*commits), each(*wide), each(*refused))?;
+        write!(
+            f,
+            "{:.1} commits ({:.1} of several segments, {:.1} refused), ",
+            each(*commits),
+            each(*wide),
+            each(*refused)
+        )?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts", each(*folds), each(*catch_ups), each(*lives))
     }
 }

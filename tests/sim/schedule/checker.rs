@@ -142,9 +142,9 @@ impl Checker {
             Event::Flushed { process, upto } => {
                 let Some(upto) = upto else { return Ok(()) };
                 let made = self.processes.entry(*process).or_default().made;
-                let open = made.iter().find(|commit| {
-                    commit <= upto && !self.acked.contains(*commit) && !self.refused.contains(*commit)
-                });
+                let open = made
+                    .iter()
+                    .find(|commit| commit <= upto && !self.acked.contains(*commit) && !self.refused.contains(*commit));
                 if let Some(open) = open {
                     return wrong("P5", format!("a flush of process {process} ended, and commit {open} is open"));
                 }
@@ -172,7 +172,10 @@ impl Checker {
             seen.extend(marks);
             let bad = marks.common(&self.ever_refused).without(&mine);
             if !bad.is_empty() {
-                return wrong("R11", format!("process {number} is shown {bad:?} of segment {segment}, which were refused"));
+                return wrong(
+                    "R11",
+                    format!("process {number} is shown {bad:?} of segment {segment}, which were refused"),
+                );
             }
         }
         let Some(process) = self.processes.get(&number) else { return Ok(()) };
@@ -233,14 +236,20 @@ impl Checker {
         };
         for place in &made.places {
             if process.here.get(&place.segment).is_some_and(|(marks, _)| !marks.contains(commit)) {
-                return wrong("P3", format!("process {number} is shown a part of {commit}, not that of {}", place.segment));
+                return wrong(
+                    "P3",
+                    format!("process {number} is shown a part of {commit}, not that of {}", place.segment),
+                );
             }
         }
         for (segment, (marks, _)) in &process.here {
             let Some(causes) = made.seen.get(segment) else { continue };
             let missing = causes.without(marks).without(&self.ever_refused);
             if !missing.is_empty() {
-                return wrong("P2", format!("process {number} is shown {commit}, and not {missing:?} in segment {segment}"));
+                return wrong(
+                    "P2",
+                    format!("process {number} is shown {commit}, and not {missing:?} in segment {segment}"),
+                );
             }
         }
         Ok(())

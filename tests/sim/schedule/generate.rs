@@ -83,7 +83,12 @@ impl Generator {
                 3..7 if process.link.as_ref().is_some_and(|link| !link.up.is_empty() && !link.silent) => {
                     return Step::Up { at, count: 1 + self.draws.below(3) as u8 };
                 }
-                7..12 if process.link.as_ref().is_some_and(|link| !link.silent && (!link.relay_open || !link.down.is_empty())) => {
+                7..12
+                    if process
+                        .link
+                        .as_ref()
+                        .is_some_and(|link| !link.silent && (!link.relay_open || !link.down.is_empty())) =>
+                {
                     return Step::Down { at, count: 1 + self.draws.below(4) as u8 };
                 }
                 12..14 if world.platter.queued() > 0 => return Step::Sync { count: 1 + self.draws.below(6) as u8 },

@@ -188,7 +188,8 @@ impl Oracle {
             for part in &stored.parts {
                 if let Some(created) = part.creates {
                     let number = segment(created.id);
-                    let (Some(number), true) = (number, part.segment == SegmentNumber(self.numbers.len() as u64)) else {
+                    let (Some(number), true) = (number, part.segment == SegmentNumber(self.numbers.len() as u64))
+                    else {
                         return fails("P5", format!("entry {offset:?} creates {created:?} as {:?}", part.segment));
                     };
                     self.numbers.push(number);

@@ -58,9 +58,7 @@ impl Plan {
         let heaps = if draws.below(4) == 0 { 2 } else { 1 };
         let processes = 3 + draws.below(4);
         let heaps_of = (0..processes).map(|at| if at < heaps * 2 { at % heaps } else { draws.below(heaps) }).collect();
-        let targets = (0..5).map(|_| {
-            (FAULTS[draws.below(FAULTS.len())], Phase::ALL[draws.below(Phase::ALL.len())])
-        });
+        let targets = (0..5).map(|_| (FAULTS[draws.below(FAULTS.len())], Phase::ALL[draws.below(Phase::ALL.len())]));
         Plan {
             seed,
             heaps,

@@ -239,12 +239,7 @@ impl World {
     }
 
     /// A program makes a commit.
-    fn commit(
-        &mut self,
-        at: usize,
-        sections: Vec<(Target, Vec<Wish>)>,
-        places: Vec<Place>,
-    ) -> Result<(), Failure> {
+    fn commit(&mut self, at: usize, sections: Vec<(Target, Vec<Wish>)>, places: Vec<Place>) -> Result<(), Failure> {
         let heap = self.heap_of(at);
         let commit = self.heaps[heap].oracle.made.len();
         if commit >= MARKS_MAX || sections.is_empty() {
@@ -269,7 +264,12 @@ impl World {
         let process = &mut self.processes[at];
         process.committed = None;
         let of = &mut self.heaps[heap];
-        process.input(self.now, Input::Commit { label: label(commit), sections, size: 0 }, &of.segments, &mut of.history);
+        process.input(
+            self.now,
+            Input::Commit { label: label(commit), sections, size: 0 },
+            &of.segments,
+            &mut of.history,
+        );
         let Some(seq) = process.committed else {
             return fails("P9", format!("a program cannot commit: {:?}", process.problems));
         };

@@ -111,7 +111,8 @@ impl World {
         }
         let packed = self.processes[at].replica.export();
         let replica = Replica::import(options(&mut self.draws), &packed);
-        let replica = replica.or_else(|error| fails("P4", format!("a packed replica does not read back: {error:?}")))?;
+        let replica =
+            replica.or_else(|error| fails("P4", format!("a packed replica does not read back: {error:?}")))?;
         let before = self.processes[at].views.clone();
         let of = &mut self.heaps[heap];
         self.processes[at].go_on_in(replica, &of.segments, &mut of.history);

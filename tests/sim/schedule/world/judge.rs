@@ -20,7 +20,12 @@ impl World {
             let segment = process.segments[index];
             let must = self.must_see(at, *index, segment);
             if view.marks != must.marks {
-                return self.wrong_marks(at, segment, &view.marks.without(&must.marks), &must.marks.without(&view.marks));
+                return self.wrong_marks(
+                    at,
+                    segment,
+                    &view.marks.without(&must.marks),
+                    &must.marks.without(&view.marks),
+                );
             }
             let counts = self.heaps[self.heap_of(at)].oracle.counts_in(segment);
             let sum = must.counts.then_some(must.sum);
@@ -59,7 +64,9 @@ impl World {
             let made = &heap.oracle.made[commit];
             let place = heap.oracle.place(commit);
             return match place {
-                _ if !process.open.contains(&commit) && process.line.contains(&commit) => fails("R11", format!("{who}: own commit {commit}, which was refused, is shown")),
+                _ if !process.open.contains(&commit) && process.line.contains(&commit) => {
+                    fails("R11", format!("{who}: own commit {commit}, which was refused, is shown"))
+                }
                 _ if heap.oracle.is_void(commit) => fails("R11", format!("{who}: void commit {commit} is shown")),
                 None => fails("P5", format!("{who}: commit {commit} is shown, and is not in the log: {made:?}")),
                 Some(place) => fails("P2", format!("{who}: commit {commit} of offset {place} is shown too early")),

@@ -117,7 +117,8 @@ impl World {
     fn pass_to_the_next_deadline(&mut self) -> Result<bool, Failure> {
         let replicas = self.processes.iter().filter_map(|process| process.replica.deadline());
         // What is left to a machine that serves somebody is to say that nothing is left.
-        let is_waited_for = self.processes.iter().any(|process| !process.open.is_empty() || !process.loading.is_empty());
+        let is_waited_for =
+            self.processes.iter().any(|process| !process.open.is_empty() || !process.loading.is_empty());
         let relays = self.heaps.iter().filter_map(|heap| heap.relay.as_ref().and_then(Relay::deadline));
         let relays = relays.map(|time| time.0).filter(|_| is_waited_for);
         match replicas.chain(relays).min().filter(|at| *at < self.now + FAR_MS) {
@@ -192,7 +193,10 @@ impl World {
         let of = &mut self.heaps[heap];
         of.history.push(Event::Rest { log: of.oracle.commits() });
         checker::check(&of.history).or_else(|complaint| {
-            fails(complaint.promise, format!("the history of heap {heap}: {} (event {})", complaint.what, complaint.event))
+            fails(
+                complaint.promise,
+                format!("the history of heap {heap}: {} (event {})", complaint.what, complaint.event),
+            )
         })
     }
 }
