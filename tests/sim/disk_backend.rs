@@ -272,7 +272,8 @@ impl Disk for SimDisk {
         }
         state.sync().map_err(|error| StoreError::Failed(error.to_string()))?;
         // What a failed sync left unwritten is no longer shown.
-        state.shown = state.medium.clone();
+        let state = &mut *state;
+        state.shown.clone_from(&state.medium);
         state.counts.opens += 1;
         Ok(Box::new(File { disk: self.clone(), life: state.life }))
     }
@@ -287,7 +288,8 @@ impl Disk for SimDisk {
 impl State {
     /// Another medium, another life.
     fn replace(&mut self, medium: Vec<u8>) {
-        self.shown = medium.clone();
+        // Reads come through what the next open shows.
+        self.shown.clear();
         self.medium = medium;
         self.unsynced.clear();
         self.blocks = (0..self.medium.len() as u64).step_by(BLOCK as usize).map(|at| at / BLOCK).collect();

@@ -256,7 +256,7 @@ impl World {
             {
                 let counter = view.counter().filter(|_| place.adds != 0);
                 wishes.extend(counter.map(|object| Wish::Add { object, by: place.adds as f64 }));
-                view.wrote(commit, place, wishes.iter().any(|wish| is_register(wish)));
+                view.wrote(commit, place, wishes.iter().any(is_register));
             }
             Section { target, claim: None, wishes }
         });
@@ -306,7 +306,7 @@ impl World {
             let adds = if view.counter().is_some() { 1 + i64::from(pick % 9) } else { 0 };
             let segment = self.processes[at].segments[&index];
             let mut wishes = Vec::new();
-            if pick % 3 == 0 {
+            if pick.is_multiple_of(3) {
                 let (key, value) = (REGISTER.to_owned(), Literal::Scalar(Value::Number(commit as f64)));
                 wishes.push(Wish::Set { object: Handle(0), key, value });
             }
@@ -321,7 +321,8 @@ impl World {
         }
         if alloc && self.heaps[heap].segments.len() < SEGMENTS_MAX {
             let ObjectId(id) = self.draws.object();
-            let engine = if self.plan.automerge && pick % 2 == 0 { EngineKind::Automerge } else { EngineKind::Yrs };
+            let engine =
+                if self.plan.automerge && pick.is_multiple_of(2) { EngineKind::Automerge } else { EngineKind::Yrs };
             let mark = (label(commit), Literal::Scalar(Value::Bool(true)));
             let entries = vec![mark, (COUNTER.to_owned(), Literal::Counter(0.0))];
             sections.push((Target::New(SegmentId(id), engine), vec![Wish::Root { value: Literal::Map(entries) }]));
