@@ -142,6 +142,19 @@ fn a_segment_that_an_earlier_machine_has_folded_is_not_folded_without_end() {
 }
 
 #[test]
+fn a_machine_stays_loaded_while_its_epoch_is_on_its_way_to_the_disk() {
+    let steps = [
+        Step::Fault { fault: Fault::RelayCrash, at: 1, pick: 12597 },
+        Step::Start,
+        connect(2),
+        Step::Fault { fault: Fault::Late, at: 2, pick: 10555 },
+        Step::LateUp { pick: 45246 },
+        Step::Pass { ms: 40_000 },
+    ];
+    stays_mended(&[0, 1, 0], Some(32), &steps);
+}
+
+#[test]
 fn every_fault_has_its_row() {
     assert!(FAULTS.iter().all(|fault| Fault::ALL.contains(fault)));
 }

@@ -112,7 +112,10 @@ impl World {
                     return fails("R6", "a Hello is answered before its epoch is on the disk");
                 }
                 let known = of.oracle.epochs();
-                if !known.is_empty() && !of.beginning && !welcome.epochs.starts_with(&known[..of.epochs_synced]) {
+                if !known.is_empty()
+                    && !of.beginning
+                    && !welcome.epochs.starts_with(known.get(..of.epochs_synced).unwrap_or(known))
+                {
                     return fails("R6", format!("the relay tells epochs {:?}, the disk has {known:?}", welcome.epochs));
                 }
                 self.tally.catch_ups += u64::from(welcome.catchup);
