@@ -251,7 +251,9 @@ impl Relay {
     }
 
     fn idle(&mut self) {
-        let quiet = self.conns.is_empty() && self.log.head == self.log.durable && self.folding.is_none();
+        // A new epoch on its way to the disk would begin there once more with the next machine of this process.
+        let written = self.log.head == self.log.durable && self.log.ready();
+        let quiet = self.conns.is_empty() && written && self.folding.is_none();
         if quiet && self.claims.is_empty() && self.standing == Standing::Running {
             self.out.push_back(Output::Idle);
         }

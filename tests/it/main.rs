@@ -4,6 +4,7 @@
 mod cluster;
 mod convergence;
 mod golden;
+mod schedules;
 mod semantics;
 mod small_worlds;
 mod tidy;

@@ -190,6 +190,12 @@ impl SimDisk {
         self.state().fail_write = Some(nth);
     }
 
+    /// What was to fail and has not been reached fails no more.
+    pub fn forget_failures(&self) {
+        let mut state = self.state();
+        (state.fail_sync, state.fail_write, state.die) = (None, None, None);
+    }
+
     /// The disk holds so many bytes; `None`: any number. `tells_free`: whether it says beforehand how many are left.
     pub fn set_capacity(&self, bytes: Option<u64>, tells_free: bool) {
         let mut state = self.state();
@@ -266,7 +272,8 @@ impl Disk for SimDisk {
         }
         state.sync().map_err(|error| StoreError::Failed(error.to_string()))?;
         // What a failed sync left unwritten is no longer shown.
-        state.shown = state.medium.clone();
+        let state = &mut *state;
+        state.shown.clone_from(&state.medium);
         state.counts.opens += 1;
         Ok(Box::new(File { disk: self.clone(), life: state.life }))
     }
@@ -281,7 +288,8 @@ impl Disk for SimDisk {
 impl State {
     /// Another medium, another life.
     fn replace(&mut self, medium: Vec<u8>) {
-        self.shown = medium.clone();
+        // Reads come through what the next open shows.
+        self.shown.clear();
         self.medium = medium;
         self.unsynced.clear();
         self.blocks = (0..self.medium.len() as u64).step_by(BLOCK as usize).map(|at| at / BLOCK).collect();

@@ -16,6 +16,7 @@ pub mod mirror;
 pub mod node;
 pub mod peer;
 pub mod program;
+pub mod schedule;
 pub mod sharer;
 pub mod stage;
 pub mod stored;

@@ -9,7 +9,9 @@ usage: cargo xtask COMMAND
                                build, then run the demo
   test                         build, then every test that CI runs
   bench [NAME]                 build, then one benchmark or all of them
-  soak --seeds N [--from S]    simulate N seeds, from seed S (default 0) on
+  soak --seeds N [--from S] [--world schedules|deep]
+                               simulate N seeds, from seed S (default 0) on
+  soak --seed N [--trace]      simulate one schedule; one that fails is shortened
   help                         this text
 
 COHEAP_SKIP_BUILD=1 leaves out the build and trusts what is there.";
@@ -21,7 +23,7 @@ pub(crate) enum Command {
     Demo { flags: Vec<String> },
     Test,
     Bench { name: Option<String> },
-    Soak { seeds: u64, from: u64 },
+    Soak { flags: Vec<String> },
     Help,
 }
 
@@ -68,20 +70,29 @@ fn parse_bench(args: &mut impl Iterator<Item = String>) -> Result<Command, Strin
 }
 
 fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
-    let (mut seeds, mut from) = (None, None);
+    let mut flags = Vec::new();
     while let Some(flag) = args.next() {
-        let slot = match flag.as_str() {
-            "--seeds" => &mut seeds,
-            "--from" => &mut from,
+        match flag.as_str() {
+            "--trace" => flags.push(flag),
+            "--world" => match args.next().as_deref() {
+                Some(world @ ("schedules" | "deep")) => flags.extend([flag, world.to_owned()]),
+                _ => return Err("`--world` is `schedules` or `deep`".to_owned()),
+            },
+            "--seeds" | "--seed" | "--from" => {
+                let text = args.next().ok_or_else(|| format!("`{flag}` needs a number"))?;
+                let number = text.parse::<u64>().map_err(|_| format!("`{flag}` needs a number, not `{text}`"))?;
+                if flag == "--seeds" && number == 0 {
+                    return Err("`--seeds 0` would simulate nothing".to_owned());
+                }
+                flags.extend([flag, text]);
+            }
             unknown => return Err(format!("`soak` does not take `{unknown}`")),
-        };
-        let text = args.next().ok_or_else(|| format!("`{flag}` needs a number"))?;
-        *slot = Some(text.parse::<u64>().map_err(|_| format!("`{flag}` needs a number, not `{text}`"))?);
+        }
     }
-    match seeds {
-        None => Err("`soak` needs `--seeds N`".to_owned()),
-        Some(0) => Err("`--seeds 0` would simulate nothing".to_owned()),
-        Some(seeds) => Ok(Command::Soak { seeds, from: from.unwrap_or(0) }),
+    let has = |name: &str| flags.iter().any(|flag| flag == name);
+    match (has("--seeds"), has("--seed")) {
+        (true, false) | (false, true) => Ok(Command::Soak { flags }),
+        _ => Err("`soak` needs `--seeds N` or `--seed N`".to_owned()),
     }
 }
 
@@ -103,8 +114,14 @@ mod tests {
         check("test", Ok(Command::Test));
         check("bench", Ok(Command::Bench { name: None }));
         check("bench load", Ok(Command::Bench { name: Some("load".to_owned()) }));
-        check("soak --seeds 9", Ok(Command::Soak { seeds: 9, from: 0 }));
-        check("soak --from 5 --seeds 9", Ok(Command::Soak { seeds: 9, from: 5 }));
+        let soak = |line: &str| {
+            let flags = line.split_whitespace().skip(1).map(str::to_owned).collect();
+            check(line, Ok(Command::Soak { flags }));
+        };
+        soak("soak --seeds 9");
+        soak("soak --from 5 --seeds 9");
+        soak("soak --seeds 9 --world deep");
+        soak("soak --seed 9 --trace");
         check("--help", Ok(Command::Help));
     }
 
@@ -117,10 +134,12 @@ mod tests {
         check("demo --workers x", Err("`--workers` needs a number, not `x`"));
         check("bench --fast", Err("`bench` does not take `--fast`"));
         check("bench one two", Err("`bench` does not take `two`"));
-        check("soak", Err("`soak` needs `--seeds N`"));
+        check("soak", Err("`soak` needs `--seeds N` or `--seed N`"));
+        check("soak --seeds 2 --seed 3", Err("`soak` needs `--seeds N` or `--seed N`"));
+        check("soak --seeds 2 --world flat", Err("`--world` is `schedules` or `deep`"));
         check("soak --seeds", Err("`--seeds` needs a number"));
         check("soak --seeds many", Err("`--seeds` needs a number, not `many`"));
         check("soak --seeds 0", Err("`--seeds 0` would simulate nothing"));
-        check("soak --seed 4", Err("`soak` does not take `--seed`"));
+        check("soak --sees 4", Err("`soak` does not take `--sees`"));
     }
 }

@@ -86,7 +86,7 @@ pub(crate) fn plan(steps: &mut Steps, chosen: Vec<Bench>) {
     }
 }
 
-pub(crate) fn plan_soak(steps: &mut Steps, seeds: u64, from: u64) {
+pub(crate) fn plan_soak(steps: &mut Steps, flags: Vec<String>) {
     steps.add("soak", move |workspace| {
         ensure!(
             workspace.has_bin(SOAK_PACKAGE, SOAK_BIN),
@@ -94,8 +94,8 @@ pub(crate) fn plan_soak(steps: &mut Steps, seeds: u64, from: u64) {
         );
         let mut command =
             workspace.cargo(&["run", "--locked", "--release", "--package", SOAK_PACKAGE, "--bin", SOAK_BIN, "--"]);
-        run::visibly(command.args(["--seeds", &seeds.to_string(), "--from", &from.to_string()]))?;
-        Ok(Outcome::Done(format!("{seeds} seeds from {from}")))
+        run::visibly(command.args(&flags))?;
+        Ok(Outcome::Done(flags.join(" ")))
     });
 }
 

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             Ok(chosen) => bench::plan(&mut steps, chosen),
             Err(usage) => return refuse(&usage),
         },
-        Command::Soak { seeds, from } => bench::plan_soak(&mut steps, seeds, from),
+        Command::Soak { flags } => bench::plan_soak(&mut steps, flags),
     }
     match steps.run(&workspace) {
         Ok(()) => ExitCode::SUCCESS,

@@ -244,6 +244,11 @@ impl Sequencer {
                 Some(folded) => {
                     tail.deltas = tail.deltas.saturating_sub(folded.deltas);
                     tail.bytes = tail.bytes.saturating_sub(folded.bytes);
+                    if folded.deltas == 0 {
+                        // What was counted here when the log was read, a fold that an earlier machine had asked for has
+                        // covered since. It must not be asked for again without end.
+                        (tail.deltas, tail.bytes) = (0, 0);
+                    }
                     tail.snapshot_bytes = folded.snapshot_bytes;
                     segment.failed_folds = 0;
                 }

@@ -233,7 +233,8 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(own) = usize::try_from(owner).ok().and_then(|at| conn.own.get_mut(at)) else { return };
         own.refused = true;
-        if own.busy_from.is_some_and(|from| from <= seq) {
+        // The first of them again is a resend, and is told again: the log is still being read.
+        if own.busy_from.is_some_and(|from| from < seq) {
             return;
         }
         own.busy_from = Some(seq);

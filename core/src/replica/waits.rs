@@ -55,6 +55,8 @@ struct Wait {
     ticket: u64,
     wanted: Wanted,
     asked: bool,
+    /// The relay has answered since it was wanted: what its epochs do not hold, it has lost.
+    answered: bool,
 }
 
 /// Everything that is waited for.
@@ -125,7 +127,7 @@ impl Waits {
                 ),
                 other => return Err(Malformed::Kind(other)),
             };
-            self.list.push(Wait { ticket, wanted, asked: false });
+            self.list.push(Wait { ticket, wanted, asked: false, answered: false });
         }
         Ok(())
     }
@@ -142,11 +144,11 @@ impl Waits {
 
     pub(super) fn head(&mut self, nonce: Nonce, position: Offset) {
         for wait in &mut self.list {
-            if wait.ticket == nonce.0
-                && wait.asked
-                && let Wanted::Head(head) = &mut wait.wanted
-            {
-                *head = Some(position);
+            if wait.ticket == nonce.0 && wait.asked {
+                wait.answered = true;
+                if let Wanted::Head(head) = &mut wait.wanted {
+                    *head = Some(position);
+                }
             }
         }
     }
@@ -166,18 +168,25 @@ impl Replica {
                 }
             },
         };
-        self.waits.list.push(Wait { ticket, wanted, asked: false });
+        self.waits.list.push(Wait { ticket, wanted, asked: false, answered: false });
         self.ask_heads();
     }
 
-    /// Sends a Sync for every wait that has not been asked on this connection.
+    /// Sends a Sync for every wait that has not been asked on this connection: for a head, and for a version of an epoch that
+    /// is not known here. That may have begun since the Ok, at a relay that this connection does not lead to any more, so only
+    /// an answer shows that the version is lost (T2).
     pub(super) fn ask_heads(&mut self) {
         if !matches!(self.session, Session::Online(_)) || self.restoring {
             return;
         }
         let mut nonces = Vec::new();
         for wait in &mut self.waits.list {
-            if matches!(wait.wanted, Wanted::Head(None)) && !wait.asked {
+            let asks = match &wait.wanted {
+                Wanted::Head(head) => head.is_none(),
+                Wanted::Position(version) => !self.epochs.iter().any(|(epoch, _)| *epoch == version.epoch),
+                Wanted::Saved(_) | Wanted::Clean => false,
+            };
+            if asks && !wait.asked {
                 wait.asked = true;
                 nonces.push(Nonce(wait.ticket));
             }
@@ -214,7 +223,6 @@ impl Replica {
             return;
         }
         let oldest = self.pending.iter().next().map(|one| one.number);
-        let online = matches!(self.session, Session::Online(_));
         // What was refused is still shown where its segment is being made anew: nobody is told that all is seen before that.
         let undoing = self.heap.is_undoing();
         let mut ended = Vec::new();
@@ -228,7 +236,7 @@ impl Replica {
                     self.version_at(self.cut.max(self.waits.acked)).map(Ok)
                 }
                 Wanted::Head(Some(head)) if self.cut >= *head && !undoing => self.version_at(self.cut).map(Ok),
-                Wanted::Position(version) => match self.standing(version, online) {
+                Wanted::Position(version) => match self.standing(version, wait.answered) {
                     Some(Ok(())) if undoing => None,
                     Some(Ok(())) => self.version_at(self.cut).map(Ok),
                     Some(Err(error)) => Some(Err(error)),
@@ -250,14 +258,14 @@ impl Replica {
     }
 
     /// T2, T3: whether a version is seen, will be, or is lost.
-    fn standing(&self, version: &Version, online: bool) -> Option<Result<(), WaitError>> {
+    fn standing(&self, version: &Version, answered: bool) -> Option<Result<(), WaitError>> {
         if version.lineage != self.lineage {
             return Some(Err(WaitError::VersionLost));
         }
         let at = self.epochs.iter().position(|(epoch, _): &(EpochId, Offset)| *epoch == version.epoch);
         let Some(at) = at else {
             // Newer or unknown: an Ok that we have not had may know it.
-            return if online { Some(Err(WaitError::VersionLost)) } else { None };
+            return if answered { Some(Err(WaitError::VersionLost)) } else { None };
         };
         if self.epochs.get(at + 1).is_some_and(|(_, next)| version.position > *next) {
             return Some(Err(WaitError::VersionLost));

@@ -1,0 +1,172 @@
+//! Schedules: the protocol under every fault, very many times, small documents. Replicas, relays and a disk in one process,
+//! and one number decides all that happens.
+//!
+//! ```text
+//!   seed ─► plan ─► generator ──Step──► world ──events──► history ──at the end──► checker
+//!                                        │  ▲
+//!                        after every step▼  │ what each program must see, by the log alone
+//!                                       oracle
+//! ```
+//!
+//! A schedule is a list of [`plan::Step`]s; the generator (`generate.rs`) chooses them with an eye on the world, and a list
+//! that failed is replayed and shortened without it (`shrink.rs`). `world.rs` performs a step and, after it, holds what every
+//! touched program sees against the oracle and everything the relay says against what is on the disk. `life.rs` has the other
+//! kind of world: rich values, claims, and far fewer lives.
+
+pub mod checker;
+pub mod coverage;
+pub mod disk;
+pub mod generate;
+pub mod history;
+pub mod marks;
+pub mod oracle;
+pub mod plan;
+pub mod process;
+pub mod shrink;
+pub mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use self::coverage::Coverage;
+use self::plan::{Plan, Step};
+use self::world::World;
+
+/// An invariant does not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Its name: a promise (P1–P8) or a rule of the protocol; `panic` for an assertion of the machines themselves.
+    pub invariant: &'static str,
+    /// In words.
+    pub what: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// Says that an invariant does not hold.
+pub fn fails<T>(invariant: &'static str, what: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure { invariant, what: what.into() })
+}
+
+/// What schedules came to.
+#[derive(Clone, Default, Debug)]
+pub struct Tally {
+    /// How many.
+    pub schedules: u64,
+    /// Steps, those in which the worlds come to rest not counted.
+    pub steps: u64,
+    /// Faults that struck.
+    pub faults: u64,
+    /// Commits that programs made.
+    pub commits: u64,
+    /// Commits of more than one segment.
+    pub wide: u64,
+    /// Commits that were refused.
+    pub refused: u64,
+    /// Folds that succeeded.
+    pub folds: u64,
+    /// Hellos that were answered with a catch-up.
+    pub catch_ups: u64,
+    /// Lives of relay processes.
+    pub lives: u64,
+    /// What struck whom when.
+    pub coverage: Coverage,
+}
+
+impl std::ops::AddAssign<&Tally> for Tally {
+    fn add_assign(&mut self, other: &Tally) {
+        self.schedules += other.schedules;
+        self.steps += other.steps;
+        self.faults += other.faults;
+        self.commits += other.commits;
+        self.wide += other.wide;
+        self.refused += other.refused;
+        self.folds += other.folds;
+        self.catch_ups += other.catch_ups;
+        self.lives += other.lives;
+        self.coverage += &other.coverage;
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Tally { schedules, steps, faults, commits, wide, refused, folds, catch_ups, lives, coverage } = self;
+        let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
+        writeln!(f, "{coverage}")?;
+        write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
+        write!(
+            f,
+            "{:.1} commits ({:.1} of several segments, {:.1} refused), ",
+            each(*commits),
+            each(*wide),
+            each(*refused)
+        )?;
+        write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts", each(*folds), each(*catch_ups), each(*lives))
+    }
+}
+
+/// What a schedule was, and how it ended.
+#[derive(Debug)]
+pub struct Run {
+    /// All that happened.
+    pub steps: Vec<Step>,
+    /// What it came to.
+    pub outcome: Result<Tally, Failure>,
+}
+
+/// One schedule, by seed.
+pub fn run(seed: u64) -> Run {
+    let plan = Plan::of(seed);
+    let mut steps = Vec::new();
+    let outcome = guarded(|| {
+        let mut world = World::new(&plan)?;
+        let mut generator = generate::Generator::new(&plan);
+        while let Some(step) = generator.next(&world) {
+            steps.push(step);
+            world.step(step)?;
+        }
+        world.end()
+    });
+    Run { steps, outcome }
+}
+
+/// The same steps, or some of them, in the same world.
+pub fn replay(plan: &Plan, steps: &[Step]) -> Result<Tally, Failure> {
+    guarded(|| {
+        let mut world = World::new(plan)?;
+        for step in steps {
+            world.step(*step)?;
+        }
+        world.end()
+    })
+}
+
+/// Every step of a schedule with what it did, as text, and how it ended.
+pub fn trace(plan: &Plan, steps: &[Step], mut line: impl FnMut(String)) -> Result<Tally, Failure> {
+    guarded(|| {
+        let mut world = World::new(plan)?;
+        for (at, step) in steps.iter().enumerate() {
+            world.note_on();
+            let done = world.step(*step);
+            line(format!("{at:>4} {step:?}"));
+            for note in world.notes() {
+                line(format!("       {note}"));
+            }
+            done?;
+        }
+        line("     the world comes to rest".into());
+        world.end()
+    })
+}
+
+/// An assertion of the machines that fails is a failure like any other.
+fn guarded<T>(act: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        fails("panic", text.unwrap_or_default())
+    })
+}

@@ -1,0 +1,104 @@
+//! What the programs of one heap did and saw, in the order it happened: all that [`super::checker`] is given. Nothing here
+//! knows a replica, a relay or a log; processes, segments and commits are numbers.
+
+use super::marks::Marks;
+
+/// One process that had the heap open, ever; a restarted one is another.
+pub type ProcessNo = usize;
+/// A segment of the heap.
+pub type SegmentNo = usize;
+/// A commit of the heap.
+pub type CommitNo = usize;
+
+/// What a commit did to one segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Where.
+    pub segment: SegmentNo,
+    /// What it added to the segment's counter; 0 where it saw none.
+    pub adds: i64,
+    /// It made the segment's counter.
+    pub makes_counter: bool,
+}
+
+/// Something that somebody outside can see.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// A program made a commit, on top of what it had been shown until now.
+    Made {
+        /// Whose.
+        process: ProcessNo,
+        /// Which.
+        commit: CommitNo,
+        /// What it did.
+        places: Vec<Place>,
+    },
+    /// A program is shown a segment, all of it: marks, and the counter's value, if there is one.
+    Shown {
+        /// Whose.
+        process: ProcessNo,
+        /// Which.
+        segment: SegmentNo,
+        /// Whose marks are there.
+        marks: Marks,
+        /// The counter.
+        sum: Option<i64>,
+    },
+    /// A segment is no longer here.
+    Hidden {
+        /// Whose.
+        process: ProcessNo,
+        /// Which.
+        segment: SegmentNo,
+    },
+    /// One step of its replica is over: the program may look.
+    Looks {
+        /// Whose.
+        process: ProcessNo,
+    },
+    /// It was told that its commit is durable.
+    Acked {
+        /// Whose.
+        process: ProcessNo,
+        /// Which.
+        commit: CommitNo,
+    },
+    /// It was told that its commit is undone; segments in `still` show it until they are made anew.
+    Refused {
+        /// Whose.
+        process: ProcessNo,
+        /// Which.
+        commit: CommitNo,
+    },
+    /// It was given a version, by which another can wait for what it has seen.
+    Version {
+        /// Whose.
+        process: ProcessNo,
+        /// Numbers versions.
+        version: usize,
+    },
+    /// A wait for a version ended well.
+    Reached {
+        /// Whose.
+        process: ProcessNo,
+        /// The version.
+        version: usize,
+    },
+    /// A `flush()` of all it had made ended well.
+    Flushed {
+        /// Whose.
+        process: ProcessNo,
+        /// The last commit it had made, if any, when it asked.
+        upto: Option<CommitNo>,
+    },
+    /// The process is gone.
+    Ended {
+        /// Which.
+        process: ProcessNo,
+    },
+    /// The world has come to rest; these commits are in the log, and everybody who is left shows everything.
+    Rest {
+        /// All of them.
+        log: Marks,
+    },
+}

@@ -1,0 +1,123 @@
+//! What a seed decides before anything happens, and what can happen: a schedule is a list of [`Step`]s, which mean something
+//! in every world (numbers are taken modulo what is there), so that any list of them can be replayed and shortened.
+
+use super::coverage::{Fault, Phase};
+use crate::Draws;
+
+/// Faults that the machines stand by now; [`Plan::of`] draws from these alone.
+pub const FAULTS: &[Fault] = &[
+    Fault::Cut,
+    Fault::Late,
+    Fault::Silent,
+    Fault::RelayCrash,
+    Fault::RelayTorn,
+    Fault::SyncFails,
+    Fault::Full,
+    Fault::ReplicaCrash,
+    Fault::Pause,
+    Fault::Move,
+];
+
+/// The fewest steps of a schedule.
+pub const STEPS_MIN: usize = 200;
+/// The fewest faults.
+pub const FAULTS_MIN: usize = 3;
+
+/// The world of a schedule.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Which heap each process has open.
+    pub heaps_of: Vec<usize>,
+    /// How many heaps one relay process serves from one disk.
+    pub heaps: usize,
+    /// How many steps there are before the world is left to come to rest.
+    pub steps: usize,
+    /// Bytes of deltas after which a segment is folded.
+    pub fold_bytes: Option<u64>,
+    /// Some connections are opened without the right to write, so commits are refused.
+    pub rights: bool,
+    /// Some segments keep their history.
+    pub automerge: bool,
+    /// Some commits are so large that states go in pieces.
+    pub long: bool,
+    /// What is to strike whom, when it can.
+    pub targets: Vec<(Fault, Phase)>,
+}
+
+impl Plan {
+    /// How many processes there are at a time.
+    pub fn processes(&self) -> usize {
+        self.heaps_of.len()
+    }
+
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Plan {
+        let mut draws = Draws(seed ^ 0x5eed_0000_5eed_0000);
+        let heaps = if draws.below(4) == 0 { 2 } else { 1 };
+        let processes = 3 + draws.below(4);
+        let heaps_of = (0..processes).map(|at| if at < heaps * 2 { at % heaps } else { draws.below(heaps) }).collect();
+        let targets = (0..5).map(|_| (FAULTS[draws.below(FAULTS.len())], Phase::ALL[draws.below(Phase::ALL.len())]));
+        Plan {
+            seed,
+            heaps,
+            heaps_of,
+            targets: targets.collect(),
+            steps: STEPS_MIN + 10 + draws.below(80),
+            fold_bytes: (draws.below(5) > 0).then(|| [32, 100, 400][draws.below(3)]),
+            rights: draws.below(4) == 0,
+            automerge: draws.below(8) == 0,
+            long: draws.below(32) == 0,
+        }
+    }
+}
+
+/// What a program waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WaitFor {
+    /// All it wrote.
+    Flush,
+    /// All that the relay has.
+    Sync,
+    /// A version.
+    Version,
+    /// A version that somebody was given.
+    Reach,
+}
+
+/// Something happens. `at` is a process, `pick` chooses among what there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "fields are said above")]
+pub enum Step {
+    /// A program makes a commit that touches up to `segments` segments, and perhaps makes one.
+    Edit { at: u8, segments: u8, pick: u16, alloc: bool, large: bool },
+    /// Messages of a replica arrive.
+    Up { at: u8, count: u8 },
+    /// Messages of an earlier connection arrive.
+    LateUp { pick: u16 },
+    /// Messages of the relay arrive.
+    Down { at: u8, count: u8 },
+    /// The disk has synced some of what was handed over.
+    Sync { count: u8 },
+    /// The store answers a read.
+    Read { pick: u16 },
+    /// A fold goes on by one stage.
+    Fold { pick: u16 },
+    /// A connection opens.
+    Connect { at: u8, can_write: bool },
+    /// A program needs a segment.
+    Load { at: u8, pick: u16 },
+    /// A segment may go.
+    Evict { at: u8, pick: u16 },
+    /// A program waits.
+    Wait { at: u8, kind: WaitFor, pick: u16 },
+    /// Time passes.
+    Pass { ms: u16 },
+    /// The end of a connection that is silent is noticed by its replica.
+    Notice { at: u8 },
+    /// The relay process starts again.
+    Start,
+    /// Something goes wrong.
+    Fault { fault: Fault, at: u8, pick: u16 },
+}

@@ -1,0 +1,329 @@
+//! One process of a schedule: a replica, its end of a connection, and the little its program keeps of what it is shown: per
+//! segment whose marks are there, and the counter.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use coheap_core::edit::{Handle, Patch, Shown};
+use coheap_core::heap::Index;
+use coheap_core::id::{Offset, SegmentId, Seq};
+use coheap_core::relay::ConnId;
+use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, WaitError};
+use coheap_core::value::{Kind, Value};
+
+use super::history::{CommitNo, Event, Place, ProcessNo, SegmentNo};
+use super::marks::Marks;
+use super::oracle::commit_of;
+
+/// The key of every segment's counter.
+pub const COUNTER: &str = "n";
+/// The key that everybody writes to.
+pub const REGISTER: &str = "r";
+
+/// What a program sees of one segment, kept by its own wishes and the patches that come.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct View {
+    /// Whose marks are there.
+    pub marks: Marks,
+    /// The register.
+    pub register: Option<f64>,
+    counter: Option<Handle>,
+    totals: BTreeMap<Handle, f64>,
+}
+
+impl View {
+    /// The counter's handle.
+    pub fn counter(&self) -> Option<Handle> {
+        self.counter
+    }
+
+    /// The counter's value, if there is a counter.
+    pub fn sum(&self) -> Option<i64> {
+        self.counter.map(|handle| self.totals.get(&handle).copied().unwrap_or(0.0) as i64)
+    }
+
+    /// An own commit wrote here: it left its mark, added to the counter or made it (the first container of its segment), and
+    /// perhaps wrote to the register.
+    pub fn wrote(&mut self, commit: CommitNo, place: &Place, register: bool) {
+        if place.makes_counter {
+            self.counter = Some(Handle(1));
+        }
+        self.marks.insert(commit);
+        if let Some(counter) = self.counter {
+            *self.totals.entry(counter).or_default() += place.adds as f64;
+        }
+        if register {
+            self.register = Some(commit as f64);
+        }
+    }
+
+    /// What a replica says has changed.
+    pub fn apply(&mut self, patches: &[Patch]) {
+        for patch in patches {
+            match patch {
+                Patch::Set { object: Handle(0), key, value } => match (key.as_str(), value) {
+                    (COUNTER, Shown::Object(Kind::Counter, handle)) => self.counter = Some(*handle),
+                    (REGISTER, Shown::Scalar(Value::Number(number))) => self.register = Some(*number),
+                    (mark, _) => {
+                        if let Some(commit) = commit_of(mark) {
+                            self.marks.insert(commit);
+                        }
+                    }
+                },
+                Patch::Delete { object: Handle(0), key } => match key.as_str() {
+                    COUNTER => self.counter = None,
+                    REGISTER => self.register = None,
+                    mark => {
+                        if let Some(commit) = commit_of(mark) {
+                            self.marks.remove(commit);
+                        }
+                    }
+                },
+                Patch::Total { object, value } => drop(self.totals.insert(*object, *value)),
+                Patch::Clear { object: Handle(0) } => *self = View::default(),
+                _ => {}
+            }
+        }
+    }
+
+    /// What patches that show all of a segment come to.
+    pub fn of(patches: &[Patch]) -> View {
+        let mut view = View::default();
+        view.apply(patches);
+        view
+    }
+}
+
+/// A connection, and what is under way on it.
+#[derive(Debug)]
+pub struct Link {
+    /// What the relay calls it.
+    pub conn: ConnId,
+    /// Whose it is.
+    pub process: ProcessNo,
+    /// Messages to the relay.
+    pub up: VecDeque<Bytes>,
+    /// Messages to the replica.
+    pub down: VecDeque<Bytes>,
+    /// The relay's end is open.
+    pub relay_open: bool,
+    /// Nothing arrives any more, and nobody knows.
+    pub silent: bool,
+    /// The relay has its Hello.
+    pub greeted: bool,
+    /// The Hello is answered: with a catch-up or without, and how far the log went then.
+    pub answered: Option<(bool, Offset)>,
+}
+
+impl Link {
+    /// A new one.
+    pub fn new(conn: ConnId, process: ProcessNo) -> Link {
+        Link {
+            conn,
+            process,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            relay_open: true,
+            silent: false,
+            greeted: false,
+            answered: None,
+        }
+    }
+}
+
+/// Cuts what is under way at a byte, a fraction of 65,536 of all its bytes: a message that is not whole does not arrive.
+pub fn cut(queue: &mut VecDeque<Bytes>, fraction: u16) {
+    let bytes: usize = queue.iter().map(Bytes::len).sum();
+    let mut left = bytes * usize::from(fraction) / 65_536;
+    let whole = queue.iter().take_while(|message| {
+        let arrives = message.len() <= left;
+        left = left.saturating_sub(message.len());
+        arrives
+    });
+    let whole = whole.count();
+    queue.truncate(whole);
+}
+
+/// What a program is told of its waits.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Told {
+    /// It ended with what it waited for, at this version.
+    Done(u64, String),
+    /// It ended without.
+    Failed(u64, WaitError),
+}
+
+/// One process that has the heap open.
+#[derive(Debug)]
+pub struct Process {
+    /// The machine.
+    pub replica: Replica,
+    /// Which one of the heap's.
+    pub number: ProcessNo,
+    /// Its end of a connection.
+    pub link: Option<Link>,
+    /// What its program sees.
+    pub views: BTreeMap<Index, View>,
+    /// Which segment an index is.
+    pub segments: BTreeMap<Index, SegmentNo>,
+    /// Segments that it waits for.
+    pub loading: BTreeSet<Index>,
+    /// Its commits, by number in its line from 1.
+    pub line: Vec<CommitNo>,
+    /// Those of them that it has no answer for.
+    pub open: Vec<CommitNo>,
+    /// Those of them that were refused, and the segments that show them still: until they are made anew.
+    pub undone: Vec<(CommitNo, Index)>,
+    /// The Hello of this connection was answered.
+    pub online: bool,
+    /// It does nothing until this step.
+    pub paused_until: usize,
+    /// Everything that went wrong.
+    pub problems: Vec<String>,
+    /// News of waits that nobody has heard yet.
+    pub told: Vec<Told>,
+    /// The number that its newest commit got.
+    pub committed: Option<Seq>,
+    changed: BTreeSet<Index>,
+}
+
+impl Process {
+    /// A process that has just opened the heap, and wants the root.
+    pub fn new(options: Options, number: ProcessNo) -> Process {
+        Process {
+            replica: Replica::new(options),
+            number,
+            link: None,
+            views: BTreeMap::new(),
+            segments: BTreeMap::from([(Index(0), 0)]),
+            loading: BTreeSet::new(),
+            line: Vec::new(),
+            open: Vec::new(),
+            undone: Vec::new(),
+            online: false,
+            paused_until: 0,
+            problems: Vec::new(),
+            told: Vec::new(),
+            committed: None,
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// The index of a segment that is here.
+    pub fn shown(&self, segment: SegmentNo) -> Option<Index> {
+        self.views.keys().copied().find(|index| self.segments.get(index) == Some(&segment))
+    }
+
+    /// Gives the replica an input, performs what comes of it, and notes what its program is shown and told.
+    pub fn input(&mut self, now: u64, input: Input, ids: &[SegmentId], history: &mut Vec<Event>) {
+        self.replica.handle(now, input);
+        self.perform(ids, history);
+    }
+
+    /// Another instance has taken over: all that it says at once.
+    pub fn go_on_in(&mut self, replica: Replica, ids: &[SegmentId], history: &mut Vec<Event>) {
+        self.replica = replica;
+        // It shows what was shown: what is to be made anew is so still.
+        let undone = self.undone.clone();
+        self.perform(ids, history);
+        self.undone = undone;
+    }
+
+    fn perform(&mut self, ids: &[SegmentId], history: &mut Vec<Event>) {
+        while let Some(output) = self.replica.poll() {
+            self.output(output, ids, history);
+        }
+    }
+
+    /// What has changed is shown, and the program looks.
+    pub fn look(&mut self, history: &mut Vec<Event>) {
+        let process = self.number;
+        for index in std::mem::take(&mut self.changed) {
+            let Some(segment) = self.segments.get(&index).copied() else { continue };
+            history.push(match self.views.get(&index) {
+                Some(view) => Event::Shown { process, segment, marks: view.marks, sum: view.sum() },
+                None => Event::Hidden { process, segment },
+            });
+        }
+        history.push(Event::Looks { process });
+    }
+
+    /// An own commit is shown where it wrote.
+    pub fn wrote(&mut self, index: Index) {
+        self.changed.insert(index);
+    }
+
+    fn output(&mut self, output: Output, ids: &[SegmentId], history: &mut Vec<Event>) {
+        let process = self.number;
+        match output {
+            Output::Send(message) => {
+                if let Some(link) = &mut self.link {
+                    link.up.push_back(message);
+                }
+            }
+            Output::Indexed { segment, index } => {
+                let number = ids.iter().position(|id| *id == segment).expect("segments are known to the world");
+                self.segments.insert(index, number);
+            }
+            Output::Apply { segments, .. } => self.patch(&segments),
+            Output::Committed { seq, corrections, .. } => {
+                self.committed = Some(seq);
+                self.patch(&corrections);
+            }
+            Output::Loaded { segment, status, patches, .. } => {
+                self.loading.remove(&segment);
+                self.undone.retain(|(_, index)| *index != segment);
+                self.changed.insert(segment);
+                match status {
+                    LoadStatus::There => drop(self.views.insert(segment, View::of(&patches))),
+                    LoadStatus::Missing => drop(self.views.remove(&segment)),
+                    other => {
+                        self.problems.push(format!("segment {segment:?} is {other:?}"));
+                        self.views.remove(&segment);
+                    }
+                }
+            }
+            Output::Evicted(index) => {
+                self.views.remove(&index);
+                self.changed.insert(index);
+            }
+            Output::Acked { seq, .. } => {
+                let acked = self.line.iter().take(seq.0 as usize).copied();
+                let acked: Marks = acked.collect();
+                self.open.retain(|commit| {
+                    if acked.contains(*commit) {
+                        history.push(Event::Acked { process, commit: *commit });
+                    }
+                    !acked.contains(*commit)
+                });
+            }
+            Output::Refused { seq, segments, .. } => {
+                let Some(commit) = self.line.get((seq.0 as usize).wrapping_sub(1)).copied() else {
+                    return self.problems.push(format!("{seq:?} is refused, and was never made"));
+                };
+                history.push(Event::Refused { process, commit });
+                self.open.retain(|open| *open != commit);
+                self.undone.extend(segments.into_iter().map(|index| (commit, index)));
+            }
+            Output::Online { .. } => self.online = true,
+            Output::Done { ticket, version } => self.told.push(Told::Done(ticket, version)),
+            Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
+            // Nobody is copied here, and no log is lost.
+            output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Reconnect | Output::Restoring { .. }) => {
+                self.problems.push(format!("{output:?}"));
+            }
+            Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
+            Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
+            _ => {}
+        }
+    }
+
+    fn patch(&mut self, segments: &[(Index, Vec<Patch>)]) {
+        for (index, patches) in segments {
+            if let Some(view) = self.views.get_mut(index) {
+                view.apply(patches);
+                self.changed.insert(*index);
+            }
+        }
+    }
+}

@@ -1,0 +1,595 @@
+//! The world of a schedule: processes, one relay process with a machine per heap, and its disk. It performs steps, and after
+//! each one holds what every touched program sees, and all that the relay said, against the oracle.
+
+mod faults;
+mod judge;
+mod relay;
+mod rest;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use coheap_core::commit::EngineKind;
+use coheap_core::edit::{Handle, Literal, Wish};
+use coheap_core::heap::Index;
+use coheap_core::id::{ObjectId, Offset, SegmentId};
+use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
+use coheap_core::replica::{Input, Section, Target, WaitKind};
+use coheap_core::segment::write::Draw;
+use coheap_core::value::Value;
+
+use super::coverage::{Coverage, Phase, Phases};
+use super::disk::Platter;
+use super::history::{CommitNo, Event, Place, ProcessNo, SegmentNo};
+use super::marks::MARKS_MAX;
+use super::oracle::{Oracle, label};
+use super::plan::{Plan, Step, WaitFor};
+use super::process::{COUNTER, Link, Process, REGISTER, Told, cut};
+use super::{Failure, Tally, fails};
+use crate::Draws;
+use crate::node::options;
+
+/// Segments that one heap of a schedule can have.
+const SEGMENTS_MAX: usize = 6;
+/// Characters of one of the three strings of a large commit: together they are more than one piece of a long message.
+const LARGE: usize = 100_000;
+
+/// What a wait was asked for.
+#[derive(Clone, PartialEq, Debug)]
+enum Waiting {
+    Flush(Option<CommitNo>),
+    /// The log reached to here when it was asked for.
+    Sync(Offset),
+    Version,
+    Reach(usize),
+}
+
+/// A fold that the relay asked for.
+#[derive(Debug)]
+pub struct Job {
+    opening: u64,
+    segment: coheap_core::id::SegmentNumber,
+    engine: EngineKind,
+    upto: Offset,
+    keep: Offset,
+    made: Option<Vec<u8>>,
+}
+
+/// One heap.
+#[derive(Debug, Default)]
+pub struct Heap {
+    /// Its machine, while it is loaded.
+    pub relay: Option<Relay>,
+    opening: u64,
+    /// What must be seen.
+    pub oracle: Oracle,
+    /// What was done and seen.
+    pub history: Vec<Event>,
+    /// Its segments, the root first, whether the log knows them or not.
+    pub segments: Vec<SegmentId>,
+    /// Up to here the log is durable.
+    pub synced: Offset,
+    epochs_synced: usize,
+    /// Reads that the store has not answered.
+    pub reads: VecDeque<RelayOutput>,
+    /// Folds under way.
+    pub folds: Vec<Job>,
+    /// A fold of an earlier machine has ended since this one was loaded.
+    foreign_fold: bool,
+    /// The machine began a life of the log that is not on the disk yet.
+    beginning: bool,
+    processes: ProcessNo,
+    /// The commits of every process, in the order of its line.
+    lines: Vec<Vec<CommitNo>>,
+    /// Versions that were given.
+    pub versions: Vec<String>,
+    waits: BTreeMap<u64, (ProcessNo, Waiting)>,
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    /// Its plan.
+    pub plan: Plan,
+    draws: Draws,
+    now: u64,
+    /// How many steps there have been.
+    pub at: usize,
+    /// The relay process runs.
+    pub is_up: bool,
+    life: u64,
+    /// The disk.
+    pub platter: Platter,
+    /// The heaps.
+    pub heaps: Vec<Heap>,
+    /// One process per place; a place whose process died has another one.
+    pub processes: Vec<Process>,
+    /// Connections that their replicas have given up, and the relay has not.
+    pub late: Vec<(usize, Link)>,
+    conns: u64,
+    tickets: u64,
+    /// Faults that struck.
+    pub faults: u64,
+    tally: Tally,
+    notes: Option<Vec<String>>,
+}
+
+impl World {
+    /// The world at the beginning: every heap has a root with a counter, made by the first process; the others are not
+    /// connected, and want the root.
+    pub fn new(plan: &Plan) -> Result<World, Failure> {
+        let mut draws = Draws(plan.seed);
+        let platter = Platter::new(draws.draw(), plan.heaps)?;
+        let heap = || Heap { segments: vec![SegmentId::ROOT], ..Heap::default() };
+        let mut world = World {
+            plan: plan.clone(),
+            draws,
+            now: 1,
+            at: 0,
+            is_up: true,
+            life: 0,
+            platter,
+            heaps: (0..plan.heaps).map(|_| heap()).collect(),
+            processes: Vec::new(),
+            late: Vec::new(),
+            conns: 0,
+            tickets: 0,
+            faults: 0,
+            tally: Tally::default(),
+            notes: None,
+        };
+        world.life = world.draws.draw();
+        for heap in &plan.heaps_of {
+            let process = world.open(*heap);
+            world.processes.push(process);
+        }
+        for at in 0..plan.processes() {
+            world.load(at, 0)?;
+        }
+        for heap in 0..plan.heaps {
+            world.found(heap)?;
+        }
+        Ok(world)
+    }
+
+    /// The first process of a heap makes the root's counter.
+    fn found(&mut self, heap: usize) -> Result<(), Failure> {
+        let Some(at) = self.plan.heaps_of.iter().position(|of| *of == heap) else { return Ok(()) };
+        self.connect(at, true)?;
+        self.flow(&[at])?;
+        let places = vec![Place { segment: 0, adds: 0, makes_counter: true }];
+        let wish = Wish::Set { object: Handle(0), key: COUNTER.to_owned(), value: Literal::Counter(0.0) };
+        self.commit(at, vec![(Target::Here(Index(0)), vec![wish])], places)?;
+        self.flow(&[at])
+    }
+
+    /// A process opens a heap.
+    fn open(&mut self, heap: usize) -> Process {
+        let of = &mut self.heaps[heap];
+        of.processes += 1;
+        of.lines.push(Vec::new());
+        Process::new(options(&mut self.draws), of.processes - 1)
+    }
+
+    /// From here on notes are taken of what happens.
+    pub fn note_on(&mut self) {
+        self.notes = Some(Vec::new());
+    }
+
+    /// The notes since then.
+    pub fn notes(&mut self) -> Vec<String> {
+        self.notes.take().unwrap_or_default()
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        if let Some(notes) = &mut self.notes {
+            notes.push(text());
+        }
+    }
+
+    /// Which heap a process has open.
+    pub fn heap_of(&self, at: usize) -> usize {
+        self.plan.heaps_of[at]
+    }
+
+    /// Whether a process does nothing for now.
+    pub fn is_paused(&self, at: usize) -> bool {
+        self.processes[at].paused_until > self.at
+    }
+
+    /// The next thing happens.
+    pub fn step(&mut self, step: Step) -> Result<(), Failure> {
+        self.at += 1;
+        self.now += 1;
+        self.tally.steps += 1;
+        let place = |at: u8| usize::from(at) % self.plan.processes();
+        match step {
+            Step::Edit { at, segments, pick, alloc, large } => self.edit(place(at), segments, pick, alloc, large),
+            Step::Up { at, count } => self.up(place(at), count),
+            Step::LateUp { pick } => self.late_up(pick),
+            Step::Down { at, count } => self.down(place(at), count),
+            Step::Sync { count } => self.sync(usize::from(count)),
+            Step::Read { pick } => self.answer(usize::from(pick)),
+            Step::Fold { pick } => self.fold(usize::from(pick)),
+            Step::Connect { at, can_write } => self.connect(place(at), can_write),
+            Step::Load { at, pick } => self.load_one(place(at), usize::from(pick)),
+            Step::Evict { at, pick } => self.evict(place(at), usize::from(pick)),
+            Step::Wait { at, kind, pick } => self.wait(place(at), kind, usize::from(pick)),
+            Step::Pass { ms } => self.pass(u64::from(ms)),
+            Step::Notice { at } => self.notice(place(at)),
+            Step::Start => self.start(),
+            Step::Fault { fault, at, pick } => self.strike(fault, place(at), pick),
+        }
+    }
+
+    /// Gives an input to a replica, performs what comes of it, and judges what its program sees then.
+    fn input(&mut self, at: usize, input: Input) -> Result<(), Failure> {
+        let heap = &mut self.heaps[self.plan.heaps_of[at]];
+        let process = &mut self.processes[at];
+        process.input(self.now, input, &heap.segments, &mut heap.history);
+        self.after(at)
+    }
+
+    /// A step of a process is over.
+    fn after(&mut self, at: usize) -> Result<(), Failure> {
+        let heap = &mut self.heaps[self.plan.heaps_of[at]];
+        self.processes[at].look(&mut heap.history);
+        self.hear(at)?;
+        self.judge(at)
+    }
+
+    /// A program makes a commit.
+    fn commit(&mut self, at: usize, sections: Vec<(Target, Vec<Wish>)>, places: Vec<Place>) -> Result<(), Failure> {
+        let heap = self.heap_of(at);
+        let commit = self.heaps[heap].oracle.made.len();
+        if commit >= MARKS_MAX || sections.is_empty() {
+            return Ok(());
+        }
+        let marked = sections.into_iter().zip(&places).map(|((target, mut wishes), place)| {
+            if !matches!(target, Target::New(..)) {
+                let (key, value) = (label(commit), Literal::Scalar(Value::Bool(true)));
+                wishes.push(Wish::Set { object: Handle(0), key, value });
+            }
+            // As a mirror does: own wishes at once, corrections behind them.
+            if let Target::Here(index) = target
+                && let Some(view) = self.processes[at].views.get_mut(&index)
+            {
+                let counter = view.counter().filter(|_| place.adds != 0);
+                wishes.extend(counter.map(|object| Wish::Add { object, by: place.adds as f64 }));
+                view.wrote(commit, place, wishes.iter().any(is_register));
+            }
+            Section { target, claim: None, wishes }
+        });
+        let sections = marked.collect();
+        let entropy = self.draws.draw();
+        let process = &mut self.processes[at];
+        process.committed = None;
+        let of = &mut self.heaps[heap];
+        process.input(
+            self.now,
+            Input::Commit { label: label(commit), sections, size: 0, entropy },
+            &of.segments,
+            &mut of.history,
+        );
+        let Some(seq) = process.committed else {
+            return fails("P9", format!("a program cannot commit: {:?}", process.problems));
+        };
+        of.oracle.make(process.replica.id(), seq, places.clone());
+        process.line.push(commit);
+        process.open.push(commit);
+        of.lines[process.number].push(commit);
+        for place in &places {
+            let index = process.segments.iter().find(|(_, segment)| **segment == place.segment);
+            let Some(index) = index.map(|(index, _)| *index) else { continue };
+            process.wrote(index);
+            if !process.views.contains_key(&index) {
+                process.views.entry(index).or_default().wrote(commit, place, false);
+            }
+        }
+        self.tally.commits += 1;
+        self.tally.wide += u64::from(places.len() > 1);
+        of.history.push(Event::Made { process: process.number, commit, places });
+        self.after(at)
+    }
+
+    fn edit(&mut self, at: usize, segments: u8, pick: u16, alloc: bool, large: bool) -> Result<(), Failure> {
+        if self.is_paused(at) {
+            return Ok(());
+        }
+        let heap = self.heap_of(at);
+        let (mut sections, mut places) = (Vec::new(), Vec::new());
+        let commit = self.heaps[heap].oracle.made.len();
+        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
+        for nth in 0..usize::from(segments).min(here.len()) {
+            // A stride that visits every one, from a start of chance.
+            let index = here[(usize::from(pick) + nth) % here.len()];
+            let view = &self.processes[at].views[&index];
+            let adds = if view.counter().is_some() { 1 + i64::from(pick % 9) } else { 0 };
+            let segment = self.processes[at].segments[&index];
+            let mut wishes = Vec::new();
+            if pick.is_multiple_of(3) {
+                let (key, value) = (REGISTER.to_owned(), Literal::Scalar(Value::Number(commit as f64)));
+                wishes.push(Wish::Set { object: Handle(0), key, value });
+            }
+            if large && nth == 0 {
+                for part in 0..3 {
+                    let value = Literal::Scalar(Value::Str("x".repeat(LARGE)));
+                    wishes.push(Wish::Set { object: Handle(0), key: format!("large{part}"), value });
+                }
+            }
+            sections.push((Target::Here(index), wishes));
+            places.push(Place { segment, adds, makes_counter: false });
+        }
+        if alloc && self.heaps[heap].segments.len() < SEGMENTS_MAX {
+            let ObjectId(id) = self.draws.object();
+            let engine =
+                if self.plan.automerge && pick.is_multiple_of(2) { EngineKind::Automerge } else { EngineKind::Yrs };
+            let mark = (label(commit), Literal::Scalar(Value::Bool(true)));
+            let entries = vec![mark, (COUNTER.to_owned(), Literal::Counter(0.0))];
+            sections.push((Target::New(SegmentId(id), engine), vec![Wish::Root { value: Literal::Map(entries) }]));
+            let segment: SegmentNo = self.heaps[heap].segments.len();
+            self.heaps[heap].segments.push(SegmentId(id));
+            places.push(Place { segment, adds: 0, makes_counter: true });
+        }
+        self.commit(at, sections, places)
+    }
+
+    /// A connection opens, if there is a relay.
+    fn connect(&mut self, at: usize, can_write: bool) -> Result<(), Failure> {
+        if !self.is_up || self.processes[at].link.is_some() || self.is_paused(at) {
+            return Ok(());
+        }
+        self.conns += 1;
+        let (conn, heap) = (ConnId(self.conns), self.heap_of(at));
+        self.load_heap(heap)?;
+        let process = &mut self.processes[at];
+        process.link = Some(Link::new(conn, process.number));
+        self.relay(heap, RelayInput::Opened { conn, subject: String::new(), can_write })?;
+        let entropy = [0; 4].map(|_: u64| self.draws.draw());
+        self.input(at, Input::Connected { token: String::new(), entropy })
+    }
+
+    /// The replica's end of a connection is closed. Its messages that are still under way stay with the relay's end.
+    fn hang_up(&mut self, at: usize) -> Result<Option<Link>, Failure> {
+        let process = &mut self.processes[at];
+        process.online = false;
+        let link = process.link.take();
+        if link.is_some() {
+            self.input(at, Input::Disconnected)?;
+        }
+        Ok(link)
+    }
+
+    /// The relay's end of a connection learns that it is over.
+    fn closed(&mut self, heap: usize, link: &Link) -> Result<(), Failure> {
+        if link.relay_open { self.relay(heap, RelayInput::Closed { conn: link.conn }) } else { Ok(()) }
+    }
+
+    fn up(&mut self, at: usize, count: u8) -> Result<(), Failure> {
+        for _ in 0..count {
+            let heap = self.heap_of(at);
+            let Some(link) = &mut self.processes[at].link else { break };
+            if link.silent || !link.relay_open {
+                break;
+            }
+            let Some(bytes) = link.up.pop_front() else { break };
+            link.greeted = true;
+            let conn = link.conn;
+            self.relay(heap, RelayInput::Message { conn, bytes })?;
+        }
+        Ok(())
+    }
+
+    /// What a replica had sent on a connection that it has given up arrives; behind the last of it, its end does.
+    fn late_up(&mut self, pick: u16) -> Result<(), Failure> {
+        if self.late.is_empty() {
+            return Ok(());
+        }
+        let at = usize::from(pick) % self.late.len();
+        let (heap, link) = &mut self.late[at];
+        let (heap, conn) = (*heap, link.conn);
+        if let (true, Some(bytes)) = (link.relay_open, link.up.pop_front()) {
+            return self.relay(heap, RelayInput::Message { conn, bytes });
+        }
+        let (heap, link) = self.late.remove(at);
+        self.closed(heap, &link)
+    }
+
+    fn down(&mut self, at: usize, count: u8) -> Result<(), Failure> {
+        for _ in 0..count {
+            if self.is_paused(at) {
+                break;
+            }
+            let heap = self.heap_of(at);
+            let Some(link) = &mut self.processes[at].link else { break };
+            if link.silent {
+                break;
+            }
+            let (conn, relay_open) = (link.conn, link.relay_open);
+            let Some(message) = link.down.pop_front() else {
+                // The relay closed it, and this is the end of it.
+                if !relay_open {
+                    self.hang_up(at)?;
+                }
+                break;
+            };
+            let bytes = message.len() - 1;
+            self.input(at, Input::Receive(message))?;
+            if relay_open {
+                self.relay(heap, RelayInput::Written { conn, bytes })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_one(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
+        let count = self.heaps[self.heap_of(at)].segments.len();
+        if self.is_paused(at) || self.processes[at].shown(pick % count).is_some() {
+            return Ok(());
+        }
+        self.load(at, pick % count)
+    }
+
+    /// A program needs a segment.
+    fn load(&mut self, at: usize, segment: SegmentNo) -> Result<(), Failure> {
+        let id = self.heaps[self.heap_of(at)].segments[segment];
+        self.input(at, Input::Load(vec![(id, id == SegmentId::ROOT)]))?;
+        let process = &mut self.processes[at];
+        let index = process.segments.iter().find(|(_, of)| **of == segment).map(|(index, _)| *index);
+        process.loading.extend(index.filter(|index| !process.views.contains_key(index)));
+        Ok(())
+    }
+
+    fn evict(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
+        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
+        if self.is_paused(at) || here.len() < 2 {
+            return Ok(());
+        }
+        self.input(at, Input::Evict(here[pick % here.len()]))
+    }
+
+    fn wait(&mut self, at: usize, kind: WaitFor, pick: usize) -> Result<(), Failure> {
+        if self.is_paused(at) {
+            return Ok(());
+        }
+        let heap = self.heap_of(at);
+        let (of, process) = (&mut self.heaps[heap], &self.processes[at]);
+        let (kind, waiting) = match kind {
+            WaitFor::Flush => (WaitKind::Flush, Waiting::Flush(process.line.last().copied())),
+            WaitFor::Sync => (WaitKind::Sync, Waiting::Sync(of.synced)),
+            WaitFor::Version => (WaitKind::Version, Waiting::Version),
+            WaitFor::Reach if of.versions.is_empty() => return Ok(()),
+            WaitFor::Reach => {
+                let version = pick % of.versions.len();
+                (WaitKind::Reach(of.versions[version].clone()), Waiting::Reach(version))
+            }
+        };
+        self.tickets += 1;
+        of.waits.insert(self.tickets, (process.number, waiting));
+        self.input(at, Input::Wait { ticket: self.tickets, kind })
+    }
+
+    /// What a program was told of its waits is noted, and held against what it waited for.
+    fn hear(&mut self, at: usize) -> Result<(), Failure> {
+        let process = &mut self.processes[at];
+        let of = &mut self.heaps[self.plan.heaps_of[at]];
+        let cut = process.replica.cut();
+        for told in std::mem::take(&mut process.told) {
+            let (Told::Done(ticket, _) | Told::Failed(ticket, _)) = &told;
+            let Some((number, waiting)) = of.waits.remove(ticket) else {
+                return fails("P4", format!("wait {ticket} ends twice"));
+            };
+            if number != process.number {
+                return fails("P4", format!("wait {ticket} of process {number} ends at process {}", process.number));
+            }
+            let process = process.number;
+            match (told, waiting) {
+                (Told::Done(..), Waiting::Flush(upto)) => of.history.push(Event::Flushed { process, upto }),
+                (Told::Done(_, version), Waiting::Version) => {
+                    of.history.push(Event::Version { process, version: of.versions.len() });
+                    of.versions.push(version);
+                }
+                (Told::Done(..), Waiting::Reach(version)) => of.history.push(Event::Reached { process, version }),
+                (Told::Done(..), Waiting::Sync(upto)) => {
+                    if cut < upto {
+                        return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));
+                    }
+                }
+                (Told::Failed(_, error), Waiting::Flush(_)) => {
+                    if !matches!(error, coheap_core::replica::WaitError::Refused(_)) {
+                        return fails("P4", format!("a flush fails: {error:?}"));
+                    }
+                }
+                (Told::Failed(_, error), waiting) => {
+                    return fails("P4", format!("a wait for {waiting:?} fails: {error:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Time passes, and wakes whom it is to wake.
+    fn pass(&mut self, ms: u64) -> Result<(), Failure> {
+        self.now += ms;
+        for heap in 0..self.heaps.len() {
+            if self.heaps[heap].relay.as_ref().and_then(Relay::deadline).is_some_and(|at| at.0 <= self.now) {
+                self.relay(heap, RelayInput::Wake)?;
+            }
+        }
+        for at in 0..self.processes.len() {
+            if !self.is_paused(at) && self.processes[at].replica.deadline().is_some_and(|at| at <= self.now) {
+                self.input(at, Input::Tick)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A replica finds that its connection is silent.
+    fn notice(&mut self, at: usize) -> Result<(), Failure> {
+        if self.processes[at].link.as_ref().is_some_and(|link| link.silent) {
+            let heap = self.heap_of(at);
+            if let Some(mut link) = self.hang_up(at)? {
+                link.up.clear();
+                self.late.push((heap, link));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a process is at.
+    pub fn phases(&self, at: usize) -> Phases {
+        let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
+        let mut phases = Phases::default();
+        let recovers = heap.beginning || heap.reads.iter().any(|read| matches!(read, RelayOutput::Recover));
+        if !heap.folds.is_empty() {
+            phases.insert(Phase::Folding);
+        }
+        if recovers {
+            phases.insert(Phase::Recovering);
+        }
+        match &process.link {
+            None => phases.insert(Phase::Connecting),
+            Some(link) => match link.answered {
+                _ if !link.greeted => phases.insert(Phase::Connecting),
+                // A Hello waits for nothing else than for the log to be ready, or for states.
+                None if !recovers => phases.insert(Phase::CatchingUp),
+                Some((true, _)) if !process.online => phases.insert(Phase::CatchingUp),
+                Some((false, _)) if !process.online => phases.insert(Phase::Resuming),
+                Some((_, goal)) if process.replica.cut() < goal => phases.insert(Phase::Resuming),
+                _ => {}
+            },
+        }
+        if !process.loading.is_empty() && process.link.is_some() {
+            phases.insert(Phase::Loading);
+        }
+        phases.or_idle()
+    }
+
+    /// What the relay is at: all that its processes are at.
+    pub fn relay_phases(&self) -> Phases {
+        let mut phases = Phases::default();
+        for at in 0..self.processes.len() {
+            phases.extend(self.phases(at));
+        }
+        phases
+    }
+
+    /// What struck whom so far.
+    pub fn coverage(&self) -> &Coverage {
+        &self.tally.coverage
+    }
+}
+
+/// Cuts a link at a byte in each direction.
+fn cut_both(link: &mut Link, pick: u16) {
+    cut(&mut link.up, pick);
+    cut(&mut link.down, pick.rotate_left(7));
+}
+
+fn is_register(wish: &Wish) -> bool {
+    matches!(wish, Wish::Set { key, .. } if key == REGISTER)
+}
+
+fn message(frames: &[u8]) -> Bytes {
+    Bytes::from(coheap_core::wire::frame::message_of(frames))
+}

@@ -1,0 +1,192 @@
+//! What must hold after every step: of what a program sees, of what the relay says, of what is found on the disk.
+
+use coheap_core::heap::Index;
+use coheap_core::id::Offset;
+use coheap_core::relay::{ConnId, Recovered};
+use coheap_core::wire::frame::Down;
+
+use super::super::history::SegmentNo;
+use super::super::oracle::Content;
+use super::{Failure, World, fails};
+
+impl World {
+    /// What a program sees now is what it must see: in every segment the log below its cut, and its own commits.
+    pub(super) fn judge(&self, at: usize) -> Result<(), Failure> {
+        let process = &self.processes[at];
+        if let Some(problem) = process.problems.first() {
+            return fails("P8", format!("process {} in place {at}: {problem}", process.number));
+        }
+        for (index, view) in &process.views {
+            let segment = process.segments[index];
+            let must = self.must_see(at, *index, segment);
+            if view.marks != must.marks {
+                return self.wrong_marks(
+                    at,
+                    segment,
+                    &view.marks.without(&must.marks),
+                    &must.marks.without(&view.marks),
+                );
+            }
+            let counts = self.heaps[self.heap_of(at)].oracle.counts_in(segment);
+            let sum = must.counts.then_some(must.sum);
+            if counts && view.sum() != sum {
+                let what = format!("process {} counts {:?} in segment {segment}", process.number, view.sum());
+                return fails("P6", format!("{what}, and sees commits that come to {sum:?}: {:?}", must.marks));
+            }
+        }
+        Ok(())
+    }
+
+    fn must_see(&self, at: usize, index: Index, segment: SegmentNo) -> Content {
+        let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
+        let mut content = heap.oracle.content(segment, process.replica.cut());
+        let undone = process.undone.iter().filter(|(_, of)| *of == index).map(|(commit, _)| commit);
+        for commit in process.open.iter().chain(undone) {
+            for place in heap.oracle.made[*commit].places.iter().filter(|place| place.segment == segment) {
+                content.add(*commit, place);
+            }
+        }
+        content
+    }
+
+    /// Says which promise it is that does not hold.
+    fn wrong_marks(
+        &self,
+        at: usize,
+        segment: SegmentNo,
+        extra: &super::super::marks::Marks,
+        missing: &super::super::marks::Marks,
+    ) -> Result<(), Failure> {
+        let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
+        let cut = process.replica.cut();
+        let who = format!("process {} in place {at}, cut {}, segment {segment}", process.number, cut.0);
+        if let Some(commit) = extra.iter().next() {
+            let made = &heap.oracle.made[commit];
+            let place = heap.oracle.place(commit);
+            return match place {
+                _ if !process.open.contains(&commit) && process.line.contains(&commit) => {
+                    fails("R11", format!("{who}: own commit {commit}, which was refused, is shown"))
+                }
+                _ if heap.oracle.is_void(commit) => fails("R11", format!("{who}: void commit {commit} is shown")),
+                None => fails("P5", format!("{who}: commit {commit} is shown, and is not in the log: {made:?}")),
+                Some(place) => fails("P2", format!("{who}: commit {commit} of offset {place} is shown too early")),
+            };
+        }
+        let commit = missing.iter().next().unwrap_or_default();
+        let made = &heap.oracle.made[commit];
+        if process.line.contains(&commit) {
+            return fails("P4", format!("{who}: own commit {commit} is not shown"));
+        }
+        let elsewhere = made.places.iter().any(|place| {
+            place.segment != segment
+                && process.shown(place.segment).is_some_and(|index| process.views[&index].marks.contains(commit))
+        });
+        if elsewhere {
+            return fails("P3", format!("{who}: commit {commit} is shown in another segment only"));
+        }
+        fails("P2", format!("{who}: commit {commit} of offset {:?} is not shown", heap.oracle.place(commit)))
+    }
+
+    /// The relay says something: nothing that is not on the disk (P5), and only what is true.
+    pub(super) fn said(&mut self, heap: usize, to: &[ConnId], frame: &Down) -> Result<(), Failure> {
+        let of = &self.heaps[heap];
+        let (position, what) = match frame {
+            Down::Entry(entry) => {
+                if of.oracle.uid(entry.offset) != Some(entry.uid) {
+                    return fails("P5", format!("offset {} is told as another commit", entry.offset.0));
+                }
+                (entry.offset.next(), "an entry")
+            }
+            Down::Advance { position } => (*position, "an advance"),
+            Down::Ack { position, seq, .. } => {
+                self.acks(heap, to, seq.0, false)?;
+                (*position, "an ack")
+            }
+            Down::Refused { position, seq, .. } => {
+                self.acks(heap, to, seq.0, true)?;
+                (*position, "a refusal")
+            }
+            Down::Snapshot { position, .. } => (*position, "a snapshot"),
+            Down::Ok(welcome) => {
+                if of.epochs_synced < of.oracle.epochs().len() && of.beginning {
+                    return fails("R6", "a Hello is answered before its epoch is on the disk");
+                }
+                let known = of.oracle.epochs();
+                if !known.is_empty()
+                    && !of.beginning
+                    && !welcome.epochs.starts_with(known.get(..of.epochs_synced).unwrap_or(known))
+                {
+                    return fails("R6", format!("the relay tells epochs {:?}, the disk has {known:?}", welcome.epochs));
+                }
+                self.tally.catch_ups += u64::from(welcome.catchup);
+                let goal = of.synced;
+                let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut());
+                for link in links.filter(|link| to.contains(&link.conn)) {
+                    link.answered = Some((welcome.catchup, goal));
+                }
+                (welcome.position, "an answer to a Hello")
+            }
+            Down::Conflict { .. } | Down::Unknown { .. } | Down::Rebase { .. } => {
+                return fails("R2", format!("an honest replica is told {frame:?}"));
+            }
+            _ => return Ok(()),
+        };
+        let of = &self.heaps[heap];
+        if position > of.synced {
+            return fails("P5", format!("{what} speaks of {}, the disk has synced {}", position.0, of.synced.0));
+        }
+        Ok(())
+    }
+
+    /// Commits up to this one are said to be durable, or this one to be refused.
+    fn acks(&self, heap: usize, to: &[ConnId], seq: u64, void: bool) -> Result<(), Failure> {
+        let late = self.late.iter().map(|(_, link)| link);
+        let links = self.processes.iter().filter_map(|process| process.link.as_ref()).chain(late);
+        for link in links.filter(|link| to.contains(&link.conn)) {
+            let of = &self.heaps[heap];
+            let line = &of.lines[link.process];
+            let from = if void { seq.saturating_sub(1) } else { 0 };
+            for commit in line.iter().take(seq as usize).skip(from as usize) {
+                let place = of.oracle.place(*commit);
+                if place.is_none_or(|place| place >= of.synced.0) || (void && !of.oracle.is_void(*commit)) {
+                    let what = if void { "refused" } else { "acknowledged" };
+                    return fails("P5", format!("commit {commit} is {what} and is at {place:?} of {:?}", of.synced));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the store found is what was written: all that was synced, and of what was handed over behind it a prefix.
+    pub(super) fn found_on_disk(&mut self, heap: usize, recovered: &Recovered) -> Result<(), Failure> {
+        let of = &mut self.heaps[heap];
+        if recovered.head < of.synced || recovered.head > of.oracle.head() {
+            let what = format!("the log ends at {:?}, synced was {:?}", recovered.head, of.synced);
+            return fails("P5", format!("{what}, written {:?}", of.oracle.head()));
+        }
+        let (epochs, known) = (recovered.epochs.len(), of.oracle.epochs());
+        if epochs < of.epochs_synced || known.get(..epochs) != Some(&recovered.epochs[..]) {
+            return fails("R6", format!("the disk has the epochs {:?}, written were {known:?}", recovered.epochs));
+        }
+        of.oracle.truncate(recovered.head, recovered.segments.len());
+        of.oracle.forget_epochs(epochs);
+        of.synced = of.synced.max(Offset(recovered.head.0));
+        of.epochs_synced = epochs;
+        let born: Vec<_> = of.oracle.segments().iter().map(|segment| of.segments.get(*segment)).collect();
+        let found: Vec<_> = recovered.segments.iter().map(|row| Some(&row.id)).collect();
+        if born != found {
+            return fails("P5", format!("the disk has the segments {found:?}, the log made {born:?}"));
+        }
+        for owner in of.oracle.owners() {
+            let row = recovered.admit.iter().find(|(id, _)| *id == owner);
+            let row = row.map(|(_, row)| (row.last(), row.line_uid()));
+            if row != of.oracle.line(owner) {
+                return fails("P6", format!("the disk has {row:?} of {owner:?}, the log {:?}", of.oracle.line(owner)));
+            }
+        }
+        if recovered.admit.len() != of.oracle.owners().count() {
+            return fails("P6", "the disk has lines that the log does not know");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,282 @@
+//! The relay's half of the world: its machines' outputs, the store's answers, folds, and the lives of its process.
+
+use coheap_core::admit::AdmitRow;
+use coheap_core::id::Offset;
+use coheap_core::log::LogEntry;
+use coheap_core::relay::{
+    Append, Config, Input as RelayInput, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
+};
+use coheap_core::segment::fold;
+use coheap_core::segment::write::Draw;
+use coheap_core::time::{Millis, Time};
+use coheap_core::wire::code::Code;
+use coheap_core::wire::codec::Reader;
+use coheap_core::wire::frame::{Down, split};
+
+use super::{Failure, Job, World, cut, fails, message};
+use crate::schedule::disk::Written;
+
+/// How long a machine without connections stays loaded.
+const IDLE: Millis = Millis(4_000);
+/// Codes with which a relay may close an honest connection.
+const HONEST: [Code; 4] = [Code::Replaced, Code::HelloTimeout, Code::SlowReader, Code::StoreFailed];
+
+impl World {
+    /// Gives an input to a heap's machine, if it is loaded, and performs what comes of it.
+    pub(super) fn relay(&mut self, heap: usize, input: RelayInput) -> Result<(), Failure> {
+        if let Some(relay) = &mut self.heaps[heap].relay {
+            relay.handle(Time(self.now), input);
+        }
+        self.drain(heap)
+    }
+
+    fn drain(&mut self, heap: usize) -> Result<(), Failure> {
+        while let Some(output) = self.heaps[heap].relay.as_mut().and_then(Relay::poll) {
+            match output {
+                RelayOutput::Send { to, frames } => {
+                    let message = message(&frames);
+                    let frames = split(&message).or_else(|error| fails("P8", format!("the relay says {error}")))?;
+                    for (kind, body) in frames {
+                        match Down::decode(kind, &body) {
+                            Ok(Some(frame)) => self.said(heap, &to, &frame)?,
+                            other => return fails("P8", format!("the relay says {other:?}")),
+                        }
+                    }
+                    let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut());
+                    for link in links.filter(|link| link.relay_open && to.contains(&link.conn)) {
+                        link.down.push_back(message.clone());
+                    }
+                }
+                RelayOutput::Close { conn, code, reason } => {
+                    self.note(|| format!("the relay closes {conn:?}: {code} {reason}"));
+                    let late = self.late.iter_mut().map(|(_, link)| link);
+                    let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut()).chain(late);
+                    for link in links.filter(|link| link.conn == conn) {
+                        link.relay_open = false;
+                    }
+                    // Codes of 4000 and more say what is wrong with the other side.
+                    if code >= 4000 && !HONEST.iter().any(|known| known.close_code() == code) {
+                        return fails("P8", format!("the relay closes an honest connection: {code} {reason}"));
+                    }
+                }
+                RelayOutput::Append(append) => {
+                    self.appended(heap, &append)?;
+                    self.platter.append(heap, append);
+                }
+                RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Recover => {
+                    self.heaps[heap].reads.push_back(output);
+                }
+                RelayOutput::Fold { segment, engine, upto, keep } => {
+                    let opening = self.heaps[heap].opening;
+                    self.heaps[heap].folds.push(Job { opening, segment, engine, upto, keep, made: None });
+                }
+                RelayOutput::Idle | RelayOutput::Stopped => self.unload(heap),
+                RelayOutput::Merge { .. } => {
+                    return fails("R1", "something is given back, and nothing was lost".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A machine is dropped. Its connections are closed by then; reads of it are of no use any more, folds go on.
+    fn unload(&mut self, heap: usize) {
+        self.heaps[heap].relay = None;
+        self.heaps[heap].reads.clear();
+        self.heaps[heap].beginning = false;
+    }
+
+    /// A heap is read from the disk, if it is not loaded; what is found must be what was written.
+    pub(super) fn load_heap(&mut self, heap: usize) -> Result<(), Failure> {
+        if self.heaps[heap].relay.is_some() {
+            return Ok(());
+        }
+        let recovered = self.platter.recover(heap)?;
+        self.found_on_disk(heap, &recovered)?;
+        let begins = recovered.epochs.last().is_some_and(|(epoch, _)| epoch.random != self.life);
+        let config = Config {
+            heap: format!("heap{heap}"),
+            life: self.life,
+            entropy: self.draws.draw(),
+            unix_ms: 0,
+            idle: IDLE,
+            fold_bytes: self.plan.fold_bytes,
+            refuses_after: REFUSES_AFTER,
+            admits_from: Time(0),
+        };
+        let of = &mut self.heaps[heap];
+        of.opening += 1;
+        of.foreign_fold = false;
+        of.beginning = begins;
+        of.relay = Some(Relay::new(config, recovered, Time(self.now)));
+        self.drain(heap)
+    }
+
+    /// An append has been handed over: the log has grown, and the rows that go with it say the same.
+    fn appended(&mut self, heap: usize, append: &Append) -> Result<(), Failure> {
+        let of = &mut self.heaps[heap];
+        let before = of.oracle.head();
+        if append.first != before {
+            return fails("P5", format!("an append begins at {:?}, the log ended at {before:?}", append.first));
+        }
+        if let Some((epoch, start)) = append.epoch {
+            of.oracle.begin(epoch, start)?;
+        }
+        for (offset, bytes) in (append.first.0..).zip(&append.entries) {
+            let entry = LogEntry::decode(bytes, &mut Reader::new(bytes));
+            let entry = entry.or_else(|error| fails("P5", format!("an entry does not read back: {error}")))?;
+            let segments = &of.segments;
+            let number = |id| segments.iter().position(|known| *known == id);
+            of.oracle.append(Offset(offset), &entry, number)?;
+            self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
+        }
+        for (owner, row) in &append.admit {
+            let row = AdmitRow::decode(row).or_else(|error| fails("P5", format!("a line does not parse: {error}")))?;
+            let line = of.oracle.line(*owner);
+            if line != Some((row.last(), row.line_uid())) {
+                return fails("P6", format!("the line of {owner:?} says {:?}, the log {line:?}", row.last()));
+            }
+        }
+        self.note(|| format!("heap {heap} appends {append:?}"));
+        Ok(())
+    }
+
+    /// A transaction of what was handed over succeeds.
+    pub(super) fn sync(&mut self, count: usize) -> Result<(), Failure> {
+        if !self.is_up || self.platter.queued() == 0 {
+            return Ok(());
+        }
+        match self.platter.write(count.max(1))? {
+            Written::Yes(done) => self.durable(&done),
+            other => fails("P5", format!("a healthy disk does not take a write: {other:?}")),
+        }
+    }
+
+    /// These appends are on the disk.
+    pub(super) fn durable(&mut self, done: &[(usize, Append)]) -> Result<(), Failure> {
+        for heap in 0..self.heaps.len() {
+            let Some((_, last)) = done.iter().rev().find(|(of, _)| *of == heap) else { continue };
+            let epochs = done.iter().filter(|(of, append)| *of == heap && append.epoch.is_some()).count();
+            let of = &mut self.heaps[heap];
+            of.synced = of.synced.max(last.end());
+            of.epochs_synced += epochs;
+            of.beginning &= epochs == 0;
+            self.relay(heap, RelayInput::Durable { upto: last.end() })?;
+        }
+        Ok(())
+    }
+
+    /// These appends failed: `full`, and nothing else is wrong; otherwise the store has been opened again, and nobody knows
+    /// what of them is there.
+    pub(super) fn not_durable(&mut self, appends: &[(usize, Append)], full: bool) -> Result<(), Failure> {
+        if !full {
+            // What a reopened store shows may not have been synced: heaps begin a new life of the log, which syncs it (R6).
+            self.life = self.draws.draw();
+        }
+        for (heap, append) in appends {
+            let attempt = append.attempt;
+            self.relay(*heap, RelayInput::AppendFailed { attempt, full })?;
+        }
+        Ok(())
+    }
+
+    /// The store answers one of the reads.
+    pub(super) fn answer(&mut self, pick: usize) -> Result<(), Failure> {
+        let waiting: Vec<usize> = (0..self.heaps.len()).filter(|heap| !self.heaps[*heap].reads.is_empty()).collect();
+        if !self.is_up || waiting.is_empty() {
+            return Ok(());
+        }
+        let heap = waiting[pick % waiting.len()];
+        let at = pick / 2 % self.heaps[heap].reads.len();
+        let Some(read) = self.heaps[heap].reads.remove(at) else { return Ok(()) };
+        let input = match read {
+            RelayOutput::ReadLog { ticket, from, upto, bytes_max } => {
+                match self.platter.log(heap, from, upto, bytes_max) {
+                    Some(entries) => RelayInput::Log { ticket, entries },
+                    // A fold that an earlier machine had asked for knew nothing of this one's streams.
+                    None if self.heaps[heap].foreign_fold => RelayInput::ReadFailed { ticket },
+                    None => return fails("R8", format!("the log is read from {from:?}, which has been dropped")),
+                }
+            }
+            RelayOutput::ReadStates { ticket, position, segments, .. } => {
+                match self.platter.states(heap, position, &segments) {
+                    Some(states) => RelayInput::States { ticket, states },
+                    None => return fails("P5", "states cannot be read"),
+                }
+            }
+            _ => {
+                let recovered = self.platter.recover(heap)?;
+                self.found_on_disk(heap, &recovered)?;
+                RelayInput::Recovered(recovered)
+            }
+        };
+        self.relay(heap, input)
+    }
+
+    /// A fold goes on: first the worker makes the snapshot, then the store takes it.
+    pub(super) fn fold(&mut self, pick: usize) -> Result<(), Failure> {
+        let waiting: Vec<usize> = (0..self.heaps.len()).filter(|heap| !self.heaps[*heap].folds.is_empty()).collect();
+        if !self.is_up || waiting.is_empty() {
+            return Ok(());
+        }
+        let heap = waiting[pick % waiting.len()];
+        let job = &mut self.heaps[heap].folds[0];
+        if job.made.is_none() {
+            let state = self.platter.states(heap, job.upto, &[job.segment]).and_then(|mut states| states.pop());
+            if let Some(StoredState::At { snapshot, deltas, .. }) = state {
+                let made = fold(job.engine, &snapshot, &deltas);
+                job.made = Some(made.or_else(|error| fails("P7", format!("a fold fails: {error}")))?);
+                return Ok(());
+            }
+            // A fold of an earlier machine has gone further.
+        }
+        let job = self.heaps[heap].folds.remove(0);
+        let loaded = self.heaps[heap].relay.is_some() && self.heaps[heap].opening == job.opening;
+        let made = job.made.as_deref();
+        let result = made.and_then(|made| self.platter.fold(heap, job.segment, job.upto, job.keep, made));
+        let segment = job.segment;
+        let input = match result {
+            Some(result) => {
+                self.tally.folds += 1;
+                if loaded {
+                    let (folded, floor, holder) = (Some(result.folded), result.floor, result.holder);
+                    RelayInput::Folded { segment, folded, floor, holder }
+                } else {
+                    self.heaps[heap].foreign_fold = true;
+                    RelayInput::Floor { floor: result.floor }
+                }
+            }
+            None if loaded => RelayInput::Folded { segment, folded: None, floor: Offset(0), holder: None },
+            None => return Ok(()),
+        };
+        self.relay(heap, input)
+    }
+
+    /// The relay process is gone, and with it all that it had not written.
+    pub(super) fn relay_dies(&mut self, in_a_write: Option<u64>, pick: u16) {
+        self.is_up = false;
+        self.platter.crash(in_a_write);
+        for heap in 0..self.heaps.len() {
+            self.unload(heap);
+            self.heaps[heap].folds.clear();
+        }
+        self.late.clear();
+        for link in self.processes.iter_mut().filter_map(|process| process.link.as_mut()) {
+            link.relay_open = false;
+            link.up.clear();
+            // What the system had been given is still sent.
+            cut(&mut link.down, pick);
+        }
+    }
+
+    /// The relay process starts again. Heaps are loaded when somebody connects.
+    pub(super) fn start(&mut self) -> Result<(), Failure> {
+        if self.is_up {
+            return Ok(());
+        }
+        self.is_up = true;
+        self.life = self.draws.draw();
+        self.tally.lives += 1;
+        self.platter.open()
+    }
+}
