@@ -259,14 +259,15 @@ impl Replica {
                 }
             }
             Down::Busy { owner, seq, retry_ms, .. } => {
-                online.retry_at = Some(self.now_ms + retry_ms);
+                let retry_at = self.now_ms.saturating_add(retry_ms);
+                online.retry_at = Some(retry_at);
                 if seq == Seq(0) {
                     self.restore_again();
                 }
                 if let Some(owner) = self.lines.owner(owner) {
                     self.pending.unsent_from(owner, seq);
                 }
-                self.out.push_back(Output::Deadline(self.now_ms + retry_ms));
+                self.out.push_back(Output::Deadline(retry_at));
             }
             Down::Conflict { owner, seq, .. } => self.conflict(owner, seq),
             Down::Unknown { owner } => {
