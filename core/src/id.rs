@@ -90,6 +90,8 @@ impl ObjectId {
 }
 
 impl GenId {
+    /// No generation of anything: declared in a Hello for a document that is to be made anew from the relay's state.
+    pub const NONE: GenId = GenId([0xff; 16]);
     /// Generation 0 of a segment of engine `yrs`.
     pub const ZERO_YRS: GenId = GenId([0; 16]);
     /// Generation 0 of a segment of engine `automerge`.

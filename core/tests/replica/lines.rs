@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentId, Seq, Uid};
+use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::value::Value;
 use coheap_core::wire::frame::down::{EntryFrame, Fate, Row, Welcome};
@@ -311,6 +311,23 @@ fn f1_an_entry_of_the_own_id_that_was_not_made_here_shows_a_copy_and_is_not_appl
         assert_eq!(forks(&tell(&mut replica, &entry(0, 3, Uid(5), Vec::new()))), []);
         assert_eq!(replica.cut(), Offset(1));
     }
+}
+
+#[test]
+fn f2_a_document_with_moved_commits_is_made_anew_before_entries_reach_it() {
+    let (mut replica, _) = with_two();
+    let was = replica.id();
+    tell(&mut replica, &author(was));
+    assert_eq!(forks(&tell(&mut replica, &entry(0, 2, Uid(5), Vec::new()))).len(), 1);
+    // The copy's commits have the engine identities of what is still shown here: replayed onto it they would undo it.
+    let hello = hello(&dial(&mut replica, 2)).unwrap();
+    let residents = Hello::decode_residents(&hello.bulk.bytes).unwrap();
+    assert!(residents.contains(&(ONE, GenId::NONE)), "{residents:?}");
+    let answered = tell(&mut replica, &ok(0, Vec::new(), &[state(ONE, Vec::new())]));
+    assert!(!commits(&answered).is_empty(), "made anew and sent with the answer: {answered:?}");
+    let hello = self::hello(&dial(&mut replica, 3)).unwrap();
+    let residents = Hello::decode_residents(&hello.bulk.bytes).unwrap();
+    assert_eq!(residents, [(ONE, GenId::ZERO_YRS)], "it is as any other again");
 }
 
 #[test]
