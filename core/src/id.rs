@@ -75,6 +75,19 @@ impl SegmentId {
     }
 }
 
+impl ReplicaId {
+    /// The line to which commits of this one go, from the one with this uid on, when another process has the line (F2). Whoever
+    /// holds the same commits, a further copy or the process that opens an older store, derives the same, and each commit
+    /// keeps a single place: were the id random, both would be admitted.
+    pub fn moved(self, first: Uid) -> ReplicaId {
+        let mut name = Vec::with_capacity(25);
+        name.push(b'L');
+        name.extend_from_slice(&self.0);
+        name.extend_from_slice(&first.0.to_be_bytes());
+        ReplicaId(*Uuid::new_v5(&namespace(), &name).as_bytes())
+    }
+}
+
 impl ObjectId {
     /// The object that every replica creates under `key` of `parent` in that key's life number `life`
     /// (`SEMANTICS` S2): creation at once by several replicas meets in one object.
@@ -90,6 +103,8 @@ impl ObjectId {
 }
 
 impl GenId {
+    /// No generation of anything: declared in a Hello for a document that is to be made anew from the relay's state.
+    pub const NONE: GenId = GenId([0xff; 16]);
     /// Generation 0 of a segment of engine `yrs`.
     pub const ZERO_YRS: GenId = GenId([0; 16]);
     /// Generation 0 of a segment of engine `automerge`.

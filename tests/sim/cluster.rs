@@ -437,6 +437,15 @@ impl Cluster {
     pub fn step(&mut self, faults: bool) {
         self.now += 1;
         let at = self.draws.below(self.nodes.len());
+        // Often enough that a life has a copy and some restarts, seldom enough that both go their ways for a while.
+        if faults && self.copies && self.entropy.below(24) == 0 {
+            return match self.entropy.below(8) {
+                0 if self.nodes.len() <= 7 => drop(self.copy_process(at)),
+                0 => {}
+                1..3 => self.restart(at),
+                _ => self.store(at),
+            };
+        }
         match self.draws.below(if faults { 42 } else { 30 }) {
             0..8 => self.deliver_up(at),
             8..18 => self.deliver_down(at),
@@ -461,12 +470,6 @@ impl Cluster {
             }
             40 if self.now.is_multiple_of(2) => self.move_replica(at),
             40 => self.lose_instance(at),
-            _ if self.copies && self.entropy.below(3) == 0 => match self.entropy.below(8) {
-                0 if self.nodes.len() <= 7 => drop(self.copy_process(at)),
-                0 => {}
-                1..3 => self.restart(at),
-                _ => self.store(at),
-            },
             _ => self.connect(at),
         }
     }

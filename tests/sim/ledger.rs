@@ -316,9 +316,13 @@ impl Ledger {
         for (at, node) in nodes.iter().enumerate() {
             let shown = shown(node);
             for ((author, seq), written) in &self.commits {
-                // What an ended process left refused in its store goes with the document that it is in.
+                // What an ended process left refused in its store goes with the document that it is in. A copy that was made of
+                // that process has the same commit in its own name.
                 let undoing = |id: &SegmentId| {
-                    let left = *author >= GHOSTS && matches!(written.fate, Outcome::Refused(_));
+                    let mut ended = self.commits.range((GHOSTS, Seq(0))..);
+                    let left = matches!(written.fate, Outcome::Refused(_))
+                        && *author != at
+                        && ended.any(|(_, other)| other.uid == written.uid);
                     left && node.index(*id).is_some_and(|index| node.rebuilding.contains(&index))
                 };
                 let here = written.places.iter().filter(|(id, _)| shown.contains_key(id) && !undoing(id));

@@ -9,7 +9,7 @@ use super::session::{CatchUp, Greeted, LongOut, OwnId, Phase};
 use super::timers::Timer;
 use super::{Output, Relay, Standing};
 use crate::commit::{EngineKind, LAYOUT};
-use crate::id::{Offset, SegmentId, SegmentNumber};
+use crate::id::{GenId, Offset, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::AuthorInfo;
 use crate::wire::code::Code;
@@ -139,10 +139,11 @@ impl Relay {
             let can_write = self.conns.get(&id).is_some_and(|conn| conn.can_write);
             return if can_write { Start::Restore } else { Start::CatchUp };
         }
-        // A generation that is not the current one would need the Roll that made it; rolls are not served yet.
+        // A generation that is not the current one would need the Roll that made it; rolls are not served yet. A replica that
+        // is to make a document anew names one that there never was, of a segment without commits too.
         let stale = greeted.residents.iter().any(|(segment, generation)| {
             let row = self.log.number(*segment).and_then(|number| self.log.segment(number));
-            row.is_some_and(|row| row.generation != *generation)
+            *generation == GenId::NONE || row.is_some_and(|row| row.generation != *generation)
         });
         // A fold that is under way may be about to raise the floor.
         let floor = self.folding.map_or(self.log.floor, |(_, keep)| keep.max(self.log.floor));

@@ -4,7 +4,7 @@
 //! ```text
 //! sign (F1)                                    what comes of it
 //!   Conflict ───────────────────────┐
-//!   an own entry not made here ─────┼─► fork (F2): another id; pending commits from there on go with it, made anew;
+//!   an own entry not made here ─────┼─► fork (F2): another id; pending commits from there on go to a line apart;
 //!   the same in an Ok's `ring` ─────┘             the connection is over, since its Hello declares the old id
 //!   replaced twice (F4) ────────────────► another id for what comes; pending commits stay in their line
 //!   own commit, other bytes in the log ─► the log's version counts (F3), in `ring` or as the entry comes
@@ -156,13 +156,14 @@ impl Replica {
             || deltas.into_iter().any(|part| self.resolve(part.segment).and_then(ours) != Some(&part.bytes))
     }
 
-    /// F2: the replica takes a fresh id, and its pending commits of that line from `from` on go with it.
+    /// F2: the replica takes a fresh id for what comes, and its pending commits of that line from `from` on go to a line of their
+    /// own, the same one at every process that holds them.
     fn fork(&mut self, owner: ReplicaId, from: Seq) {
         // What else comes on this connection is about ids that are not this replica's any more.
         self.disconnected();
         let id = self.entropy.replica();
-        let (moved, last_uid, segments) = self.pending.move_line(owner, from, id);
-        (self.id, self.seq, self.last_uid) = (id, Seq(moved), last_uid);
+        let (moved, segments) = self.pending.move_line(owner, from);
+        (self.id, self.seq, self.last_uid) = (id, Seq(0), Uid::NONE);
         self.lines.begin();
         for id in segments {
             self.reload(id, true);

@@ -204,9 +204,11 @@ impl Pending {
         }
     }
 
-    /// F2: the commits of a line from this number on go to another id: same uids, numbers 1, 2, …, all their parts to be made
-    /// anew, with those of later commits in the same segments. Gives how many there are, the new line's last uid, and the segments.
-    pub fn move_line(&mut self, owner: ReplicaId, from: Seq, to: ReplicaId) -> (u64, Uid, BTreeSet<SegmentId>) {
+    /// F2: the commits of a line from this number on go to another id ([`ReplicaId::moved`]): same uids, numbers 1, 2, …, all
+    /// their parts to be made anew, with those of later commits in the same segments. Gives how many there are, and the segments.
+    pub fn move_line(&mut self, owner: ReplicaId, from: Seq) -> (u64, BTreeSet<SegmentId>) {
+        let first = self.list.iter().find(|one| one.commit.owner == owner && one.commit.seq >= from);
+        let Some(to) = first.map(|one| owner.moved(one.commit.uid)) else { return (0, BTreeSet::new()) };
         let (mut count, mut last) = (0, Uid::NONE);
         let mut moved: BTreeMap<Seq, Seq> = BTreeMap::new();
         let mut segments = BTreeSet::new();
@@ -237,7 +239,7 @@ impl Pending {
             let commit = &one.commit;
             before = Some(After { owner: commit.owner, seq: commit.seq, uid: commit.uid });
         }
-        (count, last, segments)
+        (count, segments)
     }
 
     /// F3: the log's version of a commit counts. What lies behind it is made anew where it touches the same segments; those

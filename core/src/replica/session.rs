@@ -9,7 +9,7 @@ use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
 use crate::heap::State;
-use crate::id::{Nonce, SegmentId, SegmentNumber, Seq};
+use crate::id::{GenId, Nonce, SegmentId, SegmentNumber, Seq};
 use crate::limits;
 use crate::wire::code::Code;
 use crate::wire::codec::Malformed;
@@ -79,7 +79,13 @@ impl Replica {
         let residents: Vec<_> = self
             .heap
             .iter()
-            .filter_map(|(_, slot)| slot.peek().map(|segment| (slot.id, segment.generation())))
+            .filter_map(|(_, slot)| slot.peek().map(|segment| (slot, segment.generation())))
+            // F2: what a copy of this process wrote may have the engine identities of what is to be undone in this document, so
+            // no entry can be applied to it: the relay answers with states, and C5 shows all of them in one step.
+            .map(|(slot, generation)| match &slot.state {
+                State::Loading { redo: true, .. } => (slot.id, GenId::NONE),
+                _ => (slot.id, generation),
+            })
             .collect();
         let bulk = Bytes::from(Hello::encode_residents(&residents));
         let (bulk, chunks) = in_pieces(bulk, 1);
@@ -335,7 +341,8 @@ impl Replica {
         // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
         // says Refused when that is durable (R11).
         self.pending.reconnected();
-        if welcome.catchup && !first {
+        // All that is here of a fresh replica it made itself, unless a copy of it made something of that too.
+        if welcome.catchup && (!first || self.heap.is_undoing()) {
             self.catch_up(welcome.position, bulk)?;
         }
         self.cut = welcome.position;

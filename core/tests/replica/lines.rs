@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentId, Seq, Uid};
+use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::value::Value;
 use coheap_core::wire::frame::down::{EntryFrame, Fate, Row, Welcome};
@@ -192,14 +192,15 @@ fn f1_f2_x36_a_conflict_moves_the_line_to_a_fresh_id() {
     assert_ne!(replica.id(), was);
     // What else comes on this connection is not for the replica that it is now.
     assert!(tell(&mut replica, &Down::Conflict { owner: 0, seq: Seq(1), uid: Uid(5) }).is_empty());
-    assert_eq!(hello(&dial(&mut replica, 2)).unwrap().own, [(replica.id(), Seq(0)), (was, Seq(0))]);
+    let own = [(replica.id(), Seq(0)), (was, Seq(0)), (was.moved(sent[1].uid), Seq(0))];
+    assert_eq!(hello(&dial(&mut replica, 2)).unwrap().own, own);
     let asked = tell(&mut replica, &ok(2, vec![(1, vec![row(&sent[0]), foreign(2)])], &[]));
     assert!(commits(&asked).is_empty(), "nothing goes out before it is made anew");
     let made: Vec<Bytes> = sent[0].parts.iter().map(|part| part.bytes.clone()).collect();
     let again = commits(&answer(&mut replica, &asked, 2, &[(ONE, made)]));
     // The first is in both copies, with the same uid, and stays where it is; the second is made anew.
     assert_eq!((again[0].owner, again[0].seq, again[0].uid, hash(&again[0])), (1, Seq(1), sent[0].uid, hash(&sent[0])));
-    assert_eq!((again[1].owner, again[1].seq, again[1].uid), (0, Seq(1), sent[1].uid));
+    assert_eq!((again[1].owner, again[1].seq, again[1].uid), (2, Seq(1), sent[1].uid));
     assert_eq!((again[1].prev, again[1].after), (Some(Uid::NONE), Some((1, Seq(1), sent[0].uid))));
     assert_ne!(hash(&again[1]), hash(&sent[1]), "no engine identity is shared with the copy");
 }
@@ -214,21 +215,22 @@ fn f2_commits_behind_moved_ones_name_them_by_their_new_place() {
     set(&mut second, 2.0, 3);
     // A copy of the first process goes on with its line.
     tell(&mut second, &Down::Conflict { owner: 1, seq: Seq(1), uid: Uid(5) });
-    assert_eq!(hello(&dial(&mut second, 4)).unwrap().own, [(second.id(), Seq(0)), (was, Seq(0))]);
+    let own = [(second.id(), Seq(0)), (first.id().moved(sent[0].uid), Seq(0)), (was, Seq(0))];
+    assert_eq!(hello(&dial(&mut second, 4)).unwrap().own, own);
     let asked = tell(&mut second, &ok(0, Vec::new(), &[]));
     let again = commits(&answer(&mut second, &asked, 0, &[]));
     let places: Vec<_> = again.iter().map(|one| (one.owner, one.seq, one.prev, one.after)).collect();
     let expected = [
-        (0, Seq(1), Some(Uid::NONE), None),
-        (0, Seq(2), Some(sent[0].uid), None),
-        (1, Seq(1), Some(Uid::NONE), Some((0, Seq(2), sent[1].uid))),
+        (1, Seq(1), Some(Uid::NONE), None),
+        (1, Seq(2), Some(sent[0].uid), None),
+        (2, Seq(1), Some(Uid::NONE), Some((1, Seq(2), sent[1].uid))),
     ];
     assert_eq!(places, expected);
     // C1 from here on: behind the newest of the older ids.
     let new = &commits(&set(&mut second, 3.0, 4))[0];
     assert_eq!(
         (new.owner, new.seq, new.prev, new.after),
-        (0, Seq(3), Some(sent[1].uid), Some((1, Seq(1), again[2].uid)))
+        (0, Seq(1), Some(Uid::NONE), Some((2, Seq(1), again[2].uid)))
     );
 }
 
@@ -311,6 +313,23 @@ fn f1_an_entry_of_the_own_id_that_was_not_made_here_shows_a_copy_and_is_not_appl
         assert_eq!(forks(&tell(&mut replica, &entry(0, 3, Uid(5), Vec::new()))), []);
         assert_eq!(replica.cut(), Offset(1));
     }
+}
+
+#[test]
+fn f2_a_document_with_moved_commits_is_made_anew_before_entries_reach_it() {
+    let (mut replica, _) = with_two();
+    let was = replica.id();
+    tell(&mut replica, &author(was));
+    assert_eq!(forks(&tell(&mut replica, &entry(0, 2, Uid(5), Vec::new()))).len(), 1);
+    // The copy's commits have the engine identities of what is still shown here: replayed onto it they would undo it.
+    let hello = hello(&dial(&mut replica, 2)).unwrap();
+    let residents = Hello::decode_residents(&hello.bulk.bytes).unwrap();
+    assert!(residents.contains(&(ONE, GenId::NONE)), "{residents:?}");
+    let answered = tell(&mut replica, &ok(0, Vec::new(), &[state(ONE, Vec::new())]));
+    assert!(!commits(&answered).is_empty(), "made anew and sent with the answer: {answered:?}");
+    let hello = self::hello(&dial(&mut replica, 3)).unwrap();
+    let residents = Hello::decode_residents(&hello.bulk.bytes).unwrap();
+    assert_eq!(residents, [(ONE, GenId::ZERO_YRS)], "it is as any other again");
 }
 
 #[test]
@@ -462,6 +481,25 @@ fn c9_reopened_segments_are_shown_to_a_program_that_knows_nothing_of_them() {
     // A store that is cut short is no store.
     let packed = first.export();
     assert!(Replica::reopen(options(8), &packed[..packed.len() - 1]).is_err());
+}
+
+#[test]
+fn f2_two_processes_with_the_same_commits_move_them_to_the_same_line() {
+    // A store that is older than the fork, or a further copy: under two random ids the relay would admit both.
+    let (mut first, sent) = with_two();
+    let mut second = reopened(&first, 8);
+    let lines = [(&mut first, 0), (&mut second, 1)].map(|(replica, owner)| {
+        dial(replica, owner + 2);
+        tell(replica, &ok(1, vec![(owner, vec![foreign(1)])], &[]));
+        let hello = hello(&dial(replica, owner + 4)).unwrap();
+        assert_eq!(hello.own[0].0, replica.id());
+        hello.own[1..].to_vec()
+    });
+    assert_eq!(lines[0], lines[1]);
+    assert_ne!(first.id(), second.id(), "what each makes from here on is its own");
+    // The relay has the other one's version of the first.
+    let version = Row { seq: Seq(1), uid: sent[0].uid, fate: Fate::Admitted(1) };
+    assert_eq!(forks(&tell(&mut second, &ok(2, vec![(1, vec![version])], &[]))), []);
 }
 
 /// The parts of frames are as the wire has them.
