@@ -8,11 +8,13 @@ import type { WebSocketLike } from '../src/index.js'
 
 /** `gen`: 0 and 1 are the first generation of either engine; the relay rolls nothing, so there are no others. */
 interface Part { kind: number; segment: string; gen: number; engine: number; layout: number; bytes: Uint8Array }
-interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number; via: FakeSocket }
+interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number; via: FakeSocket; hash?: Uint8Array }
 interface Hello { replica: string; name: string }
 interface Group { group: string; run: string; members: string[]; done: Set<string>; held: Map<string, { by: string; grant: number }> }
 
 const NO_UID = new Uint8Array(8)
+/** How many commits of a replica a relay speaks of. */
+const RING = 256
 const EPOCH = new Uint8Array([1, 7, 7, 7, 7, 7, 7, 7, 7])
 
 export class FakeRelay {
@@ -295,8 +297,9 @@ export class FakeSocket implements WebSocketLike {
     const cut = this.#cutOf(r, fresh)
     const rows: Uint8Array[] = []
     relay.log.forEach(entry => {
-      if (entry.author.replica === this.hello!.replica) rows.push(new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(u64(entry.code)).slice())
+      if (entry.author.replica === this.hello!.replica) rows.push(new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(entry.code === 0 ? contentHash(entry) : u64(entry.code)).slice())
     })
+    rows.splice(0, rows.length - RING)
     const catchUp = !fresh && relay.log.length - cut >= relay.catchUpBehind
     if (catchUp) relay.catchUps += 1
     this.#sentUpTo = fresh || catchUp ? relay.log.length : cut
@@ -400,6 +403,31 @@ export class FakeSocket implements WebSocketLike {
     }
     return number
   }
+}
+
+/** What a replica compares with its own version of the commit (`core/src/commit.rs`): FNV-1a, 64 bits, as two halves. */
+function contentHash(entry: Entry): Uint8Array {
+  if (entry.hash !== undefined) return entry.hash
+  let [high, low] = [0xcbf2_9ce4, 0x8422_2325]
+  const eat = (bytes: Uint8Array): void => {
+    for (const byte of bytes) {
+      low = (low ^ byte) >>> 0
+      // Times 2⁴⁰ + 0x1b3.
+      const product = low * 0x1b3
+      high = (high * 0x1b3 + Math.floor(product / 2 ** 32) + (low << 8 >>> 0)) % 2 ** 32
+      low = product % 2 ** 32
+    }
+  }
+  for (const { segment, gen, bytes } of entry.parts) {
+    eat(new Writer().idOf(segment).slice())
+    eat(new Uint8Array(16).fill(gen, 15))
+    eat(u64(bytes.length))
+    eat(bytes)
+  }
+  entry.hash = new Uint8Array(8)
+  new DataView(entry.hash.buffer).setUint32(0, low, true)
+  new DataView(entry.hash.buffer).setUint32(4, high, true)
+  return entry.hash
 }
 
 function raw(r: Reader, length: number): Uint8Array {

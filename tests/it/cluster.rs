@@ -58,7 +58,7 @@ fn p1_replicas_converge_without_faults() {
 fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
     let sum = lives(150, FAULTS);
     assert!(sum.entries > 3000 || is_replay(), "the worlds did nothing: {sum:?}");
-    assert!(sum.losses > 40 || is_replay(), "instances were rarely lost: {sum:?}");
+    assert!(sum.losses > 300 || is_replay(), "instances were rarely lost: {sum:?}");
     assert!(sum.moves > 100 || is_replay(), "replicas rarely went on in other instances: {sum:?}");
     // The worlds were worth living in.
     assert!(sum.concurrent_percent() >= 30 || is_replay(), "programs are too orderly: {sum:?}");

@@ -40,6 +40,11 @@ impl Kept {
         }
     }
 
+    /// What the program of another process knows that goes on from a store of this one: which segments may be empty maps.
+    pub fn stored(&self) -> Kept {
+        Kept { derived: self.derived.clone(), ..Kept::default() }
+    }
+
     /// What the replica puts out.
     pub fn hear(&mut self, output: &Output, ids: &BTreeMap<Index, SegmentId>) {
         match output {

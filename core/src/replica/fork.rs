@@ -179,11 +179,7 @@ impl Replica {
         for (index, slot) in self.heap.iter_mut() {
             let writer = self.entropy.writer();
             match &mut slot.state {
-                State::Live(segment) => {
-                    if segment.renew(writer).is_err() {
-                        failed.push(slot.id);
-                    }
-                }
+                State::Live(segment) => failed.extend(segment.renew(writer).is_err().then_some(slot.id)),
                 // Commits made on it meanwhile are made anew.
                 State::Loading { before: Some(_), redo, .. } => {
                     *redo = true;
