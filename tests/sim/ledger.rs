@@ -258,7 +258,7 @@ impl Ledger {
                             assert!(left.is_none(), "{what} is still seen in {left:?}");
                         }
                         Outcome::Open | Outcome::Stands => {
-                            assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}")
+                            assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}");
                         }
                     }
                     continue;
