@@ -66,16 +66,23 @@ impl World {
     }
 
     fn down_all(&mut self) {
-        for name in NAMES {
-            self.stage.down(name, usize::MAX);
+        self.down_all_but(None);
+    }
+
+    fn down_all_but(&mut self, lags: Option<usize>) {
+        for (at, name) in NAMES.iter().enumerate() {
+            if Some(at) != lags {
+                self.stage.down(name, usize::MAX);
+            }
         }
     }
 
-    /// A replica receives what is durable up to a number of entries that it has not had; how many there are.
+    /// How many durable entries a replica has not received.
     fn behind(&self, at: usize) -> usize {
         self.stage.cluster.disk.len() - self.stage.cluster.nodes[at].replica.cut().0 as usize
     }
 
+    /// A replica receives so many of them.
     fn receive(&mut self, at: usize, entries: usize) {
         let upto = self.stage.cluster.nodes[at].replica.cut().0 + entries as u64;
         while self.stage.cluster.nodes[at].replica.cut().0 < upto {
@@ -189,17 +196,15 @@ fn begin(world: &mut World, choices: &mut Choices, admitted: usize, lags: Option
     for step in 0..=admitted {
         if step == synced {
             world.stage.sync(usize::MAX);
-            for (at, name) in NAMES.iter().enumerate() {
-                if Some(at) != lags {
-                    world.stage.down(name, usize::MAX);
-                }
-            }
         }
+        // Whatever the relay sends arrives, and it should not send more than what is durable.
+        world.down_all_but(lags);
         if step < admitted {
             let at = world.next(choices);
             world.admit(at);
         }
     }
+    world.down_all_but(lags);
     synced
 }
 
