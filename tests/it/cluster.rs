@@ -138,13 +138,6 @@ fn f1_to_f4_and_c9_copies_of_a_process_and_restarts_over_old_stores_lose_and_dou
 }
 
 #[test]
-fn f3_copies_that_redo_the_same_commits_after_a_refusal_agree_on_the_versions_of_the_log() {
-    let sum = lives(120, Plan { copies: true, rights: true, ..FAULTS });
-    assert!(sum.refused > 500 || is_replay(), "little was refused: {sum:?}");
-    assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
-}
-
-#[test]
 fn s27_shared_work_is_done_once_by_key() {
     let sum = lives(40, Plan { shares: true, ..QUIET });
     assert!(sum.done == 40 * KEYS.len() || is_replay(), "all keys in every world: {sum:?}");
