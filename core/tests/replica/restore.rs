@@ -105,7 +105,8 @@ fn verdict(states: Vec<SegmentState>, offset: u64, position: u64) -> Down {
 
 /// The keys that a whole segment holds.
 fn keys(state: &Bytes) -> Vec<String> {
-    let segment = Segment::decode(ROOT, EngineKind::Yrs, EngineKind::Yrs.generation_zero(), 1, &[], &[state.clone()]);
+    let segment =
+        Segment::decode(ROOT, EngineKind::Yrs, EngineKind::Yrs.generation_zero(), 1, &[], std::slice::from_ref(state));
     let text = format!("{:?}", segment.unwrap().values());
     ["acked", "pending", "later", "foreign"]
         .iter()
