@@ -5,7 +5,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::heap::Index;
 use coheap_core::replica::WaitKind;
 use coheap_tests::cluster::Cluster;
-use coheap_tests::disk::Disk;
+use coheap_tests::disk::PlainDisk;
 use coheap_tests::life::{Plan, Tally, check};
 use coheap_tests::sharer::KEYS;
 
@@ -106,7 +106,7 @@ fn d4_fifty_replicas_give_back_a_wiped_disk_once() {
         .map(|id| cluster.nodes[0].replica.document(id).expect("it is resident").whole().len())
         .sum();
     assert!(data > 36_000, "{data} bytes are little to lose");
-    cluster.lose_disk(Disk::default());
+    cluster.lose_disk(PlainDisk::default());
     cluster.settle();
     let log = cluster.disk.bytes();
     assert!(log <= 3 * data, "{log} bytes of log for {data} bytes of data");

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use coheap_tests::schedule::coverage::{Fault, Phase, impossible};
-use coheap_tests::schedule::plan::{FAULTS, FAULTS_MIN, Plan, STEPS_MIN, Step, WaitFor};
+use coheap_tests::schedule::plan::{Deed, FAULTS, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
 use coheap_tests::schedule::shrink::shrink;
 use coheap_tests::schedule::{Tally, replay, run};
 
@@ -62,49 +62,49 @@ fn a_seed_decides_everything() {
 }
 
 /// Schedules that failed once, shortened: a change of the generator does not change them.
-fn stays_mended(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Step]) {
+fn stays_mended(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed]) {
     let heaps = heaps_of.iter().max().map_or(1, |heap| heap + 1);
     let plan = Plan { heaps, heaps_of: heaps_of.to_vec(), fold_bytes, rights: false, ..Plan::of(114) };
     let outcome = replay(&plan, steps);
     assert!(outcome.is_ok(), "{}", outcome.err().map(|failure| failure.to_string()).unwrap_or_default());
 }
 
-fn edit(at: u8, segments: u8) -> Step {
-    Step::Edit { at, segments, pick: 16918, alloc: false, large: false }
+fn edit(at: u8, segments: u8) -> Deed {
+    Deed::Edit { at, segments, pick: 16918, alloc: false, large: false }
 }
 
-fn connect(at: u8) -> Step {
-    Step::Connect { at, can_write: true }
+fn connect(at: u8) -> Deed {
+    Deed::Connect { at, can_write: true }
 }
 
 #[test]
 fn what_met_a_busy_goes_out_again_when_it_ends() {
-    let full = Step::Fault { fault: Fault::Full, at: 0, pick: 42280 };
-    stays_mended(&[0; 6], Some(100), &[edit(0, 2), Step::Up { at: 0, count: 3 }, full]);
+    let full = Deed::Fault { fault: Fault::Full, at: 0, pick: 42280 };
+    stays_mended(&[0; 6], Some(100), &[edit(0, 2), Deed::Up { at: 0, count: 3 }, full]);
 }
 
 #[test]
 fn a_resend_that_meets_a_relay_still_reading_its_log_is_told_busy_again() {
-    let full = Step::Fault { fault: Fault::Full, at: 0, pick: 48256 };
-    let (down, pass) = (Step::Down { at: 0, count: 1 }, Step::Pass { ms: 3549 });
-    stays_mended(&[0, 1, 0, 1], None, &[edit(0, 2), Step::Up { at: 0, count: 3 }, full, down, pass]);
+    let full = Deed::Fault { fault: Fault::Full, at: 0, pick: 48256 };
+    let (down, pass) = (Deed::Down { at: 0, count: 1 }, Deed::Pass { ms: 3549 });
+    stays_mended(&[0, 1, 0, 1], None, &[edit(0, 2), Deed::Up { at: 0, count: 3 }, full, down, pass]);
 }
 
 #[test]
 fn what_lies_behind_a_first_commit_that_met_a_busy_does_not_make_its_line_unknown() {
     let steps = [
         connect(1),
-        Step::Up { at: 1, count: 3 },
-        Step::Down { at: 1, count: 3 },
-        Step::Up { at: 1, count: 3 },
-        Step::Read { pick: 0 },
-        Step::Down { at: 1, count: 3 },
+        Deed::Up { at: 1, count: 3 },
+        Deed::Down { at: 1, count: 3 },
+        Deed::Up { at: 1, count: 3 },
+        Deed::Read { pick: 0 },
+        Deed::Down { at: 1, count: 3 },
         edit(1, 1),
         edit(1, 1),
-        Step::Up { at: 1, count: 1 },
-        Step::Fault { fault: Fault::Full, at: 1, pick: 42280 },
-        Step::Read { pick: 0 },
-        Step::Up { at: 1, count: 1 },
+        Deed::Up { at: 1, count: 1 },
+        Deed::Fault { fault: Fault::Full, at: 1, pick: 42280 },
+        Deed::Read { pick: 0 },
+        Deed::Up { at: 1, count: 1 },
     ];
     stays_mended(&[0; 4], None, &steps);
 }
@@ -112,31 +112,31 @@ fn what_lies_behind_a_first_commit_that_met_a_busy_does_not_make_its_line_unknow
 #[test]
 fn a_version_of_a_life_that_began_since_a_connection_is_waited_for() {
     let steps = [
-        Step::Fault { fault: Fault::RelayCrash, at: 0, pick: 50295 },
-        Step::Start,
-        Step::Wait { at: 1, kind: WaitFor::Version, pick: 37702 },
+        Deed::Fault { fault: Fault::RelayCrash, at: 0, pick: 50295 },
+        Deed::Start,
+        Deed::Wait { at: 1, kind: WaitFor::Version, pick: 37702 },
         connect(1),
-        Step::Up { at: 1, count: 1 },
-        Step::Sync { count: 2 },
-        Step::Down { at: 1, count: 1 },
-        Step::Wait { at: 0, kind: WaitFor::Reach, pick: 3874 },
+        Deed::Up { at: 1, count: 1 },
+        Deed::Sync { count: 2 },
+        Deed::Down { at: 1, count: 1 },
+        Deed::Wait { at: 0, kind: WaitFor::Reach, pick: 3874 },
     ];
     stays_mended(&[0; 4], Some(32), &steps);
 }
 
 #[test]
 fn a_segment_that_an_earlier_machine_has_folded_is_not_folded_without_end() {
-    let edit = |at, segments, pick, alloc| Step::Edit { at, segments, pick, alloc, large: false };
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
     let steps = [
         edit(0, 2, 65493, false),
         edit(1, 3, 16865, false),
         edit(1, 1, 33510, true),
-        Step::Up { at: 0, count: 1 },
-        Step::Up { at: 1, count: 3 },
+        Deed::Up { at: 0, count: 1 },
+        Deed::Up { at: 1, count: 3 },
         edit(1, 2, 14907, false),
-        Step::Up { at: 1, count: 1 },
-        Step::Sync { count: 3 },
-        Step::Fault { fault: Fault::SyncFails, at: 0, pick: 26734 },
+        Deed::Up { at: 1, count: 1 },
+        Deed::Sync { count: 3 },
+        Deed::Fault { fault: Fault::SyncFails, at: 0, pick: 26734 },
     ];
     stays_mended(&[0, 1, 0], Some(100), &steps);
 }
@@ -144,12 +144,12 @@ fn a_segment_that_an_earlier_machine_has_folded_is_not_folded_without_end() {
 #[test]
 fn a_machine_stays_loaded_while_its_epoch_is_on_its_way_to_the_disk() {
     let steps = [
-        Step::Fault { fault: Fault::RelayCrash, at: 1, pick: 12597 },
-        Step::Start,
+        Deed::Fault { fault: Fault::RelayCrash, at: 1, pick: 12597 },
+        Deed::Start,
         connect(2),
-        Step::Fault { fault: Fault::Late, at: 2, pick: 10555 },
-        Step::LateUp { pick: 45246 },
-        Step::Pass { ms: 40_000 },
+        Deed::Fault { fault: Fault::Late, at: 2, pick: 10555 },
+        Deed::LateUp { pick: 45246 },
+        Deed::Pass { ms: 40_000 },
     ];
     stays_mended(&[0, 1, 0], Some(32), &steps);
 }

@@ -97,24 +97,6 @@ fn no_module_has_an_empty_name() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// The simulated worlds drive the types that ship: one of their own by the same name would be a model of it.
-#[test]
-fn worlds_define_no_type_that_ships() {
-    let shipped = ["Replica", "Relay", "Store", "Segment", "Sequencer", "AdmitTable", "Pending", "Database"];
-    let mut wrong = Vec::new();
-    for file in files(&root().join("tests/sim"), ".rs") {
-        let text = fs::read_to_string(&file).expect("a source file");
-        for line in text.lines() {
-            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-            let defines = words.by_ref().find(|word| !matches!(*word, "pub" | "crate" | "super"));
-            let is_type = matches!(defines, Some("struct" | "enum" | "trait" | "type" | "union"));
-            let name = words.next().filter(|_| is_type && !line.trim_start().starts_with("//"));
-            wrong.extend(name.filter(|name| shipped.contains(name)).map(|name| format!("{}: {name}", file.display())));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:?}");
-}
-
 #[test]
 fn documents_speak_of_files_that_exist() {
     let root = root();
@@ -218,6 +200,7 @@ fn types(folder: &Path) -> BTreeSet<String> {
     found
 }
 
+/// The simulated worlds drive the types that ship: one of their own by the same name would be a model of it.
 #[test]
 fn what_ships_has_no_namesake_in_the_simulated_world() {
     let root = root();

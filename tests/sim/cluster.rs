@@ -27,7 +27,7 @@ use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::message_of;
 
 use crate::Draws;
-use crate::disk::Disk;
+use crate::disk::PlainDisk;
 use crate::ledger::{Ended, Ledger, Outcome, is_kept};
 use crate::mirror::Mirror;
 use crate::node::{Node, Told};
@@ -45,7 +45,7 @@ pub struct Cluster {
     now: u64,
     relay: Option<Relay>,
     /// What the relay writes to.
-    pub disk: Disk,
+    pub disk: PlainDisk,
     /// What the relay wants to read, the oldest first.
     pub(crate) reads: Vec<RelayOutput>,
     /// The processes.
@@ -97,7 +97,7 @@ impl Cluster {
             draws,
             now: 1,
             relay: None,
-            disk: Disk::default(),
+            disk: PlainDisk::default(),
             reads: Vec::new(),
             nodes,
             conns: 0,
@@ -160,7 +160,7 @@ impl Cluster {
     }
 
     /// The relay process dies, and its disk turns out to be an older one, or empty: acknowledged commits are lost.
-    pub fn lose_disk(&mut self, disk: Disk) {
+    pub fn lose_disk(&mut self, disk: PlainDisk) {
         self.kill_relay(0);
         self.disk = disk;
         self.disk.crash(0);

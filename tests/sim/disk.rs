@@ -1,4 +1,4 @@
-//! A disk under a relay machine: what was appended is durable after [`Disk::sync`], and gone at a crash before it.
+//! A disk under a relay machine: what was appended is durable after [`PlainDisk::sync`], and gone at a crash before it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use coheap_core::wire::codec::Reader;
 
 /// One heap's store.
 #[derive(Clone, Debug, Default)]
-pub struct Disk {
+pub struct PlainDisk {
     epochs: Vec<(EpochId, Offset)>,
     entries: Vec<Bytes>,
     admit: BTreeMap<ReplicaId, Bytes>,
@@ -24,7 +24,7 @@ pub struct Disk {
     roll_hold_ms: u64,
 }
 
-impl Disk {
+impl PlainDisk {
     /// Takes an append; it is not durable yet.
     pub fn append(&mut self, append: Append) {
         self.unsynced.push(append);

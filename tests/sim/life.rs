@@ -11,7 +11,7 @@ use coheap_core::value::{Kind, Value};
 use coheap_core::wire::code::Code;
 
 use crate::cluster::Cluster;
-use crate::disk::Disk;
+use crate::disk::PlainDisk;
 use crate::ledger::{Outcome, is_kept, total_of};
 use crate::mirror::Mirror;
 use crate::program::{Act, OPS, Op, Seed, wish_of};
@@ -163,7 +163,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.rights_change = plan.rights;
     cluster.copies = plan.copies && !plan.shares;
     cluster.keeps = plan.losses;
-    let mut copy = Disk::default();
+    let mut copy = PlainDisk::default();
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
     for at in 0..plan.replicas {
@@ -200,7 +200,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
             match cluster.draws.below(60) {
                 0 | 1 => copy = cluster.disk.clone(),
                 2 => cluster.lose_disk(copy.clone()),
-                3 => cluster.lose_disk(Disk::default()),
+                3 => cluster.lose_disk(PlainDisk::default()),
                 _ => {}
             }
         }

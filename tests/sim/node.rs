@@ -10,7 +10,7 @@ use coheap_core::replica::{LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::segment::write::Draw;
 
 use crate::Draws;
-use crate::kept::Kept;
+use crate::keeper::Keeper;
 use crate::mirror::{Mirror, Node as Shown};
 use crate::sharer::Sharer;
 
@@ -69,7 +69,7 @@ pub struct Node {
     /// Its part in the shared work.
     pub sharer: Option<Sharer>,
     /// What it goes on from when its instance is lost.
-    pub(crate) kept: Kept,
+    pub(crate) kept: Keeper,
     /// How often it took another id.
     pub forks: usize,
     /// Commits that it took over from a store: others made them.
@@ -117,7 +117,7 @@ impl Node {
             online: false,
             overruled: 0,
             sharer: None,
-            kept: Kept::default(),
+            kept: Keeper::default(),
             forks: 0,
             inherited: 0,
             stored: None,

@@ -2,13 +2,13 @@
 //! and one number decides all that happens.
 //!
 //! ```text
-//!   seed ─► plan ─► generator ──Step──► world ──events──► history ──at the end──► checker
+//!   seed ─► plan ─► generator ──Deed──► world ──events──► history ──at the end──► checker
 //!                                        │  ▲
 //!                        after every step▼  │ what each program must see, by the log alone
 //!                                       oracle
 //! ```
 //!
-//! A schedule is a list of [`plan::Step`]s; the generator (`generate.rs`) chooses them with an eye on the world, and a list
+//! A schedule is a list of [`plan::Deed`]s; the generator (`generate.rs`) chooses them with an eye on the world, and a list
 //! that failed is replayed and shortened without it (`shrink.rs`). `world.rs` performs a step and, after it, holds what every
 //! touched program sees against the oracle and everything the relay says against what is on the disk. `life.rs` has the other
 //! kind of world: rich values, claims, and far fewer lives.
@@ -28,7 +28,7 @@ pub mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::coverage::Coverage;
-use self::plan::{Plan, Step};
+use self::plan::{Deed, Plan};
 use self::world::World;
 
 /// An invariant does not hold.
@@ -112,7 +112,7 @@ impl std::fmt::Display for Tally {
 #[derive(Debug)]
 pub struct Run {
     /// All that happened.
-    pub steps: Vec<Step>,
+    pub steps: Vec<Deed>,
     /// What it came to.
     pub outcome: Result<Tally, Failure>,
 }
@@ -134,7 +134,7 @@ pub fn run(seed: u64) -> Run {
 }
 
 /// The same steps, or some of them, in the same world.
-pub fn replay(plan: &Plan, steps: &[Step]) -> Result<Tally, Failure> {
+pub fn replay(plan: &Plan, steps: &[Deed]) -> Result<Tally, Failure> {
     guarded(|| {
         let mut world = World::new(plan)?;
         for step in steps {
@@ -145,7 +145,7 @@ pub fn replay(plan: &Plan, steps: &[Step]) -> Result<Tally, Failure> {
 }
 
 /// Every step of a schedule with what it did, as text, and how it ended.
-pub fn trace(plan: &Plan, steps: &[Step], mut line: impl FnMut(String)) -> Result<Tally, Failure> {
+pub fn trace(plan: &Plan, steps: &[Deed], mut line: impl FnMut(String)) -> Result<Tally, Failure> {
     guarded(|| {
         let mut world = World::new(plan)?;
         for (at, step) in steps.iter().enumerate() {

@@ -13,7 +13,7 @@ use coheap_core::id::{SegmentId, Seq};
 use coheap_core::replica::{Input, WaitError, WaitKind};
 
 use crate::cluster::Cluster;
-use crate::disk::Disk;
+use crate::disk::PlainDisk;
 use crate::mirror::Mirror;
 use crate::tree::Tree;
 use crate::witness::Witness;
@@ -31,7 +31,7 @@ pub struct Stage {
     segments: BTreeMap<String, SegmentId>,
     commits: BTreeMap<String, (usize, Seq)>,
     waits: BTreeMap<String, (usize, u64)>,
-    copy: Option<Disk>,
+    copy: Option<PlainDisk>,
 }
 
 /// What became of a wait.
@@ -337,7 +337,7 @@ impl Stage {
     /// The relay is down, and its disk is empty. [`Stage::start`] comes next.
     pub fn wipe(&mut self) {
         self.cluster.kill_relay(0);
-        self.cluster.disk = Disk::default();
+        self.cluster.disk = PlainDisk::default();
     }
 
     /// A program waits for something.

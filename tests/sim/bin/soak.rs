@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use coheap_tests::life;
-use coheap_tests::schedule::plan::{Plan, Step};
+use coheap_tests::schedule::plan::{Deed, Plan};
 use coheap_tests::schedule::shrink::shrink;
 use coheap_tests::schedule::{Failure, Tally, replay, run, trace};
 
@@ -129,7 +129,7 @@ fn one(seed: u64, all: bool) -> bool {
 }
 
 /// The steps that matter of a schedule that failed.
-fn explain(seed: u64, steps: &[Step], failure: &Failure) {
+fn explain(seed: u64, steps: &[Deed], failure: &Failure) {
     let plan = Plan::of(seed);
     if replay(&plan, steps).is_ok() {
         println!("seed {seed} does not fail when its steps are replayed: something here is not decided by the seed");

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use super::history::{CommitNo, Event, Place, ProcessNo, SegmentNo};
+use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
 
 /// What is wrong, by the name of the promise.
@@ -32,7 +32,7 @@ type Sight = BTreeMap<SegmentNo, Marks>;
 #[derive(Debug)]
 struct Commit {
     author: ProcessNo,
-    places: Vec<Place>,
+    places: Vec<Touch>,
     /// What its author had ever seen.
     seen: Sight,
 }
@@ -318,7 +318,7 @@ mod tests {
 
     /// A history as it is told: `A`, `B` are processes 0 and 1, segments 0 and 1.
     fn made(process: ProcessNo, commit: CommitNo, places: &[(SegmentNo, i64)]) -> Event {
-        let place = |(segment, adds): &(SegmentNo, i64)| Place { segment: *segment, adds: *adds, makes_counter: false };
+        let place = |(segment, adds): &(SegmentNo, i64)| Touch { segment: *segment, adds: *adds, makes_counter: false };
         Event::Made { process, commit, places: places.iter().map(place).collect() }
     }
 

@@ -4,7 +4,7 @@
 use coheap_core::segment::write::Draw;
 
 use super::coverage::{Fault, Phase};
-use super::plan::{FAULTS, FAULTS_MIN, Plan, STEPS_MIN, Step, WaitFor};
+use super::plan::{Deed, FAULTS, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
 use super::world::World;
 use crate::Draws;
 
@@ -36,7 +36,7 @@ impl Generator {
     }
 
     /// The next step; `None`: enough has happened.
-    pub fn next(&mut self, world: &World) -> Option<Step> {
+    pub fn next(&mut self, world: &World) -> Option<Deed> {
         if world.at >= self.steps {
             return None;
         }
@@ -44,7 +44,7 @@ impl Generator {
     }
 
     /// What the plan wants struck is struck as soon as it can be; and now and then, something is.
-    fn fault(&mut self, world: &World) -> Option<Step> {
+    fn fault(&mut self, world: &World) -> Option<Deed> {
         for nth in 0..self.targets.len() {
             let (fault, phase) = self.targets[nth];
             let start = self.draws.below(self.processes);
@@ -65,23 +65,23 @@ impl Generator {
         world.can_strike(fault, at).then(|| self.strike(fault, at))
     }
 
-    fn strike(&mut self, fault: Fault, at: usize) -> Step {
-        Step::Fault { fault, at: at as u8, pick: self.draws.draw() as u16 }
+    fn strike(&mut self, fault: Fault, at: usize) -> Deed {
+        Deed::Fault { fault, at: at as u8, pick: self.draws.draw() as u16 }
     }
 
-    fn usual(&mut self, world: &World) -> Step {
+    fn usual(&mut self, world: &World) -> Deed {
         let pick = self.draws.draw() as u16;
         let at = self.draws.below(self.processes) as u8;
         let process = &world.processes[usize::from(at)];
         if !world.is_up {
-            return if self.draws.below(4) == 0 { Step::Start } else { self.program(world, at, pick) };
+            return if self.draws.below(4) == 0 { Deed::Start } else { self.program(world, at, pick) };
         }
         // What waits for the relay or the disk goes on more often than programs act, or nothing would ever arrive.
         for _ in 0..8 {
             match self.draws.below(20) {
                 0..3 => return self.program(world, at, pick),
                 3..7 if process.link.as_ref().is_some_and(|link| !link.up.is_empty() && !link.silent) => {
-                    return Step::Up { at, count: 1 + self.draws.below(3) as u8 };
+                    return Deed::Up { at, count: 1 + self.draws.below(3) as u8 };
                 }
                 7..12
                     if process
@@ -89,18 +89,18 @@ impl Generator {
                         .as_ref()
                         .is_some_and(|link| !link.silent && (!link.relay_open || !link.down.is_empty())) =>
                 {
-                    return Step::Down { at, count: 1 + self.draws.below(4) as u8 };
+                    return Deed::Down { at, count: 1 + self.draws.below(4) as u8 };
                 }
-                12..14 if world.platter.queued() > 0 => return Step::Sync { count: 1 + self.draws.below(6) as u8 },
-                14..16 if world.heaps.iter().any(|heap| !heap.reads.is_empty()) => return Step::Read { pick },
-                16 if world.heaps.iter().any(|heap| !heap.folds.is_empty()) => return Step::Fold { pick },
-                17 if !world.late.is_empty() => return Step::LateUp { pick },
+                12..14 if world.platter.queued() > 0 => return Deed::Sync { count: 1 + self.draws.below(6) as u8 },
+                14..16 if world.heaps.iter().any(|heap| !heap.reads.is_empty()) => return Deed::Read { pick },
+                16 if world.heaps.iter().any(|heap| !heap.folds.is_empty()) => return Deed::Fold { pick },
+                17 if !world.late.is_empty() => return Deed::LateUp { pick },
                 18 | 19 if process.link.is_none() => {
                     let can_write = !self.rights || self.draws.below(3) > 0;
-                    return Step::Connect { at, can_write };
+                    return Deed::Connect { at, can_write };
                 }
                 19 if process.link.as_ref().is_some_and(|link| link.silent) && self.draws.below(3) == 0 => {
-                    return Step::Notice { at };
+                    return Deed::Notice { at };
                 }
                 _ => {}
             }
@@ -109,22 +109,22 @@ impl Generator {
     }
 
     /// A program does something, or time passes.
-    fn program(&mut self, world: &World, at: u8, pick: u16) -> Step {
+    fn program(&mut self, world: &World, at: u8, pick: u16) -> Deed {
         let _ = world;
         match self.draws.below(24) {
             0..12 => {
                 let large = self.long && self.draws.below(12) == 0;
                 let alloc = self.draws.below(8) == 0;
-                Step::Edit { at, segments: 1 + self.draws.below(3) as u8, pick, alloc, large }
+                Deed::Edit { at, segments: 1 + self.draws.below(3) as u8, pick, alloc, large }
             }
-            12..16 => Step::Load { at, pick },
-            16..18 => Step::Evict { at, pick },
-            18 => Step::Wait { at, kind: WaitFor::Flush, pick },
-            19 => Step::Wait { at, kind: WaitFor::Sync, pick },
-            20 => Step::Wait { at, kind: WaitFor::Version, pick },
-            21 => Step::Wait { at, kind: WaitFor::Reach, pick },
-            22 => Step::Pass { ms: pick % 4_000 },
-            _ => Step::Pass { ms: if pick.is_multiple_of(8) { 40_000 } else { pick % 100 } },
+            12..16 => Deed::Load { at, pick },
+            16..18 => Deed::Evict { at, pick },
+            18 => Deed::Wait { at, kind: WaitFor::Flush, pick },
+            19 => Deed::Wait { at, kind: WaitFor::Sync, pick },
+            20 => Deed::Wait { at, kind: WaitFor::Version, pick },
+            21 => Deed::Wait { at, kind: WaitFor::Reach, pick },
+            22 => Deed::Pass { ms: pick % 4_000 },
+            _ => Deed::Pass { ms: if pick.is_multiple_of(8) { 40_000 } else { pick % 100 } },
         }
     }
 }

@@ -12,7 +12,7 @@ pub type CommitNo = usize;
 
 /// What a commit did to one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct Touch {
     /// Where.
     pub segment: SegmentNo,
     /// What it added to the segment's counter; 0 where it saw none.
@@ -31,7 +31,7 @@ pub enum Event {
         /// Which.
         commit: CommitNo,
         /// What it did.
-        places: Vec<Place>,
+        places: Vec<Touch>,
     },
     /// A program is shown a segment, all of it: marks, and the counter's value, if there is one.
     Shown {

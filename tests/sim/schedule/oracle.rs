@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentNumber, Seq, Uid};
 use coheap_core::log::LogEntry;
 
-use super::history::{CommitNo, Place, SegmentNo};
+use super::history::{CommitNo, SegmentNo, Touch};
 use super::marks::Marks;
 use super::{Failure, fails};
 
@@ -21,7 +21,7 @@ pub struct Made {
     /// Its number there.
     pub seq: Seq,
     /// What it does.
-    pub places: Vec<Place>,
+    pub places: Vec<Touch>,
 }
 
 /// One entry of the log.
@@ -36,7 +36,7 @@ struct Entry {
 
 /// What the commits below an offset come to, in one segment.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Content {
+pub struct Amount {
     /// Whose marks are there.
     pub marks: Marks,
     /// The sum of what they added.
@@ -45,9 +45,9 @@ pub struct Content {
     pub counts: bool,
 }
 
-impl Content {
+impl Amount {
     /// As it is with one more commit.
-    pub fn add(&mut self, commit: CommitNo, place: &Place) {
+    pub fn add(&mut self, commit: CommitNo, place: &Touch) {
         if self.marks.insert(commit) {
             self.sum += place.adds;
             self.counts |= place.makes_counter;
@@ -63,7 +63,7 @@ pub struct Oracle {
     by_line: BTreeMap<(ReplicaId, Seq), CommitNo>,
     log: Vec<Entry>,
     /// Per segment: content from this offset on, by offset.
-    contents: Vec<Vec<(u64, Content)>>,
+    contents: Vec<Vec<(u64, Amount)>>,
     /// Where each commit is.
     places: BTreeMap<CommitNo, u64>,
     /// Where each line is: the entries of an owner.
@@ -77,7 +77,7 @@ pub struct Oracle {
 
 impl Oracle {
     /// A program is about to make a commit.
-    pub fn make(&mut self, owner: ReplicaId, seq: Seq, places: Vec<Place>) -> CommitNo {
+    pub fn make(&mut self, owner: ReplicaId, seq: Seq, places: Vec<Touch>) -> CommitNo {
         self.by_line.insert((owner, seq), self.made.len());
         self.made.push(Made { owner, seq, places });
         self.made.len() - 1
@@ -109,10 +109,10 @@ impl Oracle {
     }
 
     /// What a segment shows at a cut.
-    pub fn content(&self, segment: SegmentNo, cut: Offset) -> Content {
-        let Some(contents) = self.contents.get(segment) else { return Content::default() };
+    pub fn content(&self, segment: SegmentNo, cut: Offset) -> Amount {
+        let Some(contents) = self.contents.get(segment) else { return Amount::default() };
         let at = contents.partition_point(|(offset, _)| *offset < cut.0);
-        contents.get(at.wrapping_sub(1)).map_or(Content::default(), |(_, content)| *content)
+        contents.get(at.wrapping_sub(1)).map_or(Amount::default(), |(_, content)| *content)
     }
 
     /// All commits in the log.

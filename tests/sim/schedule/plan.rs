@@ -1,4 +1,4 @@
-//! What a seed decides before anything happens, and what can happen: a schedule is a list of [`Step`]s, which mean something
+//! What a seed decides before anything happens, and what can happen: a schedule is a list of [`Deed`]s, which mean something
 //! in every world (numbers are taken modulo what is there), so that any list of them can be replayed and shortened.
 
 use super::coverage::{Fault, Phase};
@@ -89,7 +89,7 @@ pub enum WaitFor {
 /// Something happens. `at` is a process, `pick` chooses among what there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "fields are said above")]
-pub enum Step {
+pub enum Deed {
     /// A program makes a commit that touches up to `segments` segments, and perhaps makes one.
     Edit { at: u8, segments: u8, pick: u16, alloc: bool, large: bool },
     /// Messages of a replica arrive.

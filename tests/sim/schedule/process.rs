@@ -11,7 +11,7 @@ use coheap_core::relay::ConnId;
 use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::value::{Kind, Value};
 
-use super::history::{CommitNo, Event, Place, ProcessNo, SegmentNo};
+use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
 use super::oracle::commit_of;
 
@@ -44,7 +44,7 @@ impl View {
 
     /// An own commit wrote here: it left its mark, added to the counter or made it (the first container of its segment), and
     /// perhaps wrote to the register.
-    pub fn wrote(&mut self, commit: CommitNo, place: &Place, register: bool) {
+    pub fn wrote(&mut self, commit: CommitNo, place: &Touch, register: bool) {
         if place.makes_counter {
             self.counter = Some(Handle(1));
         }

@@ -1,14 +1,14 @@
 //! Shortens a schedule that fails: steps are left out, many at a time first, as long as the same invariant goes on to fail.
 
-use super::plan::{Plan, Step};
+use super::plan::{Deed, Plan};
 use super::{Failure, replay};
 
 /// Replays at most this many shorter schedules.
 const TRIES_MAX: usize = 1_000;
 
 /// The steps that matter, and how they fail.
-pub fn shrink(plan: &Plan, steps: &[Step], failure: &Failure) -> (Vec<Step>, Failure) {
-    let fails_alike = |steps: &[Step]| replay(plan, steps).err().filter(|other| other.invariant == failure.invariant);
+pub fn shrink(plan: &Plan, steps: &[Deed], failure: &Failure) -> (Vec<Deed>, Failure) {
+    let fails_alike = |steps: &[Deed]| replay(plan, steps).err().filter(|other| other.invariant == failure.invariant);
     let (mut steps, mut failure) = (steps.to_vec(), failure.clone());
     let mut tries = 0;
     let mut size = steps.len() / 2;

@@ -20,10 +20,10 @@ use coheap_core::value::Value;
 
 use super::coverage::{Coverage, Phase, Phases};
 use super::disk::Platter;
-use super::history::{CommitNo, Event, Place, ProcessNo, SegmentNo};
+use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::MARKS_MAX;
 use super::oracle::{Oracle, label};
-use super::plan::{Plan, Step, WaitFor};
+use super::plan::{Deed, Plan, WaitFor};
 use super::process::{COUNTER, Link, Process, REGISTER, Told, cut};
 use super::{Failure, Tally, fails};
 use crate::Draws;
@@ -57,7 +57,7 @@ pub struct Job {
 
 /// One heap.
 #[derive(Debug, Default)]
-pub struct Heap {
+pub struct OneHeap {
     /// Its machine, while it is loaded.
     pub relay: Option<Relay>,
     opening: u64,
@@ -101,7 +101,7 @@ pub struct World {
     /// The disk.
     pub platter: Platter,
     /// The heaps.
-    pub heaps: Vec<Heap>,
+    pub heaps: Vec<OneHeap>,
     /// One process per place; a place whose process died has another one.
     pub processes: Vec<Process>,
     /// Connections that their replicas have given up, and the relay has not.
@@ -120,7 +120,7 @@ impl World {
     pub fn new(plan: &Plan) -> Result<World, Failure> {
         let mut draws = Draws(plan.seed);
         let platter = Platter::new(draws.draw(), plan.heaps)?;
-        let heap = || Heap { segments: vec![SegmentId::ROOT], ..Heap::default() };
+        let heap = || OneHeap { segments: vec![SegmentId::ROOT], ..OneHeap::default() };
         let mut world = World {
             plan: plan.clone(),
             draws,
@@ -157,7 +157,7 @@ impl World {
         let Some(at) = self.plan.heaps_of.iter().position(|of| *of == heap) else { return Ok(()) };
         self.connect(at, true)?;
         self.flow(&[at])?;
-        let places = vec![Place { segment: 0, adds: 0, makes_counter: true }];
+        let places = vec![Touch { segment: 0, adds: 0, makes_counter: true }];
         let wish = Wish::Set { object: Handle(0), key: COUNTER.to_owned(), value: Literal::Counter(0.0) };
         self.commit(at, vec![(Target::Here(Index(0)), vec![wish])], places)?;
         self.flow(&[at])
@@ -198,27 +198,27 @@ impl World {
     }
 
     /// The next thing happens.
-    pub fn step(&mut self, step: Step) -> Result<(), Failure> {
+    pub fn step(&mut self, step: Deed) -> Result<(), Failure> {
         self.at += 1;
         self.now += 1;
         self.tally.steps += 1;
         let place = |at: u8| usize::from(at) % self.plan.processes();
         match step {
-            Step::Edit { at, segments, pick, alloc, large } => self.edit(place(at), segments, pick, alloc, large),
-            Step::Up { at, count } => self.up(place(at), count),
-            Step::LateUp { pick } => self.late_up(pick),
-            Step::Down { at, count } => self.down(place(at), count),
-            Step::Sync { count } => self.sync(usize::from(count)),
-            Step::Read { pick } => self.answer(usize::from(pick)),
-            Step::Fold { pick } => self.fold(usize::from(pick)),
-            Step::Connect { at, can_write } => self.connect(place(at), can_write),
-            Step::Load { at, pick } => self.load_one(place(at), usize::from(pick)),
-            Step::Evict { at, pick } => self.evict(place(at), usize::from(pick)),
-            Step::Wait { at, kind, pick } => self.wait(place(at), kind, usize::from(pick)),
-            Step::Pass { ms } => self.pass(u64::from(ms)),
-            Step::Notice { at } => self.notice(place(at)),
-            Step::Start => self.start(),
-            Step::Fault { fault, at, pick } => self.strike(fault, place(at), pick),
+            Deed::Edit { at, segments, pick, alloc, large } => self.edit(place(at), segments, pick, alloc, large),
+            Deed::Up { at, count } => self.up(place(at), count),
+            Deed::LateUp { pick } => self.late_up(pick),
+            Deed::Down { at, count } => self.down(place(at), count),
+            Deed::Sync { count } => self.sync(usize::from(count)),
+            Deed::Read { pick } => self.answer(usize::from(pick)),
+            Deed::Fold { pick } => self.fold(usize::from(pick)),
+            Deed::Connect { at, can_write } => self.connect(place(at), can_write),
+            Deed::Load { at, pick } => self.load_one(place(at), usize::from(pick)),
+            Deed::Evict { at, pick } => self.evict(place(at), usize::from(pick)),
+            Deed::Wait { at, kind, pick } => self.wait(place(at), kind, usize::from(pick)),
+            Deed::Pass { ms } => self.pass(u64::from(ms)),
+            Deed::Notice { at } => self.notice(place(at)),
+            Deed::Start => self.start(),
+            Deed::Fault { fault, at, pick } => self.strike(fault, place(at), pick),
         }
     }
 
@@ -239,7 +239,7 @@ impl World {
     }
 
     /// A program makes a commit.
-    fn commit(&mut self, at: usize, sections: Vec<(Target, Vec<Wish>)>, places: Vec<Place>) -> Result<(), Failure> {
+    fn commit(&mut self, at: usize, sections: Vec<(Target, Vec<Wish>)>, places: Vec<Touch>) -> Result<(), Failure> {
         let heap = self.heap_of(at);
         let commit = self.heaps[heap].oracle.made.len();
         if commit >= MARKS_MAX || sections.is_empty() {
@@ -318,7 +318,7 @@ impl World {
                 }
             }
             sections.push((Target::Here(index), wishes));
-            places.push(Place { segment, adds, makes_counter: false });
+            places.push(Touch { segment, adds, makes_counter: false });
         }
         if alloc && self.heaps[heap].segments.len() < SEGMENTS_MAX {
             let ObjectId(id) = self.draws.object();
@@ -329,7 +329,7 @@ impl World {
             sections.push((Target::New(SegmentId(id), engine), vec![Wish::Root { value: Literal::Map(entries) }]));
             let segment: SegmentNo = self.heaps[heap].segments.len();
             self.heaps[heap].segments.push(SegmentId(id));
-            places.push(Place { segment, adds: 0, makes_counter: true });
+            places.push(Touch { segment, adds: 0, makes_counter: true });
         }
         self.commit(at, sections, places)
     }

@@ -6,7 +6,7 @@ use coheap_core::relay::{ConnId, Recovered};
 use coheap_core::wire::frame::Down;
 
 use super::super::history::SegmentNo;
-use super::super::oracle::Content;
+use super::super::oracle::Amount;
 use super::{Failure, World, fails};
 
 impl World {
@@ -37,7 +37,7 @@ impl World {
         Ok(())
     }
 
-    fn must_see(&self, at: usize, index: Index, segment: SegmentNo) -> Content {
+    fn must_see(&self, at: usize, index: Index, segment: SegmentNo) -> Amount {
         let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
         let mut content = heap.oracle.content(segment, process.replica.cut());
         let undone = process.undone.iter().filter(|(_, of)| *of == index).map(|(commit, _)| commit);

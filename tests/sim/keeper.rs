@@ -13,7 +13,7 @@ const LOADING: u8 = 2;
 
 /// Everything that a replica said is to be kept, and what its program knows itself.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct Keeper {
     lives: Vec<u8>,
     place: Vec<u8>,
     commits: BTreeMap<Seq, Vec<u8>>,
@@ -27,7 +27,7 @@ pub struct Kept {
     derived: BTreeSet<SegmentId>,
 }
 
-impl Kept {
+impl Keeper {
     /// What a program asks for.
     pub fn ask(&mut self, input: &Input) {
         match input {
@@ -41,8 +41,8 @@ impl Kept {
     }
 
     /// What the program of another process knows that goes on from a store of this one: which segments may be empty maps.
-    pub fn stored(&self) -> Kept {
-        Kept { derived: self.derived.clone(), ..Kept::default() }
+    pub fn stored(&self) -> Keeper {
+        Keeper { derived: self.derived.clone(), ..Keeper::default() }
     }
 
     /// What the replica puts out.
