@@ -3,7 +3,7 @@
 use coheap_core::id::{Offset, SegmentNumber};
 use coheap_core::relay::SegmentTail;
 use coheap_sync_server::{Appended, HeapAppend, StoreError};
-use coheap_tests::disk::Disk;
+use coheap_tests::disk::PlainDisk;
 use coheap_tests::disk_backend::SimDisk;
 use coheap_tests::stored::{Grower, picture};
 
@@ -11,7 +11,7 @@ use crate::world::open;
 
 #[test]
 fn what_is_read_is_what_was_written_before_and_after_opening_it_again() {
-    let (disk, mut model, mut grower) = (SimDisk::new(1), Disk::default(), Grower::new("h", 1, 5));
+    let (disk, mut model, mut grower) = (SimDisk::new(1), PlainDisk::default(), Grower::new("h", 1, 5));
     let store = open(&disk).unwrap();
     for n in 0..40 {
         let append = grower.grow(n % 7 + 1);
