@@ -117,8 +117,7 @@ impl Replica {
 
     /// C1: the newest pending commit of an older own id, which a new commit must come after [X32].
     pub(super) fn comes_after(&self) -> Option<After> {
-        let older = self.pending.iter().rev().find(|one| one.commit.owner != self.id)?;
-        let Unsaved { commit, .. } = older;
+        let Unsaved { commit, .. } = self.pending.newest_but(self.id)?;
         Some(After { owner: commit.owner, seq: commit.seq, uid: commit.uid })
     }
 

@@ -34,13 +34,16 @@ pub struct Unsaved {
     pub bytes: usize,
 }
 
-/// The list of them, oldest first.
+/// The list of them, oldest first, and so by number; the commits of one line stand together, those of the replica's own id last.
+/// A replica without a connection may hold very many: what every commit and every Ack asks does not look through all of them.
 #[derive(Debug, Default)]
 pub struct Pending {
     list: VecDeque<Unsaved>,
     bytes: usize,
-    /// Perhaps one is not told.
+    /// Any of them may be untold.
     untold: bool,
+    /// These are, whatever the others are.
+    changed: BTreeSet<Seq>,
 }
 
 impl Unsaved {
@@ -97,7 +100,9 @@ impl Pending {
     /// Appends a commit.
     pub fn push(&mut self, unsaved: Unsaved) {
         self.bytes += unsaved.bytes;
-        self.untold |= !unsaved.told;
+        if !unsaved.told {
+            self.changed.insert(unsaved.number);
+        }
         self.list.push_back(unsaved);
     }
 
@@ -127,10 +132,40 @@ impl Pending {
         self.list.iter_mut()
     }
 
+    /// The oldest, as many as may be under way. Who changes what is kept outside says so (`changed`).
+    pub fn window_mut(&mut self, most: u64) -> impl Iterator<Item = &mut Unsaved> {
+        self.list.iter_mut().take(usize::try_from(most).unwrap_or(usize::MAX))
+    }
+
+    /// What is kept of these outside is to be told anew.
+    pub fn changed(&mut self, numbers: impl IntoIterator<Item = Seq>) {
+        for number in numbers {
+            if let Some(one) = self.place(number).and_then(|at| self.list.get_mut(at)) {
+                one.told = false;
+                self.changed.insert(number);
+            }
+        }
+    }
+
     /// Those that changed since they were last told; they are told now.
     pub fn untold(&mut self) -> impl Iterator<Item = &Unsaved> {
-        let all = if std::mem::take(&mut self.untold) { self.list.len() } else { 0 };
-        self.list.iter_mut().take(all).filter_map(|one| (!std::mem::replace(&mut one.told, true)).then_some(&*one))
+        let changed = std::mem::take(&mut self.changed);
+        let mut places: Vec<usize> = match std::mem::take(&mut self.untold) {
+            true => (0..self.list.len()).collect(),
+            false => changed.into_iter().filter_map(|number| self.place(number)).collect(),
+        };
+        places.retain(|at| self.list.get_mut(*at).is_some_and(|one| !std::mem::replace(&mut one.told, true)));
+        places.into_iter().filter_map(|at| self.list.get(at))
+    }
+
+    fn place(&self, number: Seq) -> Option<usize> {
+        self.list.binary_search_by_key(&number, |one| one.number).ok()
+    }
+
+    /// The newest that is not in this line, which is the replica's own.
+    pub fn newest_but(&self, own: ReplicaId) -> Option<&Unsaved> {
+        let others = self.list.partition_point(|one| one.commit.owner != own);
+        self.list.get(others.checked_sub(1)?)
     }
 
     /// One commit.
@@ -140,17 +175,19 @@ impl Pending {
 
     /// Forgets what an Ack covers (C2: only on an Ack), and gives it.
     pub fn acknowledged(&mut self, owner: ReplicaId, seq: Seq) -> Vec<Unsaved> {
-        let covered = |commit: &Commit| commit.owner == owner && commit.seq <= seq;
+        let covered = |one: &Unsaved| one.commit.owner == owner && one.commit.seq <= seq;
+        let several = self.list.front().is_some_and(|one| one.commit.owner != owner) || self.has_several_lines();
         let mut ended = Vec::new();
-        for one in std::mem::take(&mut self.list) {
-            if covered(&one.commit) {
-                self.bytes -= one.bytes;
-                ended.push(one);
-            } else {
-                self.list.push_back(one);
-            }
+        while let Some(one) = self.list.pop_front_if(|one| covered(one)) {
+            ended.push(one);
         }
-        self.is_in_the_log(owner, seq);
+        if several {
+            let (gone, left): (VecDeque<_>, _) = std::mem::take(&mut self.list).into_iter().partition(covered);
+            self.list = left;
+            ended.extend(gone);
+            self.is_in_the_log(owner, seq);
+        }
+        self.bytes -= ended.iter().map(|one| one.bytes).sum::<usize>();
         ended
     }
 
@@ -184,6 +221,11 @@ impl Pending {
             later.sent = false;
             later.admitted = None;
         }
+    }
+
+    fn has_several_lines(&self) -> bool {
+        let owner = |one: &Unsaved| one.commit.owner;
+        self.list.front().map(owner) != self.list.back().map(owner)
     }
 
     /// That commit has its place in the log for good: nothing has to name it any more, and its id need not be declared for it.

@@ -370,10 +370,8 @@ impl Replica {
         let mut frames = Vec::new();
         let mut messages = Vec::new();
         let (mut undeclared, mut refused) = (false, false);
-        for (at, one) in self.pending.iter_mut().enumerate() {
-            if at as u64 >= online.window {
-                break;
-            }
+        let mut offered = Vec::new();
+        for (at, one) in self.pending.window_mut(online.window).enumerate() {
             // What lies behind a refused one is made anew first. Not even a line that a copy of this process has gone on with.
             if std::mem::replace(&mut refused, one.void) {
                 break;
@@ -387,8 +385,10 @@ impl Replica {
                 undeclared = at == 0;
                 break;
             };
-            one.told &= one.offered;
-            (one.sent, one.offered) = (true, true);
+            if !std::mem::replace(&mut one.offered, true) {
+                offered.push(one.number);
+            }
+            one.sent = true;
             let parts = commit.parts.iter().map(|part| {
                 let segment = online.name(part.segment);
                 let generation = part.generation;
@@ -425,6 +425,7 @@ impl Replica {
                 messages.push(std::mem::replace(&mut frames, last));
             }
         }
+        self.pending.changed(offered);
         if !frames.is_empty() {
             messages.push(frames);
         }
