@@ -34,6 +34,7 @@ use bytes::Bytes;
 
 use crate::id::{Nonce, Offset, ReplicaId, SegmentNumber};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::time::{Millis, Time};
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
@@ -363,7 +364,11 @@ impl Relay {
         }
         let bare = self.retry_at.is_none_or(|at| at <= self.now);
         if let Some(batch) = self.log.take_batch(bare) {
+            let head = batch.end();
             self.out.push_back(Output::Append(batch));
+            if mutate::on(Mutation::DeliverUndurable) {
+                self.now_durable(head);
+            }
         }
     }
 
@@ -482,6 +487,7 @@ impl Relay {
             let (engine, upto) = (row.engine, self.log.durable);
             let keep =
                 self.conns.values().filter_map(Conn::needs_log_from).min().map_or(upto, |needed| needed.min(upto));
+            let keep = if mutate::on(Mutation::FoldPastStreams) { upto } else { keep };
             self.folding = Some((segment, keep));
             return self.out.push_back(Output::Fold { segment, engine, upto, keep });
         }

@@ -12,6 +12,8 @@ usage: cargo xtask COMMAND
   soak --seeds N [--from S] [--world schedules|deep]
                                simulate N seeds, from seed S (default 0) on
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
+  mutate [NAME..] [--seeds N]  break every rule that can be broken by name, or these, and see that the simulation notices
+                               within N schedules (default 2000)
   help                         this text
 
 COHEAP_SKIP_BUILD=1 leaves out the build and trusts what is there.";
@@ -24,6 +26,7 @@ pub(crate) enum Command {
     Test,
     Bench { name: Option<String> },
     Soak { flags: Vec<String> },
+    Mutate { flags: Vec<String> },
     Help,
 }
 
@@ -37,6 +40,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         "test" => Command::Test,
         "bench" => parse_bench(&mut args)?,
         "soak" => parse_soak(&mut args)?,
+        "mutate" => parse_mutate(&mut args)?,
         "help" | "--help" | "-h" => Command::Help,
         unknown => return Err(format!("unknown command `{unknown}`")),
     };
@@ -96,6 +100,22 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
     }
 }
 
+fn parse_mutate(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut flags = Vec::new();
+    while let Some(flag) = args.next() {
+        if flag == "--seeds" {
+            let text = args.next().ok_or("`--seeds` needs a number")?;
+            text.parse::<u64>().map_err(|_| format!("`--seeds` needs a number, not `{text}`"))?;
+            flags.extend([flag, text]);
+        } else if flag.starts_with('-') {
+            return Err(format!("`mutate` does not take `{flag}`"));
+        } else {
+            flags.push(flag);
+        }
+    }
+    Ok(Command::Mutate { flags })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +142,9 @@ mod tests {
         soak("soak --from 5 --seeds 9");
         soak("soak --seeds 9 --world deep");
         soak("soak --seed 9 --trace");
+        check("mutate", Ok(Command::Mutate { flags: Vec::new() }));
+        let flags = ["NoSync", "--seeds", "9"].map(str::to_owned).to_vec();
+        check("mutate NoSync --seeds 9", Ok(Command::Mutate { flags }));
         check("--help", Ok(Command::Help));
     }
 
@@ -141,5 +164,7 @@ mod tests {
         check("soak --seeds many", Err("`--seeds` needs a number, not `many`"));
         check("soak --seeds 0", Err("`--seeds 0` would simulate nothing"));
         check("soak --sees 4", Err("`soak` does not take `--sees`"));
+        check("mutate --sees 4", Err("`mutate` does not take `--sees`"));
+        check("mutate --seeds x", Err("`--seeds` needs a number, not `x`"));
     }
 }

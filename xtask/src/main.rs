@@ -1,4 +1,4 @@
-//! The build driver: `cargo xtask build | demo | test | bench | soak`.
+//! The build driver: `cargo xtask build | demo | test | bench | soak | mutate`.
 //!
 //! Turns a fresh clone into a tested package with nothing installed by hand but Rust and Node.js. Each command is a
 //! list of steps, shown with its progress and its seconds; a step that has nothing to do says so and costs little.
@@ -58,6 +58,7 @@ fn main() -> ExitCode {
             Err(usage) => return refuse(&usage),
         },
         Command::Soak { flags } => bench::plan_soak(&mut steps, flags),
+        Command::Mutate { flags } => bench::plan_mutate(&mut steps, flags),
     }
     match steps.run(&workspace) {
         Ok(()) => ExitCode::SUCCESS,

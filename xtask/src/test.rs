@@ -6,12 +6,13 @@ use anyhow::Result;
 
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{Workspace, files_below};
-use crate::{npm, pack, run, wasm};
+use crate::{bench, npm, pack, run, wasm};
 
 pub(crate) fn plan(steps: &mut Steps) {
     pack::plan(steps);
     steps.add("core alone", core_alone);
     steps.add("Rust tests", rust);
+    bench::plan_mutate(steps, Vec::new());
     steps.add("TypeScript of the tests", |workspace| {
         npm::compile(workspace, "tsconfig.test.json", "dist-test", "dist-test/src/generated")
     });

@@ -18,6 +18,7 @@ use super::{FOLD_DELTAS, Output, Relay, Ticket};
 use crate::id::{Offset, ReplicaId};
 use crate::limits;
 use crate::log::{LogEntry, StoredCommit, StoredPart, StoredRestore};
+use crate::mutate::{self, Mutation};
 use crate::wire::frame::down::EntryFrame;
 use crate::wire::frame::{Chunk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef};
 
@@ -107,7 +108,7 @@ impl Relay {
         }
         let mut groups: BTreeMap<View, Vec<ConnId>> = BTreeMap::new();
         for id in concerned {
-            if !self.live.contains(&id) {
+            if !self.live.contains(&id) || (mutate::on(Mutation::SkipEntry) && offset.0 % 16 == 15) {
                 continue;
             }
             let view = self.view(id, offset, entry);
@@ -136,6 +137,12 @@ impl Relay {
 
     fn view(&self, id: ConnId, offset: Offset, entry: &LogEntry) -> View {
         let LogEntry::Commit(commit) = entry else { return View::Whole };
+        if mutate::on(Mutation::SplitCommit) && commit.parts.len() > 1 {
+            return View::Parts(vec![0]);
+        }
+        if mutate::on(Mutation::OwnPartsLeftOut) && self.conns.get(&id).is_some_and(|conn| conn.owns(commit.owner)) {
+            return View::Yours;
+        }
         // R5: the parts are left out only if it was admitted on this very connection [X37].
         if self.conns.get(&id).is_some_and(|conn| conn.mine.contains(&offset)) {
             return View::Yours;
@@ -221,7 +228,7 @@ impl Relay {
         if !conn.streaming() {
             return;
         }
-        let position = conn.cursor;
+        let position = if mutate::on(Mutation::AckBeforeSync) { self.log.head } else { conn.cursor };
         let mut frames = Vec::new();
         let mut acks = BTreeMap::new();
         while let Some((at, owed)) = conn.owed.front().copied()
@@ -350,7 +357,12 @@ impl Relay {
     }
 
     /// A piece of the log is here.
-    pub(super) fn log_read(&mut self, ticket: Ticket, entries: Vec<(Offset, LogEntry)>) {
+    pub(super) fn log_read(&mut self, ticket: Ticket, mut entries: Vec<(Offset, LogEntry)>) {
+        if mutate::on(Mutation::ReplayOutOfOrder)
+            && let [.., (_, one), (_, other)] = &mut entries[..]
+        {
+            std::mem::swap(one, other);
+        }
         let Some(id) = self.reads.remove(&ticket) else { return };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.replaying = None;

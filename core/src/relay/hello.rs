@@ -12,6 +12,7 @@ use crate::commit::{EngineKind, LAYOUT};
 use crate::id::{GenId, Offset, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::AuthorInfo;
+use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Write;
 use crate::wire::frame::down::Welcome;
@@ -63,7 +64,7 @@ impl Relay {
         self.timers.clear(Timer::Hello(id));
         // R1: from here on no frame of an earlier connection that declares one of these ids is looked at.
         for (own, _) in &hello.own {
-            if let Some(other) = self.ids.get(own).copied() {
+            if let Some(other) = self.ids.get(own).copied().filter(|_| !mutate::on(Mutation::NoFence)) {
                 self.close(other, Code::Replaced);
             }
         }

@@ -22,6 +22,7 @@ use crate::guard::{self, Clocks, Summary};
 use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
+use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
@@ -188,7 +189,7 @@ impl Sequencer {
     }
 
     fn begin_epoch(&mut self, life: u64) {
-        if self.epochs.last().is_some_and(|(epoch, _)| epoch.random == life) {
+        if self.epochs.last().is_some_and(|(epoch, _)| epoch.random == life || mutate::on(Mutation::SameEpoch)) {
             return;
         }
         let counter = self.epochs.last().map_or(0, |(epoch, _)| epoch.counter.saturating_add(1));
@@ -204,7 +205,7 @@ impl Sequencer {
     /// has nothing that a number could mean, so its epoch is written with its first entry, and opening a name that nobody
     /// writes to leaves nothing behind (`SEMANTICS` S17).
     pub fn ready(&self) -> bool {
-        !self.opened_with_entries || self.epoch_written == Written::Yes
+        !self.opened_with_entries || self.epoch_written == Written::Yes || mutate::on(Mutation::HelloBeforeEpoch)
     }
 
     /// The heap has had a commit.

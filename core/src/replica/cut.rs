@@ -11,6 +11,7 @@ use crate::guard;
 use crate::heap::{Index, State};
 use crate::id::{Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
@@ -58,6 +59,12 @@ impl Replica {
                 None => by_segment.push((id, vec![part.bytes.clone()])),
             }
         }
+        if mutate::on(Mutation::ApplyOneSegment) {
+            by_segment.truncate(1);
+        }
+        if mutate::on(Mutation::LoseDelta) && entry.offset.0 % 16 == 15 {
+            by_segment.clear();
+        }
         let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let witness = self.witness;
         for (id, deltas) in by_segment {
@@ -101,6 +108,9 @@ impl Replica {
         }
         if !frozen {
             self.cut = self.cut.max(entry.offset.next());
+            if mutate::on(Mutation::CutAhead) {
+                self.cut = self.cut.next();
+            }
         }
         for (index, deltas) in kept {
             self.keep_applied(index, &deltas);
@@ -274,6 +284,7 @@ impl Replica {
             return Ok(());
         }
         let behind = buffer.into_iter().filter(|(offset, _)| *offset >= position).flat_map(|(_, deltas)| deltas);
+        let behind = behind.filter(|_| !mutate::on(Mutation::LoadWithoutBuffer));
         let deltas: Vec<Bytes> = state.deltas.iter().cloned().chain(behind).collect();
         self.install(index, &state, &deltas, before, redo);
         self.send_pending();
@@ -399,10 +410,10 @@ impl Replica {
     /// Own unacknowledged deltas that count as they were sent: the log will hold these bytes, so the document has to. What the
     /// log has already is there twice then, which changes nothing.
     fn own_deltas(&self, id: SegmentId) -> impl Iterator<Item = Bytes> {
-        let counting = self.pending.iter().filter(|one| !one.outdone);
+        let counting = self.pending.iter().filter(|one| !one.outdone && !mutate::on(Mutation::LoadWithoutOwn));
         counting
             .flat_map(|one| one.commit.parts.iter().zip(&one.stale))
-            .filter(move |(part, stale)| part.segment == id && !**stale)
+            .filter(move |(part, stale)| part.segment == id && (!**stale || mutate::on(Mutation::RedoBeside)))
             .filter_map(|(part, _)| part.body.delta().cloned())
     }
 
@@ -489,7 +500,9 @@ impl Replica {
         self.out.push_back(Output::Refused { seq: refused.number, code, label, segments });
         for part in &refused.commit.parts {
             self.forget_creations(part.segment, uid);
-            self.reload(part.segment, true);
+            if !mutate::on(Mutation::KeepRefused) {
+                self.reload(part.segment, true);
+            }
         }
         self.send_pending();
     }

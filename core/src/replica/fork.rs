@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::{Doubtful, Output, Replica, WaitError};
 use crate::heap::State;
 use crate::id::{ReplicaId, SegmentId, Seq, Uid};
+use crate::mutate::{self, Mutation};
 use crate::wire::frame::down::{EntryFrame, Fate, Row};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
@@ -114,7 +115,7 @@ impl Replica {
         if owner != self.id && self.pending.find(owner, entry.seq).is_none() {
             return true;
         }
-        if !self.is_ours(owner, entry.seq, entry.uid) {
+        if !self.is_ours(owner, entry.seq, entry.uid) && !mutate::on(Mutation::CopyUnseen) {
             self.fork(owner, entry.seq);
             return false;
         }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::commit::{After, Commit, PartBody, content_hash};
 use crate::edit::Edit;
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
+use crate::mutate::{self, Mutation};
 
 /// One unacknowledged commit.
 #[derive(Debug)]
@@ -198,7 +199,9 @@ impl Pending {
         let at = self.list.iter().position(is)?;
         let refused = self.take_out(at)?;
         if let Some(next) = self.list.iter_mut().find(|one| one.commit.owner == owner && one.commit.seq > seq) {
-            next.commit.prev = uid.voided();
+            if !mutate::on(Mutation::KeepPrev) {
+                next.commit.prev = uid.voided();
+            }
             (next.told, self.untold) = (false, true);
         }
         self.is_in_the_log(owner, seq);
@@ -309,6 +312,13 @@ impl Pending {
 
     /// A new connection: everything goes out again (C3).
     pub fn reconnected(&mut self) {
+        if mutate::on(Mutation::NoResend) {
+            return;
+        }
+        if mutate::on(Mutation::ForgetUnacknowledged) {
+            self.list.clear();
+            self.bytes = 0;
+        }
         for one in &mut self.list {
             one.sent = false;
         }

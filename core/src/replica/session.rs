@@ -11,6 +11,7 @@ use crate::commit::PartBody;
 use crate::heap::State;
 use crate::id::{GenId, Nonce, SegmentId, SegmentNumber, Seq};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Asked, EntryFrame, Welcome};
@@ -92,7 +93,7 @@ impl Replica {
         let hello = Hello {
             features: 0,
             fresh: self.fresh,
-            restoring: self.restoring,
+            restoring: self.restoring && !mutate::on(Mutation::ForgetToRestore),
             must_exist: self.options.must_exist && self.fresh,
             token,
             name: self.options.name.clone(),
@@ -322,7 +323,7 @@ impl Replica {
         let first = self.fresh;
         let epoch = welcome.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
         self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
-        if welcome.restore && !first {
+        if welcome.restore && !first && !mutate::on(Mutation::GiveNothingBack) {
             self.pending.reconnected();
             self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
             self.freeze(&mut welcome);
