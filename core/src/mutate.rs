@@ -38,8 +38,14 @@ pub enum Mutation {
     SnapshotAtDurable,
     /// R8: drop log that a stream still needs.
     FoldPastStreams,
+    /// Lose the newest delta when deltas are folded into a snapshot, and check that snapshot against the rest alone.
+    FoldLoses,
     /// P5: do not sync what the store writes.
     NoSync,
+    /// Read a record of the store whatever its checksum says.
+    SkipChecksum,
+    /// Read records of the store one after another whatever their chain says.
+    SkipChain,
     /// P5: take a write that the disk had no room for, for written.
     FullIsWritten,
     /// C2: forget what is not acknowledged when the connection is lost.
@@ -75,7 +81,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 31] = {
+pub const ALL: [Mutation; 34] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -92,7 +98,10 @@ pub const ALL: [Mutation; 31] = {
         SameEpoch,
         SnapshotAtDurable,
         FoldPastStreams,
+        FoldLoses,
         NoSync,
+        SkipChecksum,
+        SkipChain,
         FullIsWritten,
         ForgetUnacknowledged,
         NoResend,

@@ -7,6 +7,7 @@
 
 pub mod choices;
 pub mod cluster;
+pub mod damaged;
 pub mod disk;
 pub mod disk_backend;
 pub mod keeper;
