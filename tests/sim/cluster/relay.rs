@@ -1,9 +1,7 @@
 //! The relay of a [`Cluster`] and what is under it: its process and its disk, what it sends and appends, and what it is told.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bytes::Bytes;
-use coheap_core::id::{Offset, ReplicaId, Seq};
+use coheap_core::id::Offset;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
@@ -22,6 +20,15 @@ use crate::disk::PlainDisk;
 impl Cluster {
     /// The relay process starts over what is on the disk.
     pub fn start_relay(&mut self) {
+        self.start_relay_admitting_from(Time(0));
+    }
+
+    /// The same over a backup that was put back on purpose: it takes restores, and no commits before this time (D7).
+    pub fn start_relay_over_a_backup(&mut self, ms: u64) {
+        self.start_relay_admitting_from(Time(self.now + ms));
+    }
+
+    fn start_relay_admitting_from(&mut self, admits_from: Time) {
         self.lives += 1;
         let config = Config {
             heap: "sim".into(),
@@ -31,7 +38,7 @@ impl Cluster {
             idle: Millis(u64::MAX / 4),
             fold_bytes: Some(u64::MAX),
             refuses_after: REFUSES_AFTER,
-            admits_from: Time(0),
+            admits_from,
         };
         let relay = Relay::new(config, self.disk.recover(), Time(self.now));
         self.relay = Some(relay);
@@ -53,13 +60,18 @@ impl Cluster {
 
     /// The relay process dies, and its disk turns out to be an older one, or empty: acknowledged commits are lost.
     pub fn lose_disk(&mut self, disk: PlainDisk) {
+        self.change_disk(disk);
+        self.start_relay();
+    }
+
+    /// The same; no relay begins yet.
+    pub fn change_disk(&mut self, disk: PlainDisk) {
         self.kill_relay(0);
         self.disk = disk;
         self.disk.crash(0);
         let head = Offset(self.disk.len() as u64);
         self.places.retain(|_, place| *place < head);
         self.ledger.lost = true;
-        self.start_relay();
     }
 
     pub(super) fn relay_input(&mut self, input: RelayInput) {
@@ -213,17 +225,5 @@ impl Cluster {
             _ => return,
         };
         self.relay_input(input);
-    }
-
-    /// The commits that are on the disk, by process and number.
-    pub fn durable(&self) -> BTreeSet<(usize, Seq)> {
-        let log = self.disk.history();
-        let ats: BTreeMap<ReplicaId, usize> =
-            (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
-        let commits = log.into_iter().filter_map(|entry| match entry {
-            LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
-            LogEntry::Void { .. } | LogEntry::Restored(_) => None,
-        });
-        commits.collect()
     }
 }
