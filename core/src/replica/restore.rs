@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::cut::guard_whole;
+use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
@@ -92,7 +93,7 @@ impl Replica {
         let Session::Online(online) = &mut self.session else { return };
         let Some(frozen) = online.frozen.as_mut().filter(|frozen| !frozen.sent) else { return };
         frozen.sent = true;
-        let void = self.pending.iter().filter(|one| one.void).flat_map(|one| one.segments());
+        let void = self.pending.iter().filter(|one| one.void).flat_map(Unsaved::segments);
         let void: BTreeSet<SegmentId> = void.collect();
         let mut segments = Vec::new();
         for (_, slot) in self.heap.iter().filter(|(_, slot)| !void.contains(&slot.id)) {
