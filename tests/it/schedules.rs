@@ -154,6 +154,85 @@ fn a_machine_stays_loaded_while_its_epoch_is_on_its_way_to_the_disk() {
     stays_mended(&[0, 1, 0], Some(32), &steps);
 }
 
+/// R8. An earlier machine had asked for the fold: it spared the log that its own streams needed, and the stream of the machine
+/// that took its place began below that.
+#[test]
+fn a_stream_does_not_begin_where_the_fold_of_an_earlier_machine_is_about_to_drop_the_log() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let (fold, sync) = (Deed::Fold { pick: 0 }, |count| Deed::Sync { count });
+    let steps = [
+        connect(3),
+        up(3, 2),
+        down(3, 3),
+        up(3, 1),
+        Deed::Read { pick: 35509 },
+        edit(0, 1, 43489, false),
+        connect(1),
+        up(1, 2),
+        down(3, 3),
+        down(1, 2),
+        edit(3, 2, 60344, false),
+        edit(3, 2, 30518, false),
+        up(0, 2),
+        edit(0, 3, 15859, false),
+        edit(3, 3, 49825, true),
+        up(3, 2),
+        edit(3, 3, 57343, false),
+        sync(1),
+        Deed::Fault { fault: Fault::Cut, at: 1, pick: 59255 },
+        fold,
+        fold,
+        up(0, 1),
+        up(3, 3),
+        sync(4),
+        Deed::Fault { fault: Fault::SyncFails, at: 2, pick: 56452 },
+        connect(1),
+        fold,
+        sync(4),
+        up(1, 2),
+        fold,
+        Deed::Read { pick: 5535 },
+    ];
+    stays_mended(&[0; 5], Some(100), &steps);
+}
+
+/// The log stays for a stream as long as there is the stream: who is not there any more is not answered, and nobody complains.
+#[test]
+fn a_read_for_a_connection_that_has_gone_may_find_the_log_dropped() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let steps = [
+        connect(5),
+        up(5, 1),
+        down(5, 1),
+        edit(1, 2, 20450, false),
+        up(5, 1),
+        Deed::Read { pick: 27829 },
+        up(1, 3),
+        Deed::Sync { count: 1 },
+        Deed::Fault { fault: Fault::RelayCrash, at: 5, pick: 54295 },
+        Deed::Start,
+        down(5, 3),
+        edit(5, 3, 50169, true),
+        connect(3),
+        Deed::Sync { count: 3 },
+        edit(5, 2, 6642, false),
+        connect(5),
+        up(5, 3),
+        down(5, 1),
+        up(5, 1),
+        Deed::Sync { count: 6 },
+        Deed::Fault { fault: Fault::ReplicaCrash, at: 5, pick: 65514 },
+        Deed::LateUp { pick: 4959 },
+        Deed::Fold { pick: 22433 },
+        Deed::Fold { pick: 34621 },
+        Deed::Fold { pick: 20597 },
+        Deed::Fold { pick: 6250 },
+    ];
+    stays_mended(&[0, 1, 0, 1, 0, 1], Some(100), &steps);
+}
+
 #[test]
 fn every_fault_has_its_row() {
     assert!(FAULTS.iter().all(|fault| Fault::ALL.contains(fault)));

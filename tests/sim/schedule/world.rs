@@ -74,8 +74,6 @@ pub struct OneHeap {
     pub reads: VecDeque<RelayOutput>,
     /// Folds under way.
     pub folds: Vec<Job>,
-    /// A fold of an earlier machine has ended since this one was loaded.
-    foreign_fold: bool,
     /// The machine began a life of the log that is not on the disk yet.
     beginning: bool,
     processes: ProcessNo,

@@ -4,7 +4,7 @@ use coheap_core::admit::AdmitRow;
 use coheap_core::id::Offset;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, Config, Input as RelayInput, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
+    Append, Config, Input as RelayInput, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay, StoredState,
 };
 use coheap_core::segment::fold;
 use coheap_core::segment::write::Draw;
@@ -64,9 +64,11 @@ impl World {
                     self.platter.append(heap, append);
                 }
                 RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Recover => {
+                    self.note(|| format!("heap {heap} asks for {output:?}"));
                     self.heaps[heap].reads.push_back(output);
                 }
                 RelayOutput::Fold { segment, engine, upto, keep } => {
+                    self.note(|| format!("heap {heap} asks for {output:?}"));
                     let opening = self.heaps[heap].opening;
                     self.heaps[heap].folds.push(Job { opening, segment, engine, upto, keep, made: None });
                 }
@@ -93,6 +95,7 @@ impl World {
         }
         let recovered = self.platter.recover(heap)?;
         self.found_on_disk(heap, &recovered)?;
+        let recovered = self.above_folds(heap, recovered);
         let begins = recovered.epochs.last().is_some_and(|(epoch, _)| epoch.random != self.life);
         let config = Config {
             heap: format!("heap{heap}"),
@@ -106,10 +109,15 @@ impl World {
         };
         let of = &mut self.heaps[heap];
         of.opening += 1;
-        of.foreign_fold = false;
         of.beginning = begins;
         of.relay = Some(Relay::new(config, recovered, Time(self.now)));
         self.drain(heap)
+    }
+
+    /// As sync-server's driver does: no stream starts where a fold that an earlier machine asked for is about to drop the log.
+    fn above_folds(&self, heap: usize, recovered: Recovered) -> Recovered {
+        let keep = self.heaps[heap].folds.iter().map(|job| job.keep).max().unwrap_or_default();
+        Recovered { floor: recovered.floor.max(keep), ..recovered }
     }
 
     /// An append has been handed over: the log has grown, and the rows that go with it say the same.
@@ -193,9 +201,11 @@ impl World {
             RelayOutput::ReadLog { ticket, from, upto, bytes_max } => {
                 match self.platter.log(heap, from, upto, bytes_max) {
                     Some(entries) => RelayInput::Log { ticket, entries },
-                    // A fold that an earlier machine had asked for knew nothing of this one's streams.
-                    None if self.heaps[heap].foreign_fold => RelayInput::ReadFailed { ticket },
-                    None => return fails("R8", format!("the log is read from {from:?}, which has been dropped")),
+                    // The log stays for a stream as long as there is the stream.
+                    None if self.heaps[heap].relay.as_ref().is_some_and(|relay| relay.awaits(ticket)) => {
+                        return fails("R8", format!("the log is read from {from:?}, which has been dropped"));
+                    }
+                    None => RelayInput::ReadFailed { ticket },
                 }
             }
             RelayOutput::ReadStates { ticket, position, segments, .. } => {
@@ -207,7 +217,7 @@ impl World {
             _ => {
                 let recovered = self.platter.recover(heap)?;
                 self.found_on_disk(heap, &recovered)?;
-                RelayInput::Recovered(recovered)
+                RelayInput::Recovered(self.above_folds(heap, recovered))
             }
         };
         self.relay(heap, input)
@@ -235,6 +245,7 @@ impl World {
         let made = job.made.as_deref();
         let result = made.and_then(|made| self.platter.fold(heap, job.segment, job.upto, job.keep, made));
         let segment = job.segment;
+        self.note(|| format!("heap {heap}: a fold of {segment:?} ends: {result:?}"));
         let input = match result {
             Some(result) => {
                 self.tally.folds += 1;
@@ -242,7 +253,6 @@ impl World {
                     let (folded, floor, holder) = (Some(result.folded), result.floor, result.holder);
                     RelayInput::Folded { segment, folded, floor, holder }
                 } else {
-                    self.heaps[heap].foreign_fold = true;
                     RelayInput::Floor { floor: result.floor }
                 }
             }

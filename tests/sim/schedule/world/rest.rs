@@ -19,6 +19,17 @@ const FAR_MS: u64 = 600_000;
 impl World {
     /// The schedule is over: what it came to, if all is well.
     pub fn end(mut self) -> Result<Tally, Failure> {
+        self.rest()?;
+        Ok(self.tally())
+    }
+
+    /// What came of the schedule.
+    pub fn tally(self) -> Tally {
+        Tally { schedules: 1, faults: self.faults, ..self.tally }
+    }
+
+    /// All that can go on goes on, and then all must be whole.
+    pub fn rest(&mut self) -> Result<(), Failure> {
         self.start()?;
         let everybody: Vec<usize> = (0..self.processes.len()).collect();
         for at in &everybody {
@@ -47,9 +58,7 @@ impl World {
         for heap in 0..self.heaps.len() {
             self.heap_rests(heap)?;
         }
-        self.tally.schedules = 1;
-        self.tally.faults = self.faults;
-        Ok(self.tally)
+        Ok(())
     }
 
     /// Everything that is under way for these processes arrives; time stands still.
