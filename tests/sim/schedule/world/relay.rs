@@ -1,12 +1,15 @@
 //! The relay's half of the world: its machines' outputs, the store's answers, folds, and the lives of its process.
 
+use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
-use coheap_core::id::Offset;
+use coheap_core::commit::EngineKind;
+use coheap_core::id::{Offset, SegmentNumber, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, Config, Input as RelayInput, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay, StoredState,
+    Append, Config, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay, StoredState,
 };
 use coheap_core::segment::fold;
+use coheap_core::segment::merge::{Merged, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -16,6 +19,8 @@ use coheap_core::wire::frame::{Down, split};
 use super::{Failure, Job, World, cut, fails, message};
 use crate::schedule::disk::Written;
 
+/// One of so many merges fails.
+const WORKER_DIES: usize = 9;
 /// How long a machine without connections stays loaded.
 const IDLE: Millis = Millis(4_000);
 /// Codes with which a relay may close an honest connection.
@@ -52,7 +57,7 @@ impl World {
                     let late = self.late.iter_mut().map(|(_, link)| link);
                     let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut()).chain(late);
                     for link in links.filter(|link| link.conn == conn) {
-                        link.relay_open = false;
+                        (link.relay_open, link.code) = (false, Some(code));
                     }
                     // Codes of 4000 and more say what is wrong with the other side.
                     if code >= 4000 && !HONEST.iter().any(|known| known.close_code() == code) {
@@ -63,7 +68,10 @@ impl World {
                     self.appended(heap, &append)?;
                     self.platter.append(heap, append);
                 }
-                RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Recover => {
+                RelayOutput::ReadLog { .. }
+                | RelayOutput::ReadStates { .. }
+                | RelayOutput::Recover
+                | RelayOutput::Merge { .. } => {
                     self.note(|| format!("heap {heap} asks for {output:?}"));
                     self.heaps[heap].reads.push_back(output);
                 }
@@ -73,9 +81,6 @@ impl World {
                     self.heaps[heap].folds.push(Job { opening, segment, engine, upto, keep, made: None });
                 }
                 RelayOutput::Idle | RelayOutput::Stopped => self.unload(heap),
-                RelayOutput::Merge { .. } => {
-                    return fails("R1", "something is given back, and nothing was lost".to_owned());
-                }
             }
         }
         Ok(())
@@ -135,13 +140,13 @@ impl World {
             let entry = entry.or_else(|error| fails("P5", format!("an entry does not read back: {error}")))?;
             let segments = &of.segments;
             let number = |id| segments.iter().position(|known| *known == id);
-            of.oracle.append(Offset(offset), &entry, number)?;
+            of.oracle.append(Offset(offset), &entry, number, |by| of.given.get(&by).cloned())?;
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
         }
         for (owner, row) in &append.admit {
             let row = AdmitRow::decode(row).or_else(|error| fails("P5", format!("a line does not parse: {error}")))?;
-            let line = of.oracle.line(*owner);
-            if line != Some((row.last(), row.line_uid())) {
+            let line = of.oracle.line(*owner).unwrap_or((Seq(0), Uid::NONE));
+            if line != (row.last(), row.line_uid()) {
                 return fails("P6", format!("the line of {owner:?} says {:?}, the log {line:?}", row.last()));
             }
         }
@@ -214,6 +219,10 @@ impl World {
                     None => return fails("P5", "states cannot be read"),
                 }
             }
+            RelayOutput::Merge { ticket, engine, segment, position, given } => {
+                let merge = self.merge(heap, engine, segment, position, &given, pick)?;
+                RelayInput::Merged { ticket, merge }
+            }
             _ => {
                 let recovered = self.platter.recover(heap)?;
                 self.found_on_disk(heap, &recovered)?;
@@ -221,6 +230,36 @@ impl World {
             }
         };
         self.relay(heap, input)
+    }
+
+    /// What the worker makes of a segment that was given back. Now and then it dies over it.
+    fn merge(
+        &self,
+        heap: usize,
+        engine: EngineKind,
+        segment: Option<SegmentNumber>,
+        position: Offset,
+        given: &Bytes,
+        pick: usize,
+    ) -> Result<Merge, Failure> {
+        let (mut snapshot, mut deltas) = (Bytes::new(), Vec::new());
+        if let Some(segment) = segment {
+            let states = self.platter.states(heap, position, &[segment]);
+            let Some(StoredState::At { snapshot: stored, deltas: behind, .. }) = states.and_then(|mut all| all.pop())
+            else {
+                // Folded beyond that meanwhile: it is asked for again.
+                return Ok(Merge::Failed);
+            };
+            (snapshot, deltas) = (stored, behind);
+        }
+        if pick % WORKER_DIES == 1 {
+            return Ok(Merge::Failed);
+        }
+        match merge(engine, &snapshot, &deltas, given) {
+            Ok(Merged::Nothing) => Ok(Merge::Nothing),
+            Ok(Merged::Adds { state, clocks }) => Ok(Merge::Adds { state, clocks }),
+            Err(error) => fails("P7", format!("what a replica gives back is not merged: {error}")),
+        }
     }
 
     /// A fold goes on: first the worker makes the snapshot, then the store takes it.

@@ -1,6 +1,7 @@
 //! The world comes to rest: everything that can go on goes on, and then everybody must have everything, once.
 
 use coheap_core::heap::Index;
+use coheap_core::id::Offset;
 use coheap_core::relay::Relay;
 use coheap_core::replica::{Input, LoadStatus, Output};
 
@@ -200,7 +201,9 @@ impl World {
         let recovered = self.platter.recover(heap)?;
         self.found_on_disk(heap, &recovered)?;
         let of = &mut self.heaps[heap];
-        of.history.push(Event::Rest { log: of.oracle.commits() });
+        let all = |segment| of.oracle.log().content(segment, Offset(u64::MAX)).marks;
+        let log = (0..of.segments.len()).map(all).collect();
+        of.history.push(Event::Rest { log });
         checker::check(&of.history).or_else(|complaint| {
             fails(
                 complaint.promise,
