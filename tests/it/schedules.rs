@@ -64,7 +64,9 @@ fn a_seed_decides_everything() {
 /// Schedules that failed once, shortened: a change of the generator does not change them.
 fn stays_mended(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed]) {
     let heaps = heaps_of.iter().max().map_or(1, |heap| heap + 1);
-    let plan = Plan { heaps, heaps_of: heaps_of.to_vec(), fold_bytes, rights: false, ..Plan::of(114) };
+    let (rights, clones, losses, automerge) = (false, false, false, false);
+    let plan =
+        Plan { heaps, heaps_of: heaps_of.to_vec(), fold_bytes, rights, clones, losses, automerge, ..Plan::of(114) };
     let outcome = replay(&plan, steps);
     assert!(outcome.is_ok(), "{}", outcome.err().map(|failure| failure.to_string()).unwrap_or_default());
 }
@@ -231,6 +233,56 @@ fn a_read_for_a_connection_that_has_gone_may_find_the_log_dropped() {
         Deed::Fold { pick: 6250 },
     ];
     stays_mended(&[0, 1, 0, 1, 0, 1], Some(100), &steps);
+}
+
+/// C9. All that is here of a replica that was never connected it made itself; over a store that is not all that became of it.
+#[test]
+fn who_begins_over_the_store_of_a_process_that_had_not_connected_gets_what_that_did_later() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let steps = [
+        edit(3, 1, 63734, true),
+        Deed::Store { at: 3 },
+        connect(3),
+        edit(3, 1, 45084, false),
+        Deed::Up { at: 3, count: 2 },
+        Deed::Down { at: 3, count: 3 },
+        Deed::Up { at: 3, count: 2 },
+        Deed::Sync { count: 2 },
+        Deed::Fault { fault: Fault::Restart, at: 3, pick: 24026 },
+    ];
+    stays_mended(&[0; 4], Some(400), &steps);
+}
+
+/// D4, C10. It was made after the Hello, and is in the log by what was given back, not by the commit that made it.
+#[test]
+fn who_gives_back_a_segment_that_its_hello_did_not_name_follows_it() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let steps = [
+        connect(1),
+        up(1, 1),
+        down(1, 1),
+        Deed::Fault { fault: Fault::Wiped, at: 1, pick: 22590 },
+        Deed::Start,
+        down(1, 2),
+        connect(1),
+        up(1, 2),
+        edit(1, 2, 46121, true),
+        edit(2, 3, 18307, true),
+        Deed::Load { at: 2, pick: 9232 },
+        down(1, 2),
+        connect(2),
+        up(1, 1),
+        Deed::Read { pick: 38490 },
+        Deed::Sync { count: 2 },
+        up(2, 2),
+        down(2, 1),
+        up(2, 3),
+        Deed::Read { pick: 19115 },
+        down(2, 2),
+        edit(2, 3, 52784, false),
+    ];
+    stays_mended(&[0; 3], Some(100), &steps);
 }
 
 #[test]

@@ -223,6 +223,8 @@ pub struct Process {
     pub stored: Option<Box<Stored>>,
     /// It wants another connection.
     pub hangs_up: bool,
+    /// It comes again at that time, while the world comes to rest.
+    pub rests_until: u64,
     /// Another connection had its place so often since it took its id.
     pub displaced: u32,
     /// Somebody else may go by one of its ids, so it may have to take another one.
@@ -257,6 +259,7 @@ impl Process {
             stored: None,
             hangs_up: false,
             displaced: 0,
+            rests_until: 0,
             copied: false,
             news: Vec::new(),
             link: None,

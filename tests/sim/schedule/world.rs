@@ -32,6 +32,8 @@ use crate::node::options;
 
 /// Segments that one heap of a schedule can have.
 const SEGMENTS_MAX: usize = 6;
+/// How long a process waits at most before it comes again that another connection displaced, while the world comes to rest.
+const DISPLACED_RESTS_MS: usize = 60;
 /// Characters of one of the three strings of a large commit: together they are more than one piece of a long message.
 const LARGE: usize = 100_000;
 
@@ -406,6 +408,8 @@ impl World {
             // As the npm package does (code 9, F4).
             let replaced = !link.relay_open && link.code == Some(Code::Replaced.close_code());
             process.displaced += u32::from(replaced);
+            // Two that go by one id, and come again at the same time whenever they displaced each other, would do so for ever.
+            process.rests_until = if replaced { self.now + self.draws.below(DISPLACED_RESTS_MS) as u64 } else { 0 };
             self.input(at, if replaced { Input::Replaced } else { Input::Disconnected })?;
         }
         Ok(link)

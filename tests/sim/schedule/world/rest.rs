@@ -76,10 +76,17 @@ impl World {
     fn settle(&mut self, who: &[usize]) -> Result<(), Failure> {
         for _ in 0..ROUNDS_MAX {
             for at in who {
-                self.connect(*at, true)?;
+                if self.processes[*at].rests_until <= self.now {
+                    self.connect(*at, true)?;
+                }
             }
+            let rests = who.iter().filter(|at| self.processes[**at].link.is_none());
+            let rests = rests.map(|at| self.processes[*at].rests_until).min();
             if !self.round(who)? && !self.pass_to_the_next_deadline()? {
-                return Ok(());
+                match rests {
+                    Some(until) => self.now = self.now.max(until),
+                    None => return Ok(()),
+                }
             }
         }
         let left = self.processes.iter().map(|process| (process.open.len(), &process.loading));
