@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use coheap_tests::schedule::coverage::{Fault, Phase, impossible};
+use coheap_tests::schedule::coverage::Fault;
 use coheap_tests::schedule::plan::{Deed, FAULTS, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
 use coheap_tests::schedule::shrink::shrink;
 use coheap_tests::schedule::{Tally, replay, run};
 
-/// How long the schedules of one test run may take.
-const WITHIN: Duration = Duration::from_secs(60);
+/// How long the schedules of one test run may take: without optimisation they are for the machines' assertions, and
+/// `cargo xtask test` runs very many more with it.
+const WITHIN: Duration = Duration::from_secs(20);
 /// Schedules of one test run, if they fit.
 const SCHEDULES: u64 = 10_000;
 
@@ -43,11 +44,6 @@ fn p1_to_p6_hold_in_as_many_schedules_as_fit() {
     assert!(sum.steps >= sum.schedules * STEPS_MIN as u64, "too short: {sum}");
     assert!(sum.faults >= sum.schedules * FAULTS_MIN as u64, "too quiet: {sum}");
     assert!(sum.schedules >= 50, "too few: {sum}");
-    for (fault, phase) in FAULTS.iter().flat_map(|fault| Phase::ALL.iter().map(move |phase| (*fault, *phase))) {
-        let count: u64 = sum.coverage.count(fault, phase);
-        let told = impossible(fault, phase).is_some();
-        assert!(count > 0 || told || sum.schedules < 2_000, "{} never strikes {}: {sum}", fault.name(), phase.name());
-    }
 }
 
 #[test]
