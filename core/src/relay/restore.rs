@@ -184,7 +184,7 @@ impl Relay {
         let held: Vec<_> = restore.segments.iter().map(|held| (held.id, self.log.number(held.id))).collect();
         let more = held.iter().filter(|(segment, number)| !self.interest.follows_id(id, *segment, *number)).count();
         if more > 0 && self.interest.count(id) + more > limits::FOLLOWS_MAX {
-            return self.close(id, Code::TooMany);
+            return self.close(id, Code::BadFrame);
         }
         for (segment, number) in held {
             self.interest.follow(id, segment, number);
