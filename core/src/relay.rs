@@ -175,6 +175,11 @@ impl Relay {
         self.log.durable
     }
 
+    /// The position below which no stream starts any more: the log there is dropped, or about to be.
+    pub fn floor(&self) -> Offset {
+        self.log.floor
+    }
+
     /// Counts the failed appends; goes with every [`Append`].
     pub fn attempt(&self) -> u32 {
         self.log.attempt
@@ -183,6 +188,11 @@ impl Relay {
     /// The position after the last commit.
     pub fn head(&self) -> Offset {
         self.log.head
+    }
+
+    /// Whether somebody still waits for this read. One whose connection has gone reads what nobody keeps any more.
+    pub fn awaits(&self, ticket: Ticket) -> bool {
+        self.reads.contains_key(&ticket)
     }
 
     fn dispatch(&mut self, input: Input) {

@@ -9,7 +9,7 @@ usage: cargo xtask COMMAND
                                build, then run the demo
   test                         build, then every test that CI runs
   bench [NAME]                 build, then one benchmark or all of them
-  soak --seeds N [--from S] [--world schedules|deep]
+  soak --seeds N [--from S] [--seconds T] [--world schedules|deep]
                                simulate N seeds, from seed S (default 0) on
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
   mutate [NAME..] [--seeds N]  break every rule that can be broken by name, or these, and see that the simulation notices
@@ -82,7 +82,7 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
                 Some(world @ ("schedules" | "deep")) => flags.extend([flag, world.to_owned()]),
                 _ => return Err("`--world` is `schedules` or `deep`".to_owned()),
             },
-            "--seeds" | "--seed" | "--from" => {
+            "--seeds" | "--seed" | "--from" | "--seconds" => {
                 let text = args.next().ok_or_else(|| format!("`{flag}` needs a number"))?;
                 let number = text.parse::<u64>().map_err(|_| format!("`{flag}` needs a number, not `{text}`"))?;
                 if flag == "--seeds" && number == 0 {
@@ -140,6 +140,7 @@ mod tests {
         };
         soak("soak --seeds 9");
         soak("soak --from 5 --seeds 9");
+        soak("soak --seeds 9 --seconds 60");
         soak("soak --seeds 9 --world deep");
         soak("soak --seed 9 --trace");
         check("mutate", Ok(Command::Mutate { flags: Vec::new() }));

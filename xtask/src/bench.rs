@@ -88,8 +88,8 @@ pub(crate) fn plan(steps: &mut Steps, chosen: Vec<Bench>) {
     }
 }
 
-pub(crate) fn plan_soak(steps: &mut Steps, flags: Vec<String>) {
-    steps.add("soak", move |workspace| {
+pub(crate) fn plan_soak(steps: &mut Steps, name: &'static str, flags: Vec<String>) {
+    steps.add(name, move |workspace| {
         ensure!(
             workspace.has_bin(SOAK_PACKAGE, SOAK_BIN),
             "there is no simulation to soak yet: {SOAK_PACKAGE} has no binary {SOAK_BIN}"

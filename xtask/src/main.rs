@@ -57,7 +57,7 @@ fn main() -> ExitCode {
             Ok(chosen) => bench::plan(&mut steps, chosen),
             Err(usage) => return refuse(&usage),
         },
-        Command::Soak { flags } => bench::plan_soak(&mut steps, flags),
+        Command::Soak { flags } => bench::plan_soak(&mut steps, "soak", flags),
         Command::Mutate { flags } => bench::plan_mutate(&mut steps, flags),
     }
     match steps.run(&workspace) {

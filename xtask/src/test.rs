@@ -8,6 +8,9 @@ use crate::steps::{Outcome, Steps};
 use crate::workspace::{Workspace, files_below};
 use crate::{bench, npm, pack, run, wasm};
 
+/// So many schedules, or as many as fit: on two cores that nobody else uses, about 20,000 take two minutes.
+const SCHEDULES: [&str; 4] = ["--seeds", "20000", "--seconds", "240"];
+
 pub(crate) fn plan(steps: &mut Steps) {
     pack::plan(steps);
     steps.add("core alone", core_alone);
@@ -18,6 +21,9 @@ pub(crate) fn plan(steps: &mut Steps) {
     });
     steps.add("JavaScript tests", |workspace| node(workspace, &workspace.js().join("dist-test/test"), ".test.js"));
     steps.add("install the package", npm::install_package);
+    // The release builds of the core and of the relay are there by now, so this costs the compiler the tests alone; and a
+    // schedule takes a tenth of what it takes without optimisation.
+    bench::plan_soak(steps, "schedules", SCHEDULES.map(str::to_owned).to_vec());
     steps.add("end-to-end tests", |workspace| node(workspace, &workspace.root().join("tests/e2e"), ".test.mjs"));
 }
 

@@ -52,7 +52,7 @@ pub struct Recovered {
     pub epochs: Vec<(EpochId, Offset)>,
     /// The position after the last whole record.
     pub head: Offset,
-    /// Below it, the log has been dropped.
+    /// Below it, the log has been dropped, or a fold under way may be about to drop it: no stream starts there.
     pub floor: Offset,
     /// Every line.
     pub admit: Vec<(ReplicaId, AdmitRow)>,

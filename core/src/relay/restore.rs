@@ -179,6 +179,16 @@ impl Relay {
         if self.standing != Standing::Running || self.config.fold_bytes.is_none() {
             return self.restore_later(id);
         }
+        // Its Hello may not have named all of them: a segment can have been made since. What is given back is what is here, so
+        // its verdict has it, and entries of it follow (C10).
+        let held: Vec<_> = restore.segments.iter().map(|held| (held.id, self.log.number(held.id))).collect();
+        let more = held.iter().filter(|(segment, number)| !self.interest.follows_id(id, *segment, *number)).count();
+        if more > 0 && self.interest.count(id) + more > limits::FOLLOWS_MAX {
+            return self.close(id, Code::BadFrame);
+        }
+        for (segment, number) in held {
+            self.interest.follow(id, segment, number);
+        }
         let given = Given { pending, acked, verdicts: BTreeMap::new() };
         let merging = Merging { given, begun: false, todo: restore.segments.into(), asked: None, done: Vec::new() };
         let Some(conn) = self.conns.get_mut(&id) else { return };

@@ -307,9 +307,14 @@ impl Replica {
         Ok(())
     }
 
-    /// C5: all segments of a catch-up become visible in one step.
-    pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
-        self.catch_up_with(position, SegmentState::decode_list(bulk)?);
+    /// C5: all segments of a catch-up become visible in one step. What is here of a fresh replica it made itself: it is as the
+    /// relay knows it, unless the relay does know it. Then it came by a copy of this process, or by one that had its store.
+    pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes, fresh: bool) -> Result<(), Malformed> {
+        let mut states = SegmentState::decode_list(bulk)?;
+        if fresh && !self.heap.is_undoing() {
+            states.retain(|state| state.status != SegmentStatus::Unknown);
+        }
+        self.catch_up_with(position, states);
         Ok(())
     }
 

@@ -342,9 +342,8 @@ impl Replica {
         // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
         // says Refused when that is durable (R11).
         self.pending.reconnected();
-        // All that is here of a fresh replica it made itself, unless a copy of it made something of that too.
-        if welcome.catchup && (!first || self.heap.is_undoing()) {
-            self.catch_up(welcome.position, bulk)?;
+        if welcome.catchup {
+            self.catch_up(welcome.position, bulk, first)?;
         }
         self.cut = welcome.position;
         self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
