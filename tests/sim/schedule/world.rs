@@ -560,11 +560,12 @@ impl World {
                         return fails("P4", format!("a flush fails: {error:?}"));
                     }
                 }
-                // T3: it is of another life of the log than the one that is known here; or was given in a heap that was empty
-                // again, whose lives are not on the disk before its first entry is.
+                // T3: it is of another life of the log than the one that is known here. Or a heap that was empty again gave
+                // it, or is all that is known here: its lineage is not on the disk before its first entry is, and another
+                // process may begin another.
                 (Told::Failed(_, WaitError::VersionLost), Waiting::Reach(version))
                     if of.versions[version].life != life
-                        || (self.losses > 0 && of.versions[version].cut == Offset(0)) => {}
+                        || (self.losses > 0 && of.versions[version].cut.min(cut) == Offset(0)) => {}
                 (Told::Failed(_, error), waiting) => {
                     return fails("P4", format!("a wait for {waiting:?} fails: {error:?}"));
                 }
