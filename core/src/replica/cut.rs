@@ -27,8 +27,8 @@ pub(super) enum Long {
 
 impl Replica {
     /// C4: one entry, one step: every visible segment, every loading one's buffer, then the cut.
-    pub(super) fn apply_entry(&mut self, mut entry: EntryFrame, author: Author) {
-        if !self.own_entry(author.replica, &mut entry) {
+    pub(super) fn apply_entry(&mut self, entry: EntryFrame, author: Author) {
+        if !self.own_entry(author.replica, &entry) {
             return;
         }
         let frozen = self.is_frozen();

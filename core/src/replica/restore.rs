@@ -52,7 +52,7 @@ impl Replica {
         }
         // The places that these had are gone.
         for one in self.pending.iter_mut() {
-            one.admitted = None;
+            (one.admitted, one.settled) = (None, false);
         }
         // R11: what the ring has as void is refused, and is not given back. A relay that asks for a restore shows only what is
         // durable of these lines.

@@ -338,11 +338,9 @@ impl Replica {
         self.lineage = welcome.lineage;
         self.fresh = false;
         self.keep_lives();
-        // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
-        // says Refused when that is durable (R11).
         self.pending.reconnected();
         // All that is here of a fresh replica it made itself, unless a copy of it made something of that too.
-        if welcome.catchup && (!first || self.heap.is_undoing()) {
+        if welcome.catchup && (!first || !welcome.ring.is_empty() || self.heap.is_undoing()) {
             self.catch_up(welcome.position, bulk)?;
         }
         self.cut = welcome.position;
@@ -369,13 +367,9 @@ impl Replica {
         }
         let mut frames = Vec::new();
         let mut messages = Vec::new();
-        let (mut undeclared, mut refused) = (false, false);
+        let mut undeclared = false;
         let mut offered = Vec::new();
         for (at, one) in self.pending.window_mut(online.window).enumerate() {
-            // What lies behind a refused one is made anew first. Not even a line that a copy of this process has gone on with.
-            if std::mem::replace(&mut refused, one.void) {
-                break;
-            }
             if one.sent {
                 continue;
             }
