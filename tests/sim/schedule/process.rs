@@ -162,6 +162,8 @@ pub struct Process {
     pub number: ProcessNo,
     /// Its end of a connection.
     pub link: Option<Link>,
+    /// It wants another connection.
+    pub hangs_up: bool,
     /// What its program sees.
     pub views: BTreeMap<Index, View>,
     /// Which segment an index is.
@@ -194,6 +196,7 @@ impl Process {
             replica: Replica::new(options),
             number,
             link: None,
+            hangs_up: false,
             views: BTreeMap::new(),
             segments: BTreeMap::from([(Index(0), 0)]),
             loading: BTreeSet::new(),
@@ -308,8 +311,9 @@ impl Process {
             Output::Online { .. } => self.online = true,
             Output::Done { ticket, version } => self.told.push(Told::Done(ticket, version)),
             Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
+            Output::Reconnect => self.hangs_up = true,
             // Nobody is copied here, and no log is lost.
-            output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Reconnect | Output::Restoring { .. }) => {
+            output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Restoring { .. }) => {
                 self.problems.push(format!("{output:?}"));
             }
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),

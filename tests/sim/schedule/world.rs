@@ -235,7 +235,14 @@ impl World {
         let heap = &mut self.heaps[self.plan.heaps_of[at]];
         self.processes[at].look(&mut heap.history);
         self.hear(at)?;
-        self.judge(at)
+        self.judge(at)?;
+        if std::mem::take(&mut self.processes[at].hangs_up)
+            && let Some(link) = self.hang_up(at)?
+        {
+            let heap = self.heap_of(at);
+            self.closed(heap, &link)?;
+        }
+        Ok(())
     }
 
     /// A program makes a commit.
