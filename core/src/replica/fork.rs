@@ -8,8 +8,9 @@
 //!   the same in an Ok's `ring` ─────┘             the connection is over, since its Hello declares the old id
 //!   replaced twice (F4) ────────────────► another id for what comes; pending commits stay in their line
 //!   own commit, other bytes in the log ─► the log's version counts (F3): documents are made anew without the own one
-//!   own commit, void in `ring` ─────────► it is undone (R11), and what lies behind it is made anew
-//!   `ring` lacks a line, Unknown ───────► what was ever sent is in doubt (G5), the rest goes to another id
+//!   own commit, void in `ring` ─────────► it is undone (R11) when those before it have ended, and what lies behind it made anew
+//!   `ring` lacks a line, or its end that
+//!     was acknowledged; Unknown ────────► what was ever sent is in doubt (G5), the rest goes to another id
 //! ```
 //!
 //! Nothing of an Ok or an entry that shows any of this is taken in: it comes again on the next connection, when it is another's, or
@@ -74,9 +75,15 @@ impl Replica {
                 self.fork(owner, from);
                 return false;
             }
-            if !restoring {
-                changed |= self.compare_versions(owner, rows);
+            if restoring {
+                continue;
             }
+            // The log has lost the end of the line, and it is too late to give that back: who may not write was not asked for it.
+            if rows.last().is_none_or(|row| row.seq < acked) {
+                self.unknown(owner);
+                return false;
+            }
+            changed |= self.compare_versions(owner, rows);
         }
         if changed {
             self.reconnect();
@@ -93,9 +100,11 @@ impl Replica {
             let (seq, uid) = (one.commit.seq, one.commit.uid);
             // What is to be made anew was not admitted as it is here.
             let anew = one.stale.contains(&true);
+            one.void = false;
             let (there, same) = match rows.iter().find(|row| row.seq == seq).map(|row| row.fate) {
                 Some(Fate::Admitted(hash)) => (true, !anew && hash == one.hash()),
                 Some(Fate::Void(code)) => {
+                    one.void = true;
                     voids.push((seq, uid, code));
                     (false, false)
                 }
@@ -114,13 +123,20 @@ impl Replica {
         for seq in &outdone {
             self.give_way(owner, *seq);
         }
-        for (seq, uid, code) in &voids {
-            self.refused(owner, *seq, *uid, *code);
+        // Behind commits that are not acknowledged it is told when it comes again: were it to end before them, the line would
+        // have a hole at a relay that loses this log [X13].
+        let mut refused = false;
+        for (seq, uid, code) in voids {
+            let first = self.pending.iter().find(|one| one.commit.owner == owner);
+            if first.is_some_and(|one| one.commit.seq == seq) {
+                self.refused(owner, seq, uid, code);
+                refused = true;
+            }
         }
         for id in put_back {
             self.reload(id, false);
         }
-        !outdone.is_empty() || !voids.is_empty()
+        refused || !outdone.is_empty()
     }
 
     /// F3: the log's version of an own commit counts. The own one leaves the documents when they are loaded anew.

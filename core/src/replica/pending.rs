@@ -28,6 +28,8 @@ pub struct Unsaved {
     pub outdone: bool,
     /// The log has it for good, and as it is here: whatever is made anew, this is not.
     pub settled: bool,
+    /// The log has it as refused (R11): nothing behind it goes out before that is told and handled.
+    pub void: bool,
     /// What is kept of it outside (`outside.rs`) says what it is.
     pub told: bool,
     /// Bytes of its deltas.
@@ -60,6 +62,7 @@ impl Unsaved {
             stale,
             outdone: false,
             settled: false,
+            void: false,
             told: false,
             bytes,
         }
@@ -266,7 +269,8 @@ impl Pending {
                 last = commit.uid;
                 segments.extend(commit.parts.iter().map(|part| part.segment));
                 one.stale.fill(true);
-                (one.sent, one.offered, one.admitted, one.outdone, one.settled) = (false, false, None, false, false);
+                (one.sent, one.offered, one.admitted) = (false, false, None);
+                (one.outdone, one.settled, one.void) = (false, false, false);
                 one.told = false;
             } else {
                 if let Some(after) = &mut commit.after

@@ -367,9 +367,13 @@ impl Replica {
         }
         let mut frames = Vec::new();
         let mut messages = Vec::new();
-        let mut undeclared = false;
+        let (mut undeclared, mut refused) = (false, false);
         let mut offered = Vec::new();
         for (at, one) in self.pending.window_mut(online.window).enumerate() {
+            // What lies behind a refused one is made anew first. Not even a line that a copy of this process has gone on with.
+            if std::mem::replace(&mut refused, one.void) {
+                break;
+            }
             if one.sent {
                 continue;
             }
