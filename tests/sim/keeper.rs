@@ -40,9 +40,10 @@ impl Keeper {
         }
     }
 
-    /// What the program of another process knows that goes on from a store of this one: which segments may be empty maps.
-    pub fn stored(&self) -> Keeper {
-        Keeper { derived: self.derived.clone(), ..Keeper::default() }
+    /// What the program of another process knows that goes on from a store of this one: which segments may be empty maps, and
+    /// how many commits it has taken over.
+    pub fn stored(&self, commits: usize) -> Keeper {
+        Keeper { derived: self.derived.clone(), seq: Seq(commits as u64), ..Keeper::default() }
     }
 
     /// What the replica puts out.

@@ -313,14 +313,16 @@ impl Ledger {
 
     /// What every program sees now, against what it may see.
     pub fn look(&mut self, nodes: &[Node]) {
+        let refused: BTreeSet<Uid> =
+            self.commits.values().filter(|of| matches!(of.fate, Outcome::Refused(_))).map(|of| of.uid).collect();
         for (at, node) in nodes.iter().enumerate() {
             let shown = shown(node);
             for ((author, seq), written) in &self.commits {
                 // What an ended process left refused in its store goes with the document that it is in. A copy that was made of
-                // that process has the same commit in its own name.
+                // that process has the same commit in its own name, and may have ended before it was told.
                 let undoing = |id: &SegmentId| {
                     let mut ended = self.commits.range((GHOSTS, Seq(0))..);
-                    let left = matches!(written.fate, Outcome::Refused(_))
+                    let left = refused.contains(&written.uid)
                         && *author != at
                         && ended.any(|(_, other)| other.uid == written.uid);
                     left && node.index(*id).is_some_and(|index| node.rebuilding.contains(&index))

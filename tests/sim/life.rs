@@ -50,8 +50,7 @@ impl Plan {
             faults: !seed.is_multiple_of(5),
             rights: seed % 3 == 1,
             shares: seed % 7 < 3,
-            // Copies where the right to write comes and goes are not whole yet (`tests/README.md`).
-            copies: seed % 7 > 4 && !seed.is_multiple_of(5) && seed % 3 != 1,
+            copies: seed % 7 > 4 && !seed.is_multiple_of(5),
             counters: true,
             losses: false,
         }

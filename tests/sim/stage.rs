@@ -256,13 +256,13 @@ impl Stage {
         self.look();
     }
 
-    /// A connection opens, and everything that the Hello leads to arrives.
+    /// A connection opens, and everything that the Hello leads to arrives: another connection, where the answer makes it say more.
     pub fn join(&mut self, name: &str) {
         let at = self.at(name);
-        self.cluster.connect(at);
         let mut still = 0;
         while still < 2 {
             still += 1;
+            self.cluster.connect(at);
             // The Hello alone: what comes behind it is under way.
             if !self.cluster.nodes[at].online {
                 self.up(name, 1);

@@ -218,6 +218,19 @@ impl Sequencer {
         self.admit.get(owner)
     }
 
+    /// Where all that the log has of these lines is durable.
+    pub fn settles(&self, lines: &BTreeSet<ReplicaId>) -> Offset {
+        let concerns = |entry: &LogEntry| match entry {
+            LogEntry::Commit(StoredCommit { owner, .. }) | LogEntry::Void { owner, .. } => lines.contains(owner),
+            LogEntry::Restored(StoredRestore { pending, acked, .. }) => {
+                pending.iter().chain(acked).any(|(owner, _, _)| lines.contains(owner))
+            }
+        };
+        let undurable = self.tail.iter().rev().take_while(|held| held.offset >= self.durable);
+        let newest = undurable.into_iter().find(|held| concerns(&held.entry));
+        newest.map_or(self.durable, |held| held.offset.next())
+    }
+
     /// A segment's number.
     pub fn number(&self, id: SegmentId) -> Option<SegmentNumber> {
         self.by_id.get(&id).copied()

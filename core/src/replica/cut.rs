@@ -28,8 +28,8 @@ pub(super) enum Long {
 
 impl Replica {
     /// C4: one entry, one step: every visible segment, every loading one's buffer, then the cut.
-    pub(super) fn apply_entry(&mut self, mut entry: EntryFrame, author: Author) {
-        if !self.own_entry(author.replica, &mut entry) {
+    pub(super) fn apply_entry(&mut self, entry: EntryFrame, author: Author) {
+        if !self.own_entry(author.replica, &entry) {
             return;
         }
         let frozen = self.is_frozen();
@@ -307,11 +307,12 @@ impl Replica {
         Ok(())
     }
 
-    /// C5: all segments of a catch-up become visible in one step. What is here of a fresh replica it made itself: it is as the
-    /// relay knows it, unless the relay does know it. Then it came by a copy of this process, or by one that had its store.
-    pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes, fresh: bool) -> Result<(), Malformed> {
+    /// C5: all segments of a catch-up become visible in one step. `alone`: this process was never connected, and the log has
+    /// nothing of its lines. What is here it made itself, and what the relay does not know of it is as it is; what the relay
+    /// does know came by a copy of this process, or by one that had its store.
+    pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes, alone: bool) -> Result<(), Malformed> {
         let mut states = SegmentState::decode_list(bulk)?;
-        if fresh && !self.heap.is_undoing() {
+        if alone && !self.heap.is_undoing() {
             states.retain(|state| state.status != SegmentStatus::Unknown);
         }
         self.catch_up_with(position, states);

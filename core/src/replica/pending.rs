@@ -27,7 +27,9 @@ pub struct Unsaved {
     pub stale: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
     pub outdone: bool,
-    /// The log of this connection has it as refused (R11): nothing behind it goes out before that is told and handled.
+    /// The log has it for good, and as it is here: whatever is made anew, this is not.
+    pub settled: bool,
+    /// The log has it as refused (R11): nothing behind it goes out before that is told and handled.
     pub void: bool,
     /// What is kept of it outside (`outside.rs`) says what it is.
     pub told: bool,
@@ -60,6 +62,7 @@ impl Unsaved {
             offered: false,
             stale,
             outdone: false,
+            settled: false,
             void: false,
             told: false,
             bytes,
@@ -84,9 +87,9 @@ impl Unsaved {
         self.commit.parts.iter().map(|part| part.segment)
     }
 
-    /// Its parts in these segments are to be made anew; if the log's version counts, there is nothing to make.
+    /// Its parts in these segments are to be made anew; if the log has it, there is nothing to make.
     fn spoil(&mut self, segments: &BTreeSet<SegmentId>) {
-        if self.outdone {
+        if self.outdone || self.settled {
             return;
         }
         for (part, stale) in self.commit.parts.iter().zip(&mut self.stale) {
@@ -269,7 +272,8 @@ impl Pending {
                 last = commit.uid;
                 segments.extend(commit.parts.iter().map(|part| part.segment));
                 one.stale.fill(true);
-                (one.sent, one.offered, one.admitted, one.outdone, one.void) = (false, false, None, false, false);
+                (one.sent, one.offered, one.admitted) = (false, false, None);
+                (one.outdone, one.settled, one.void) = (false, false, false);
                 one.told = false;
             } else {
                 if let Some(after) = &mut commit.after

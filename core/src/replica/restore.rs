@@ -53,6 +53,10 @@ impl Replica {
             self.keep_lives();
             self.out.push_back(Output::Restoring { begins: true });
         }
+        // What the log had may have gone.
+        for one in self.pending.iter_mut() {
+            (one.admitted, one.settled) = (None, false);
+        }
         // R11: what the ring has as void is refused, and is not given back. A relay that asks for a restore shows only what is
         // durable of these lines.
         for (owner, rows) in &welcome.ring {
@@ -70,13 +74,12 @@ impl Replica {
             }
         }
         // Behind commits that are not acknowledged it is told when it comes again: were it to end before them, the line would
-        // have a hole at a relay that loses this log, too [X13]. The places that the others had are gone.
+        // have a hole at a relay that loses this log, too [X13].
         for one in self.pending.iter_mut() {
             let commit = &one.commit;
             let own = welcome.ring.iter().filter(|(of, _)| self.lines.owner(*of) == Some(commit.owner));
             let row = own.flat_map(|(_, rows)| rows).find(|row| (row.seq, row.uid) == (commit.seq, commit.uid));
             one.void = row.is_some_and(|row| matches!(row.fate, Fate::Void(_)));
-            one.admitted = None;
         }
         self.restore_again();
         self.send_restore();

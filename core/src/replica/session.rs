@@ -339,11 +339,10 @@ impl Replica {
         self.lineage = welcome.lineage;
         self.fresh = false;
         self.keep_lives();
-        // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
-        // says Refused when that is durable (R11).
         self.pending.reconnected();
         if welcome.catchup {
-            self.catch_up(welcome.position, bulk, first)?;
+            let alone = first && welcome.ring.is_empty();
+            self.catch_up(welcome.position, bulk, alone)?;
         }
         self.cut = welcome.position;
         self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });

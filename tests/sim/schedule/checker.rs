@@ -507,7 +507,7 @@ mod tests {
         let copied = Event::Copied { from: 0, process: 1 };
         let acked = Event::Acked { process: 1, commit: 0 };
         assert_eq!(check(&continued(&[copied.clone(), acked.clone()])), Ok(()));
-        finds("P5", &continued(&[acked.clone()]));
+        finds("P5", &continued(std::slice::from_ref(&acked)));
         finds("P4", &continued(&[copied, shown(1, 0, &[], 0), looks(1)]));
         let reopened = Event::Reopened { process: 1, made: [0].into_iter().collect() };
         assert_eq!(check(&continued(&[reopened.clone(), acked])), Ok(()));

@@ -42,11 +42,11 @@ pub struct Plan {
     pub fold_bytes: Option<u64>,
     /// Some connections are opened without the right to write, so commits are refused.
     pub rights: bool,
-    /// Processes are copied. Not where commits are refused: that is not whole yet (`tests/README.md`).
+    /// Processes are copied. Not where commits are refused: both together have not been run yet (`tests/README.md`).
     pub clones: bool,
     /// The disk is lost, or replaced by an old one. Not where commits are refused (§14.4: what a lost log had admitted, and the
-    /// one that took its place refused, takes effect with whoever gives it back), and not where processes are copied: the
-    /// protocol was not checked for both.
+    /// one that took its place refused, takes effect with whoever gives it back), and not where processes are copied:
+    /// both together are known to fail (`tests/README.md`).
     pub losses: bool,
     /// Some segments keep their history.
     pub automerge: bool,

@@ -229,6 +229,8 @@ pub struct Process {
     pub displaced: u32,
     /// Somebody else may go by one of its ids, so it may have to take another one.
     pub copied: bool,
+    /// What the commit that is being made makes: shown from the moment that it has an index.
+    pub making: Option<(CommitNo, Touch)>,
     /// Commits that it was told are durable, and nobody has looked into that yet.
     pub news: Vec<CommitNo>,
     changed: BTreeSet<Index>,
@@ -261,6 +263,7 @@ impl Process {
             displaced: 0,
             rests_until: 0,
             copied: false,
+            making: None,
             news: Vec::new(),
             link: None,
             views: BTreeMap::new(),
@@ -330,12 +333,12 @@ impl Process {
     }
 
     /// What goes out says which lines are its own, and what it gives back.
-    fn sends(&mut self, message: Bytes, ids: &[SegmentId]) -> Result<(), Malformed> {
+    fn sends(&mut self, message: &Bytes, ids: &[SegmentId]) -> Result<(), Malformed> {
         let Some(link) = &mut self.link else { return Ok(()) };
         link.up.push_back(message.clone());
         // The kind of the first frame: what is looked for goes alone.
         let Some(HELLO | RESTORE | CHUNK) = message.get(1).copied() else { return Ok(()) };
-        for (kind, body) in split(&message)? {
+        for (kind, body) in split(message)? {
             match Up::decode(kind, &body)? {
                 Some(Up::Hello(hello)) => link.own = hello.own.into_iter().map(|(id, _)| id).collect(),
                 Some(Up::Restore(bulk)) => {
@@ -417,13 +420,16 @@ impl Process {
         let process = self.number;
         match output {
             Output::Send(message) => {
-                if let Err(error) = self.sends(message, ids) {
+                if let Err(error) = self.sends(&message, ids) {
                     self.problems.push(format!("it says what does not parse: {error}"));
                 }
             }
             Output::Indexed { segment, index } => {
                 let number = ids.iter().position(|id| *id == segment).expect("segments are known to the world");
                 self.segments.insert(index, number);
+                if let Some((commit, place)) = self.making.take_if(|(_, place)| place.segment == number) {
+                    self.views.entry(index).or_default().wrote(commit, &place, false);
+                }
             }
             Output::Apply { segments, .. } => self.patch(&segments),
             Output::Committed { seq, corrections, .. } => {

@@ -314,6 +314,7 @@ impl World {
         let entropy = self.draws.draw();
         let process = &mut self.processes[at];
         process.committed = None;
+        process.making = places.iter().find(|place| place.makes_counter).map(|place| (commit, *place));
         let of = &mut self.heaps[heap];
         process.input(
             self.now,
@@ -321,6 +322,7 @@ impl World {
             &of.segments,
             &mut of.history,
         );
+        process.making = None;
         let uid = process.replica.unsaved_uids().pop();
         let (Some(uid), Some(_)) = (uid, process.committed) else {
             return fails("P9", format!("a program cannot commit: {:?}", process.problems));
@@ -332,9 +334,6 @@ impl World {
             let index = process.segments.iter().find(|(_, segment)| **segment == place.segment);
             let Some(index) = index.map(|(index, _)| *index) else { continue };
             process.wrote(index);
-            if !process.views.contains_key(&index) {
-                process.views.entry(index).or_default().wrote(commit, place, false);
-            }
         }
         self.tally.commits += 1;
         self.tally.wide += u64::from(places.len() > 1);
@@ -561,11 +560,12 @@ impl World {
                         return fails("P4", format!("a flush fails: {error:?}"));
                     }
                 }
-                // T3: it is of another life of the log than the one that is known here; or was given in a heap that was empty
-                // again, whose lives are not on the disk before its first entry is.
+                // T3: it is of another life of the log than the one that is known here. Or a heap that was empty again gave
+                // it, or is all that is known here: its lineage is not on the disk before its first entry is, and another
+                // process may begin another.
                 (Told::Failed(_, WaitError::VersionLost), Waiting::Reach(version))
                     if of.versions[version].life != life
-                        || (self.losses > 0 && of.versions[version].cut == Offset(0)) => {}
+                        || (self.losses > 0 && of.versions[version].cut.min(cut) == Offset(0)) => {}
                 (Told::Failed(_, error), waiting) => {
                     return fails("P4", format!("a wait for {waiting:?} fails: {error:?}"));
                 }
