@@ -296,7 +296,10 @@ impl Cluster {
                     }
                     self.disk.append(append);
                 }
-                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Merge { .. }) => {
+                read @ (RelayOutput::ReadLog { .. }
+                | RelayOutput::ReadStates { .. }
+                | RelayOutput::Merge { .. }
+                | RelayOutput::Examine { .. }) => {
                     self.reads.push(read);
                 }
                 RelayOutput::Recover => {
@@ -329,6 +332,7 @@ impl Cluster {
                     other => panic!("a commit is refused: {other:?}"),
                 }
             }
+            LogEntry::Quarantine(_) => panic!("nobody writes what engines cannot take in"),
             LogEntry::Restored(restore) => {
                 assert_eq!(
                     self.rights.get(&self.conn_of(restore.by)),
@@ -592,6 +596,10 @@ impl Cluster {
                 };
                 RelayInput::Merged { ticket, merge }
             }
+            RelayOutput::Examine { ticket, segment, engine, upto, position } => {
+                let examined = self.disk.examine(segment, engine, upto, position);
+                RelayInput::Examined { ticket, examined }
+            }
             _ => return,
         };
         self.relay_input(input);
@@ -662,7 +670,7 @@ impl Cluster {
             (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
         let commits = log.into_iter().filter_map(|entry| match entry {
             LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
-            LogEntry::Void { .. } | LogEntry::Restored(_) => None,
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Quarantine(_) => None,
         });
         commits.collect()
     }

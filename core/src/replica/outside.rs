@@ -21,7 +21,8 @@
 //! made    := (seq:varint uid:u64), up to the end: commits of the own line that have ended (`lines.rs`), the oldest first
 //! resume  := replica:16 lives:bytes place:bytes made:bytes slots:list(segment:16 flags:u8) commits:list(bytes) waits:list(wait)
 //!            replica: as it was last Forked; commits: ascending
-//!            flags: 1 derived · 2 loading · 4 not to be had any more; lives and place may be empty: there were none yet
+//!            flags: 1 derived · 2 loading · 4 not to be had · 8 and the relay is to look at it;
+//!            lives and place may be empty: there were none yet
 //! ```
 
 use std::collections::VecDeque;
@@ -31,7 +32,7 @@ use bytes::Bytes;
 use super::packed::{ImportError, pack_commit, unpack_commit};
 use super::pending::Unsaved;
 use super::{LoadStatus, Output, Replica};
-use crate::heap::{Index, State};
+use crate::heap::{Broken, Index, State};
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::Segment;
@@ -42,6 +43,7 @@ const COUNT: usize = 1 << 24;
 const DERIVED: u8 = 1;
 const LOADING: u8 = 2;
 const STOPPED: u8 = 4;
+const BROKEN: u8 = 8;
 
 /// Something to be kept outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,9 +245,10 @@ impl Replica {
             let flags = r.u8()?;
             let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
             if let Some(slot) = self.heap.slot_mut(index) {
-                // R12: what trapped twice is frozen here. The `Report{segment, offset}` that lets the relay judge it belongs
-                // to the first Online after this.
                 slot.stopped = flags & STOPPED != 0;
+                // R12: what trapped twice is frozen. Over which entry went with the instance: any up to the newest.
+                let last = Offset(u64::MAX);
+                slot.broken = (flags & BROKEN != 0).then_some(Broken { at: last, told: false, before: None });
                 if flags & LOADING != 0 {
                     slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false };
                 }

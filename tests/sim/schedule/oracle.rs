@@ -168,6 +168,7 @@ impl Oracle {
             LogEntry::Commit(commit) => (commit.owner, commit.seq, commit.uid, false),
             LogEntry::Void { owner, seq, uid, .. } => (*owner, *seq, *uid, true),
             LogEntry::Restored(_) => return fails("R1", "something is given back, and nothing was lost".to_owned()),
+            LogEntry::Quarantine(_) => return fails("R12", "nobody writes what engines cannot take in".to_owned()),
         };
         let before = self.line(owner).map_or(Seq(0), |(seq, _)| seq);
         if seq != before.next() {
@@ -175,7 +176,9 @@ impl Oracle {
         }
         let known = match entry {
             LogEntry::Commit(commit) => commit.label.as_deref().and_then(commit_of),
-            LogEntry::Void { .. } | LogEntry::Restored(_) => self.by_line.get(&(owner, seq)).copied(),
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Quarantine(_) => {
+                self.by_line.get(&(owner, seq)).copied()
+            }
         };
         let Some((commit, made)) = known.and_then(|commit| Some((commit, self.made.get(commit)?))) else {
             return fails("P5", format!("{owner:?} {seq:?} is in the log, and nobody made it"));

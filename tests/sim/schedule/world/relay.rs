@@ -4,7 +4,7 @@ use coheap_core::admit::AdmitRow;
 use coheap_core::id::Offset;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, Config, Input as RelayInput, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
+    Append, Config, Examined, Input as RelayInput, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
 };
 use coheap_core::segment::fold;
 use coheap_core::segment::write::Draw;
@@ -63,7 +63,10 @@ impl World {
                     self.appended(heap, &append)?;
                     self.platter.append(heap, append);
                 }
-                RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Recover => {
+                RelayOutput::ReadLog { .. }
+                | RelayOutput::ReadStates { .. }
+                | RelayOutput::Examine { .. }
+                | RelayOutput::Recover => {
                     self.heaps[heap].reads.push_back(output);
                 }
                 RelayOutput::Fold { segment, engine, upto, keep } => {
@@ -204,6 +207,8 @@ impl World {
                     None => return fails("P5", "states cannot be read"),
                 }
             }
+            // A fold that failed may be a delta's fault; here it never is.
+            RelayOutput::Examine { ticket, .. } => RelayInput::Examined { ticket, examined: Examined::Well },
             _ => {
                 let recovered = self.platter.recover(heap)?;
                 self.found_on_disk(heap, &recovered)?;
