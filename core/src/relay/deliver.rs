@@ -322,7 +322,8 @@ impl Relay {
         };
         let concerns = match &*entry {
             LogEntry::Commit(commit) => {
-                conn.owns(commit.owner) || commit.parts.iter().any(|part| self.interest.follows(id, part.segment))
+                let mut parts = commit.parts.iter().filter(|part| !self.log.skips(part.segment, offset));
+                conn.owns(commit.owner) || parts.any(|part| self.interest.follows(id, part.segment))
             }
             LogEntry::Void { owner, .. } => conn.owns(*owner),
             LogEntry::Restored(_) | LogEntry::Quarantine(_) => false,

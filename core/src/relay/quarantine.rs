@@ -72,6 +72,20 @@ impl Reports {
         all.flat_map(|wanted| &wanted.by).filter(|(by, _)| *by == conn).count()
     }
 
+    /// Waits for what is under way, if that says enough.
+    fn join(&mut self, number: SegmentNumber, upto: Offset, by: (ConnId, Offset)) -> bool {
+        let Some(UnderWay::Asked { segment, wanted, .. } | UnderWay::Logged { segment, wanted, .. }) =
+            &mut self.under_way
+        else {
+            return false;
+        };
+        let enough = *segment == number && wanted.upto >= upto;
+        if enough {
+            wanted.by.push(by);
+        }
+        enough
+    }
+
     /// It is to be looked at, with what is wanted of it already.
     fn want(&mut self, segment: SegmentNumber, upto: Offset, by: impl IntoIterator<Item = (ConnId, Offset)>) {
         let wanted = self.wanted.entry(segment).or_default();
@@ -99,8 +113,10 @@ impl Relay {
         if let Some(code) = refusal {
             return self.decline(id, Asked::Report, Nonce(at.0), code);
         }
-        self.reports.want(number, upto, [(id, at)]);
-        self.next_report();
+        if !self.reports.join(number, upto, (id, at)) {
+            self.reports.want(number, upto, [(id, at)]);
+            self.next_report();
+        }
     }
 
     /// The worker has failed over a segment: what on is to be found out.

@@ -481,6 +481,11 @@ impl World {
         panic!("no Ok; closed: {:?}", link.closed);
     }
 
+    /// The life of the log that a replica which was here would name.
+    pub fn relay_epoch(&self) -> EpochId {
+        self.disk.recovered.epochs.last().unwrap().0
+    }
+
     pub fn closed(&self, conn: ConnId) -> Option<u16> {
         self.links.get(&conn).and_then(|link| link.closed)
     }
