@@ -33,7 +33,7 @@ impl Replica {
         }
         let frozen = self.is_frozen();
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
-        let mut stopped = Vec::new();
+        let (mut stopped, mut other) = (Vec::new(), Vec::new());
         for part in &entry.parts {
             let Some(id) = self.resolve(part.segment) else { continue };
             let known = part.create.is_none_or(|(_, layout)| layout == LAYOUT);
@@ -52,6 +52,13 @@ impl Replica {
                     stopped.push((id, LoadStatus::Quarantined, why));
                     continue;
                 }
+            }
+            // What was taken for an empty one of another engine until somebody made it.
+            if let (Some((engine, _)), Some((_, slot))) = (part.create, self.heap.by_id_mut(id))
+                && matches!(&slot.state, State::Live(segment) if segment.engine() != engine)
+            {
+                other.push(id);
+                continue;
             }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
                 Some((_, deltas)) => deltas.push(part.bytes.clone()),
@@ -112,6 +119,9 @@ impl Replica {
             for index in touched {
                 self.tell_overruled(index);
             }
+        }
+        for id in other {
+            self.reload(id, false);
         }
         // R12: each by itself; the rest of the commit is shown.
         for (id, error) in failed {
