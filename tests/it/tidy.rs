@@ -120,7 +120,6 @@ fn documents_speak_of_files_that_exist() {
 /// Rules of CORE-PROTOCOL that are not kept yet, and why. A rule that is here and is found must leave this list.
 const LATER: &[(&str, &str)] = &[
     ("R9", "several relays on one log are not built"),
-    ("R12", "quarantine by Report is not built"),
     ("C8", "replicas have no store yet; that nothing is sent before it is redone is tested as C7"),
     ("L2", "a load cannot be cancelled and asked again on one connection yet: no test can fail without the rule"),
     ("L5", "replicas have no store yet"),

@@ -9,6 +9,7 @@ pub mod choices;
 pub mod cluster;
 pub mod disk;
 pub mod disk_backend;
+pub mod hostile;
 pub mod keeper;
 pub mod ledger;
 pub mod life;
