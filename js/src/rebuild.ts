@@ -106,7 +106,9 @@ export class Rebuilds {
     if (segment === undefined) return
     const now = { atMs: performance.now(), changes: this.#ruin.driver.keeper.changes(index) }
     const before = this.#suspects.get(index)
-    if (before?.changes === now.changes && now.atMs - before.atMs < MINUTE_MS) this.#quarantine(segment)
+    const again = before?.changes === now.changes && now.atMs - before.atMs < MINUTE_MS
+    // One that was quarantined has had its second chance.
+    if (again || segment.standing === 'quarantined') this.#quarantine(segment)
     else this.#suspects.set(index, now)
   }
 
