@@ -2,8 +2,9 @@
 //!
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
-//! What happens to processes themselves is in `cluster/processes.rs`.
+//! What happens to processes themselves is in `cluster/processes.rs`, what others do to them in `cluster/harm.rs`.
 
+mod harm;
 mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
-use coheap_core::log::LogEntry;
+use coheap_core::log::{LogEntry, StoredCommit};
 use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
 };
@@ -26,6 +27,7 @@ use coheap_core::wire::code::Code;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::message_of;
 
+use self::harm::HOSTILE;
 use crate::Draws;
 use crate::disk::PlainDisk;
 use crate::ledger::{Ended, Ledger, Outcome, is_kept};
@@ -86,6 +88,10 @@ pub struct Cluster {
     pub keeps: bool,
     /// How often a replica gave back what the log had lost.
     pub restores: usize,
+    /// Somebody commits what no engine takes in, now and then.
+    pub harms: bool,
+    /// How many parts were left out of the log.
+    pub left_out: usize,
 }
 
 impl Cluster {
@@ -120,6 +126,8 @@ impl Cluster {
             tickets: 1 << 32,
             keeps: false,
             restores: 0,
+            harms: false,
+            left_out: 0,
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -315,6 +323,11 @@ impl Cluster {
     fn judge(&mut self, entry: &LogEntry, place: Offset) {
         let can_write = self.judging.and_then(|conn| self.rights.get(&conn)).copied();
         match entry {
+            LogEntry::Commit(StoredCommit { uid, .. }) | LogEntry::Void { uid, .. }
+                if self.ledger.hostile.contains(uid) =>
+            {
+                self.places.insert(*uid, place);
+            }
             LogEntry::Commit(commit) => {
                 assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
                 assert!(self.places.insert(commit.uid, place).is_none(), "P6: {:?} is admitted twice", commit.uid);
@@ -332,7 +345,11 @@ impl Cluster {
                     other => panic!("a commit is refused: {other:?}"),
                 }
             }
-            LogEntry::Quarantine(_) => panic!("nobody writes what engines cannot take in"),
+            LogEntry::Quarantine(quarantine) => {
+                let hostile = |at: Offset| self.ledger.hostile.iter().any(|uid| self.places.get(uid) == Some(&at));
+                assert!(quarantine.skipped().all(hostile), "only what is hostile is left out: {quarantine:?}");
+                self.left_out += quarantine.skipped().count();
+            }
             LogEntry::Restored(restore) => {
                 assert_eq!(
                     self.rights.get(&self.conn_of(restore.by)),
@@ -452,6 +469,9 @@ impl Cluster {
                 1..3 => self.restart(at),
                 _ => self.store(at),
             };
+        }
+        if self.harms && self.entropy.below(12) == 0 {
+            self.harm();
         }
         match self.draws.below(if faults { 42 } else { 30 }) {
             0..8 => self.deliver_up(at),
@@ -700,13 +720,16 @@ impl Cluster {
             }
             assert_eq!(stats.commits + self.nodes[at].inherited, of(|_| true), "commits of replica {at}");
             assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
-            assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
-            let anew = stats.refused > 0 || self.copied + self.restarts > 0;
+            assert!(stats.quarantined == 0 || self.harms, "quarantines of replica {at}");
+            let anew = stats.refused > 0 || self.copied + self.restarts > 0 || self.harms;
             assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
         for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
+            if self.harms {
+                node.problems.retain(|problem| !problem.starts_with("ERR_QUARANTINED"));
+            }
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
             for (index, mirror) in &node.mirrors {
                 let id = node.ids.get(index).copied().unwrap_or(SegmentId::ROOT);
@@ -721,6 +744,7 @@ impl Cluster {
                 let (seen, held) = (whole(mirror), whole(&fresh));
                 assert_eq!(seen, held, "mirror of segment {index:?} at replica {at}");
                 let value = format!("{seen:?}");
+                assert!(!value.contains(HOSTILE), "what was left out is seen at replica {at}: {value}");
                 let first = values.entry(id).or_insert_with(|| value.clone());
                 assert_eq!(*first, value, "segment {id} at replica {at}");
             }

@@ -4,12 +4,13 @@
 //! ```text
 //!   Report ──┐                                   ┌─ well ───────────────────────────────► Reload to who reported
 //!   Fold   ──┼─► wanted ──Examine──► the worker ─┤
-//!   Merge  ──┘   (one at a time,                 └─ fails ─► Quarantine appended ─durable─► to followers, as an entry;
-//!                 with rests)                                 (its client id is barred)     Reload to who reported
+//!   Merge  ──┘   ▲ (one at a time,               └─ fails ─► Quarantine appended ─durable─► to followers, as an entry
+//!                │  with rests)                               (its client id is barred)          │
+//!                └──────────────────────── once more, until nothing is found ────────────────────┘
 //! ```
 //!
-//! What one replay took is rested four times over before the next one of the heap begins, so reports cost the worker at most a fifth of
-//! its time, whoever sends them. What was replayed without a failure is not replayed again. No segment is folded meanwhile,
+//! What a replay took is rested before the next one of the heap begins, four times over if it found nothing, so reports cost the worker
+//! at most a fifth of its time, whoever sends them, and whoever writes what is found at most half. What was replayed without a failure is not replayed again. No segment is folded meanwhile,
 //! nor until the Quarantine is on the disk: a snapshot must not hold what is left out.
 
 use std::collections::BTreeMap;
@@ -25,9 +26,9 @@ use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
 use crate::wire::frame::{Down, SegRef};
 
-/// The shortest rest between two replays of one heap.
+/// The shortest rest after a replay that found nothing.
 const REST: Millis = Millis(1_000);
-/// A rest is as many times as long as the replay before it.
+/// Such a rest is as many times as long as the replay before it.
 const REST_TIMES: u64 = 4;
 
 /// What is to be looked at, and what was.
@@ -158,7 +159,11 @@ impl Relay {
         };
         debug_assert!(ticket == of);
         let took = self.now.0.saturating_sub(since.0);
-        self.reports.next_at = self.now + Millis(REST.0.max(took.saturating_mul(REST_TIMES)));
+        let rest = match examined {
+            Examined::Fails(_) => took,
+            Examined::Well | Examined::Unknown => REST.0.max(took.saturating_mul(REST_TIMES)),
+        };
+        self.reports.next_at = self.now + Millis(rest);
         let watched = self.log.unwatch();
         match examined {
             // What was read of the log is not what it is now: once more.
@@ -184,12 +189,12 @@ impl Relay {
         self.next_fold();
     }
 
-    /// The disk has followed: who reported what is left out now is told.
+    /// The disk has followed. What comes behind may be no better: who reported is told when the rest is taken in.
     pub(super) fn reports_durable(&mut self) {
         let durable = self.log.durable;
         let logged = |one: &mut UnderWay| matches!(one, UnderWay::Logged { at, .. } if *at < durable);
         if let Some(UnderWay::Logged { segment, wanted, .. }) = self.reports.under_way.take_if(logged) {
-            self.answer_reports(segment, &wanted);
+            self.reports.want(segment, durable, wanted.by);
             self.next_report();
         }
     }

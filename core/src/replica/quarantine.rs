@@ -22,7 +22,7 @@ use crate::segment::merge::guarded;
 use crate::wire::frame::{SegRef, Up};
 
 /// So many times in a row what the relay sends of a segment may fail here.
-const FAILURES_MAX: u32 = 3;
+const FAILURES_MAX: u32 = 8;
 
 impl Replica {
     /// The engine failed on a resident segment, with that entry at the latest.

@@ -63,7 +63,8 @@ fn r12_what_the_worker_fails_on_too_is_left_out_with_what_its_client_id_wrote_be
     let (mut world, [a, b, c], [mut wa, mut wb]) = begun();
     world.replays = Replays::FailsAt(0);
     world.send(c, &[report(0, 0)]);
-    assert_eq!(world.examined, [(SegmentNumber(0), Offset(1))], "up to that entry");
+    let whole = (SegmentNumber(0), Offset(4));
+    assert_eq!(world.examined, [(SegmentNumber(0), Offset(1)), whole], "up to that entry; then whether that was all");
     let LogEntry::Quarantine(entry) = world.disk.entry(3) else { panic!("{:?}", world.disk.entry(3)) };
     let generation = GenId::ZERO_YRS;
     let (segment, client) = (SegmentNumber(0), Some((1112, 0)));
@@ -117,6 +118,25 @@ fn r12_what_the_worker_takes_in_is_loaded_anew_and_not_replayed_again() {
     // What the log does not know at all may be asked for again, too.
     world.send(c, &[report(9, 5)]);
     assert_eq!(world.take(c), [reload(9, 5)]);
+}
+
+#[test]
+fn r12_who_reported_is_answered_when_all_of_it_is_taken_in() {
+    let (mut world, [_, _, c], _) = begun();
+    world.replays = Replays::Waits;
+    world.send(c, &[report(0, 0)]);
+    world.now = world.now + coheap_core::time::Millis(2_000);
+    world.answer_examine(Replays::FailsAt(0));
+    assert_eq!(quarantines(&world.take(c)), [(3, 0)]);
+    world.pass(2_000);
+    world.answer_examine(Replays::FailsAt(1));
+    assert_eq!(
+        world.take(c),
+        [Down::Quarantine { offset: Offset(4), segment: SegRef::Id(seg(0)), at: Offset(1), client: Some((2112, 0)) }]
+    );
+    world.answer_examine(Replays::Well);
+    assert_eq!(world.take(c), [reload(0, 0)]);
+    assert_eq!(deltas(&mut world, c, 0), 0);
 }
 
 #[test]

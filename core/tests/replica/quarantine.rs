@@ -262,12 +262,12 @@ fn r12_its_author_makes_anew_what_is_not_saved_and_goes_on_as_another_client_id(
 fn r12_what_fails_again_and_again_here_alone_is_given_up() {
     let made = made();
     let mut replica = frozen(&made);
-    for tries in 1..=3 {
+    for tries in 1..=8 {
         let asked = tell(&mut replica, &reload(2));
         // The relay takes it in, it says; what it sends still builds on what is not there.
         let told = answer(&mut replica, &asked, 4, &[(ONE, &[made[0][0].clone(), made[0][2].clone()])]);
         assert_eq!(loaded(&told), [(Index(1), LoadStatus::Quarantined, false)]);
-        let expected = if tries < 3 { vec![(SegRef::Id(ONE), Offset(3))] } else { Vec::new() };
+        let expected = if tries < 8 { vec![(SegRef::Id(ONE), Offset(3))] } else { Vec::new() };
         assert_eq!(reports(&told), expected, "try {tries}");
     }
     assert_eq!(tell(&mut replica, &reload(2)).len(), 0);
