@@ -351,6 +351,7 @@ impl Relay {
         self.reads.retain(|_, of| *of != id);
         self.claims.closed(id, self.now);
         self.presence.closed(id);
+        self.reports.closed(id);
         self.next_restore();
         if self.conns.is_empty() {
             self.timers.set(Timer::Idle, self.now + self.config.idle);

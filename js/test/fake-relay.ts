@@ -5,6 +5,7 @@
 // own; with `pumped` it lies there until the test has it delivered, and is lost with the connection.
 import { Reader, Writer } from '../src/edge.js'
 import type { WebSocketLike } from '../src/index.js'
+import { encodeId } from '../src/uuid.js'
 
 /** `gen`: 0 and 1 are the first generation of either engine; the relay rolls nothing, so there are no others. */
 interface Part { kind: number; segment: string; gen: number; engine: number; layout: number; bytes: Uint8Array }
@@ -98,7 +99,7 @@ export class FakeRelay {
 
   #push(parts: Part[], leavesOut?: { segment: string; at: number }): void {
     const seq = this.log.length + 1
-    const entry = { author: { replica: '7'.repeat(22), name: '' }, seq, uid: u64(seq), label: undefined, parts, code: 0, via: undefined }
+    const entry = { author: { replica: encodeId(new Uint8Array(16).fill(7)), name: '' }, seq, uid: u64(seq), label: undefined, parts, code: 0, via: undefined }
     this.log.push(leavesOut === undefined ? entry : { ...entry, leavesOut })
     for (const connection of this.connections) connection.catchUp()
   }

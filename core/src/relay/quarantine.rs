@@ -87,6 +87,16 @@ impl Reports {
         enough
     }
 
+    /// A connection is gone: nobody answers it any more.
+    pub fn closed(&mut self, conn: ConnId) {
+        let under_way = self.under_way.iter_mut().map(|under_way| match under_way {
+            UnderWay::Asked { wanted, .. } | UnderWay::Logged { wanted, .. } => wanted,
+        });
+        for wanted in self.wanted.values_mut().chain(under_way) {
+            wanted.by.retain(|(by, _)| *by != conn);
+        }
+    }
+
     /// It is to be looked at, with what is wanted of it already.
     fn want(&mut self, segment: SegmentNumber, upto: Offset, by: impl IntoIterator<Item = (ConnId, Offset)>) {
         let wanted = self.wanted.entry(segment).or_default();

@@ -442,7 +442,7 @@ impl Replica {
         for one in self.pending.iter_mut() {
             let owner = one.commit.owner;
             for ((part, edits), stale) in one.commit.parts.iter_mut().zip(&one.edits).zip(&mut one.stale) {
-                if part.segment != id || !std::mem::take(stale) {
+                if part.segment != id || one.outdone || !std::mem::take(stale) {
                     continue;
                 }
                 one.told = false;

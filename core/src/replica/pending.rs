@@ -301,12 +301,13 @@ impl Pending {
     pub fn left_out(&mut self, segment: SegmentId, builds_on_it: impl Fn(&bytes::Bytes) -> bool) {
         let mut from = None;
         for (at, one) in self.list.iter_mut().enumerate() {
-            let parts = one.commit.parts.iter().filter(|part| part.segment == segment);
-            if !parts.filter_map(|part| part.body.delta()).any(&builds_on_it) {
+            let mut parts = one.commit.parts.iter().zip(&mut one.stale).filter(|(part, _)| part.segment == segment);
+            let Some((_, stale)) = parts.find(|(part, _)| part.body.delta().is_some_and(&builds_on_it)) else {
                 continue;
-            }
+            };
             if one.admitted.is_some() {
-                (one.outdone, one.told, self.untold) = (true, false, true);
+                // Stale says so to the ring of the next connection, which has it as it was sent.
+                (*stale, one.outdone, one.told, self.untold) = (true, true, false, true);
             } else if from.is_none() {
                 from = Some(at);
             }

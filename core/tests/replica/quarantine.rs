@@ -1,7 +1,7 @@
 //! R12: a segment that the engine here cannot take in stands still until the relay has looked at it; the rest goes on.
 
 use bytes::Bytes;
-use coheap_core::commit::{EngineKind, LAYOUT};
+use coheap_core::commit::{EngineKind, LAYOUT, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::guard;
 use coheap_core::heap::Index;
@@ -9,11 +9,11 @@ use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, U
 use coheap_core::replica::{Input, LoadStatus, Output, Replica, Section, Target};
 use coheap_core::segment::Segment;
 use coheap_core::value::Value;
-use coheap_core::wire::frame::down::EntryFrame;
+use coheap_core::wire::frame::down::{EntryFrame, Fate, Row};
 use coheap_core::wire::frame::up::CommitFrame;
 use coheap_core::wire::frame::{Down, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up};
 
-use crate::desk::{connect_at, errors, give, options, problems, replica, snapshot, tell, ups};
+use crate::desk::{connect_after, connect_at, errors, give, loads, options, problems, replica, snapshot, tell, ups};
 
 const ONE: SegmentId = SegmentId([1; 16]);
 const TWO: SegmentId = SegmentId([2; 16]);
@@ -254,6 +254,14 @@ fn r12_its_author_makes_anew_what_is_not_saved_and_goes_on_as_another_client_id(
     // What was left out is in no document of its own either; it is acknowledged like any other.
     let value = value(&mut author, ONE).unwrap();
     assert!(value.contains("Number(2.0)") && !value.contains("Number(1.0)"), "{value}");
+    // A new connection, whose ring has it as it was sent, changes nothing.
+    give(&mut author, Input::Disconnected);
+    let hash =
+        |frame: &CommitFrame| content_hash([(ONE, frame.parts[0].generation, &frame.parts[0].bytes[..])].into_iter());
+    let row = |frame: &CommitFrame| Row { seq: frame.seq, uid: frame.uid, fate: Fate::Admitted(hash(frame)) };
+    let told = connect_after(&mut author, 3, &[], vec![row(&first), row(&second)]);
+    assert_eq!((loads(&told), commits(&told).len()), (vec![], 2));
+    assert!(!self::value(&mut author, ONE).unwrap().contains("Number(1.0)"));
     tell(&mut author, &Down::Ack { owner: 0, seq: second.seq, position: Offset(3) });
     assert_eq!(author.unsaved(), 1);
 }
