@@ -46,6 +46,8 @@ pub struct Slot {
     pub stopped: bool,
     /// The relay is to look at it, and it may be to be had again.
     pub broken: Option<Broken>,
+    /// It was broken, and is loading because the relay has answered.
+    pub thawing: bool,
     /// How often in a row the engine could not take in what the relay sent of it.
     pub failures: u32,
     /// What its mirror knows of it while there is no document: handles.
@@ -110,7 +112,16 @@ impl Heap {
         }
         let index = Index(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
         let state = State::Away;
-        self.slots.push(Slot { id, derived, state, stopped: false, broken: None, failures: 0, known: None });
+        self.slots.push(Slot {
+            id,
+            derived,
+            state,
+            stopped: false,
+            broken: None,
+            thawing: false,
+            failures: 0,
+            known: None,
+        });
         self.by_id.insert(id, index);
         (index, true)
     }

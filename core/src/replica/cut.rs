@@ -268,6 +268,7 @@ impl Replica {
         let State::Loading { buffer, before, redo, .. } = std::mem::replace(&mut slot.state, State::Away) else {
             return Ok(());
         };
+        slot.thawing = false;
         let absent = match state.status {
             SegmentStatus::Alive => None,
             // An own new segment that the relay has not admitted yet is an empty one, as a derived one is.

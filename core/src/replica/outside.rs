@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! place   := cut:varint seq:varint last_uid:u64 number:varint nonce:varint acked:varint stats:list(varint)
-//!            reloading:list(segment:varint redo:u8)
+//!            reloading:list(segment:varint flags:u8)                  flags: 1 with redo · 2 it was broken
 //! lives   := flags:u8 lineage:epoch epochs:list(epoch start:varint)            flags: those of a packed replica (`packed.rs`)
 //! commit  := unsaved                              (`packed.rs`); nothing: it has ended before an older one of another line
 //! segment := kept                                 (`segment/outside.rs`)
@@ -123,8 +123,9 @@ impl Replica {
         out.varint(self.reloading.len() as u64);
         for index in &self.reloading {
             out.varint(u64::from(index.0));
-            let state = self.heap.slot(*index).map(|slot| &slot.state);
-            out.push(u8::from(matches!(state, Some(State::Loading { redo: true, .. }))));
+            let slot = self.heap.slot(*index);
+            let redo = matches!(slot.map(|slot| &slot.state), Some(State::Loading { redo: true, .. }));
+            out.push(u8::from(redo) | u8::from(slot.is_some_and(|slot| slot.thawing)) << 1);
         }
         out
     }
@@ -282,7 +283,12 @@ impl Replica {
         self.stats.set_list(&stats);
         for _ in 0..r.count(COUNT, "segments")? {
             let number = u32::try_from(r.varint()?).map_err(|_| Malformed::Limit("number"))?;
-            let redo = r.u8()? != 0;
+            let flags = r.u8()?;
+            let (redo, thawing) = (flags & 1 != 0, flags & 2 != 0);
+            if let Some(slot) = self.heap.slot_mut(Index(number)).filter(|slot| slot.broken.is_some() && thawing) {
+                // The relay had answered, and nobody outside knows yet.
+                (slot.stopped, slot.thawing, slot.broken) = (false, true, None);
+            }
             if let Some(slot) = self.heap.slot_mut(Index(number)).filter(|slot| !slot.stopped) {
                 slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo };
                 self.reloading.push(Index(number));

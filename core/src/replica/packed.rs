@@ -13,7 +13,8 @@
 //!             made: commits of the replica's own line that have ended, the newest, oldest first
 //! slot     := segment:16 flags:u8 [at:varint] [document]
 //!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
-//!             16 it is not to be had · 32 and the relay is to look at it, at:varint follows: the entry with which the engine failed
+//!             16 it is not to be had · 32 and the relay is to look at it, at:varint follows: the entry with which the engine failed ·
+//!             64 it was
 //! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
@@ -55,6 +56,7 @@ const REDO: u8 = 4;
 const DOCUMENT: u8 = 8;
 const STOPPED: u8 = 16;
 const BROKEN: u8 = 32;
+const THAWING: u8 = 64;
 
 const OFFERED: u8 = 1;
 const OUTDONE: u8 = 2;
@@ -101,6 +103,7 @@ impl Replica {
             flags |= if document.is_some() { DOCUMENT } else { 0 };
             flags |= if slot.stopped { STOPPED } else { 0 };
             flags |= if slot.broken.is_some() { BROKEN } else { 0 };
+            flags |= if slot.thawing { THAWING } else { 0 };
             out.push(flags);
             if let Some(broken) = &slot.broken {
                 out.varint(broken.at.0);
@@ -227,6 +230,7 @@ impl Replica {
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.stopped = flags & STOPPED != 0;
+            slot.thawing = flags & THAWING != 0;
             slot.broken = at.map(|at| Broken { at, told: false, before: None });
             if flags & LOADING != 0 {
                 self.reloading.push(index);

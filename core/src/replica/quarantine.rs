@@ -90,6 +90,7 @@ impl Replica {
         let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
         let Some(broken) = slot.broken.take() else { return };
         slot.stopped = false;
+        slot.thawing = true;
         slot.known = broken.before;
         let nonce = self.ask(id);
         if let Some(slot) = self.heap.slot_mut(index) {

@@ -264,6 +264,8 @@ fn r12_a_fold_that_fails_is_looked_into_and_no_segment_is_folded_meanwhile() {
     assert_eq!(world.folds.len(), 1, "nor before that is on the disk");
     world.write_all();
     assert_eq!(quarantines(&world.take(c)).len(), 1);
+    assert_eq!(world.folds.len(), 1, "nor before the rest is known to be well");
+    world.answer_examine(Replays::Well);
     assert_eq!(world.folds.len(), 2);
 }
 
@@ -274,9 +276,9 @@ fn r12_a_quarantine_that_the_disk_did_not_take_is_found_again() {
     world.prompt = false;
     world.send(c, &[report(0, 1)]);
     world.fail(true);
-    world.prompt = true;
-    assert_eq!(world.take(c), []);
     world.pass(10_000);
+    assert_eq!(world.take(c), []);
+    world.write_all();
     let told = world.take(c);
     assert_eq!((quarantines(&told), told.contains(&reload(0, 1))), (vec![(3, 1)], true));
     assert_eq!(deltas(&mut world, c, 0), 2);
