@@ -245,12 +245,16 @@ fn r12_its_author_makes_anew_what_is_not_saved_and_goes_on_as_another_client_id(
     let third = commits(&commit(&mut author, Target::Here(Index(1)), set(2))).remove(0);
     let client = client_of(&second.parts[0].bytes);
     assert_eq!(client_of(&third.parts[0].bytes), client);
-    let told = tell(&mut author, &quarantine(2, 1, Some((client, 1))));
+    let told = tell(&mut author, &quarantine(2, 1, Some((client, 0))));
     assert_eq!((problems(&told), commits(&told)), (vec!["ERR_QUARANTINED"], vec![]));
     let told = answer(&mut author, &told, 3, &[(ONE, &[first.parts[0].bytes.clone()])]);
     let again = commits(&told);
     assert_eq!(again.iter().map(|frame| (frame.seq, frame.uid)).collect::<Vec<_>>(), [(third.seq, third.uid)]);
-    assert_ne!(client_of(&again[0].parts[0].bytes), client);
+    let summary = guard::structure(guard::Engine::Yrs, &again[0].parts[0].bytes).unwrap();
+    assert!(
+        summary.own.unwrap().client != client && summary.named.is_empty(),
+        "it builds on nothing of it: {summary:?}"
+    );
     // What was left out is in no document of its own either; it is acknowledged like any other.
     let value = value(&mut author, ONE).unwrap();
     assert!(value.contains("Number(2.0)") && !value.contains("Number(1.0)"), "{value}");
