@@ -36,6 +36,7 @@ const QUIET: Plan = Plan {
     copies: false,
     counters: true,
     losses: false,
+    harm: false,
 };
 const FAULTS: Plan = Plan {
     replicas: 0,
@@ -46,12 +47,20 @@ const FAULTS: Plan = Plan {
     copies: false,
     counters: true,
     losses: false,
+    harm: false,
 };
 
 #[test]
 fn p1_replicas_converge_without_faults() {
     let sum = lives(60, QUIET);
     assert!(sum.entries > 1000 || is_replay(), "the worlds did nothing: {sum:?}");
+}
+
+/// R12, with the engines that ship.
+#[test]
+fn r12_what_no_engine_takes_in_is_left_out_and_everybody_goes_on() {
+    let sum = lives(60, Plan { harm: true, ..FAULTS });
+    assert!(sum.left_out > 200 && sum.quarantines > 200 || is_replay(), "nothing was left out: {sum:?}");
 }
 
 #[test]

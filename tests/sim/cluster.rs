@@ -2,8 +2,10 @@
 //!
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
-//! What happens to processes themselves is in `cluster/processes.rs`, the relay and its disk in `cluster/relay.rs`.
+//! What happens to processes themselves is in `cluster/processes.rs`, the relay and its disk in `cluster/relay.rs`, what
+//! strangers do in `cluster/harm.rs`.
 
+mod harm;
 mod processes;
 mod relay;
 
@@ -18,6 +20,7 @@ use coheap_core::replica::{Input, Output, Section, Stats, Target, WaitKind};
 use coheap_core::segment::write::Draw;
 use coheap_core::value::{Ref, Value};
 
+use self::harm::HOSTILE;
 use crate::Draws;
 use crate::disk::PlainDisk;
 use crate::ledger::{Ended, Ledger, Outcome, is_kept};
@@ -78,6 +81,10 @@ pub struct Cluster {
     pub keeps: bool,
     /// How often a replica gave back what the log had lost.
     pub restores: usize,
+    /// Somebody commits what no engine takes in, now and then.
+    pub harms: bool,
+    /// How many parts were left out of the log.
+    pub left_out: usize,
 }
 
 impl Cluster {
@@ -112,6 +119,8 @@ impl Cluster {
             tickets: 1 << 32,
             keeps: false,
             restores: 0,
+            harms: false,
+            left_out: 0,
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -304,6 +313,9 @@ impl Cluster {
                 _ => self.store(at),
             };
         }
+        if self.harms && self.entropy.below(12) == 0 {
+            self.harm();
+        }
         match self.draws.below(if faults { 42 } else { 30 }) {
             0..8 => self.deliver_up(at),
             8..18 => self.deliver_down(at),
@@ -477,13 +489,16 @@ impl Cluster {
             }
             assert_eq!(stats.commits + self.nodes[at].inherited, of(|_| true), "commits of replica {at}");
             assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
-            assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
-            let anew = stats.refused > 0 || self.copied + self.restarts > 0;
+            assert!(stats.quarantined == 0 || self.harms, "quarantines of replica {at}");
+            let anew = stats.refused > 0 || self.copied + self.restarts > 0 || self.harms;
             assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
         for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
+            if self.harms {
+                node.problems.retain(|problem| !problem.starts_with("ERR_QUARANTINED"));
+            }
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
             for (index, mirror) in &node.mirrors {
                 let id = node.ids.get(index).copied().unwrap_or(SegmentId::ROOT);
@@ -498,6 +513,7 @@ impl Cluster {
                 let (seen, held) = (whole(mirror), whole(&fresh));
                 assert_eq!(seen, held, "mirror of segment {index:?} at replica {at}");
                 let value = format!("{seen:?}");
+                assert!(!value.contains(HOSTILE), "what was left out is seen at replica {at}: {value}");
                 let first = values.entry(id).or_insert_with(|| value.clone());
                 assert_eq!(*first, value, "segment {id} at replica {at}");
             }

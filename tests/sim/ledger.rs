@@ -99,6 +99,8 @@ pub struct Ledger {
     ghosts: usize,
     /// It keeps no book: for worlds in which a replica id is no name of one process (clones).
     pub off: bool,
+    /// Commits of nobody here: what they do is to be seen nowhere.
+    pub hostile: BTreeSet<Uid>,
     /// The relay has lost commits that were acknowledged. Those that different replicas give back come in any order, and what
     /// was not resident where the rest of its commit was comes later, so P3 is not promised among them (CORE-PROTOCOL §14.2).
     pub lost: bool,
@@ -437,8 +439,11 @@ impl Ledger {
             let (uid, fate) = match entry {
                 LogEntry::Commit(commit) => (commit.uid, Outcome::Stands),
                 LogEntry::Void { uid, code, .. } => (*uid, Outcome::Refused(*code)),
-                LogEntry::Restored(_) => continue,
+                LogEntry::Restored(_) | LogEntry::Quarantine(_) => continue,
             };
+            if self.hostile.contains(&uid) {
+                continue;
+            }
             assert!(logged.insert(uid, fate).is_none(), "P6: commit {uid:?} is twice in the log");
         }
         let mut known: BTreeMap<_, _> =

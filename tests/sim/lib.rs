@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod damaged;
 pub mod disk;
 pub mod disk_backend;
+pub mod hostile;
 pub mod keeper;
 pub mod ledger;
 pub mod life;

@@ -10,15 +10,18 @@
 //! Everything in memory (lines, segments, clock tables) is the state at `head`; nobody but an author is told of anything at
 //! or above `durable` (DESIGN §3). It never sends anything: `deliver.rs` does.
 
+mod skips;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::skips::Watched;
 use super::port::{Append, DeltaPlace, Folded, Recovered, SegmentRow, SegmentTail};
 use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
 use crate::commit::{EngineKind, LAYOUT, content_hash};
-use crate::guard::{self, Clocks, Summary};
+use crate::guard::{self, Clocks, GuardError, Summary};
 use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
@@ -124,6 +127,10 @@ pub(super) struct Sequencer {
     pub attempt: u32,
     /// No generation is made before this time, in Unix milliseconds (D6).
     roll_hold_ms: u64,
+    /// Parts that are left out, as the disk has it: what is sent follows these. The clock tables have them as of the head.
+    skips: BTreeMap<SegmentNumber, BTreeSet<Offset>>,
+    /// A segment that is being replayed, and the parts of it that the store may not have given for that.
+    watched: Option<(SegmentNumber, Vec<Watched>)>,
 }
 
 /// A segment that a replica gave back, looked at: it is of the current generation, and what the log has of it was merged
@@ -156,6 +163,8 @@ impl Sequencer {
                 segment.clocks = clocks;
             }
         }
+        let skips = (0..).map(SegmentNumber).zip(&segments).filter(|(_, segment)| segment.clocks.skipped().len() > 0);
+        let skips = skips.map(|(number, segment)| (number, segment.clocks.skipped().collect())).collect();
         let by_id = segments.iter().zip(0..).map(|(segment, n)| (segment.row.id, SegmentNumber(n))).collect();
         let mut sequencer = Sequencer {
             head,
@@ -175,6 +184,8 @@ impl Sequencer {
             touched_segments: BTreeSet::new(),
             attempt: 0,
             roll_hold_ms: recovered.roll_hold_ms,
+            skips,
+            watched: None,
         };
         sequencer.begin_epoch(life);
         sequencer
@@ -225,6 +236,8 @@ impl Sequencer {
             LogEntry::Restored(StoredRestore { pending, acked, .. }) => {
                 pending.iter().chain(acked).any(|(owner, _, _)| lines.contains(owner))
             }
+            // It leaves out parts, and no commit.
+            LogEntry::Quarantine(_) => false,
         };
         let undurable = self.tail.iter().rev().take_while(|held| held.offset >= self.durable);
         let newest = undurable.into_iter().find(|held| concerns(&held.entry));
@@ -371,7 +384,10 @@ impl Sequencer {
             let Some(summary) = summary else { continue };
             let at = self.number(part.segment).and_then(|number| usize::try_from(number.0).ok());
             let clocks = at.and_then(|at| self.segments.get(at)).map_or(&empty, |segment| &segment.clocks);
-            clocks.check(owner, summary).map_err(|_| Code::GuardClocks)?;
+            clocks.check(owner, summary).map_err(|error| match error {
+                GuardError::Quarantined => Code::Quarantined,
+                _ => Code::GuardClocks,
+            })?;
         }
         Ok(())
     }
@@ -396,6 +412,9 @@ impl Sequencer {
                 segment.clocks.record(commit.line.owner, summary);
                 segment.row.tail.deltas += 1;
                 segment.row.tail.bytes += part.bytes.len() as u64;
+                if let Some((_, parts)) = self.watched.as_mut().filter(|(watched, _)| *watched == number) {
+                    parts.push((offset, summary.own.map(|own| own.client), part.bytes.len() as u64));
+                }
             }
             parts.push(StoredPart {
                 segment: number,

@@ -34,7 +34,7 @@ impl Replica {
         }
         let frozen = self.is_frozen();
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
-        let mut stopped = Vec::new();
+        let (mut stopped, mut other) = (Vec::new(), Vec::new());
         for part in &entry.parts {
             let Some(id) = self.resolve(part.segment) else { continue };
             let known = part.create.is_none_or(|(_, layout)| layout == LAYOUT);
@@ -53,6 +53,13 @@ impl Replica {
                     stopped.push((id, LoadStatus::Quarantined, why));
                     continue;
                 }
+            }
+            // What was taken for an empty one of another engine until somebody made it.
+            if let (Some((engine, _)), Some((_, slot))) = (part.create, self.heap.by_id_mut(id))
+                && matches!(&slot.state, State::Live(segment) if segment.engine() != engine)
+            {
+                other.push(id);
+                continue;
             }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
                 Some((_, deltas)) => deltas.push(part.bytes.clone()),
@@ -123,9 +130,12 @@ impl Replica {
                 self.tell_overruled(index);
             }
         }
-        for (id, error) in failed {
-            self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
+        for id in other {
             self.reload(id, false);
+        }
+        // R12: each by itself; the rest of the commit is shown.
+        for (id, error) in failed {
+            self.quarantine(id, entry.offset, &error);
         }
         if stopped.is_empty() {
             return;
@@ -268,6 +278,7 @@ impl Replica {
         let State::Loading { buffer, before, redo, .. } = std::mem::replace(&mut slot.state, State::Away) else {
             return Ok(());
         };
+        slot.thawing = false;
         let absent = match state.status {
             SegmentStatus::Alive => None,
             // An own new segment that the relay has not admitted yet is an empty one, as a derived one is.
@@ -277,16 +288,19 @@ impl Replica {
             SegmentStatus::Quarantined => Some(LoadStatus::Quarantined),
         };
         if let Some(status) = absent {
+            slot.known = None;
             self.stats.quarantined += u64::from(status == LoadStatus::Quarantined);
             self.unfollow(state.id);
             self.absent(index, status);
             self.send_pending();
             return Ok(());
         }
+        let last = buffer.last().map_or(Offset(0), |(offset, _)| *offset);
+        let before = before.or_else(|| slot.known.take());
         let behind = buffer.into_iter().filter(|(offset, _)| *offset >= position).flat_map(|(_, deltas)| deltas);
         let behind = behind.filter(|_| !mutate::on(Mutation::LoadWithoutBuffer));
         let deltas: Vec<Bytes> = state.deltas.iter().cloned().chain(behind).collect();
-        self.install(index, &state, &deltas, before, redo);
+        self.install(index, &state, &deltas, last.max(Offset(position.0.saturating_sub(1))), before, redo);
         self.send_pending();
         Ok(())
     }
@@ -357,19 +371,20 @@ impl Replica {
                 }
             };
             let deltas = state.deltas.clone();
-            self.install(index, &state, &deltas, Some(before), redo);
+            self.install(index, &state, &deltas, Offset(position.0.saturating_sub(1)), Some(before), redo);
         }
         self.cut = position;
     }
 
-    /// Makes a document of what the relay sent and of own pending parts, and shows it.
+    /// Makes a document of what the relay sent and of own pending parts, and shows it. `last`: the newest entry that is in it.
     fn install(
         &mut self,
         index: Index,
         state: &SegmentState,
         deltas: &[Bytes],
-        before: Option<Box<Segment>>,
-        redo: bool,
+        last: Offset,
+        mut before: Option<Box<Segment>>,
+        mut redo: bool,
     ) {
         let writer = self.entropy.writer();
         let reset = before.is_some();
@@ -381,31 +396,43 @@ impl Replica {
             _ => (state.engine, state.generation),
         };
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
-        let mut deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
+        let theirs = deltas;
+        let mut deltas: Vec<Bytes> = theirs.iter().cloned().chain(self.own_deltas(state.id)).collect();
         let witness = self.witness;
         witness(Some(index));
-        let made = guard_whole(engine, &deltas).and_then(|()| {
-            match before {
-                Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
-                None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
+        let mut make = |deltas: &[Bytes]| -> Result<Box<Segment>, String> {
+            guard_whole(engine, deltas)?;
+            let made = Segment::decode(state.id, engine, generation, writer, &state.snapshot, deltas);
+            let made = made.map_err(|error| error.to_string())?;
+            Ok(match before.take() {
+                Some(mut segment) => {
+                    segment.take_over(made);
+                    segment
+                }
+                None => Box::new(made),
+            })
+        };
+        let mut made = make(&deltas);
+        if made.is_err() && self.pending.has_counting(state.id) {
+            // R12: own parts that build on what the relay left out meanwhile. What of it is in the log after all, F3 finds.
+            made = make(theirs);
+            if made.is_ok() {
+                self.pending.spoil_all(state.id);
+                (deltas, redo) = (theirs.to_vec(), true);
             }
-            .map_err(|error| error.to_string())
-        });
+        }
         let mut segment = match made {
             Ok(segment) => segment,
             Err(error) => {
                 witness(None);
-                self.stats.quarantined += 1;
-                self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
-                self.unfollow(state.id);
-                self.absent(index, LoadStatus::Quarantined);
-                return self.ask_for_the_declined();
+                return self.quarantine_with(index, before, last, &error);
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
         let redone = if redo { self.redo_into(&mut segment) } else { Vec::new() };
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
+            slot.failures = 0;
         }
         self.show(index, reset);
         witness(None);
@@ -433,7 +460,7 @@ impl Replica {
         for one in self.pending.iter_mut() {
             let owner = one.commit.owner;
             for ((part, edits), stale) in one.commit.parts.iter_mut().zip(&one.edits).zip(&mut one.stale) {
-                if part.segment != id || !std::mem::take(stale) {
+                if part.segment != id || one.outdone || !std::mem::take(stale) {
                     continue;
                 }
                 one.told = false;

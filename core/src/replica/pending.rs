@@ -303,6 +303,40 @@ impl Pending {
         segments
     }
 
+    /// R12: parts of a segment that build on what the log leaves out. What has its place in the log is left out with it; the rest, and
+    /// what lies behind it, is made anew and sent again.
+    pub fn left_out(&mut self, segment: SegmentId, builds_on_it: impl Fn(&bytes::Bytes) -> bool) {
+        let mut from = None;
+        for (at, one) in self.list.iter_mut().enumerate() {
+            let mut parts = one.commit.parts.iter().zip(&mut one.stale).filter(|(part, _)| part.segment == segment);
+            let Some((_, stale)) = parts.find(|(part, _)| part.body.delta().is_some_and(&builds_on_it)) else {
+                continue;
+            };
+            if one.admitted.is_some() {
+                // Stale says so to the ring of the next connection, which has it as it was sent.
+                (*stale, one.outdone, one.told, self.untold) = (true, true, false, true);
+            } else if from.is_none() {
+                from = Some(at);
+            }
+        }
+        if let Some(at) = from {
+            self.spoil_behind(at, &BTreeSet::from([segment]));
+        }
+    }
+
+    /// Whether an unacknowledged commit has a delta of this segment that counts as it is.
+    pub fn has_counting(&self, segment: SegmentId) -> bool {
+        let counts = |one: &Unsaved| {
+            one.commit.parts.iter().zip(&one.stale).any(|(part, stale)| part.segment == segment && !stale)
+        };
+        self.list.iter().any(|one| !one.outdone && counts(one))
+    }
+
+    /// R12: what is here of a segment cannot be put on what the relay has of it. It is made anew.
+    pub fn spoil_all(&mut self, segment: SegmentId) {
+        self.spoil_behind(0, &BTreeSet::from([segment]));
+    }
+
     /// G5: takes out what was ever sent of a line that the relay no longer knows.
     pub fn in_doubt(&mut self, owner: ReplicaId) -> Vec<Unsaved> {
         let mut out = Vec::new();

@@ -180,6 +180,7 @@ impl Replica {
             self.loaded(nonce, position, &bulk)?;
         }
         self.ask_for_the_missing();
+        self.send_reports();
         self.send_pending();
         self.ask_heads();
         Ok(())
@@ -188,7 +189,7 @@ impl Replica {
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.
     fn apply_restored(&mut self, offset: Offset, restored: Restored) {
         let frozen = self.is_frozen();
-        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shown, mut failed, mut kept, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let witness = self.witness;
         for (_, state) in restored.segments {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
@@ -216,7 +217,7 @@ impl Replica {
                 State::Live(_) if frozen => {}
                 // Another generation is switched to, not merged (G3); there is none yet.
                 State::Live(segment) if segment.generation() != state.generation => {
-                    failed.push((state.id, "it is of another generation".to_owned()));
+                    other.push(state.id);
                 }
                 State::Live(segment) => {
                     segment.set_unborn(false);
@@ -250,9 +251,13 @@ impl Replica {
                 self.tell_overruled(index);
             }
         }
-        for (id, error) in failed {
-            self.problem("ERR_ENGINE", format!("what was restored of a segment could not be merged: {error}"));
+        for id in other {
+            let why = "it is of another generation";
+            self.problem("ERR_ENGINE", format!("what was restored of a segment could not be merged: {why}"));
             self.reload(id, false);
+        }
+        for (id, error) in failed {
+            self.quarantine(id, offset, &error);
         }
     }
 }

@@ -120,6 +120,11 @@ impl Replica {
                 buffer.clear();
             }
         }
+        for (_, slot) in self.heap.iter_mut() {
+            if let Some(broken) = &mut slot.broken {
+                broken.told = false;
+            }
+        }
     }
 
     /// Sends one frame as it is, if there is a connection.
@@ -157,6 +162,8 @@ impl Replica {
             Asked::Claim | Asked::Join => {
                 self.out.push_back(Output::Failed { ticket: nonce.0, error: WaitError::Refused(code) });
             }
+            // It stays frozen, and is reported again on the next connection.
+            Asked::Report => {}
             Asked::Presence => {
                 self.problem(js_code(code), format!("the relay did not show this member to a group: {text}"));
             }
@@ -286,6 +293,12 @@ impl Replica {
                 self.problem("ERR_CONFLICT", "a commit was made against an old generation");
             }
             Down::SyncAt { nonce, position } => self.waits.head(nonce, position),
+            Down::Quarantine { offset, segment, client, .. } => self.quarantined(offset, segment, client),
+            Down::Reload { segment, .. } => {
+                if let Some(id) = self.resolve(segment) {
+                    self.thaw(id);
+                }
+            }
             Down::Declined { asked, nonce, code } => self.declined(asked, nonce, code),
             Down::Joined { group, run, member, .. } => self.out.push_back(Output::Joined { group, run, member }),
             Down::Group { group, run, members, done, held } => {
@@ -347,6 +360,7 @@ impl Replica {
         self.cut = welcome.position;
         self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
         self.ask_for_the_missing();
+        self.send_reports();
         self.send_pending();
         self.ask_heads();
         Ok(())
@@ -460,6 +474,11 @@ impl Replica {
         let Session::Online(online) = &self.session else { return };
         let author = online.author(entry.author);
         self.apply_entry(entry, author);
+    }
+
+    /// There is a connection, and its Hello was answered.
+    pub(super) fn is_online(&self) -> bool {
+        matches!(self.session, Session::Online(_))
     }
 
     pub(super) fn resolve(&self, segment: SegRef) -> Option<SegmentId> {

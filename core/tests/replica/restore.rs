@@ -229,7 +229,7 @@ fn d5_a_restored_of_another_is_an_entry() {
     assert_eq!(replica.cut(), Offset(1));
     // What the guard does not pass reaches no engine.
     let outputs = tell(&mut replica, &frame(Bytes::from_static(&[1, 2, 3]), 1));
-    assert_eq!((problems(&outputs), replica.cut()), (vec!["ERR_ENGINE"], Offset(2)));
+    assert_eq!((problems(&outputs), replica.cut()), (vec!["ERR_QUARANTINED"], Offset(2)));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use coheap_core::id::Offset;
 use coheap_core::relay::{
-    Append, Config as RelayConfig, ConnId, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Ticket,
+    Append, Config as RelayConfig, ConnId, Examined, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Ticket,
 };
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{Command, Event, NotWritten, Opening, ToConn};
 use crate::store::{FoldResult, Store, StoreError};
-use crate::worker::{FoldError, FoldJob, Folded, Job, MergeJob};
+use crate::worker::{ExamineJob, FoldError, FoldJob, Folded, Job, MergeJob};
 
 /// Bytes of entries on their way to the disk, and of messages for heaps that are being read, over which no more are taken.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
@@ -238,6 +238,7 @@ impl Driver {
             }
             Event::Folded(folded) => self.folded(folded),
             Event::Merged { of, ticket, merge } => self.feed_opening(&of, Input::Merged { ticket, merge }),
+            Event::Examined { of, ticket, examined } => self.feed_opening(&of, Input::Examined { ticket, examined }),
             Event::Scrubbed { heap, error } if !self.halted.contains(&heap) => self.give_up(&heap, &error),
             Event::Scrubbed { .. } => {}
             Event::Stop => {
@@ -458,6 +459,12 @@ impl Driver {
                     let job = Job::Merge(MergeJob { of: of.clone(), ticket, engine, segment, position, given });
                     if self.folds.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
                         let _ = self.events.send(Event::Merged { of, ticket, merge: Merge::Failed });
+                    }
+                }
+                Output::Examine { ticket, segment, engine, upto, position } => {
+                    let job = Job::Examine(ExamineJob { of: of.clone(), ticket, segment, engine, upto, position });
+                    if self.folds.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
+                        let _ = self.events.send(Event::Examined { of, ticket, examined: Examined::Unknown });
                     }
                 }
                 Output::Idle | Output::Stopped => {

@@ -168,6 +168,11 @@ fn put_records(
     if let Some(writer) = writer {
         meta.chain = put_record(&mut log, heap, first, writer)?;
     }
+    // R12: no state has them any more. The log does, until it is folded away.
+    for (segment, offset) in appends.iter().flat_map(|append| &append.skipped) {
+        let row = (heap, segment.0, offset.0)..(heap, segment.0, offset.0 + 1);
+        index.remove(&mut meta.digest, row, |_, _| Ok(()))?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coheap_core::id::Offset;
-use coheap_core::log::LogEntry;
+use coheap_core::log::{LogEntry, StoredCommit};
 use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
 };
@@ -120,7 +120,10 @@ impl Cluster {
                     }
                     self.disk.append(append);
                 }
-                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Merge { .. }) => {
+                read @ (RelayOutput::ReadLog { .. }
+                | RelayOutput::ReadStates { .. }
+                | RelayOutput::Merge { .. }
+                | RelayOutput::Examine { .. }) => {
                     self.reads.push(read);
                 }
                 RelayOutput::Recover => {
@@ -136,6 +139,16 @@ impl Cluster {
     fn judge(&mut self, entry: &LogEntry, place: Offset) {
         let can_write = self.judging.and_then(|conn| self.rights.get(&conn)).copied();
         match entry {
+            LogEntry::Commit(StoredCommit { uid, .. }) | LogEntry::Void { uid, .. }
+                if self.ledger.hostile.contains(uid) =>
+            {
+                self.places.insert(*uid, place);
+            }
+            LogEntry::Quarantine(quarantine) => {
+                let hostile = |at: Offset| self.ledger.hostile.iter().any(|uid| self.places.get(uid) == Some(&at));
+                assert!(quarantine.skipped().all(hostile), "only what is hostile is left out: {quarantine:?}");
+                self.left_out += quarantine.skipped().count();
+            }
             LogEntry::Commit(commit) => {
                 assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
                 assert!(self.places.insert(commit.uid, place).is_none(), "P6: {:?} is admitted twice", commit.uid);
@@ -222,6 +235,10 @@ impl Cluster {
                     Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
                 };
                 RelayInput::Merged { ticket, merge }
+            }
+            RelayOutput::Examine { ticket, segment, engine, upto, position } => {
+                let examined = self.disk.examine(segment, engine, upto, position);
+                RelayInput::Examined { ticket, examined }
             }
             _ => return,
         };

@@ -289,6 +289,7 @@ impl Oracle {
                 Some(sight) => self.restored(offset, restored, number, &sight),
                 None => fails("R1", format!("{:?} gives something back at {offset:?}, and sent nothing", restored.by)),
             },
+            LogEntry::Quarantine(_) => fails("R12", "nobody writes what engines cannot take in".to_owned()),
         }
     }
 

@@ -6,7 +6,8 @@ use coheap_core::commit::EngineKind;
 use coheap_core::id::{Offset, SegmentNumber, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, Config, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay, StoredState,
+    Append, Config, Examined, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay,
+    StoredState,
 };
 use coheap_core::segment::fold;
 use coheap_core::segment::merge::{Merged, merge};
@@ -71,6 +72,7 @@ impl World {
                 RelayOutput::ReadLog { .. }
                 | RelayOutput::ReadStates { .. }
                 | RelayOutput::Recover
+                | RelayOutput::Examine { .. }
                 | RelayOutput::Merge { .. } => {
                     self.note(|| format!("heap {heap} asks for {output:?}"));
                     self.heaps[heap].reads.push_back(output);
@@ -223,6 +225,8 @@ impl World {
                 let merge = self.merge(heap, engine, segment, position, &given, pick)?;
                 RelayInput::Merged { ticket, merge }
             }
+            // A fold that failed may be a delta's fault; here it never is.
+            RelayOutput::Examine { ticket, .. } => RelayInput::Examined { ticket, examined: Examined::Well },
             _ => {
                 let recovered = self.platter.recover(heap)?;
                 self.found_on_disk(heap, &recovered)?;
