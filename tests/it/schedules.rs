@@ -281,6 +281,32 @@ fn who_gives_back_a_segment_that_its_hello_did_not_name_follows_it() {
     stays_mended(&[0; 3], Some(100), &steps);
 }
 
+/// D4, G5. A Restored names a commit of a line of which the log has nothing else: that line has lost no end.
+#[test]
+fn a_line_that_the_log_knows_by_what_was_given_back_alone_has_not_lost_its_end() {
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let steps = [
+        connect(1),
+        Deed::Edit { at: 1, segments: 1, pick: 20621, alloc: true, large: false },
+        up(1, 2),
+        down(1, 2),
+        Deed::Fault { fault: Fault::Wiped, at: 3, pick: 42339 },
+        Deed::Store { at: 1 },
+        Deed::Start,
+        Deed::Fault { fault: Fault::Restart, at: 1, pick: 15879 },
+        connect(1),
+        up(1, 3),
+        down(1, 3),
+        up(1, 3),
+        Deed::Read { pick: 3449 },
+        Deed::Sync { count: 1 },
+        Deed::Read { pick: 50604 },
+        down(1, 3),
+        Deed::Fault { fault: Fault::Cut, at: 1, pick: 34536 },
+    ];
+    stays_mended(&[0; 4], Some(1 << 40), &steps);
+}
+
 #[test]
 fn every_fault_has_its_row() {
     assert!(FAULTS.iter().all(|fault| Fault::ALL.contains(fault)));

@@ -80,7 +80,7 @@ impl Replica {
                 continue;
             }
             // The log has lost the end of the line, and it is too late to give that back: who may not write was not asked for it.
-            if rows.last().is_none_or(|row| row.seq < acked) {
+            if rows.last().map_or(Seq(0), |row| row.seq) < acked {
                 self.unknown(owner);
                 return false;
             }
