@@ -13,7 +13,7 @@
 //! others, on the input that says its append is durable, and nowhere else (`deliver.rs`).
 //!
 //! Reading order: `relay/port.rs` (inputs and outputs), `sequencer.rs` (the log), `session.rs` and `hello.rs` (a connection
-//! begins), `restore.rs` (it gives back what the log has lost), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
+//! begins), `restore.rs` (it gives back what the log has lost), `roll.rs` (a new generation of a segment), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
 
 mod claims;
 mod deliver;
@@ -23,6 +23,7 @@ mod load;
 mod port;
 mod presence;
 mod restore;
+mod roll;
 mod sequencer;
 mod session;
 mod timers;
@@ -37,6 +38,7 @@ use crate::limits;
 use crate::time::{Millis, Time};
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
+use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{Down, Up, split};
 use claims::Claims;
 use interest::Interest;
@@ -48,8 +50,8 @@ use timers::{Timer, Timers};
 pub use restore::REFUSES_AFTER;
 
 pub use port::{
-    Append, Config, ConnId, DeltaPlace, Folded, Input, Merge, Output, Recovered, SegmentRow, SegmentTail, StoredState,
-    Ticket,
+    Append, Config, ConnId, DeltaPlace, Folded, GenerationBegins, Input, Merge, NotRolled, Output, Recovered, Roll,
+    SegmentRow, SegmentTail, StoredState, Ticket,
 };
 
 /// How long a connection may take over a Hello that came in pieces.
@@ -111,6 +113,10 @@ pub struct Relay {
     refuses_from: Time,
     /// The Restored that was sent last: its place, which of its segments, and the bytes.
     restored: Option<(Offset, Vec<usize>, Bytes)>,
+    /// A generation that is being made.
+    rolling: Option<roll::Rolling>,
+    /// The Roll that was sent last: its place, all of its header, and its document's bytes.
+    rolled: Option<(Offset, GenerationHeader, Bytes)>,
 }
 
 impl Relay {
@@ -138,6 +144,8 @@ impl Relay {
             fold_wanted: BTreeSet::new(),
             refuses_from: now,
             restored: None,
+            rolling: None,
+            rolled: None,
             config,
         };
         relay.timers.set(Timer::Idle, now + relay.config.idle);
@@ -200,6 +208,8 @@ impl Relay {
             Input::Log { ticket, entries } => self.log_read(ticket, entries),
             Input::States { ticket, states } => self.states_read(ticket, states),
             Input::Merged { ticket, merge } => self.merged(ticket, merge),
+            Input::Roll { segment } => self.roll(segment),
+            Input::RollMade { ticket, roll } => self.roll_made(ticket, roll),
             Input::ReadFailed { ticket } => {
                 if let Some(conn) = self.reads.remove(&ticket) {
                     self.close(conn, Code::StoreFailed);
@@ -253,7 +263,7 @@ impl Relay {
     fn idle(&mut self) {
         // A new epoch on its way to the disk would begin there once more with the next machine of this process.
         let written = self.log.head == self.log.durable && self.log.ready();
-        let quiet = self.conns.is_empty() && written && self.folding.is_none();
+        let quiet = self.conns.is_empty() && written && self.folding.is_none() && self.rolling.is_none();
         if quiet && self.claims.is_empty() && self.standing == Standing::Running {
             self.out.push_back(Output::Idle);
         }
@@ -430,6 +440,7 @@ impl Relay {
         }
         self.standing = Standing::Recovering;
         self.restores_undone();
+        self.roll_undone();
         self.out.push_back(Output::Recover);
     }
 
@@ -468,6 +479,7 @@ impl Relay {
         if folded.is_some() && self.log.wants_fold(segment, bytes_max, FOLD_DELTAS) {
             self.fold_wanted.insert(segment);
         }
+        self.next_roll();
         self.next_fold();
     }
 
@@ -478,6 +490,10 @@ impl Relay {
             return;
         }
         while let Some(segment) = self.fold_wanted.pop_first() {
+            // It is looked at again when the roll is over.
+            if self.is_rolling(segment) {
+                continue;
+            }
             let Some(row) = self.log.segment(segment) else { continue };
             let (engine, upto) = (row.engine, self.log.durable);
             let keep =

@@ -10,6 +10,7 @@ pub mod merge;
 pub mod objects;
 mod outside;
 pub mod packed;
+pub mod roll;
 mod show;
 mod values;
 pub mod write;
@@ -32,6 +33,8 @@ use crate::value::Kind;
 pub struct Segment {
     id: SegmentId,
     generation: GenId,
+    /// Of that generation, as the relay sent it; empty for generation 0 (G4).
+    header: Bytes,
     engine: Box<dyn Engine>,
     objects: Objects,
     /// Bytes that came in as snapshot and deltas: its packed size, until it is encoded anew.
@@ -164,7 +167,8 @@ impl Segment {
             engine.apply(deltas)?;
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-        Ok(Segment { id, generation, engine, objects: Objects::new(id, writer), size, unborn: false, told: 1 })
+        let (header, objects) = (Bytes::new(), Objects::new(id, writer));
+        Ok(Segment { id, generation, header, engine, objects, size, unborn: false, told: 1 })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or
@@ -178,6 +182,9 @@ impl Segment {
     ) -> Result<(), EngineError> {
         let other = Segment::decode(self.id, self.engine.kind(), generation, writer, snapshot, deltas)?;
         self.engine = other.engine;
+        if self.generation != generation {
+            self.header = Bytes::new();
+        }
         self.generation = generation;
         self.size = other.size;
         self.objects.forget();
@@ -193,6 +200,16 @@ impl Segment {
     /// Its generation.
     pub fn generation(&self) -> GenId {
         self.generation
+    }
+
+    /// The header of its generation; empty for generation 0.
+    pub fn header(&self) -> &Bytes {
+        &self.header
+    }
+
+    /// Notes the header of its generation.
+    pub fn set_header(&mut self, header: Bytes) {
+        self.header = header;
     }
 
     /// What merges it.

@@ -5,13 +5,16 @@
 //! ```text
 //!   driver ──Job──► task ──fold────► a worker      message := length:u32 body
 //!                    │ ◄──snapshot──               body    := 0 segment | 1 segment snapshot:bytes | 2 segment given:bytes
-//!                    ├─────check───► another       segment := engine:u8 snapshot:bytes list(delta:bytes)
-//!                    │ ◄──it is so──               answer  := 0 snapshot | 1 error:str | 2 nothing is added
-//!                    └─► store.fold                           | 3 clocks:bytes state | 4 error:str (what was given is wrong)
+//!                    ├─────check───► another                  | 3 segment id:16 gen | 4 segment id:16 gen snapshot:bytes
+//!                    │ ◄──it is so──               segment := engine:u8 snapshot:bytes list(delta:bytes)
+//!                    └─► store.fold                answer  := 0 snapshot | 1 error:str | 2 nothing is added
+//!                                                             | 3 clocks:bytes state | 4 error:str (what was given is wrong)
+//!                                                             | 5 clocks:bytes | 6 it shows a list or a text | 7 it keeps history
 //! ```
 //!
 //! A snapshot takes the place of log only when another process has decoded it and compared it, value by value, with its own
-//! replay of what was folded (`coheap_core::segment::check_fold`). Merging puts what a replica gave back together with what
+//! replay of what was folded (`coheap_core::segment::check_fold`); so does the document of a new generation become one
+//! (3 and 4, CORE-PROTOCOL G1, `coheap_core::segment::roll`). Merging puts what a replica gave back together with what
 //! the log has (CORE-PROTOCOL D4), for an entry of its own (`coheap_core::segment::merge`, which decodes and compares too).
 
 use std::io::{ErrorKind, Read, Write};
@@ -21,11 +24,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::guard::Clocks;
-use coheap_core::id::{Offset, SegmentNumber};
+use coheap_core::id::{GenId, Offset, SegmentId, SegmentNumber};
 use coheap_core::limits;
-use coheap_core::relay::{Merge, StoredState, Ticket};
+use coheap_core::relay::{Merge, NotRolled, Roll, StoredState, Ticket};
 use coheap_core::segment;
 use coheap_core::segment::merge::{self as merging, MergeError, Merged};
+use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::wire::codec::{Malformed, Reader, Write as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -38,16 +42,20 @@ use crate::store::{FoldResult, Store, StoreError};
 
 /// A whole message: one segment at its hard limit with its deltas, and what they fold to.
 const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + 2 * limits::SEGMENT_BYTES_HARD;
-/// Requests: make a snapshot; say whether one is right; merge what was given.
+/// Requests: make a snapshot; say whether one is right; merge what was given; make a new generation's document; say whether one
+/// is right.
 const FOLD: u8 = 0;
 const CHECK: u8 = 1;
 const MERGE: u8 = 2;
+const ROLL: u8 = 3;
+const CHECK_ROLL: u8 = 4;
 
 /// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Job {
     Fold(FoldJob),
     Merge(MergeJob),
+    Roll(RollJob),
 }
 
 /// What came of it.
@@ -55,6 +63,26 @@ pub(crate) enum Job {
 pub(crate) enum Done {
     Folded(Folded),
     Merged { of: Opening, ticket: Ticket, merge: Merge },
+    Rolled { of: Opening, ticket: Ticket, roll: Roll },
+}
+
+/// A segment that is to have a new generation.
+#[derive(Debug)]
+pub(crate) struct RollJob {
+    /// Of this heap, while it was open this time.
+    pub of: Opening,
+    /// Comes back with the answer.
+    pub ticket: Ticket,
+    /// What the store knows it by.
+    pub segment: SegmentNumber,
+    /// Its id.
+    pub id: SegmentId,
+    /// Merged by this engine.
+    pub engine: EngineKind,
+    /// As it is below here.
+    pub position: Offset,
+    /// Which generation it will be.
+    pub generation: GenId,
 }
 
 /// A segment that a replica gave back.
@@ -143,6 +171,14 @@ pub(crate) async fn run(
                 });
                 done(Done::Merged { of: job.of, ticket: job.ticket, merge });
             }
+            Job::Roll(job) => {
+                let roll = roll(&mut workers, &store, &job).await.unwrap_or_else(|error| {
+                    let (heap, segment) = (&job.of.heap, job.id);
+                    eprintln!("coheap-relay: heap {heap:?}: no new generation of segment {segment}: {error}");
+                    Roll::Failed
+                });
+                done(Done::Rolled { of: job.of, ticket: job.ticket, roll });
+            }
         }
     }
 }
@@ -177,6 +213,35 @@ async fn merge(workers: &mut Workers, store: &Arc<Store>, job: &MergeJob) -> Res
         }
         _ => Err("the worker answers something else".to_owned().into()),
     }
+}
+
+async fn roll(workers: &mut Workers, store: &Arc<Store>, job: &RollJob) -> Result<Roll, FoldError> {
+    let state = {
+        let (store, heap, segment, position) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment, job.position);
+        blocking(move || store.read_states(&heap, position, &[segment], 1)).await?
+    };
+    let Some(StoredState::At { snapshot, deltas, .. }) = state.into_iter().next() else {
+        return Err("its state cannot be read".to_owned().into());
+    };
+    let mut request = encode_segment(ROLL, job.engine, &snapshot, &deltas);
+    drop((snapshot, deltas));
+    request.extend_from_slice(&job.id.0);
+    request.generation(job.generation);
+    let snapshot = match ask(&workers.bounds, &mut workers.folder, &request).await? {
+        (0, snapshot) => snapshot,
+        (6, _) => return Ok(Roll::Declined(NotRolled::Sequences)),
+        (7, _) => return Ok(Roll::Declined(NotRolled::History)),
+        _ => return Err("the worker answers something else".to_owned().into()),
+    };
+    if let Some(what) = request.first_mut() {
+        *what = CHECK_ROLL;
+    }
+    request.bytes(&snapshot);
+    let (5, table) = ask(&workers.bounds, &mut workers.checker, &request).await? else {
+        return Err("the checking worker answers something else".to_owned().into());
+    };
+    let clocks = Clocks::decode(&table).map_err(|error| error.to_string())?;
+    Ok(Roll::Made { snapshot, clocks })
 }
 
 async fn fold(workers: &mut Workers, store: &Arc<Store>, job: &FoldJob) -> Result<FoldResult, FoldError> {
@@ -321,6 +386,10 @@ enum Wanted {
     Check(Bytes),
     /// What this adds.
     Merge(Bytes),
+    /// A new generation's document.
+    Roll(SegmentId, GenId),
+    /// Whether this one is right.
+    CheckRoll(SegmentId, GenId, Bytes),
 }
 
 fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
@@ -337,6 +406,11 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
         FOLD => Wanted::Snapshot,
         CHECK => Wanted::Check(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "folded")?)),
         MERGE => Wanted::Merge(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
+        ROLL => Wanted::Roll(SegmentId(reader.array()?), reader.generation()?),
+        CHECK_ROLL => {
+            let (id, generation) = (SegmentId(reader.array()?), reader.generation()?);
+            Wanted::CheckRoll(id, generation, body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "rolled")?))
+        }
         _ => return Err(Malformed::Field("request")),
     };
     reader.end()?;
@@ -397,6 +471,22 @@ pub fn answer(request: &Bytes) -> Vec<u8> {
             Err(error @ MergeError::Guard(_)) => with(4, error.to_string().as_bytes()),
             Err(error) => failed(error.to_string()),
         },
+        Wanted::Roll(id, generation) => match roll_unchecked(engine, id, &snapshot, &deltas, generation) {
+            Ok(Ok(snapshot)) => with(0, &snapshot),
+            Ok(Err(Unrollable::Sequences)) => vec![6],
+            Ok(Err(Unrollable::History)) => vec![7],
+            Err(error) => failed(error.to_string()),
+        },
+        Wanted::CheckRoll(id, generation, rolled) => {
+            match check_roll(engine, id, &snapshot, &deltas, generation, &rolled) {
+                Ok(clocks) => {
+                    let mut table = Vec::new();
+                    clocks.encode(&mut table);
+                    with(5, &table)
+                }
+                Err(error) => failed(error.to_string()),
+            }
+        }
     }
 }
 

@@ -35,6 +35,7 @@ const QUIET: Plan = Plan {
     shares: false,
     copies: false,
     counters: true,
+    rolls: false,
     losses: false,
 };
 const FAULTS: Plan = Plan {
@@ -45,6 +46,7 @@ const FAULTS: Plan = Plan {
     shares: false,
     copies: false,
     counters: true,
+    rolls: false,
     losses: false,
 };
 
@@ -135,6 +137,18 @@ fn f1_to_f4_and_c9_copies_of_a_process_and_restarts_over_old_stores_lose_and_dou
     assert!(sum.copied > 60 || is_replay(), "few processes were copied: {sum:?}");
     assert!(sum.restarts > 60 || is_replay(), "few processes went on from a store: {sum:?}");
     assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
+}
+
+#[test]
+fn g1_to_g4_new_generations_lose_and_double_nothing() {
+    let sum = lives(60, Plan { rolls: true, ..QUIET });
+    println!("{sum:?}");
+}
+
+#[test]
+fn g1_to_g4_new_generations_hold_through_faults() {
+    let sum = lives(60, Plan { rolls: true, ..FAULTS });
+    println!("{sum:?}");
 }
 
 #[test]

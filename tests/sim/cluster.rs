@@ -2,9 +2,10 @@
 //!
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
-//! What happens to processes themselves is in `cluster/processes.rs`.
+//! What happens to processes themselves is in `cluster/processes.rs`, new generations of segments in `cluster/rolls.rs`.
 
 mod processes;
+mod rolls;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,6 +87,14 @@ pub struct Cluster {
     pub keeps: bool,
     /// How often a replica gave back what the log had lost.
     pub restores: usize,
+    /// Segments get new generations, now and then.
+    pub rolls: bool,
+    /// How many did.
+    pub rolled: usize,
+    /// How many did not, by why.
+    pub not_rolled: BTreeMap<String, usize>,
+    /// The entries of an append before the one that is judged.
+    appending: Vec<LogEntry>,
 }
 
 impl Cluster {
@@ -120,6 +129,10 @@ impl Cluster {
             tickets: 1 << 32,
             keeps: false,
             restores: 0,
+            rolls: false,
+            rolled: 0,
+            not_rolled: BTreeMap::new(),
+            appending: Vec::new(),
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -140,6 +153,7 @@ impl Cluster {
             fold_bytes: Some(u64::MAX),
             refuses_after: REFUSES_AFTER,
             admits_from: Time(0),
+            rolls_from: Time(0),
         };
         let relay = Relay::new(config, self.disk.recover(), Time(self.now));
         self.relay = Some(relay);
@@ -293,12 +307,21 @@ impl Cluster {
                     for (place, bytes) in (first..).zip(&append.entries) {
                         let entry = LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("an entry reads back");
                         self.judge(&entry, Offset(place));
+                        self.appending.push(entry);
                     }
+                    self.appending.clear();
                     self.disk.append(append);
                 }
-                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Merge { .. }) => {
+                read @ (RelayOutput::ReadLog { .. }
+                | RelayOutput::ReadStates { .. }
+                | RelayOutput::Merge { .. }
+                | RelayOutput::MakeRoll { .. }) => {
                     self.reads.push(read);
                 }
+                RelayOutput::Rolled { outcome, .. } => match outcome {
+                    Ok(_) => self.rolled += 1,
+                    Err(why) => *self.not_rolled.entry(format!("{why:?}")).or_default() += 1,
+                },
                 RelayOutput::Recover => {
                     let recovered = self.disk.recover();
                     self.relay_input(RelayInput::Recovered(recovered));
@@ -329,6 +352,7 @@ impl Cluster {
                     other => panic!("a commit is refused: {other:?}"),
                 }
             }
+            LogEntry::Roll(_) => self.is_of_now(entry, place),
             LogEntry::Restored(restore) => {
                 assert_eq!(
                     self.rights.get(&self.conn_of(restore.by)),
@@ -448,6 +472,10 @@ impl Cluster {
                 1..3 => self.restart(at),
                 _ => self.store(at),
             };
+        }
+        if self.rolls && self.entropy.below(12) == 0 {
+            let at = self.entropy.below(self.segments.len());
+            return self.roll(self.segments[at]);
         }
         match self.draws.below(if faults { 42 } else { 30 }) {
             0..8 => self.deliver_up(at),
@@ -582,15 +610,19 @@ impl Cluster {
             }
             RelayOutput::Merge { ticket, engine, segment, position, given } => {
                 let states = self.disk.states(position, segment.as_slice());
-                let deltas = match states.into_iter().next() {
-                    Some(StoredState::At { deltas, .. }) => deltas,
-                    _ => Vec::new(),
+                let (snapshot, deltas) = match states.into_iter().next() {
+                    Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
+                    _ => (Bytes::new(), Vec::new()),
                 };
-                let merge = match merge(engine, &[], &deltas, &given).expect("what a replica holds is merged") {
+                let merge = match merge(engine, &snapshot, &deltas, &given).expect("what a replica holds is merged") {
                     Merged::Nothing => Merge::Nothing,
                     Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
                 };
                 RelayInput::Merged { ticket, merge }
+            }
+            RelayOutput::MakeRoll { ticket, segment, id, engine, position, generation } => {
+                let states = self.disk.states(position, &[segment]);
+                RelayInput::RollMade { ticket, roll: rolls::made(engine, id, states, generation) }
             }
             _ => return,
         };
@@ -662,7 +694,7 @@ impl Cluster {
             (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
         let commits = log.into_iter().filter_map(|entry| match entry {
             LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
-            LogEntry::Void { .. } | LogEntry::Restored(_) => None,
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) => None,
         });
         commits.collect()
     }

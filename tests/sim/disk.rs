@@ -6,7 +6,7 @@ use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, StoredState};
+use coheap_core::relay::{Append, DeltaPlace, GenerationBegins, Recovered, SegmentRow, StoredState};
 use coheap_core::wire::codec::Reader;
 
 /// One heap's store.
@@ -19,6 +19,8 @@ pub struct PlainDisk {
     deltas: Vec<DeltaPlace>,
     clocks: BTreeMap<(SegmentNumber, GenId), Bytes>,
     unsynced: Vec<Append>,
+    /// The documents that generations began with, the oldest first.
+    generations: Vec<GenerationBegins>,
     /// Entries below are not to be had any more, only the states that they led to.
     floor: Offset,
     roll_hold_ms: u64,
@@ -72,6 +74,7 @@ impl PlainDisk {
         self.admit.extend(append.admit);
         self.segments.extend(append.segments);
         self.deltas.extend(append.deltas);
+        self.generations.extend(append.generations);
         self.clocks.extend(append.clocks.into_iter().map(|(number, generation, table)| ((number, generation), table)));
     }
 
@@ -118,14 +121,31 @@ impl PlainDisk {
     pub fn states(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
         let mut written = self.clone();
         written.sync();
-        written.states_written(position, segments)
+        let states = written.states_written(position, segments);
+        // A store has nothing of a generation before the one it has written last.
+        let later = |state: &StoredState| {
+            let StoredState::At { segment, .. } = state else { return None };
+            let last = self.generations.iter().rfind(|begins| begins.segment == *segment)?;
+            (last.position > position).then_some((*segment, last.position))
+        };
+        let state = |state| match later(&state) {
+            Some((segment, position)) => StoredState::NotBefore { segment, position },
+            None => state,
+        };
+        states.into_iter().map(state).collect()
     }
 
     fn states_written(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
         segments
             .iter()
             .map(|segment| {
-                let places = self.deltas.iter().filter(|place| place.segment == *segment && place.offset < position);
+                let generation = self.generations.iter().rfind(|of| of.segment == *segment && of.position <= position);
+                let from = generation.map_or(Offset(0), |begins| begins.position);
+                let (header, snapshot) =
+                    generation.map(|begins| (begins.header.clone(), begins.snapshot.clone())).unwrap_or_default();
+                let behind = from..position;
+                let places =
+                    self.deltas.iter().filter(|place| place.segment == *segment && behind.contains(&place.offset));
                 let deltas = places
                     .filter_map(|place| {
                         self.entries
@@ -133,7 +153,7 @@ impl PlainDisk {
                             .map(|entry| entry.slice(place.at..place.at + place.len))
                     })
                     .collect();
-                StoredState::At { segment: *segment, snapshot: Bytes::new(), deltas }
+                StoredState::At { segment: *segment, header, snapshot, deltas }
             })
             .collect()
     }

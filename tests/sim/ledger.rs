@@ -435,7 +435,7 @@ impl Ledger {
             let (uid, fate) = match entry {
                 LogEntry::Commit(commit) => (commit.uid, Outcome::Stands),
                 LogEntry::Void { uid, code, .. } => (*uid, Outcome::Refused(*code)),
-                LogEntry::Restored(_) => continue,
+                LogEntry::Restored(_) | LogEntry::Roll(_) => continue,
             };
             assert!(logged.insert(uid, fate).is_none(), "P6: commit {uid:?} is twice in the log");
         }

@@ -27,6 +27,10 @@ const ENTRY_MIN: usize = 20;
 /// of them binds it.
 pub const UNBOUND: ReplicaId = ReplicaId([0; 16]);
 
+/// The owner of the client that a relay writes a new generation's document under (CORE-PROTOCOL G1). No connection may declare
+/// this id, so nobody goes on as that client.
+pub const RELAY: ReplicaId = ReplicaId([0xff; 16]);
+
 /// How a delta's structs stand to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Continuity {
@@ -128,6 +132,13 @@ impl Clocks {
                     }
                 }
             }
+        }
+    }
+
+    /// Clients that are nobody's are this owner's from here on.
+    pub fn bind(&mut self, owner: ReplicaId) {
+        for client in self.clients.values_mut().filter(|client| client.owner == UNBOUND) {
+            client.owner = owner;
         }
     }
 

@@ -15,6 +15,7 @@ use super::restore::added_to;
 use super::session::{Conn, Owed};
 use super::timers::Timer;
 use super::{FOLD_DELTAS, Output, Relay, Ticket};
+use crate::guard::RELAY;
 use crate::id::{Offset, ReplicaId};
 use crate::limits;
 use crate::log::{LogEntry, StoredCommit, StoredPart, StoredRestore};
@@ -45,7 +46,7 @@ impl Relay {
             let offset = Offset(offset);
             let Some(entry) = self.log.entry(offset).cloned() else { continue };
             match &*entry {
-                LogEntry::Restored(_) => self.fall_behind(offset, &entry),
+                LogEntry::Restored(_) | LogEntry::Roll(_) => self.fall_behind(offset, &entry),
                 _ => self.deliver_live(offset, &entry),
             }
             self.want_fold(&entry);
@@ -79,11 +80,12 @@ impl Relay {
             self.pump(id);
         }
         self.restored_durable();
+        self.next_roll();
         self.release_waiting();
         self.next_fold();
     }
 
-    /// A Restored may be long, and entries wait behind it: whom it concerns is pumped from here on.
+    /// A Restored, or a Roll, may be long, and entries wait behind it: whom it concerns is pumped from here on.
     fn fall_behind(&mut self, offset: Offset, entry: &LogEntry) {
         for segment in added_to(entry) {
             for id in self.interest.followers(segment) {
@@ -198,8 +200,8 @@ impl Relay {
             LogEntry::Void { seq, uid, .. } => {
                 (frame.seq, frame.uid, frame.void) = (*seq, *uid, true);
             }
-            // It has a frame of its own.
-            LogEntry::Restored(_) => {}
+            // They have frames of their own.
+            LogEntry::Restored(_) | LogEntry::Roll(_) => {}
             LogEntry::Commit(commit) => {
                 (frame.seq, frame.uid) = (commit.seq, commit.uid);
                 frame.label.clone_from(&commit.label);
@@ -317,11 +319,18 @@ impl Relay {
         let concerns = conn.owns(owner_of(&entry))
             || match &*entry {
                 LogEntry::Commit(commit) => commit.parts.iter().any(|part| self.interest.follows(id, part.segment)),
-                LogEntry::Void { .. } | LogEntry::Restored(_) => false,
+                LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) => false,
             };
+        if matches!(*entry, LogEntry::Roll(_)) {
+            // R11: a refusal is handled before G3.
+            self.settle(id);
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
         conn.cursor = offset.next();
         if let LogEntry::Restored(restore) = &*entry {
             self.send_restored(id, offset, restore);
+        } else if let LogEntry::Roll(roll) = &*entry {
+            self.send_roll(id, offset, roll);
         } else if concerns {
             let view = self.view(id, offset, &entry);
             self.declare(id, &entry, &view);
@@ -366,7 +375,7 @@ impl Relay {
         let Some(bytes_max) = self.config.fold_bytes else { return };
         let parts = match entry {
             LogEntry::Commit(commit) => &commit.parts[..],
-            LogEntry::Void { .. } | LogEntry::Restored(_) => &[],
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) => &[],
         };
         for number in parts.iter().map(|part| part.segment).chain(added_to(entry)) {
             let under_way = self.folding.is_some_and(|(segment, _)| segment == number);
@@ -381,6 +390,7 @@ fn owner_of(entry: &LogEntry) -> ReplicaId {
     match entry {
         LogEntry::Commit(StoredCommit { owner, .. }) | LogEntry::Void { owner, .. } => *owner,
         LogEntry::Restored(StoredRestore { by, .. }) => *by,
+        LogEntry::Roll(_) => RELAY,
     }
 }
 

@@ -15,17 +15,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::port::{Append, DeltaPlace, Folded, Recovered, SegmentRow, SegmentTail};
+use super::port::{Append, DeltaPlace, Folded, GenerationBegins, Recovered, SegmentRow, SegmentTail};
 use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
 use crate::commit::{EngineKind, LAYOUT, content_hash};
 use crate::guard::{self, Clocks, Summary};
-use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
 use crate::limits;
-use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
+use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore, StoredRoll};
 use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
 use crate::wire::frame::restore::Place;
+use crate::wire::frame::roll::Included;
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// Durable entries kept in memory, so that connections at the live edge never read the disk.
@@ -98,6 +99,8 @@ struct Segment {
     clocks: Clocks,
     /// How often folding it has failed since it last went well.
     failed_folds: u32,
+    /// The position after the last entry that it is in, as far as this machine has appended them.
+    changed: Offset,
 }
 
 #[derive(Debug)]
@@ -122,7 +125,7 @@ pub(super) struct Sequencer {
     touched_segments: BTreeSet<SegmentNumber>,
     pub attempt: u32,
     /// No generation is made before this time, in Unix milliseconds (D6).
-    roll_hold_ms: u64,
+    pub roll_hold_ms: u64,
 }
 
 /// A segment that a replica gave back, looked at: it is of the current generation, and what the log has of it was merged
@@ -145,7 +148,7 @@ impl Sequencer {
         let mut segments: Vec<Segment> = recovered
             .segments
             .iter()
-            .map(|row| Segment { row: *row, clocks: Clocks::default(), failed_folds: 0 })
+            .map(|row| Segment { row: *row, clocks: Clocks::default(), failed_folds: 0, changed: head })
             .collect();
         for (number, generation, bytes) in &recovered.clocks {
             let segment = usize::try_from(number.0).ok().and_then(|at| segments.get_mut(at));
@@ -383,6 +386,9 @@ impl Sequencer {
                 segment.row.tail.deltas += 1;
                 segment.row.tail.bytes += part.bytes.len() as u64;
             }
+            if let Some(segment) = self.segment_mut(number) {
+                segment.changed = offset.next();
+            }
             parts.push(StoredPart {
                 segment: number,
                 generation: part.generation,
@@ -412,7 +418,7 @@ impl Sequencer {
         let number = SegmentNumber(self.segments.len() as u64);
         let generation = engine.generation_zero();
         let row = SegmentRow { id, engine, layout, generation, born, tail: SegmentTail::default() };
-        self.segments.push(Segment { row, clocks: Clocks::default(), failed_folds: 0 });
+        self.segments.push(Segment { row, clocks: Clocks::default(), failed_folds: 0, changed: born.next() });
         self.by_id.insert(id, number);
         number
     }
@@ -456,6 +462,7 @@ impl Sequencer {
                 segment.clocks.merge(clocks);
                 segment.row.tail.deltas += 1;
                 segment.row.tail.bytes += bytes.len() as u64;
+                segment.changed = offset.next();
                 self.touched_segments.insert(number);
                 state = bytes;
             }
@@ -479,6 +486,44 @@ impl Sequencer {
         self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
         self.batch.roll_hold_ms = Some(self.roll_hold_ms);
         (offset, created)
+    }
+
+    /// The position after the last entry that a segment is in.
+    pub fn changed(&self, number: SegmentNumber) -> Offset {
+        let at = usize::try_from(number.0).ok();
+        at.and_then(|at| self.segments.get(at)).map_or(self.head, |segment| segment.changed)
+    }
+
+    /// Every line as it is at the head, for the header of a generation that is made there (G1).
+    pub fn included(&self) -> BTreeMap<ReplicaId, Included> {
+        let lines = self.admit.iter().filter(|(_, line)| line.last() > Seq(0));
+        let included = lines.map(|(owner, line)| {
+            let voids = line.rows().filter(|row| matches!(row.fate, Fate::Void(_))).map(|row| row.uid).collect();
+            (owner, Included { last: line.last(), voids })
+        });
+        included.collect()
+    }
+
+    /// G1: from here on the segment is of another generation. Its place.
+    pub fn roll(&mut self, roll: StoredRoll, clocks: Clocks) -> Offset {
+        let offset = self.head;
+        let (number, generation) = (roll.segment, roll.generation);
+        self.push(&LogEntry::Roll(roll));
+        // The bytes that stay in memory, not those that came from the worker.
+        if let Some(LogEntry::Roll(roll)) = self.tail.back().map(|last| &*last.entry) {
+            let (header, snapshot) = (roll.header.clone(), roll.snapshot.clone());
+            let position = offset.next();
+            self.batch.generations.push(GenerationBegins { segment: number, position, header, snapshot });
+        }
+        let snapshot_bytes = self.batch.generations.last().map_or(0, |begins| begins.snapshot.len() as u64);
+        if let Some(segment) = self.segment_mut(number) {
+            segment.row.generation = generation;
+            segment.row.tail = SegmentTail { deltas: 0, bytes: 0, snapshot_bytes };
+            (segment.clocks, segment.failed_folds, segment.changed) = (clocks, 0, offset.next());
+        }
+        self.touched_segments.insert(number);
+        self.note_created(&[number]);
+        offset
     }
 
     fn note_created(&mut self, created: &[SegmentNumber]) {

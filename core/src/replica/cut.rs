@@ -15,6 +15,7 @@ use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
 use crate::wire::frame::restore::RestoredFrame;
+use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, SegmentState, SegmentStatus};
 
 /// Heads of long messages while their pieces come.
@@ -23,6 +24,7 @@ pub(super) enum Long {
     Ok(Box<Welcome>),
     Snapshot(Nonce, Offset),
     Restored(RestoredFrame),
+    Roll(Offset, Bytes),
 }
 
 impl Replica {
@@ -33,7 +35,7 @@ impl Replica {
         }
         let frozen = self.is_frozen();
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
-        let mut stopped = Vec::new();
+        let (mut stopped, mut failed) = (Vec::new(), Vec::new());
         for part in &entry.parts {
             let Some(id) = self.resolve(part.segment) else { continue };
             let known = part.create.is_none_or(|(_, layout)| layout == LAYOUT);
@@ -53,12 +55,22 @@ impl Replica {
                     continue;
                 }
             }
+            // C4: never a delta of another generation.
+            let is_of = |document: &Segment| document.generation() == part.generation;
+            let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
+            if let Some(State::Live(document)) = slot.map(|slot| &slot.state)
+                && !frozen
+                && !is_of(document)
+            {
+                failed.push((id, "it is of another generation".to_owned()));
+                continue;
+            }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
                 Some((_, deltas)) => deltas.push(part.bytes.clone()),
                 None => by_segment.push((id, vec![part.bytes.clone()])),
             }
         }
-        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shown, mut kept) = (Vec::new(), Vec::new());
         let witness = self.witness;
         for (id, deltas) in by_segment {
             let Some((index, slot)) = self.heap.by_id_mut(id) else { continue };
@@ -132,7 +144,7 @@ impl Replica {
 
     /// A segment that was deleted or quarantined, or of which this version does not know a part (`WIRE.md` §4), is here no
     /// longer. The rest of the heap goes on.
-    fn stop(&mut self, id: SegmentId, status: LoadStatus, why: &str) {
+    pub(super) fn stop(&mut self, id: SegmentId, status: LoadStatus, why: &str) {
         let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
         if matches!(std::mem::replace(&mut slot.state, State::Away), State::Away) {
             return;
@@ -345,8 +357,9 @@ impl Replica {
         self.cut = position;
     }
 
-    /// Makes a document of what the relay sent and of own pending parts, and shows it.
-    fn install(
+    /// Makes a document of what the relay sent and of own pending parts, and shows it. Parts of another generation are dealt with
+    /// first (G3).
+    pub(super) fn install(
         &mut self,
         index: Index,
         state: &SegmentState,
@@ -363,11 +376,17 @@ impl Replica {
             }
             _ => (state.engine, state.generation),
         };
+        let header = match generation.is_zero() {
+            true => Ok(None),
+            false => GenerationHeader::decode(&state.header).map(Some),
+        };
+        let redo = redo | matches!(&header, Ok(header) if self.switch(state.id, generation, header.as_ref()));
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
         let mut deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
         let witness = self.witness;
         witness(Some(index));
-        let made = guard_whole(engine, &deltas).and_then(|()| {
+        let whole = header.map_err(|error| error.to_string()).and_then(|_| guard_whole(engine, &deltas));
+        let made = whole.and_then(|()| {
             match before {
                 Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
                 None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
@@ -386,6 +405,7 @@ impl Replica {
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
+        segment.set_header(state.header.clone());
         let redone = if redo { self.redo_into(&mut segment) } else { Vec::new() };
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
@@ -496,7 +516,7 @@ impl Replica {
 }
 
 /// The layout of a state's document, if this version cannot read it.
-fn unknown_layout(state: &SegmentState) -> Option<String> {
+pub(super) fn unknown_layout(state: &SegmentState) -> Option<String> {
     let unknown = state.status == SegmentStatus::Alive && state.layout != LAYOUT;
     unknown.then(|| format!("this version does not know layout {}", state.layout))
 }

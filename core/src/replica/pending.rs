@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::commit::{After, Commit, PartBody, content_hash};
+use crate::commit::{After, Commit, Part, PartBody, content_hash};
 use crate::edit::Edit;
-use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
+use crate::id::{GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 
 /// One unacknowledged commit.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Unsaved {
     pub stale: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
     pub outdone: bool,
+    /// Parts of it are in the documents of later generations, and are in it no more (G3): it says only in part what the log has.
+    pub reduced: bool,
     /// The log of this connection has it as refused (R11): nothing behind it goes out before that is told and handled.
     pub void: bool,
     /// What is kept of it outside (`outside.rs`) says what it is.
@@ -59,6 +61,7 @@ impl Unsaved {
             offered: false,
             stale,
             outdone: false,
+            reduced: false,
             void: false,
             told: false,
             bytes,
@@ -294,6 +297,36 @@ impl Pending {
         let segments = one.segments().collect();
         self.spoil_behind(at + 1, &segments);
         segments
+    }
+
+    /// G3: the segment is of another generation now. A part of an older one goes where `in_base` says that the new document has
+    /// it, and is to be made anew otherwise; true: some are. From the first of those on everything is sent again (C7).
+    pub fn switch(&mut self, segment: SegmentId, to: GenId, in_base: impl Fn(&Commit) -> bool) -> bool {
+        let mut first = None;
+        for (at, one) in self.list.iter_mut().enumerate() {
+            let old = |part: &Part| part.segment == segment && part.generation != to;
+            let Some(place) = one.commit.parts.iter().position(old) else { continue };
+            (one.told, self.untold) = (false, true);
+            if in_base(&one.commit) {
+                one.commit.parts.remove(place);
+                one.edits.remove(place);
+                one.stale.remove(place);
+                one.reduced = true;
+            } else if !one.outdone {
+                if let Some(stale) = one.stale.get_mut(place) {
+                    *stale = true;
+                }
+                first.get_or_insert(at);
+            }
+        }
+        if let Some(first) = first {
+            for later in self.list.iter_mut().skip(first) {
+                later.sent = false;
+                later.admitted = None;
+            }
+        }
+        self.recount();
+        first.is_some()
     }
 
     /// G5: takes out what was ever sent of a line that the relay no longer knows.

@@ -9,6 +9,7 @@ use coheap_core::id::*;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::*;
 use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{EntryFrame, Welcome};
@@ -27,6 +28,8 @@ pub struct Disk {
     clocks: BTreeMap<SegmentNumber, (GenId, Bytes)>,
     /// Per segment: position and bytes of its snapshot.
     pub snaps: BTreeMap<SegmentNumber, (Offset, Bytes)>,
+    /// Per segment: the header of its generation.
+    headers: BTreeMap<SegmentNumber, Bytes>,
     /// Everything that was written, to be written again up to some place.
     appends: Vec<Append>,
 }
@@ -47,8 +50,17 @@ impl Disk {
             assert!(delta.at + delta.len <= entry.len());
         }
         for (number, row) in append.segments {
-            assert_eq!(number.0, self.recovered.segments.len() as u64, "numbers are dense");
-            self.recovered.segments.push(row);
+            match self.recovered.segments.get_mut(number.0 as usize) {
+                Some(known) => *known = row,
+                None => {
+                    assert_eq!(number.0, self.recovered.segments.len() as u64, "numbers are dense");
+                    self.recovered.segments.push(row);
+                }
+            }
+        }
+        for begins in append.generations {
+            self.headers.insert(begins.segment, begins.header);
+            self.snaps.insert(begins.segment, (begins.position, begins.snapshot));
         }
         self.entries.extend(append.entries);
         self.admit.extend(append.admit);
@@ -69,6 +81,26 @@ impl Disk {
         LogEntry::decode(bytes, &mut Reader::new(bytes)).unwrap()
     }
 
+    /// What a worker makes of a segment, and another one has checked.
+    fn roll(
+        &self,
+        segment: SegmentNumber,
+        id: SegmentId,
+        engine: EngineKind,
+        position: Offset,
+        generation: GenId,
+    ) -> Roll {
+        let StoredState::At { snapshot, deltas, .. } = self.state(segment, position) else { return Roll::Failed };
+        match roll_unchecked(engine, id, &snapshot, &deltas, generation).unwrap() {
+            Ok(made) => {
+                let clocks = check_roll(engine, id, &snapshot, &deltas, generation, &made).unwrap();
+                Roll::Made { snapshot: made, clocks }
+            }
+            Err(Unrollable::Sequences) => Roll::Declined(NotRolled::Sequences),
+            Err(Unrollable::History) => Roll::Declined(NotRolled::History),
+        }
+    }
+
     fn state(&self, segment: SegmentNumber, position: Offset) -> StoredState {
         let (from, snapshot) = self.snaps.get(&segment).cloned().unwrap_or_default();
         if from > position {
@@ -85,10 +117,11 @@ impl Disk {
                     let added = restore.segments.into_iter().filter(|part| !part.state.is_empty());
                     deltas.extend(added.filter(|part| part.segment == segment).map(|part| part.state));
                 }
-                LogEntry::Void { .. } => {}
+                LogEntry::Void { .. } | LogEntry::Roll(_) => {}
             }
         }
-        StoredState::At { segment, snapshot, deltas }
+        let header = self.headers.get(&segment).cloned().unwrap_or_default();
+        StoredState::At { segment, header, snapshot, deltas }
     }
 }
 
@@ -132,6 +165,11 @@ pub struct World {
     pub reads: bool,
     pub links: BTreeMap<ConnId, Link>,
     pub folds: Vec<(SegmentNumber, Offset)>,
+    /// What came of rolls.
+    pub rolled: Vec<Result<GenId, NotRolled>>,
+    /// What the worker has made waits here until a test gives it.
+    pub slow: bool,
+    pub made: Vec<(Ticket, Roll)>,
     pub stopped: bool,
     pub idle: bool,
     /// Sends that went to more than one connection.
@@ -152,6 +190,7 @@ pub fn config(life: u64) -> Config {
         fold_bytes: Some(1 << 18),
         refuses_after: REFUSES_AFTER,
         admits_from: Time(0),
+        rolls_from: Time(0),
     }
 }
 
@@ -169,6 +208,9 @@ impl World {
             reads: true,
             links: BTreeMap::new(),
             folds: Vec::new(),
+            rolled: Vec::new(),
+            slow: false,
+            made: Vec::new(),
             stopped: false,
             idle: false,
             shared: 0,
@@ -282,6 +324,18 @@ impl World {
                     };
                     answers.push_back(Input::Merged { ticket, merge });
                 }
+                Output::MakeRoll { .. } if self.merges == Merges::Never => {}
+                Output::MakeRoll { ticket, .. } if self.merges == Merges::Fail => {
+                    answers.push_back(Input::RollMade { ticket, roll: Roll::Failed });
+                }
+                Output::MakeRoll { ticket, segment, id, engine, position, generation } => {
+                    let roll = self.disk.roll(segment, id, engine, position, generation);
+                    match self.slow {
+                        true => self.made.push((ticket, roll)),
+                        false => answers.push_back(Input::RollMade { ticket, roll }),
+                    }
+                }
+                Output::Rolled { outcome, .. } => self.rolled.push(outcome),
                 Output::Recover if self.recovers => answers.push_back(Input::Recovered(self.disk.recover())),
                 Output::Recover => {}
                 Output::Fold { segment, upto, .. } => self.folds.push((segment, upto)),

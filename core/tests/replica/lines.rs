@@ -86,6 +86,7 @@ fn state(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
         engine: EngineKind::Yrs,
         layout: 1,
         generation: EngineKind::Yrs.generation_zero(),
+        header: Bytes::new(),
         snapshot: Bytes::new(),
         deltas,
     }

@@ -167,6 +167,7 @@ impl Oracle {
         let (owner, seq, uid, void) = match entry {
             LogEntry::Commit(commit) => (commit.owner, commit.seq, commit.uid, false),
             LogEntry::Void { owner, seq, uid, .. } => (*owner, *seq, *uid, true),
+            LogEntry::Roll(_) => return fails("G1", "a roll, and nobody asked for one".to_owned()),
             LogEntry::Restored(_) => return fails("R1", "something is given back, and nothing was lost".to_owned()),
         };
         let before = self.line(owner).map_or(Seq(0), |(seq, _)| seq);
@@ -175,7 +176,9 @@ impl Oracle {
         }
         let known = match entry {
             LogEntry::Commit(commit) => commit.label.as_deref().and_then(commit_of),
-            LogEntry::Void { .. } | LogEntry::Restored(_) => self.by_line.get(&(owner, seq)).copied(),
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) => {
+                self.by_line.get(&(owner, seq)).copied()
+            }
         };
         let Some((commit, made)) = known.and_then(|commit| Some((commit, self.made.get(commit)?))) else {
             return fails("P5", format!("{owner:?} {seq:?} is in the log, and nobody made it"));
