@@ -27,8 +27,9 @@ macro_rules! traces {
 }
 
 traces! {
-    w01 w02 w03 w04 w07 w08
-    x01 x02 x03 x08 x09 x10 x11 x16 x17 x26 x28 x29 x30
+    w01 w02 w03 w04 w05 w06 w07 w08
+    x01 x02 x03 x05 x08 x09 x10 x11 x15 x16 x17 x18 x20 x23 x26 x27 x28 x29 x30 x34
+    g01 g03
     r01 r06 r08 r11
     c01 c03 c04 c05 c10
     l03 l04

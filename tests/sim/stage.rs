@@ -197,6 +197,31 @@ impl Stage {
         self.cluster.nodes[at].down.pop_front().expect("a message is under way");
     }
 
+    /// All that is under way to the replica is lost, and the connection goes on.
+    pub fn drop_all_down(&mut self, name: &str) {
+        let at = self.at(name);
+        assert!(!self.cluster.nodes[at].down.is_empty(), "nothing is under way");
+        self.cluster.nodes[at].down.clear();
+    }
+
+    /// The relay is to make a new generation of a segment.
+    pub fn roll(&mut self, segment: &str) {
+        self.cluster.roll(self.id(segment));
+        self.look();
+    }
+
+    /// The process stores what it is.
+    pub fn store(&mut self, name: &str) {
+        self.cluster.store(self.at(name));
+    }
+
+    /// The process dies, and another one opens its store, which may be older than what it sent.
+    pub fn reopen(&mut self, name: &str) {
+        assert!(self.cluster.ledger.off, "a trace with stores begins with `no ledger`");
+        self.cluster.restart(self.at(name));
+        self.look();
+    }
+
     /// The disk follows, by at most so many appends.
     pub fn sync(&mut self, most: usize) {
         self.cluster.sync_some(most);

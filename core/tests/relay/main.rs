@@ -7,5 +7,6 @@ mod bounds;
 mod groups;
 mod hello;
 mod restore;
+mod roll;
 mod stream;
 mod world;

@@ -9,4 +9,5 @@ mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
 mod restore;
+mod roll;
 mod unknown;
