@@ -356,7 +356,8 @@ impl Stage {
         let copy = self.copy.clone().expect("the disk was copied");
         self.cluster.kill_relay(0);
         self.cluster.disk = copy;
-        self.cluster.disk.crash(0);
+        // Once more: what had its place in the log that is gone has none.
+        self.cluster.kill_relay(0);
     }
 
     /// The relay is down, and its disk is empty. [`Stage::start`] comes next.
