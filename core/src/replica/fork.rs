@@ -83,9 +83,7 @@ impl Replica {
             // What is to be made anew was not admitted as it is here.
             let anew = one.stale.contains(&true);
             let other = match row.map(|row| row.fate) {
-                // What is left of it is not what the log has; its other parts were admitted as they were.
-                Some(Fate::Admitted(_)) if one.reduced => false,
-                Some(Fate::Admitted(hash)) => anew || hash != one.hash(),
+                Some(Fate::Admitted(hash)) => anew || !one.has_hash(hash),
                 Some(Fate::Void(_)) => false,
                 None => one.outdone && one.commit.seq <= last,
             };
@@ -149,7 +147,7 @@ impl Replica {
     }
 
     fn has_other_bytes(&self, owner: ReplicaId, entry: &EntryFrame) -> bool {
-        let Some(one) = self.pending.find(owner, entry.seq).filter(|one| !one.reduced) else { return false };
+        let Some(one) = self.pending.find(owner, entry.seq) else { return false };
         let ours = |id: SegmentId| -> Option<&Bytes> {
             one.commit.parts.iter().find(|part| part.segment == id).and_then(|part| part.body.delta())
         };

@@ -26,8 +26,9 @@ pub struct Unsaved {
     pub stale: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
     pub outdone: bool,
-    /// Parts of it are in the documents of later generations, and are in it no more (G3): it says only in part what the log has.
-    pub reduced: bool,
+    /// Parts of it are in the documents of later generations, and are in it no more (G3): its hash when it had them, which is that
+    /// of the log's commit, unless the log has it with other bytes.
+    pub was: Option<u64>,
     /// The log of this connection has it as refused (R11): nothing behind it goes out before that is told and handled.
     pub void: bool,
     /// What is kept of it outside (`outside.rs`) says what it is.
@@ -61,7 +62,7 @@ impl Unsaved {
             offered: false,
             stale,
             outdone: false,
-            reduced: false,
+            was: None,
             void: false,
             told: false,
             bytes,
@@ -79,6 +80,11 @@ impl Unsaved {
             };
             (part.segment, part.generation, bytes)
         }))
+    }
+
+    /// Whether the log's commit of this content is this one.
+    pub fn has_hash(&self, hash: u64) -> bool {
+        hash == self.hash() || self.was == Some(hash)
     }
 
     /// The segments it touches.
@@ -305,14 +311,17 @@ impl Pending {
         let mut first = None;
         for (at, one) in self.list.iter_mut().enumerate() {
             let old = |part: &Part| part.segment == segment && part.generation != to;
-            let Some(place) = one.commit.parts.iter().position(old) else { continue };
+            // F3: the log's version of it counts, in whatever generation that is.
+            let place = one.commit.parts.iter().position(old).filter(|_| !one.outdone);
+            let Some(place) = place else { continue };
             (one.told, self.untold) = (false, true);
             if in_base(&one.commit) {
+                let hash = one.hash();
+                one.was.get_or_insert(hash);
                 one.commit.parts.remove(place);
                 one.edits.remove(place);
                 one.stale.remove(place);
-                one.reduced = true;
-            } else if !one.outdone {
+            } else {
                 if let Some(stale) = one.stale.get_mut(place) {
                     *stale = true;
                 }
