@@ -87,6 +87,7 @@ impl Replica {
                 Some(Fate::Void(_)) => false,
                 None => one.outdone && one.commit.seq <= last,
             };
+            one.logged = !other && matches!(row.map(|row| row.fate), Some(Fate::Admitted(_)));
             if other && !one.outdone {
                 outdone.push(one.commit.seq);
             } else if one.outdone && !other {

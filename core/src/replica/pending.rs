@@ -26,6 +26,8 @@ pub struct Unsaved {
     pub stale: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
     pub outdone: bool,
+    /// The log of this connection has it as it is: it is not made anew, whatever lies before it.
+    pub logged: bool,
     /// Parts of it are in the documents of later generations, and are in it no more (G3): its hash when it had them, which is that
     /// of the log's commit, unless the log has it with other bytes.
     pub was: Option<u64>,
@@ -62,6 +64,7 @@ impl Unsaved {
             offered: false,
             stale,
             outdone: false,
+            logged: false,
             was: None,
             void: false,
             told: false,
@@ -92,9 +95,9 @@ impl Unsaved {
         self.commit.parts.iter().map(|part| part.segment)
     }
 
-    /// Its parts in these segments are to be made anew; if the log's version counts, there is nothing to make.
+    /// Its parts in these segments are to be made anew; if the log has it, in its version or as it is, there is nothing to make.
     fn spoil(&mut self, segments: &BTreeSet<SegmentId>) {
-        if self.outdone {
+        if self.outdone || self.logged {
             return;
         }
         for (part, stale) in self.commit.parts.iter().zip(&mut self.stale) {
@@ -276,6 +279,7 @@ impl Pending {
                 segments.extend(commit.parts.iter().map(|part| part.segment));
                 one.stale.fill(true);
                 (one.sent, one.offered, one.admitted, one.outdone, one.void) = (false, false, None, false, false);
+                one.logged = false;
                 one.told = false;
             } else {
                 if let Some(after) = &mut commit.after
