@@ -127,6 +127,30 @@ pub struct Created {
     pub layout: u8,
 }
 
+impl Created {
+    /// Appends the stored form: 0 where nothing is created.
+    fn encode(creates: Option<Created>, out: &mut Vec<u8>) {
+        out.push(u8::from(creates.is_some()));
+        if let Some(created) = creates {
+            out.extend_from_slice(&created.id.0);
+            out.push(created.engine.code());
+            out.push(created.layout);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Option<Created>, Malformed> {
+        match reader.u8()? {
+            0 => Ok(None),
+            1 => {
+                let id = SegmentId(reader.array()?);
+                let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
+                Ok(Some(Created { id, engine, layout: reader.u8()? }))
+            }
+            _ => Err(Malformed::Field("creates")),
+        }
+    }
+}
+
 impl LogEntry {
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -149,15 +173,7 @@ impl LogEntry {
                     out.varint(part.segment.0);
                     out.generation(part.generation);
                     out.push(part.kind);
-                    match part.creates {
-                        None => out.push(0),
-                        Some(created) => {
-                            out.push(1);
-                            out.extend_from_slice(&created.id.0);
-                            out.push(created.engine.code());
-                            out.push(created.layout);
-                        }
-                    }
+                    Created::encode(part.creates, out);
                     Write::bytes(out, &part.bytes);
                 }
             }
@@ -225,15 +241,7 @@ impl LogEntry {
                     let segment = SegmentNumber(reader.varint()?);
                     let generation = reader.generation()?;
                     let kind = reader.u8()?;
-                    let creates = match reader.u8()? {
-                        0 => None,
-                        1 => {
-                            let id = SegmentId(reader.array()?);
-                            let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
-                            Some(Created { id, engine, layout: reader.u8()? })
-                        }
-                        _ => return Err(Malformed::Field("creates")),
-                    };
+                    let creates = Created::decode(reader)?;
                     let bytes = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "delta")?);
                     parts.push(StoredPart { segment, generation, kind, creates, bytes });
                 }
@@ -267,15 +275,7 @@ impl StoredRestore {
         for part in &self.segments {
             out.varint(part.segment.0);
             out.generation(part.generation);
-            match part.creates {
-                None => out.push(0),
-                Some(created) => {
-                    out.push(1);
-                    out.extend_from_slice(&created.id.0);
-                    out.push(created.engine.code());
-                    out.push(created.layout);
-                }
-            }
+            Created::encode(part.creates, out);
             Write::bytes(out, &part.header);
             Write::bytes(out, &part.state);
         }
@@ -290,15 +290,7 @@ impl StoredRestore {
         for _ in 0..count {
             let segment = SegmentNumber(reader.varint()?);
             let generation = reader.generation()?;
-            let creates = match reader.u8()? {
-                0 => None,
-                1 => {
-                    let id = SegmentId(reader.array()?);
-                    let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
-                    Some(Created { id, engine, layout: reader.u8()? })
-                }
-                _ => return Err(Malformed::Field("creates")),
-            };
+            let creates = Created::decode(reader)?;
             let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
             let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
             segments.push(RestoredSegment { segment, generation, creates, header, state });

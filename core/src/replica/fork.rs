@@ -8,7 +8,8 @@
 //!   the same in an Ok's `ring` ─────┘             the connection is over, since its Hello declares the old id
 //!   replaced twice (F4) ────────────────► another id for what comes; pending commits stay in their line
 //!   own commit, other bytes in the log ─► the log's version counts (F3), in `ring` or as the entry comes
-//!   `ring` lacks a line, Unknown ───────► what was ever sent is in doubt (G5), the rest goes to another id
+//!   `ring` lacks a line, or its end that
+//!     was acknowledged; Unknown ────────► what was ever sent is in doubt (G5), the rest goes to another id
 //! ```
 //!
 //! Nothing of an Ok or an entry that shows a fork is taken in: it comes again on the next connection, when it is another's.
@@ -66,9 +67,15 @@ impl Replica {
                 self.fork(owner, from);
                 return false;
             }
-            if !restoring {
-                self.compare_versions(owner, rows);
+            if restoring {
+                continue;
             }
+            // The log has lost the end of the line, and it is too late to give that back: who may not write was not asked for it.
+            if rows.last().is_none_or(|row| row.seq < acked) {
+                self.unknown(owner);
+                return false;
+            }
+            self.compare_versions(owner, rows);
         }
         true
     }

@@ -9,14 +9,17 @@
 //! While frozen, the cut and the epochs stay those of the lost log: what is shown is what they cover. The program reads and
 //! writes; nothing it writes is sent, no token is given out, nothing is evicted.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::cut::guard_whole;
+use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
 use crate::heap::{Index, State};
-use crate::id::{EpochId, Nonce, Offset};
+use crate::id::{EpochId, Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
@@ -50,19 +53,30 @@ impl Replica {
             self.keep_lives();
             self.out.push_back(Output::Restoring { begins: true });
         }
-        // The places that these had are gone.
-        for one in self.pending.iter_mut() {
-            one.admitted = None;
-        }
         // R11: what the ring has as void is refused, and is not given back. A relay that asks for a restore shows only what is
         // durable of these lines.
-        for (owner, rows) in std::mem::take(&mut welcome.ring) {
-            let Some(owner) = self.lines.owner(owner) else { continue };
-            for row in &rows {
-                if let Fate::Void(code) = row.fate {
+        for (owner, rows) in &welcome.ring {
+            let Some(owner) = self.lines.owner(*owner) else { continue };
+            for row in rows {
+                if let Fate::Void(code) = row.fate
+                    && self
+                        .pending
+                        .iter()
+                        .find(|one| one.commit.owner == owner)
+                        .is_some_and(|one| one.commit.seq == row.seq)
+                {
                     self.refused(owner, row.seq, row.uid, code);
                 }
             }
+        }
+        // Behind commits that are not acknowledged it is told when it comes again: were it to end before them, the line would
+        // have a hole at a relay that loses this log, too [X13]. The places that the others had are gone.
+        for one in self.pending.iter_mut() {
+            let commit = &one.commit;
+            let own = welcome.ring.iter().filter(|(of, _)| self.lines.owner(*of) == Some(commit.owner));
+            let row = own.flat_map(|(_, rows)| rows).find(|row| (row.seq, row.uid) == (commit.seq, commit.uid));
+            one.void = row.is_some_and(|row| matches!(row.fate, Fate::Void(_)));
+            one.admitted = None;
         }
         self.restore_again();
         self.send_restore();
@@ -79,8 +93,10 @@ impl Replica {
         let Session::Online(online) = &mut self.session else { return };
         let Some(frozen) = online.frozen.as_mut().filter(|frozen| !frozen.sent) else { return };
         frozen.sent = true;
+        let void = self.pending.iter().filter(|one| one.void).flat_map(Unsaved::segments);
+        let void: BTreeSet<SegmentId> = void.collect();
         let mut segments = Vec::new();
-        for (_, slot) in self.heap.iter() {
+        for (_, slot) in self.heap.iter().filter(|(_, slot)| !void.contains(&slot.id)) {
             let document = match &slot.state {
                 State::Live(document) => document,
                 State::Loading { before: Some(document), redo: false, .. } => document,
@@ -96,7 +112,8 @@ impl Replica {
             });
         }
         let place = |(owner, seq, uid)| self.lines.place(owner).map(|at| (at, seq, uid));
-        let pending = self.pending.iter().filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
+        let standing = self.pending.iter().filter(|one| !one.void);
+        let pending = standing.filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
         let pending = pending.take(limits::RESTORE_PENDING_MAX).collect();
         let acked: Vec<Place<u64>> = self.own_lines().into_iter().filter_map(place).collect();
         let restore = Restore { acked, pending, segments };

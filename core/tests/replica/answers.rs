@@ -1,16 +1,17 @@
 //! Bounds, answers that decline or refuse, and what nobody is told too early.
 
-use bytes::Bytes;
-use coheap_core::commit::{EngineKind, LAYOUT};
+use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::id::{Nonce, Offset, SegmentId, Seq, Uid};
 use coheap_core::limits::{FOLLOWS_MAX, FOLLOWS_MAX_REPLICA};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::down::{Asked, Fate, Row};
-use coheap_core::wire::frame::{Down, SegmentState, SegmentStatus, Up};
+use coheap_core::wire::frame::{Down, Up};
 
-use crate::desk::{connect, connect_after, errors, give, loads, options, problems, replica, snapshot, tell, ups};
+use crate::desk::{
+    connect, connect_after, errors, give, loads, options, problems, replica, snapshot, tell, unknown, ups,
+};
 
 /// A replica that has been welcomed to an empty heap.
 fn online() -> Replica {
@@ -35,21 +36,6 @@ fn alloc(id: SegmentId) -> Input {
 fn commits(outputs: &[Output]) -> Vec<(Seq, Uid)> {
     let sent = ups(outputs).into_iter();
     sent.filter_map(|up| if let Up::Commit(commit) = up { Some((commit.seq, commit.uid)) } else { None }).collect()
-}
-
-/// A segment that the relay has never heard of.
-fn unknown(id: SegmentId) -> SegmentState {
-    SegmentState {
-        id,
-        number: None,
-        status: SegmentStatus::Unknown,
-        engine: EngineKind::Yrs,
-        layout: LAYOUT,
-        generation: EngineKind::Yrs.generation_zero(),
-        header: Bytes::new(),
-        snapshot: Bytes::new(),
-        deltas: Vec::new(),
-    }
 }
 
 #[test]

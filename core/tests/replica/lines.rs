@@ -4,16 +4,14 @@ use bytes::Bytes;
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
+use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::value::Value;
-use coheap_core::wire::frame::down::{EntryFrame, Fate, Row, Welcome};
+use coheap_core::wire::frame::down::{EntryFrame, Fate, Row};
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
-use coheap_core::wire::frame::{
-    Bulk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up,
-};
+use coheap_core::wire::frame::{Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, Up};
 
-use crate::desk::{errors, give, loads, options, problems, snapshot, tell, ups};
+use crate::desk::{alive, errors, give, loads, ok, options, problems, snapshot, tell, unknown, ups};
 
 const ONE: SegmentId = SegmentId([1; 16]);
 const TWO: SegmentId = SegmentId([2; 16]);
@@ -57,39 +55,8 @@ fn dial(replica: &mut Replica, entropy: u64) -> Vec<Output> {
     give(replica, Input::Connected { token: String::new(), entropy: [entropy; 4] })
 }
 
-/// The Ok of a relay that has these rows.
-fn ok(position: u64, ring: Vec<(u64, Vec<Row>)>, catch_up: &[SegmentState]) -> Down {
-    let mut bulk = vec![catch_up.len() as u8];
-    for state in catch_up {
-        state.encode(&mut bulk);
-    }
-    Down::Ok(Welcome {
-        features: 0,
-        exists: position > 0,
-        restore: false,
-        catchup: !catch_up.is_empty(),
-        time_ms: 0,
-        lineage: EpochId::default(),
-        epochs: vec![(EpochId::default(), Offset(0))],
-        position: Offset(position),
-        window: 256,
-        ring,
-        bulk: if catch_up.is_empty() { Bulk::default() } else { Bulk::whole(Bytes::from(bulk)) },
-    })
-}
-
 fn state(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
-    SegmentState {
-        id,
-        number: None,
-        status: if deltas.is_empty() { SegmentStatus::Unknown } else { SegmentStatus::Alive },
-        engine: EngineKind::Yrs,
-        layout: 1,
-        generation: EngineKind::Yrs.generation_zero(),
-        header: Bytes::new(),
-        snapshot: Bytes::new(),
-        deltas,
-    }
+    if deltas.is_empty() { unknown(id) } else { alive(id, deltas) }
 }
 
 /// Answers all loads with what the relay has, one state for each id.
