@@ -521,6 +521,29 @@ mod tests {
     }
 
     #[test]
+    fn g1_a_new_generation_is_made_by_one_process_and_proved_by_another() {
+        let (id, generation) = (SegmentId::ROOT, GenId::drawn(SegmentId::ROOT, [1, 2, 3]));
+        let mut request = encode_segment(ROLL, EngineKind::Yrs, b"", &[]);
+        request.extend_from_slice(&id.0);
+        request.generation(generation);
+        let made = answer(&request.clone().into());
+        let (Some(0), snapshot) = (made.first(), made.get(1..).unwrap()) else { panic!("{made:?}") };
+        request[0] = CHECK_ROLL;
+        let with = |snapshot: &[u8]| {
+            let mut request = request.clone();
+            request.bytes(snapshot);
+            answer(&request.into()).first().copied()
+        };
+        assert_eq!(with(snapshot), Some(5));
+        assert_eq!(with(b"rubbish"), Some(1));
+        request[0] = ROLL;
+        request[1] = EngineKind::Automerge.code();
+        assert_eq!(answer(&request.clone().into()), [7]);
+        request.pop();
+        assert_eq!(answer(&request.into()).first(), Some(&1), "cut off");
+    }
+
+    #[test]
     fn no_deltas_fold_to_an_empty_document_and_another_snapshot_is_not_taken_for_it() {
         let mut request = encode_segment(FOLD, EngineKind::Yrs, b"", &[]);
         let made = answer(&request.clone().into());
