@@ -249,6 +249,7 @@ impl Segment {
 }
 
 #[cfg(all(test, feature = "yrs"))]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use crate::edit::{Literal, Wish};
