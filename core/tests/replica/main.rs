@@ -10,4 +10,5 @@ mod lines;
 mod needs_full;
 mod quarantine;
 mod restore;
+mod roll;
 mod unknown;

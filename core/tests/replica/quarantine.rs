@@ -70,6 +70,7 @@ fn state(id: SegmentId, deltas: &[Bytes]) -> SegmentState {
         engine: EngineKind::Yrs,
         layout: LAYOUT,
         generation: GenId::ZERO_YRS,
+        header: Bytes::new(),
         snapshot: Bytes::new(),
         deltas: deltas.to_vec(),
     }
