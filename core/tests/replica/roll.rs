@@ -156,6 +156,8 @@ fn f3_what_is_left_of_a_commit_is_known_by_what_it_was() {
     assert_eq!(commits(&outputs)[0].parts.len(), 1, "X25: the other part is there until it is acknowledged");
     // A copy of the process has brought it there with other bytes: those of the other segment count.
     let outputs = connect_after(&mut moved, 2, &[], row(12_345));
+    assert!(matches!(outputs[..], [Output::Reconnect]), "{outputs:?}");
+    let outputs = connect_after(&mut moved, 3, &[], row(12_345));
     assert_eq!(loads(&outputs).len(), 1, "{outputs:?}");
 }
 
@@ -277,7 +279,8 @@ fn g4_the_header_goes_along_to_other_instances_and_back_to_a_relay() {
         assert_eq!(other.unsaved(), 2);
     }
     // The first has nothing left that could be sent twice.
-    let outputs = connect_after(&mut moved, 2, &[], vec![Row { seq: Seq(1), uid: one.uid, fate: Fate::Admitted(1) }]);
+    let row = Row { seq: Seq(1), uid: one.uid, fate: Fate::Admitted(hash_of(&one)) };
+    let outputs = connect_after(&mut moved, 2, &[], vec![row]);
     let parts: Vec<_> = commits(&outputs).iter().map(|frame| frame.parts.len()).collect();
     assert_eq!(parts, [0, 1]);
 }
