@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coheap_core::guard::RELAY;
 use coheap_core::id::*;
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Config, ConnId, Input, NotRolled};
+use coheap_core::relay::{Config, ConnId, Examined, Failing, Input, NotRolled, Output};
 use coheap_core::segment::Segment;
 use coheap_core::time::Time;
 use coheap_core::wire::code::Code;
@@ -268,4 +268,126 @@ fn r8_a_fold_and_a_roll_of_one_segment_do_not_meet() {
     let (segment, _) = world.folds[0];
     world.input(Input::Folded { segment, folded: None, floor: Offset(0), holder: None });
     assert!(world.rolled[0].is_ok());
+}
+
+fn report(at: u64) -> Up {
+    Up::Report { segment: SegRef::Id(seg(0)), offset: Offset(at) }
+}
+
+fn reload(at: u64) -> Down {
+    Down::Reload { segment: SegRef::Id(seg(0)), at: Offset(at) }
+}
+
+/// The offsets of the entries that came with a part, or as a Quarantine or a Roll.
+fn came(frames: &[Down]) -> Vec<u64> {
+    let offsets = frames.iter().filter_map(|frame| match frame {
+        Down::Entry(entry) => (!entry.parts.is_empty()).then_some(entry.offset.0),
+        Down::Quarantine { offset, .. } => Some(offset.0),
+        Down::Roll(roll) => Some(roll.offset.0),
+        _ => None,
+    });
+    offsets.collect()
+}
+
+#[test]
+fn r12_the_next_generation_is_without_what_was_left_out_and_bars_nobody() {
+    let (mut world, mut writer, a, b) = begun();
+    let c = world.join(3);
+    let foreign = Writer::new(3).commit(&[seg(0)]);
+    world.send(c, &[foreign]);
+    world.replays = Replays::FailsAt(1);
+    world.send(b, &[report(1)]);
+    world.replays = Replays::Well;
+    let next = writer.commit(&[seg(0)]);
+    world.send(a, &[next]);
+    assert!(matches!(world.take(a)[..], [.., Down::Refused { seq: Seq(4), code: 37, .. }]));
+    let epoch = world.relay_epoch();
+    roll(&mut world);
+    let generation = world.rolled[0].unwrap();
+    let LogEntry::Roll(entry) = world.disk.entry(6) else { panic!("{:?}", world.disk.entry(6)) };
+    let with = |deltas: &[Bytes], generation: GenId, snapshot: &[u8]| {
+        let engine = coheap_core::commit::EngineKind::Yrs;
+        let document = Segment::decode(seg(0), engine, generation, 1, snapshot, deltas).unwrap();
+        format!("{:?}", document.values())
+    };
+    let left = [Writer::new(1).delta(seg(0)), Writer::new(3).delta(seg(0))];
+    assert_eq!(with(&[], generation, &entry.snapshot), with(&left, GenId::ZERO_YRS, &[]));
+    // Whoever was barred writes again, under whatever client id, and begins anew.
+    let mut fresh = Writer::new(1);
+    let mut again = writer.frame(&[seg(0)]);
+    again.prev = Some(Uid(1_000_004).voided());
+    again.parts = against(&mut fresh, generation).parts;
+    world.send(a, &[Up::Commit(again)]);
+    assert_eq!(acked(&world.take(a)), Some(5));
+    // What was left out of entries stays out of them, for who is behind.
+    world.crash();
+    let (_, of, table) = world.disk.recover().clocks.remove(0);
+    let clocks = coheap_core::guard::Clocks::decode(&table).unwrap();
+    let owners: Vec<_> = clocks.iter().map(|(_, owner, _)| owner).collect();
+    assert_eq!((of, clocks.len(), clocks.skipped().collect()), (generation, 2, vec![Offset(1), Offset(2)]));
+    assert!(owners.contains(&RELAY) && owners.contains(&replica(1)), "{owners:?}");
+    let d = world.open();
+    world.send(d, &[Up::Hello(back(9, epoch, 1, &[seg(0)]))]);
+    let (welcome, states) = world.welcome(d);
+    assert!(welcome.catchup && states[0].generation == generation && states[0].deltas.len() == 1);
+}
+
+#[test]
+fn r12_a_report_of_an_entry_below_the_generation_is_answered_with_reload() {
+    let (mut world, mut writer, a, b) = begun();
+    roll(&mut world);
+    let generation = world.rolled[0].unwrap();
+    let mut fourth = writer.frame(&[seg(0)]);
+    fourth.parts = against(&mut Writer::new(4), generation).parts;
+    world.send(a, &[Up::Commit(fourth)]);
+    world.take(b);
+    world.replays = Replays::Waits;
+    world.send(b, &[report(2)]);
+    assert_eq!((world.take(b), world.examined.len()), (vec![reload(2)], 0));
+    // Of the generation's own entries, the worker is asked.
+    world.send(b, &[report(4)]);
+    assert_eq!((world.take(b), world.examined.len()), (vec![], 1));
+}
+
+#[test]
+fn r12_what_fails_in_a_generation_that_is_over_is_not_left_out_of_the_next() {
+    let (mut world, _, _, b) = begun();
+    world.replays = Replays::Waits;
+    world.send(b, &[report(0)]);
+    let Some(Output::Examine { ticket, .. }) = world.waiting.take() else { panic!("nothing is replayed") };
+    roll(&mut world);
+    assert!(world.rolled[0].is_ok());
+    world.take(b);
+    let parts = (0..3).map(|offset| (Offset(offset), 10)).collect();
+    let examined = Examined::Fails(Failing { client: Some((1112, 0)), parts });
+    world.input(Input::Examined { ticket, examined });
+    assert_eq!((world.relay.head(), world.take(b)), (Offset(4), vec![]));
+    world.pass(10_000);
+    world.answer_examine(Replays::Well);
+    assert_eq!(world.take(b), [reload(0)]);
+}
+
+#[test]
+fn r12_a_quarantine_that_comes_first_is_in_the_generation() {
+    let (mut world, _, _, b) = begun();
+    world.slow = true;
+    roll(&mut world);
+    world.replays = Replays::FailsAt(1);
+    world.send(b, &[report(1)]);
+    let (ticket, made) = world.made.remove(0);
+    world.input(Input::RollMade { ticket, roll: made });
+    assert!(world.rolled.is_empty() && world.made.len() == 1, "it is made again");
+    let (ticket, made) = world.made.remove(0);
+    world.input(Input::RollMade { ticket, roll: made });
+    assert!(world.rolled[0].is_ok());
+    assert_eq!(came(&world.take(b)), [3, 4]);
+}
+
+#[test]
+fn r12_a_generation_that_the_worker_cannot_make_is_looked_into() {
+    let (mut world, ..) = begun();
+    world.merges = Merges::Fail;
+    roll(&mut world);
+    assert_eq!(world.rolled, [Err(NotRolled::Failed)]);
+    assert_eq!(world.examined, [(SegmentNumber(0), Offset(3))]);
 }

@@ -172,7 +172,7 @@ pub struct World {
     pub replays: Replays,
     /// Replays that were asked for: the segment and up to where.
     pub examined: Vec<(SegmentNumber, Offset)>,
-    waiting: Option<Output>,
+    pub waiting: Option<Output>,
     /// The machine of the next start.
     pub config: fn(Config) -> Config,
     pub relay: Relay,
