@@ -344,6 +344,10 @@ fn g3_what_is_frozen_is_to_be_had_again_with_the_next_generation() {
             let late = tell(&mut replica, &snapshot(nonce, 3, &state(ONE, &made[0][..1])));
             assert!(late.is_empty(), "{late:?}");
         }
+        // It may go and come like any other.
+        tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(2), position: Offset(6) });
+        give(&mut replica, Input::Evict(Index(1)));
+        assert_eq!(loads(&give(&mut replica, Input::Load(vec![(ONE, false)]))).len(), 1);
         give(&mut replica, Input::Disconnected);
         assert_eq!(reports(&connect_at(&mut replica, 4, &[])), []);
     }
