@@ -74,14 +74,12 @@ pub enum Mutation {
     VersionWithoutEpoch,
     /// D1: do not give back what the relay's disk has lost.
     GiveNothingBack,
-    /// D3: forget with the connection that something is to be given back.
-    ForgetToRestore,
     /// F1: take what a copy of this process did for this process's own.
     CopyUnseen,
 }
 
 /// All of them.
-pub const ALL: [Mutation; 34] = {
+pub const ALL: [Mutation; 33] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -116,7 +114,6 @@ pub const ALL: [Mutation; 34] = {
         FlushWhenSent,
         VersionWithoutEpoch,
         GiveNothingBack,
-        ForgetToRestore,
         CopyUnseen,
     ]
 };

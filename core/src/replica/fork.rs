@@ -72,7 +72,7 @@ impl Replica {
                 continue;
             };
             // The whole ring: what the log has of a clone is not to pass for own commits with the same numbers [X38, X43].
-            if let Some(from) = self.first_foreign(owner, rows) {
+            if let Some(from) = self.first_foreign(owner, rows).filter(|_| !mutate::on(Mutation::CopyUnseen)) {
                 self.fork(owner, from);
                 return false;
             }

@@ -93,7 +93,7 @@ impl Replica {
         let hello = Hello {
             features: 0,
             fresh: self.fresh,
-            restoring: self.restoring && !mutate::on(Mutation::ForgetToRestore),
+            restoring: self.restoring,
             must_exist: self.options.must_exist && self.fresh,
             token,
             name: self.options.name.clone(),

@@ -175,22 +175,15 @@ impl Store {
     /// Runs a transaction. `Ok`: it has been synced. Damage: it never was. Anything else: the handle was given up, and what is
     /// on the disk is the state before or the state after.
     pub(super) fn write<T>(&self, write: impl Fn(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let begin = |handle: &Handle| {
-            let mut transaction = handle.whole()?.begin_write().map_err(failed)?;
-            transaction.set_durability(self.durability).map_err(failed)?;
-            Ok(transaction)
-        };
         let once = |handle: &Handle| {
-            let transaction = match contained(|| begin(handle))? {
-                Ok(transaction) => transaction,
-                Err(error) => return Ok(Err(error)),
-            };
-            match contained(|| write(&transaction)) {
-                Ok(Ok(result)) => contained(|| transaction.commit().map_err(failed).map(|()| result)),
-                // Dropped without a commit, the transaction never was. Here, and not by a panic on its way: what the library
-                // does then reads the file again, and a second panic would end the process.
-                other => contained(|| drop(transaction)).and(other),
-            }
+            contained(|| {
+                let mut transaction = handle.whole()?.begin_write().map_err(failed)?;
+                transaction.set_durability(self.durability).map_err(failed)?;
+                // Dropped without a commit, the transaction never was.
+                let result = write(&transaction)?;
+                transaction.commit().map_err(failed)?;
+                Ok(result)
+            })
         };
         {
             let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
