@@ -141,6 +141,8 @@
 //!                                                           what is kept of it, or, anew 1, in its place. A commit goes
 //!                                                           with its Acked, Refused or InDoubt, or where nothing is in it;
 //!                                                           a segment with Evicted, or Loaded with a status that is not 0
+//! 31 Conflict  segment:varint                              the relay has lost part of its log, and what it has of this segment stays: Loaded
+//!                                                           (reset) follows. What the mirror shows until then is nowhere else
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

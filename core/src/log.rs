@@ -87,9 +87,13 @@ pub struct RestoredSegment {
     pub generation: GenId,
     /// Set when this entry creates the segment in this log.
     pub creates: Option<Created>,
+    /// True: from here on the segment is of that generation, which was made in a log that is lost (CORE-PROTOCOL D4). Like a
+    /// [`StoredRoll`], it takes the place of all deltas before it.
+    pub adopts: bool,
     /// The generation's header; empty for generation 0.
     pub header: Bytes,
-    /// The whole segment, merged with what the log had of it, as a delta; empty if that added nothing.
+    /// The whole segment, merged with what the log had of it, as a delta; empty if that added nothing. Where it is adopted: the
+    /// whole segment in the stored form.
     pub state: Bytes,
 }
 
@@ -159,13 +163,18 @@ impl Created {
     fn decode(reader: &mut Reader<'_>) -> Result<Option<Created>, Malformed> {
         match reader.u8()? {
             0 => Ok(None),
-            1 => {
-                let id = SegmentId(reader.array()?);
-                let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
-                Ok(Some(Created { id, engine, layout: reader.u8()? }))
-            }
+            1 => Created::read(true, reader),
             _ => Err(Malformed::Field("creates")),
         }
+    }
+
+    fn read(is_there: bool, reader: &mut Reader<'_>) -> Result<Option<Created>, Malformed> {
+        if !is_there {
+            return Ok(None);
+        }
+        let id = SegmentId(reader.array()?);
+        let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
+        Ok(Some(Created { id, engine, layout: reader.u8()? }))
     }
 }
 
@@ -231,7 +240,7 @@ impl LogEntry {
             }
             LogEntry::Void { .. } | LogEntry::Roll(_) | LogEntry::Quarantine(_) => Vec::new(),
             LogEntry::Restored(restore) => {
-                let added = restore.segments.iter().filter(|part| !part.state.is_empty());
+                let added = restore.segments.iter().filter(|part| !part.state.is_empty() && !part.adopts);
                 added.map(|part| (part.segment, &part.state)).collect()
             }
         }
@@ -348,7 +357,12 @@ impl StoredRestore {
         for part in &self.segments {
             out.varint(part.segment.0);
             out.generation(part.generation);
+            // Bit 0: it creates the segment, as in a commit. Bit 1: it is adopted.
+            let at = out.len();
             Created::encode(part.creates, out);
+            if let Some(flags) = out.get_mut(at) {
+                *flags |= u8::from(part.adopts) << 1;
+            }
             Write::bytes(out, &part.header);
             Write::bytes(out, &part.state);
         }
@@ -363,10 +377,14 @@ impl StoredRestore {
         for _ in 0..count {
             let segment = SegmentNumber(reader.varint()?);
             let generation = reader.generation()?;
-            let creates = Created::decode(reader)?;
+            let flags = reader.u8()?;
+            if flags > 3 {
+                return Err(Malformed::Field("flags"));
+            }
+            let (creates, adopts) = (Created::read(flags & 1 != 0, reader)?, flags & 2 != 0);
             let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
             let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
-            segments.push(RestoredSegment { segment, generation, creates, header, state });
+            segments.push(RestoredSegment { segment, generation, creates, adopts, header, state });
         }
         Ok(StoredRestore { by, pending, acked, segments })
     }

@@ -15,6 +15,7 @@
 //! Reading order: `relay/port.rs` (inputs and outputs), `sequencer.rs` (the log), `session.rs` and `hello.rs` (a connection
 //! begins), `restore.rs` (it gives back what the log has lost), `roll.rs` (a new generation of a segment), `quarantine.rs` (what engines fail on), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
 
+mod adopt;
 mod claims;
 mod deliver;
 mod hello;

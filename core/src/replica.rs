@@ -221,6 +221,9 @@ pub enum Output {
     /// The relay no longer knows the line of these commits, so whether it has them is in doubt; they are no longer shown unless
     /// it has (Loaded records follow). Never made again.
     InDoubt(Vec<Doubtful>),
+    /// The relay has lost part of its log, and what it has of this segment cannot be put together with what is here: that of the
+    /// relay stays, and takes the place of this one behind this output (Loaded, reset). What is shown until then is the only copy.
+    Conflict(Index),
     /// The connection has to be opened anew.
     Reconnect,
     /// A container that this replica made was won over by one of another kind that was made at once (S2).
@@ -424,6 +427,8 @@ pub struct Replica {
     fresh: bool,
     /// What is here still has to be given back to a relay that has lost it (D3).
     restoring: bool,
+    /// Commits of which a generation that a segment has gone over to does not say whether they are in it (D4).
+    doubtful: Vec<(ReplicaId, Seq)>,
     /// Of the newest commit under `id`.
     seq: Seq,
     last_uid: Uid,
@@ -458,6 +463,7 @@ impl Replica {
             lineage: EpochId::default(),
             fresh: true,
             restoring: false,
+            doubtful: Vec::new(),
             seq: Seq(0),
             last_uid: Uid::NONE,
             lines: Lines::default(),

@@ -3,6 +3,9 @@
  *
  * Where two replicas put containers of different kinds under one key at once, one wins everywhere (S2). The core says which own
  * container was lost; what it held is still in the mirror, whose nodes keep their last values.
+ *
+ * Where a relay has lost part of its log, and goes on with something that what is here cannot be put together with, all that is
+ * here of a segment is lost: the program gets a copy (CORE-PROTOCOL D4, §14.3).
  */
 
 import type { Overruled } from './driver.js'
@@ -14,6 +17,15 @@ import type { HeapRef } from './refs.js'
 import { snapshotOf } from './snapshot.js'
 import type { Id } from './uuid.js'
 import { pathTo } from './write.js'
+
+/** The error event of a segment that the relay has something else of, with what is here: of its first object, and of others that nothing holds. */
+export function conflictError(mirror: Mirror, refOf: (object?: Id) => HeapRef): HeapError | undefined {
+  const first = mirror.nodes[0]
+  if (first === undefined) return undefined
+  const near = [...mirror.near].map(([id, node]) => ({ ref: refOf(id), lost: snapshotOf(node) }))
+  const message = 'the relay has lost part of its log and keeps another generation of this segment; details.lost is what this replica had of it'
+  return new HeapError('ERR_CONFLICT', message, { details: { ref: refOf(), lost: snapshotOf(first), ...(near.length > 0 ? { near } : {}) } })
+}
 
 const NAMES = Object.fromEntries(Object.entries(KIND).map(([name, kind]) => [kind, name]))
 

@@ -44,6 +44,8 @@ export interface Sink {
   refused(seq: number, code: string, label: string, segments: readonly number[]): string[]
   problem(error: HeapError): void
   overruled(told: Overruled): void
+  /** What is here of a segment was given back to the relay, which keeps something else: that is loaded next. */
+  conflict(segment: number): void
   /** What is here is being given back to a relay that has lost it (true), or that is over. */
   restoring(begins: boolean): void
   index(segment: Id, index: number): void
@@ -389,6 +391,7 @@ export class Driver {
       }
       case RECORD.stats: return void (answer.stats = r.list(each => each.varint()))
       case RECORD.overruled: return sink.overruled({ segment: r.varint(), parent: r.varint(), key: r.str(), lost: r.varint(), kept: r.u8() })
+      case RECORD.conflict: return sink.conflict(r.varint())
       case RECORD.fatal: return sink.fatal(readError(r, false))
       case RECORD.restoring: return sink.restoring(r.u8() === 1)
       case RECORD.needsFull: return sink.needsFull(r.varint())

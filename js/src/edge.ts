@@ -30,7 +30,7 @@ export const OP = {
 /** Kinds of records. */
 export const RECORD = {
   send: 1, apply: 2, loaded: 3, committed: 4, acked: 5, online: 6, done: 7, failed: 8, refused: 9, problem: 10, deadline: 11,
-  index: 12, evicted: 13, derived: 14, object: 15, joined: 16, group: 17, claimed: 18, lost: 19, member: 20, stats: 21, fatal: 22, needsFull: 23, packed: 24, overruled: 25, forked: 26, inDoubt: 27, reconnect: 28, restoring: 29, keep: 30,
+  index: 12, evicted: 13, derived: 14, object: 15, joined: 16, group: 17, claimed: 18, lost: 19, member: 20, stats: 21, fatal: 22, needsFull: 23, packed: 24, overruled: 25, forked: 26, inDoubt: 27, reconnect: 28, restoring: 29, keep: 30, conflict: 31,
   error: 255,
 } as const
 

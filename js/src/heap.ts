@@ -212,6 +212,10 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         const error = space.overruled(told)
         if (error !== undefined) this.#watchers.later(() => this.#report(error))
       },
+      conflict: index => {
+        const error = space.conflict(index)
+        if (error !== undefined) this.#watchers.later(() => this.#report(error))
+      },
       index: (id, index) => space.index(id, index),
       evicted: index => space.gone(index),
       joined: (group, run, member) => this.#groups.joined(group, run, member),

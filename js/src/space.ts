@@ -13,7 +13,7 @@
  */
 
 import type { Grant, Section } from './batch.js'
-import { overruledError } from './conflict.js'
+import { conflictError, overruledError } from './conflict.js'
 import type { Answer, Applied, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
 import { KIND, LIMIT, OP } from './edge.js'
 import { HeapError } from './errors.js'
@@ -404,6 +404,12 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   overruled(told: Overruled): HeapError | undefined {
     const segment = this.#byIndex[told.segment]
     return segment?.mirror === undefined ? undefined : overruledError(told, segment.mirror, object => this.refs.of(segment.id, object))
+  }
+
+  /** Record `Conflict`: what is shown of a segment until it is loaded next is nowhere else (CORE-PROTOCOL D4). */
+  conflict(index: number): HeapError | undefined {
+    const segment = this.#byIndex[index]
+    return segment?.mirror === undefined ? undefined : conflictError(segment.mirror, object => this.refs.of(segment.id, object))
   }
 
   /** Record `Index`. */

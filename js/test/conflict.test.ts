@@ -118,3 +118,21 @@ test('S2, S15: what was refused is no loss', async () => {
   assert.deepEqual(snapshot(a.root), { k: [1] })
   assert.deepEqual(a.errors, [])
 })
+
+test('D4: what a relay that lost part of its log cannot put together with its own is told, with a copy', async () => {
+  const relay = new FakeRelay()
+  const a = await openOn(relay)
+  a.root['kept'] = 1
+  await a.heap.flush()
+  a.root['gone'] = { deep: [1, 2], n: counter(3) }
+  await a.heap.flush()
+  const had = snapshot(a.root)
+  relay.log.splice(1)
+  relay.conflictNext = true
+  relay.cut()
+  await a.heap.sync({ timeoutMs: 5000 })
+  assert.deepEqual(snapshot(a.root), { kept: 1 })
+  assert.equal(a.errors.length, 1)
+  assert.equal(a.errors[0]!.code, 'ERR_CONFLICT')
+  assert.deepEqual(a.errors[0]!.details, { ref: a.heap.refOf(a.root), lost: had })
+})

@@ -30,6 +30,8 @@ export class FakeRelay {
   readonly #owed: (() => void)[] = []
   /** The next commit is refused with this code. */
   refuseNext = 0
+  /** The next that comes back is asked for what it holds, and told that what is here stays. */
+  conflictNext = false
   /** Closes the next connection with this code instead of an Ok. */
   closeNext = 0
   /** Who comes back that many entries behind is given the whole state of its segments instead of the entries. */
@@ -232,6 +234,12 @@ export class FakeSocket implements WebSocketLike {
         if (bad !== undefined && !relay.isLeftOut(segment, bad)) relay.leaveOut(segment, bad)
         return this.send1(0x58, new Writer().varint(0).idOf(segment).varint(bad ?? 0).slice())
       }
+      case 0x05: {
+        const w = new Writer().varint(0).varint(0).varint(this.#follows.size)
+        for (const id of this.#follows) w.u8(2).raw(relay.segmentState(id))
+        const { length } = relay.log
+        return this.send1(0x44, new Writer().varint(length - 1).varint(1).varint(length).varint(0).bytes(w.slice()).slice(), length)
+      }
       case 0x06: {
         this.#catchUp()
         return this.send1(0x4d, new Writer().varint(r.varint()).varint(relay.log.length).slice())
@@ -335,15 +343,17 @@ export class FakeSocket implements WebSocketLike {
       if (entry.author.replica === this.hello!.replica) rows.push(new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(entry.code === 0 ? contentHash(entry) : u64(entry.code)).slice())
     })
     rows.splice(0, rows.length - RING)
-    const catchUp = !fresh && relay.log.length - cut >= relay.catchUpBehind
+    const restore = !fresh && relay.conflictNext
+    if (restore) relay.conflictNext = false
+    const catchUp = !fresh && !restore && relay.log.length - cut >= relay.catchUpBehind
     if (catchUp) relay.catchUps += 1
-    this.#sentUpTo = fresh || catchUp ? relay.log.length : cut
+    this.#sentUpTo = fresh || catchUp || restore ? relay.log.length : cut
     const bulk = new Writer()
     if (catchUp) {
       bulk.varint(this.#follows.size)
       for (const id of this.#follows) bulk.raw(relay.segmentState(id))
     }
-    const w = new Writer().u8(1).varint(0).varint((relay.log.length > 0 ? 1 : 0) | (catchUp ? 4 : 0)).varint(1_700_000_000_000).raw(EPOCH)
+    const w = new Writer().u8(1).varint(0).varint((relay.log.length > 0 ? 1 : 0) | (restore ? 2 : 0) | (catchUp ? 4 : 0)).varint(1_700_000_000_000).raw(EPOCH)
     w.varint(1).raw(EPOCH).varint(0).varint(this.#sentUpTo).varint(64)
     w.varint(1).varint(0).varint(rows.length)
     for (const row of rows) w.raw(row)

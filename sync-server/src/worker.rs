@@ -13,12 +13,14 @@
 //!                                                            place: of the delta it begins with, or fails on
 //!   body    := … | 4 segment id:16 gen            answer  := 0 snapshot | 8 it shows a list or a text | 9 it keeps history
 //!              | 5 segment id:16 gen snapshot:bytes          | 7 clocks:bytes
+//!              | 6 segment given:bytes                        | 3 clocks:bytes snapshot
 //! ```
 //!
 //! A snapshot takes the place of log only when another process has decoded it and compared it, value by value, with its own
 //! replay of what was folded (`coheap_core::segment::check_fold`); so does the document of a new generation become one
 //! (4 and 5, CORE-PROTOCOL G1, `coheap_core::segment::roll`). Merging puts what a replica gave back together with what
-//! the log has (CORE-PROTOCOL D4), for an entry of its own (`coheap_core::segment::merge`, which decodes and compares too).
+//! the log has, or makes a document of it that takes the place of that (6), for an entry of its own (CORE-PROTOCOL D4,
+//! `coheap_core::segment::merge`, which decodes and compares too).
 
 mod examine;
 
@@ -50,13 +52,14 @@ use crate::store::{FoldResult, Store, StoreError};
 /// A whole message: one segment at its hard limit with its deltas, and what they fold to.
 const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + 2 * limits::SEGMENT_BYTES_HARD;
 /// Requests: make a snapshot; say whether one is right; merge what was given; take in delta by delta, and say so; make a new
-/// generation's document; say whether one is right.
+/// generation's document; say whether one is right; make a document of what was given.
 const FOLD: u8 = 0;
 const CHECK: u8 = 1;
 const MERGE: u8 = 2;
 const REPLAY: u8 = 3;
 const ROLL: u8 = 4;
 const CHECK_ROLL: u8 = 5;
+const ADOPT: u8 = 6;
 
 /// What there is to do.
 #[derive(Debug)]
@@ -110,6 +113,8 @@ pub(crate) struct MergeJob {
     pub position: Offset,
     /// What was given.
     pub given: Bytes,
+    /// It is to be a document by itself, merged with nothing.
+    pub adopts: bool,
 }
 
 /// A segment to fold.
@@ -222,7 +227,8 @@ async fn merge(workers: &mut Workers, store: &Arc<Store>, job: &MergeJob) -> Res
             _ => return Err("its state cannot be read".to_owned().into()),
         }
     }
-    let mut request = encode_segment(MERGE, job.engine, &snapshot, &deltas);
+    let what = if job.adopts { ADOPT } else { MERGE };
+    let mut request = encode_segment(what, job.engine, &snapshot, &deltas);
     drop((snapshot, deltas));
     request.bytes(&job.given);
     match ask(&workers.bounds, &mut workers.folder, &request).await? {
@@ -420,6 +426,8 @@ enum Wanted {
     Check(Bytes),
     /// What this adds.
     Merge(Bytes),
+    /// This in stored form, alone.
+    Adopt(Bytes),
     /// Whether it can be taken in.
     Replay,
     /// A new generation's document.
@@ -442,6 +450,7 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
         FOLD => Wanted::Snapshot,
         CHECK => Wanted::Check(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "folded")?)),
         MERGE => Wanted::Merge(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
+        ADOPT => Wanted::Adopt(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
         REPLAY => Wanted::Replay,
         ROLL => Wanted::Roll(SegmentId(reader.array()?), reader.generation()?),
         CHECK_ROLL => {
@@ -504,18 +513,8 @@ pub fn answer(request: &Bytes, mut say: impl FnMut(&[u8])) -> Vec<u8> {
             .map_or_else(|error| failed(error.to_string()), |snapshot| with(0, &snapshot)),
         Wanted::Check(folded) => segment::check_fold(engine, &snapshot, &deltas, &folded)
             .map_or_else(|error| failed(error.to_string()), |()| vec![0]),
-        Wanted::Merge(given) => match merging::merge(engine, &snapshot, &deltas, &given) {
-            Ok(Merged::Nothing) => vec![2],
-            Ok(Merged::Adds { state, clocks }) => {
-                let (mut out, mut table) = (vec![3], Vec::new());
-                clocks.encode(&mut table);
-                out.bytes(&table);
-                out.extend_from_slice(&state);
-                out
-            }
-            Err(error @ MergeError::Guard(_)) => with(4, error.to_string().as_bytes()),
-            Err(error) => failed(error.to_string()),
-        },
+        Wanted::Merge(given) => merged(merging::merge(engine, &snapshot, &deltas, &given)),
+        Wanted::Adopt(given) => merged(merging::adopt(engine, &given)),
         Wanted::Replay => match replay::replay(engine, &snapshot, &deltas, |at| say(&place(5, at))) {
             Ok(()) => vec![0],
             Err((at, error)) => [&place(6, at), error.to_string().as_bytes()].concat(),
@@ -536,6 +535,23 @@ pub fn answer(request: &Bytes, mut say: impl FnMut(&[u8])) -> Vec<u8> {
                 Err(error) => failed(error.to_string()),
             }
         }
+    }
+}
+
+/// The answer that says what a segment came to that was given back.
+fn merged(merged: Result<Merged, MergeError>) -> Vec<u8> {
+    let with = |kind: u8, error: MergeError| [&[kind], error.to_string().as_bytes()].concat();
+    match merged {
+        Ok(Merged::Nothing) => vec![2],
+        Ok(Merged::Adds { state, clocks }) => {
+            let (mut out, mut table) = (vec![3], Vec::new());
+            clocks.encode(&mut table);
+            out.bytes(&table);
+            out.extend_from_slice(&state);
+            out
+        }
+        Err(error @ MergeError::Guard(_)) => with(4, error),
+        Err(error) => with(1, error),
     }
 }
 

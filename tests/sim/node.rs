@@ -213,6 +213,7 @@ impl Node {
             }
             Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
             Output::Reconnect => self.hangs_up = true,
+            Output::Conflict(index) => self.problems.push(format!("a generation conflict of {index:?}")),
             // The log begins anew, or from an earlier place.
             Output::Restoring { .. } => self.seen.clear(),
             Output::Done { ticket, version } => {

@@ -219,6 +219,10 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             27
         }
         Output::Reconnect => 28,
+        Output::Conflict(index) => {
+            b.varint(u64::from(index.0));
+            31
+        }
         Output::Keep(keep) => {
             kept(keep, b);
             30

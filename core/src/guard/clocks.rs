@@ -189,6 +189,13 @@ impl Clocks {
         }
     }
 
+    /// This client is this owner's from here on, if it is nobody's.
+    pub fn bind_client(&mut self, client: u64, owner: ReplicaId) {
+        if let Some(client) = self.clients.get_mut(&client).filter(|client| client.owner == UNBOUND) {
+            client.owner = owner;
+        }
+    }
+
     /// The space that a claim comes down to. Registers always say so themselves: nothing may be like one.
     fn settle(&self, claim: Claim, summary: &Summary) -> Option<Space> {
         match claim {

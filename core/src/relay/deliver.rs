@@ -338,7 +338,7 @@ impl Relay {
                 }
                 LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => false,
             };
-        if matches!(*entry, LogEntry::Roll(_)) {
+        if begins_generation(&entry) {
             // R11: a refusal is handled before G3.
             self.settle(id);
         }
@@ -407,6 +407,15 @@ impl Relay {
                 self.fold_wanted.insert(number);
             }
         }
+    }
+}
+
+/// Whether a segment is of another generation from here on.
+pub(super) fn begins_generation(entry: &LogEntry) -> bool {
+    match entry {
+        LogEntry::Roll(_) => true,
+        LogEntry::Restored(restore) => restore.segments.iter().any(|part| part.adopts),
+        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => false,
     }
 }
 

@@ -31,8 +31,8 @@ enum Start {
     Replay(Offset),
     /// By states of its resident segments.
     CatchUp,
-    /// Where the replica has given back what the log has lost.
-    Restore,
+    /// Where the replica has given back what the log has lost: all that both have is below this position.
+    Restore(Offset),
 }
 
 impl Relay {
@@ -123,7 +123,7 @@ impl Relay {
             self.interest.follow(id, *segment, self.log.number(*segment));
         }
         match start {
-            Start::Restore => self.begin_restore(id, &greeted),
+            Start::Restore(shared) => self.begin_restore(id, &greeted, shared),
             Start::Replay(position) => self.welcome(id, &greeted, position, None),
             _ if greeted.residents.is_empty() => self.welcome(id, &greeted, self.log.durable, None),
             _ => self.catch_up(id, greeted),
@@ -144,7 +144,7 @@ impl Relay {
         if !hello.fresh && (hello.cut > position || hello.restoring) {
             // Who may not write may not give anything back: it goes on from what there is.
             let can_write = self.conns.get(&id).is_some_and(|conn| conn.can_write);
-            return if can_write { Start::Restore } else { Start::CatchUp };
+            return if can_write { Start::Restore(position) } else { Start::CatchUp };
         }
         // A generation that is not the current one: states instead of the Roll that made it, which may have been folded away.
         // A replica that is to make a document anew names one that there never was, of a segment without commits too.

@@ -225,7 +225,7 @@ pub enum Merge {
     Nothing,
     /// Both together, as a delta, verified.
     Adds {
-        /// The whole segment.
+        /// The whole segment; in the stored form if it is to be adopted, else as a delta.
         state: Bytes,
         /// Its clock table; the clients are bound to nobody.
         clocks: Clocks,
@@ -371,6 +371,8 @@ pub enum Output {
         position: Offset,
         /// What the replica gave.
         given: Bytes,
+        /// What it gave is of a later generation than the log's and takes its place: it is merged with nothing.
+        adopts: bool,
     },
     /// Replay a segment, delta by delta, and say on which its engine fails, if it does.
     Examine {

@@ -18,9 +18,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::adopt::Fit;
 use super::hello::{alive_state, header_for, unknown_state};
 use super::port::{ConnId, Merge, StoredState};
-use super::sequencer::GivenBack;
+use super::sequencer::{GivenBack, Giver};
 use super::session::{Greeted, Phase};
 use super::{Output, Relay, Standing, Ticket};
 use crate::commit::LAYOUT;
@@ -32,7 +33,6 @@ use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Welcome;
 use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
-use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
 /// When a Restore, or a commit, that was put off may be sent again.
@@ -71,7 +71,10 @@ pub(super) struct Merging {
     /// Still to be merged; the first one is with the worker if there is a ticket.
     todo: VecDeque<HeldSegment>,
     asked: Option<Ticket>,
-    done: Vec<(HeldSegment, Option<(Bytes, Clocks)>)>,
+    /// That one is adopted.
+    adopts: bool,
+    /// Those that are adopted say so.
+    done: Vec<(HeldSegment, bool, Option<(Bytes, Clocks)>)>,
 }
 
 #[derive(Debug)]
@@ -84,12 +87,13 @@ pub(super) struct Reading {
 
 impl Relay {
     /// Tells a replica that it holds what the log has lost. Its stream stands still until it has given that back (D2).
-    pub(super) fn begin_restore(&mut self, id: ConnId, greeted: &Greeted) {
+    pub(super) fn begin_restore(&mut self, id: ConnId, greeted: &Greeted, shared: Offset) {
         self.hold_refusals();
         let position = self.log.durable;
         let welcome = self.answer_to(greeted, position);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Restoring(Restoring::Wanted);
+        conn.lost = (greeted.hello.epoch, shared);
         conn.cursor = position;
         conn.told = position;
         self.send(id, &Down::Ok(Welcome { restore: true, ..welcome }));
@@ -170,6 +174,9 @@ impl Relay {
         if !restore.segments.iter().all(|held| seen.insert(held.id)) {
             return self.close(id, Code::BadFrame);
         }
+        if !restore.segments.iter().all(super::adopt::has_its_header) {
+            return self.close(id, Code::BadFrame);
+        }
         if restore.segments.iter().any(|held| held.layout != LAYOUT) {
             return self.close(id, Code::Unsupported);
         }
@@ -191,7 +198,14 @@ impl Relay {
             self.interest.follow(id, segment, number);
         }
         let given = Given { pending, acked, verdicts: BTreeMap::new() };
-        let merging = Merging { given, begun: false, todo: restore.segments.into(), asked: None, done: Vec::new() };
+        let merging = Merging {
+            given,
+            begun: false,
+            todo: restore.segments.into(),
+            asked: None,
+            adopts: false,
+            done: Vec::new(),
+        };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
         self.next_restore();
@@ -217,46 +231,43 @@ impl Relay {
         }
     }
 
-    /// Whether what is held of a segment can be merged with what the log has: the same generation, by the same engine.
-    /// Adopting another generation is for when there are any.
-    fn is_mergeable(&self, held: &HeldSegment) -> bool {
-        match self.log.number(held.id).and_then(|number| self.log.segment(number)) {
-            Some(row) => row.generation == held.generation && row.engine == held.engine,
-            None => held.generation == held.engine.generation_zero(),
-        }
-    }
-
     fn merge_next(&mut self, id: ConnId) {
         loop {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
-            if !self.is_mergeable(&held) {
-                self.conflicts(id, &held);
-                continue;
-            }
+            let lost = conn.lost;
+            let adopts = match self.fit(&held, lost) {
+                Fit::Merges => false,
+                Fit::Adopts => true,
+                Fit::No(verdict) => {
+                    self.stays(id, &held, verdict);
+                    continue;
+                }
+            };
             let position = self.log.durable;
             let number = self.log.number(held.id);
             // What the store does not have yet is merged by whoever reads the entry.
-            let segment = number.filter(|number| self.log.segment(*number).is_some_and(|row| row.born < position));
+            let segment =
+                number.filter(|number| !adopts && self.log.segment(*number).is_some_and(|row| row.born < position));
             let ticket = self.ticket(id);
             if let Some(Phase::Restoring(Restoring::Merging(merging))) =
                 self.conns.get_mut(&id).map(|conn| &mut conn.phase)
             {
-                merging.asked = Some(ticket);
+                (merging.asked, merging.adopts) = (Some(ticket), adopts);
             }
             let (engine, given) = (held.engine, held.state);
-            return self.out.push_back(Output::Merge { ticket, engine, segment, position, given });
+            return self.out.push_back(Output::Merge { ticket, engine, segment, position, given, adopts });
         }
         self.log_restore(id);
     }
 
-    /// The first segment that is to be merged is of another generation.
-    fn conflicts(&mut self, id: ConnId, held: &HeldSegment) {
+    /// Nothing is taken of the first segment that is to be merged.
+    fn stays(&mut self, id: ConnId, held: &HeldSegment, verdict: Verdict) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase {
             merging.todo.pop_front();
-            merging.given.verdicts.insert(held.id, Verdict::Conflict);
+            merging.given.verdicts.insert(held.id, verdict);
         }
     }
 
@@ -286,7 +297,8 @@ impl Relay {
             let verdict = if adds.is_some() { Verdict::Merged } else { Verdict::Nothing };
             merging.given.verdicts.insert(held.id, verdict);
             held.state = Bytes::new();
-            merging.done.push((held, adds));
+            let adopts = merging.adopts;
+            merging.done.push((held, adopts, adds));
         }
         self.merge_next(id);
     }
@@ -297,24 +309,28 @@ impl Relay {
             return self.restore_later(id);
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let (author, Some(by)) = (conn.author.clone(), conn.replica()) else { return };
+        let (author, lost, Some(by)) = (conn.author.clone(), conn.lost, conn.replica()) else { return };
         let wanted = Phase::Restoring(Restoring::Wanted);
         let Phase::Restoring(Restoring::Merging(merging)) = std::mem::replace(&mut conn.phase, wanted) else { return };
         conn.put_aside = 0;
         let Merging { mut given, done, .. } = *merging;
         let mut segments = Vec::with_capacity(done.len());
-        for (held, adds) in done {
-            // Another has made it meanwhile, and as something else.
-            if !self.is_mergeable(&held) {
+        for (held, adopts, mut adds) in done {
+            // An entry came first, and it is something else now.
+            if self.fit(&held, lost) != (if adopts { Fit::Adopts } else { Fit::Merges }) {
                 given.verdicts.insert(held.id, Verdict::Conflict);
                 continue;
             }
-            let HeldSegment { id, engine, layout, generation, header, .. } = held;
-            segments.push(GivenBack { id, engine, layout, generation, header, adds });
+            let mut header = held.header.clone();
+            if adopts && let Some((_, clocks)) = &mut adds {
+                header = self.adopted_header(&held, clocks);
+            }
+            let HeldSegment { id, engine, layout, generation, .. } = held;
+            segments.push(GivenBack { id, engine, layout, generation, header, adds, adopts });
         }
         let unix_ms = self.config.unix_ms + self.now.0;
-        let lines = (by, given.pending.clone(), given.acked.clone());
-        let (offset, created) = self.log.restore(lines, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
+        let giver = Giver { by, life: lost.0, pending: given.pending.clone(), acked: given.acked.clone() };
+        let (offset, created) = self.log.restore(giver, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
         for number in created {
             if let Some(row) = self.log.segment(number) {
                 self.interest.born(row.id, number);
@@ -462,19 +478,29 @@ impl Relay {
         if seen.is_empty() {
             return;
         }
-        // Those that see the same share the bytes.
-        if self.restored.as_ref().is_none_or(|(of, parts, _)| *of != offset || *parts != seen) {
-            let parts = seen.iter().filter_map(|at| entry.segments.get(*at));
-            let segments = parts.filter_map(|part| {
+        // Those that see the same share the bytes, unless there is something of their own lines in them (G4).
+        let parts = || seen.iter().filter_map(|at| entry.segments.get(*at));
+        let shared = parts().all(|part| !part.adopts);
+        let known = self.restored.as_ref().filter(|(of, parts, _)| shared && *of == offset && *parts == seen);
+        let bulk = known.map(|(_, _, bulk)| bulk.clone()).unwrap_or_else(|| {
+            let own: Vec<ReplicaId> =
+                self.conns.get(&id).map(|conn| conn.own.iter().map(|own| own.id).collect()).unwrap_or_default();
+            let segments = parts().filter_map(|part| {
                 let row = self.log.segment(part.segment)?;
-                let header = GenerationHeader::decode(&part.header).ok();
-                let state = alive_state(part.segment, row, header.as_ref(), Bytes::new(), vec![part.state.clone()]);
+                let header = header_for(&part.header, &own).ok().flatten().filter(|_| part.adopts);
+                let (snapshot, deltas) = match part.adopts {
+                    true => (part.state.clone(), Vec::new()),
+                    false => (Bytes::new(), vec![part.state.clone()]),
+                };
+                let state = alive_state(part.segment, row, header.as_ref(), snapshot, deltas);
                 Some((Verdict::Merged, SegmentState { generation: part.generation, ..state }))
             });
             let restored = Restored { pending: Vec::new(), acked: Vec::new(), segments: segments.collect() };
-            self.restored = Some((offset, seen, Bytes::from(restored.encode())));
+            Bytes::from(restored.encode())
+        });
+        if shared {
+            self.restored = Some((offset, seen, bulk.clone()));
         }
-        let Some((_, _, bulk)) = self.restored.clone() else { return };
         let position = offset.next();
         self.send_long(id, bulk, true, |bulk| Down::Restored(RestoredFrame { offset, yours: false, position, bulk }));
         if let Some(conn) = self.conns.get_mut(&id) {

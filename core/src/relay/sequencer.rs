@@ -30,7 +30,7 @@ use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
 use crate::wire::frame::restore::Place;
-use crate::wire::frame::roll::Included;
+use crate::wire::frame::roll::{GenerationHeader, Included};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// Durable entries kept in memory, so that connections at the live edge never read the disk.
@@ -107,6 +107,33 @@ struct Segment {
     changed: Offset,
     /// Where its generation begins, if this machine has appended that.
     begun: Offset,
+    /// The position after the last entry with something that a replica of the life `given` may lack: any but a Restored of that
+    /// life's replicas (D4).
+    written: Offset,
+    /// The life of the lost log from which replicas have given it back since.
+    given: Option<EpochId>,
+    /// Its generation was adopted from a replica of that life, and this one is its parent.
+    adopted: Option<GenId>,
+}
+
+impl Segment {
+    /// An entry changes it.
+    fn write(&mut self, at: Offset) {
+        (self.changed, self.written) = (at.next(), at.next());
+    }
+
+    /// A Restored of a replica of that life changes it.
+    fn give_back(&mut self, at: Offset, life: EpochId, parent: Option<GenId>) {
+        if self.given.is_some_and(|given| given != life) {
+            // Of what another life had, this one's replicas know nothing.
+            (self.written, self.adopted) = (self.changed, None);
+        }
+        self.given = Some(life);
+        self.changed = at.next();
+        if parent.is_some() {
+            (self.begun, self.adopted) = (at.next(), parent);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -149,6 +176,29 @@ pub(super) struct GivenBack {
     pub header: Bytes,
     /// What it adds; `None` if the log has all of it.
     pub adds: Option<(Bytes, Clocks)>,
+    /// It takes the place of what the log has.
+    pub adopts: bool,
+}
+
+/// Who gives something back.
+#[derive(Debug)]
+pub(super) struct Giver {
+    pub by: ReplicaId,
+    /// The life of the log that it comes from.
+    pub life: EpochId,
+    pub pending: Vec<Place<ReplicaId>>,
+    pub acked: Vec<Place<ReplicaId>>,
+}
+
+/// What is known of a segment for who gives it back (D4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Standing {
+    pub engine: EngineKind,
+    pub generation: GenId,
+    /// The position after the last entry with something that a replica of that life may lack.
+    pub written: Offset,
+    /// Its generation was adopted from a replica of that life, and this one is its parent.
+    pub adopted: Option<GenId>,
 }
 
 impl Sequencer {
@@ -164,6 +214,9 @@ impl Sequencer {
                 failed_folds: 0,
                 changed: head,
                 begun: Offset(0),
+                written: head,
+                given: None,
+                adopted: None,
             })
             .collect();
         for (number, generation, bytes) in &recovered.clocks {
@@ -428,7 +481,7 @@ impl Sequencer {
                 }
             }
             if let Some(segment) = self.segment_mut(number) {
-                segment.changed = offset.next();
+                segment.write(offset);
             }
             parts.push(StoredPart {
                 segment: number,
@@ -460,7 +513,9 @@ impl Sequencer {
         let generation = engine.generation_zero();
         let row = SegmentRow { id, engine, layout, generation, born, tail: SegmentTail::default() };
         let (clocks, begun) = (Clocks::default(), Offset(0));
-        self.segments.push(Segment { row, clocks, failed_folds: 0, changed: born.next(), begun });
+        let (changed, written) = (born.next(), Offset(0));
+        let segment = Segment { row, clocks, failed_folds: 0, changed, begun, written, given: None, adopted: None };
+        self.segments.push(segment);
         self.by_id.insert(id, number);
         number
     }
@@ -479,15 +534,15 @@ impl Sequencer {
     /// The segments that it creates.
     pub fn restore(
         &mut self,
-        lines: (ReplicaId, Vec<Place<ReplicaId>>, Vec<Place<ReplicaId>>),
+        giver: Giver,
         given: Vec<GivenBack>,
         author: &AuthorInfo,
         unix_ms: u64,
         roll_hold_ms: u64,
     ) -> (Offset, Vec<SegmentNumber>) {
         let offset = self.head;
-        let (by, pending, acked) = lines;
-        let (mut created, mut segments) = (Vec::new(), Vec::new());
+        let Giver { by, life, pending, acked } = giver;
+        let (mut created, mut segments, mut begins) = (Vec::new(), Vec::new(), Vec::new());
         for held in given {
             let (number, creates) = match (self.number(held.id), &held.adds) {
                 (Some(number), _) => (number, None),
@@ -499,17 +554,25 @@ impl Sequencer {
                     (number, Some(Created { id: held.id, engine: held.engine, layout: held.layout }))
                 }
             };
+            let (generation, header, adopts) = (held.generation, held.header, held.adopts);
+            let parent = GenerationHeader::decode(&header).ok().filter(|_| adopts).map(|header| header.parent);
             let mut state = Bytes::new();
-            if let (Some((bytes, clocks)), Some(segment)) = (held.adds, self.segment_mut(number)) {
-                segment.clocks.merge(clocks);
-                segment.row.tail.deltas += 1;
-                segment.row.tail.bytes += bytes.len() as u64;
-                segment.changed = offset.next();
+            if let Some((bytes, clocks)) = held.adds {
+                if adopts {
+                    self.begin_generation(number, generation, bytes.len() as u64, clocks);
+                    begins.push(segments.len());
+                } else if let Some(segment) = self.segment_mut(number) {
+                    segment.clocks.merge(clocks);
+                    segment.row.tail.deltas += 1;
+                    segment.row.tail.bytes += bytes.len() as u64;
+                }
+                if let Some(segment) = self.segment_mut(number) {
+                    segment.give_back(offset, life, parent);
+                }
                 self.touched_segments.insert(number);
                 state = bytes;
             }
-            let (generation, header) = (held.generation, held.header);
-            segments.push(RestoredSegment { segment: number, generation, creates, header, state });
+            segments.push(RestoredSegment { segment: number, generation, creates, adopts, header, state });
         }
         for (owner, seq, uid) in &acked {
             if let Some(line) = self.admit.raise(*owner, *seq, *uid, unix_ms) {
@@ -524,10 +587,35 @@ impl Sequencer {
             }
         }
         self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments }));
+        // The bytes that stay in memory, not those that came from the worker.
+        if let Some(LogEntry::Restored(restore)) = self.tail.back().map(|last| &*last.entry) {
+            let parts = begins.iter().filter_map(|at| restore.segments.get(*at));
+            self.batch.generations.extend(parts.map(|part| GenerationBegins {
+                segment: part.segment,
+                position: offset.next(),
+                header: part.header.clone(),
+                snapshot: part.state.clone(),
+            }));
+        }
+        let adopted: Vec<SegmentNumber> = self.batch.generations.iter().map(|begins| begins.segment).collect();
         self.note_created(&created);
+        self.note_created(&adopted);
         self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
         self.batch.roll_hold_ms = Some(self.roll_hold_ms);
         (offset, created)
+    }
+
+    /// A segment as it stands to what replicas of this life give back.
+    pub fn standing(&self, id: SegmentId, life: EpochId) -> Option<Standing> {
+        let number = usize::try_from(self.number(id)?.0).ok()?;
+        let segment = self.segments.get(number)?;
+        let same = segment.given.is_none_or(|given| given == life);
+        Some(Standing {
+            engine: segment.row.engine,
+            generation: segment.row.generation,
+            written: if same { segment.written } else { segment.changed },
+            adopted: segment.adopted.filter(|_| same),
+        })
     }
 
     /// The position after the last entry that a segment is in.
@@ -554,7 +642,7 @@ impl Sequencer {
 
     /// G1: from here on the segment is of another generation. Its place. Nobody's clocks of the old one are barred any more;
     /// what was left out of entries stays left out of them.
-    pub fn roll(&mut self, roll: StoredRoll, mut clocks: Clocks) -> Offset {
+    pub fn roll(&mut self, roll: StoredRoll, clocks: Clocks) -> Offset {
         let offset = self.head;
         let (number, generation) = (roll.segment, roll.generation);
         self.push(&LogEntry::Roll(roll));
@@ -565,21 +653,29 @@ impl Sequencer {
             self.batch.generations.push(GenerationBegins { segment: number, position, header, snapshot });
         }
         let snapshot_bytes = self.batch.generations.last().map_or(0, |begins| begins.snapshot.len() as u64);
+        self.begin_generation(number, generation, snapshot_bytes, clocks);
+        if let Some(segment) = self.segment_mut(number) {
+            (segment.begun, segment.adopted) = (offset.next(), None);
+            segment.write(offset);
+        }
+        self.touched_segments.insert(number);
+        self.note_created(&[number]);
+        offset
+    }
+
+    /// The segment is of this generation, of so many bytes. What was left out of entries stays left out of them.
+    fn begin_generation(&mut self, number: SegmentNumber, generation: GenId, snapshot_bytes: u64, mut clocks: Clocks) {
         let floor = self.floor;
         if let Some(segment) = self.segment_mut(number) {
             for at in segment.clocks.skipped().filter(|at| *at >= floor) {
                 clocks.skip(at);
             }
-            segment.begun = offset.next();
             segment.row.generation = generation;
             segment.row.tail = SegmentTail { deltas: 0, bytes: 0, snapshot_bytes };
-            (segment.clocks, segment.failed_folds, segment.changed) = (clocks, 0, offset.next());
+            (segment.clocks, segment.failed_folds) = (clocks, 0);
         }
         // R12: what is being replayed is of the old one.
         self.watched.take_if(|(watched, _)| *watched == number);
-        self.touched_segments.insert(number);
-        self.note_created(&[number]);
-        offset
     }
 
     fn note_created(&mut self, created: &[SegmentNumber]) {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::port::{ConnId, Ticket};
 use super::restore::Restoring;
-use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::log::{AuthorInfo, LogEntry};
 use crate::time::Time;
@@ -108,6 +108,9 @@ pub(super) struct Conn {
     pub pieces: Assembly<()>,
     /// Bytes of a Restore that is not in the log yet.
     pub put_aside: usize,
+    /// The life of a log that is lost in which its replica is, and up to where that life's log is this one, if it is to give back
+    /// what it holds.
+    pub lost: (EpochId, Offset),
     /// The stream's position: all below is sent, or held nothing for it.
     pub cursor: Offset,
     /// The position the replica can know of.
@@ -142,6 +145,7 @@ impl Conn {
             assembly: Assembly::new(),
             pieces: Assembly::new(),
             put_aside: 0,
+            lost: Default::default(),
             cursor: Offset(0),
             told: Offset(0),
             owed: VecDeque::new(),

@@ -230,7 +230,24 @@ impl Replica {
             // The line has not begun: its first commit was not admitted, and comes again.
             return;
         }
-        let in_doubt = self.pending.in_doubt(owner);
+        self.in_doubt_from(owner, Seq(0));
+    }
+
+    /// D4: own commits of which a generation that was adopted does not say whether they are in it, and what lies behind them in
+    /// their lines.
+    pub(super) fn doubt(&mut self) {
+        let mut first = std::collections::BTreeMap::new();
+        for (owner, seq) in std::mem::take(&mut self.doubtful) {
+            let least = first.entry(owner).or_insert(seq);
+            *least = seq.min(*least);
+        }
+        for (owner, from) in first {
+            self.in_doubt_from(owner, from);
+        }
+    }
+
+    fn in_doubt_from(&mut self, owner: ReplicaId, from: Seq) {
+        let in_doubt = self.pending.in_doubt(owner, from);
         if in_doubt.is_empty() && owner != self.id && self.pending.iter().all(|one| one.commit.owner != owner) {
             return;
         }
@@ -250,7 +267,7 @@ impl Replica {
         if !told.is_empty() {
             self.out.push_back(Output::InDoubt(told));
         }
-        self.fork(owner, Seq(0));
+        self.fork(owner, from);
     }
 
     /// The Hello of this connection does not do any more.

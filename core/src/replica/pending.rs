@@ -379,10 +379,11 @@ impl Pending {
         first.is_some()
     }
 
-    /// G5: takes out what was ever sent of a line that the relay no longer knows.
-    pub fn in_doubt(&mut self, owner: ReplicaId) -> Vec<Unsaved> {
+    /// G5: takes out what was ever sent of a line, from this number on.
+    pub fn in_doubt(&mut self, owner: ReplicaId, from: Seq) -> Vec<Unsaved> {
         let mut out = Vec::new();
-        while let Some(at) = self.list.iter().position(|one| one.commit.owner == owner && one.offered) {
+        let doubtful = |one: &Unsaved| one.commit.owner == owner && one.commit.seq >= from && one.offered;
+        while let Some(at) = self.list.iter().position(doubtful) {
             let Some(gone) = self.take_out(at) else { break };
             self.is_in_the_log(owner, gone.commit.seq);
             out.push(gone);

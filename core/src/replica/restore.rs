@@ -169,8 +169,12 @@ impl Replica {
         let mut states = Vec::with_capacity(restored.segments.len());
         for (verdict, state) in restored.segments {
             if verdict == Verdict::Conflict {
-                let id = state.id;
-                self.problem("ERR_CONFLICT", format!("the relay has another generation of segment {id}, which stays"));
+                match self.heap.index(state.id) {
+                    Some(index) => self.out.push_back(Output::Conflict(index)),
+                    None => {
+                        self.problem("ERR_CONFLICT", format!("the relay keeps what it has of segment {}", state.id))
+                    }
+                }
             }
             states.push(state);
         }
@@ -200,8 +204,11 @@ impl Replica {
             let engine = state.engine;
             match &mut slot.state {
                 State::Away => {}
-                // D5: another generation is switched to, not merged.
-                State::Live(document) if !frozen && document.generation() != state.generation => switching.push(state),
+                // D5: another generation is switched to, not merged. Only one that is adopted comes with a document.
+                _ if !frozen && !state.snapshot.is_empty() => switching.push(state),
+                State::Live(document) if !frozen && document.generation() != state.generation => {
+                    failed.push((state.id, "it is of another generation".into()));
+                }
                 State::Loading { before, buffer, .. } => {
                     witness(Some(index));
                     if let Some(before) = before.as_deref_mut().filter(|_| !frozen)

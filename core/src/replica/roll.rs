@@ -8,6 +8,10 @@
 //!     else ──► it was not admitted, and never can be as it is: the part is made anew from its edits, number and uid stay
 //! ```
 //!
+//! A generation that came back by another replica after its log was lost has only that one's lines and those that the relay still
+//! had (D4): of an own commit that was sent and is not among them nobody can say whether it is in the document. It is in doubt, as
+//! one of a line that the relay no longer knows (G5): told, and not made again.
+//!
 //! From the first commit that was made anew on, everything is sent again (C7), after it was told outside (C8). A Rebase alone
 //! changes nothing: it says that a Roll is on its way [X5].
 
@@ -16,6 +20,7 @@ use bytes::Bytes;
 use super::cut::unknown_layout;
 use super::pending::Unsaved;
 use super::{LoadStatus, Replica};
+use crate::commit::Part;
 use crate::heap::State;
 use crate::id::{GenId, Offset, SegmentId};
 use crate::wire::codec::{Malformed, Reader};
@@ -64,6 +69,14 @@ impl Replica {
     /// G3 for the commits that are not acknowledged. True: some have to be made anew in the document that takes the place.
     pub(super) fn switch(&mut self, id: SegmentId, generation: GenId, header: Option<&GenerationHeader>) -> bool {
         let lines = &self.lines;
+        let doubtful = |one: &&Unsaved| {
+            let (is_old, commit) = (|part: &Part| part.segment == id && part.generation != generation, &one.commit);
+            let known = header.is_none_or(|header| !header.is_in_doubt(commit.owner, commit.seq));
+            let in_log = one.settled || one.outdone || lines.is_settled(commit.owner, commit.seq);
+            one.offered && !known && !in_log && commit.parts.iter().any(is_old)
+        };
+        let doubtful = self.pending.iter().filter(doubtful).map(|one| (one.commit.owner, one.commit.seq));
+        self.doubtful.extend(doubtful);
         self.pending.switch(id, generation, |Unsaved { commit, settled, .. }| {
             let in_base = header.is_some_and(|header| header.includes(commit.owner, commit.seq, commit.uid));
             // What the log has byte for byte as it is here is never made anew. X34: nor what it has so far back that the ring does

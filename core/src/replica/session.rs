@@ -379,6 +379,7 @@ impl Replica {
     /// Sends what is unacknowledged and not sent, in order, within the window. Nothing goes out while a refusal is being
     /// worked in: what lies behind it is made anew first (C7, C8).
     pub(super) fn send_pending(&mut self) {
+        self.doubt();
         let Session::Online(online) = &mut self.session else { return };
         if online.retry_at.is_some_and(|at| at > self.now_ms) {
             return;

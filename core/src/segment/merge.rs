@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 
-use super::Segment;
 use super::engine::EngineError;
+use super::{Segment, seal_snapshot};
 use crate::commit::EngineKind;
 use crate::guard::{self, Clocks, GuardError};
 use crate::id::SegmentId;
@@ -16,7 +16,7 @@ pub enum Merged {
     Nothing,
     /// Both together, as a delta, and the clock table of that.
     Adds {
-        /// `Engine::whole` of the merged document.
+        /// `Engine::whole` of the merged document; of an adopted one, its stored form.
         state: Bytes,
         /// Its clock table; its clients are bound to nobody.
         clocks: Clocks,
@@ -33,6 +33,22 @@ pub enum MergeError {
     /// The engine could not.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+/// A whole segment that takes the place of what the log has of it, since it is of a later generation: in the stored form, and its
+/// clock table.
+pub fn adopt(kind: EngineKind, given: &Bytes) -> Result<Merged, MergeError> {
+    let clocks = guard::whole(guarded(kind), given)?;
+    let (id, generation) = (SegmentId::default(), kind.generation_zero());
+    let given = Segment::decode(id, kind, generation, 0, &[], std::slice::from_ref(given))?;
+    let state = Bytes::from(seal_snapshot(&given.engine.encode()));
+    let after = Segment::decode(id, kind, generation, 0, &state, &[])?;
+    let holds = after.engine.holds() == given.engine.holds();
+    let same = guard::whole(guarded(kind), &after.whole()).is_ok_and(|after| after == clocks);
+    if after.values() != given.values() || !holds || !same {
+        return Err(EngineError::Failed("an adopted segment does not say what was given".into()).into());
+    }
+    Ok(Merged::Adds { state, clocks })
 }
 
 /// The engine as the guard names it.

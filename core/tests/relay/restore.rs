@@ -411,18 +411,6 @@ fn d4_a_worker_that_fails_and_a_disk_that_is_full_mean_busy() {
 }
 
 #[test]
-fn d4_another_generation_stays_as_the_relay_has_it() {
-    let (mut world, writer, epoch) = wiped();
-    let a = come(&mut world, 1, epoch, 3, &[seg(0)]);
-    let mut restore = restore_of(&writer, &[seg(0)]);
-    restore.segments[0].generation = GenId([7; 16]);
-    world.send(a, &[up(&restore)]);
-    let (_, verdict) = restored(&world.take(a)).remove(0);
-    assert_eq!(verdict.segments[0].1.status, SegmentStatus::Unknown);
-    assert!(entry(&world, 0).segments.is_empty());
-}
-
-#[test]
 fn d6_for_a_while_after_a_restore_what_would_be_refused_is_put_off() {
     let (mut world, writer, epoch) = wiped();
     let a = come(&mut world, 1, epoch, 3, &[seg(0)]);

@@ -8,7 +8,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::id::*;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::*;
-use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::merge::{Merged, adopt, merge};
 use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::codec::Reader;
@@ -120,7 +120,7 @@ impl Disk {
                         .extend(commit.parts.into_iter().filter(|part| part.segment == segment).map(|part| part.bytes));
                 }
                 LogEntry::Restored(restore) => {
-                    let added = restore.segments.into_iter().filter(|part| !part.state.is_empty());
+                    let added = restore.segments.into_iter().filter(|part| !part.state.is_empty() && !part.adopts);
                     deltas.extend(added.filter(|part| part.segment == segment).map(|part| part.state));
                 }
                 LogEntry::Void { .. } | LogEntry::Roll(_) | LogEntry::Quarantine(_) => {}
@@ -333,17 +333,18 @@ impl World {
                     let states = segments.iter().take(2).map(|segment| self.disk.state(*segment, position)).collect();
                     answers.push_back(Input::States { ticket, states });
                 }
-                Output::Merge { .. } if self.merges == Merges::Never => {}
+                Output::Merge { .. } if self.merges == Merges::Never => self.waiting = Some(output),
                 Output::Merge { ticket, .. } if self.merges == Merges::Fail => {
                     answers.push_back(Input::Merged { ticket, merge: Merge::Failed });
                 }
-                Output::Merge { ticket, engine, segment, position, given } => {
+                Output::Merge { ticket, engine, segment, position, given, adopts } => {
                     let state = segment.map(|segment| self.disk.state(segment, position));
                     let (snapshot, deltas) = match state {
                         Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
                         _ => (Bytes::new(), Vec::new()),
                     };
-                    let merge = match merge(engine, &snapshot, &deltas, &given) {
+                    let made = if adopts { adopt(engine, &given) } else { merge(engine, &snapshot, &deltas, &given) };
+                    let merge = match made {
                         Ok(Merged::Nothing) => Merge::Nothing,
                         Ok(Merged::Adds { state, clocks }) => Merge::Adds { state, clocks },
                         Err(_) => Merge::Refused,

@@ -463,8 +463,8 @@ impl Driver {
                 Output::Fold { segment, engine, upto, keep } => {
                     self.fold(FoldJob { of, segment, engine, upto, keep });
                 }
-                Output::Merge { ticket, engine, segment, position, given } => {
-                    let job = Job::Merge(MergeJob { of: of.clone(), ticket, engine, segment, position, given });
+                Output::Merge { ticket, engine, segment, position, given, adopts } => {
+                    let job = Job::Merge(MergeJob { of: of.clone(), ticket, engine, segment, position, given, adopts });
                     if self.folds.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
                         let _ = self.events.send(Event::Merged { of, ticket, merge: Merge::Failed });
                     }

@@ -82,6 +82,9 @@ fn line(heap: &str, offset: Offset, entry: &LogEntry) -> String {
             for (at, part) in restore.segments.iter().enumerate() {
                 let comma = if at == 0 { "" } else { "," };
                 let _ = write!(out, "{comma}{{\"segment\":{},\"bytes\":{}", part.segment.0, part.state.len());
+                if part.adopts {
+                    let _ = write!(out, ",\"adopts\":\"{}\"", encode_id(&part.generation.0));
+                }
                 if let Some(created) = part.creates {
                     let id = encode_id(&created.id.0);
                     let _ = write!(out, ",\"creates\":\"{id}\",\"engine\":{}", created.engine.code());

@@ -337,11 +337,12 @@ impl Kept {
             let record = run.next(heap, key.value().1, value.value())?;
             log.insert(key.value(), value.value()).map_err(failed)?;
             for (offset, entry) in record.entries(record.first).map_err(super::tables::damaged)? {
-                if let LogEntry::Roll(roll) = &entry
-                    && self.rolled.get(&roll.segment.0) == Some(&offset.next())
-                {
-                    let (of, whole) = ((heap, roll.segment.0), [&roll.header[..], &roll.snapshot[..]].concat());
-                    let head = SnapHead::of(offset.next(), roll.header.len(), &whole);
+                for begins in documents(&entry) {
+                    if self.rolled.get(&begins.segment.0) != Some(&offset.next()) {
+                        continue;
+                    }
+                    let (of, whole) = ((heap, begins.segment.0), [&begins.header[..], &begins.snapshot[..]].concat());
+                    let head = SnapHead::of(offset.next(), begins.header.len(), &whole);
                     snaps.put(&mut meta.digest, of, &head.encode())?;
                     snap.insert(of, &whole[..]).map_err(failed)?;
                 }
@@ -361,6 +362,28 @@ impl Kept {
         }
         Sealed::open(to, META)?.put(&mut 0, heap, &meta.encode())
     }
+}
+
+/// The documents that generations begin with in this entry: of a Roll, or adopted by a Restored.
+fn documents(entry: &LogEntry) -> Vec<Begins<'_>> {
+    match entry {
+        LogEntry::Roll(roll) => {
+            vec![Begins { segment: roll.segment, header: &roll.header, snapshot: &roll.snapshot }]
+        }
+        LogEntry::Restored(restore) => {
+            let adopted = restore.segments.iter().filter(|part| part.adopts);
+            let adopted = adopted.map(|part| (part.segment, &part.header, &part.state));
+            adopted.map(|(segment, header, snapshot)| Begins { segment, header, snapshot }).collect()
+        }
+        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => Vec::new(),
+    }
+}
+
+#[derive(Debug)]
+struct Begins<'a> {
+    segment: SegmentNumber,
+    header: &'a [u8],
+    snapshot: &'a [u8],
 }
 
 /// Positions of the snapshots that are whole, and the generations of those that have a header.
@@ -514,15 +537,7 @@ impl WholeLog {
                         self.skipped.insert((segment, at));
                     }
                 }
-                LogEntry::Roll(roll) => {
-                    self.told.insert(roll.segment.0, roll.generation);
-                    self.rolled.insert(roll.segment.0, offset.next());
-                    // Clocks of the old generation mean nothing in the new one; what was left out of entries stays left out.
-                    let before = self.tables.remove(&roll.segment.0).unwrap_or_default();
-                    for at in before.skipped() {
-                        self.tables.entry(roll.segment.0).or_default().skip(at);
-                    }
-                }
+                LogEntry::Roll(roll) => self.begins(roll.segment.0, roll.generation, offset.next()),
                 LogEntry::Restored(restore) => {
                     for part in &restore.segments {
                         if let Some(created) = part.creates {
@@ -531,7 +546,9 @@ impl WholeLog {
                             let row = SegmentRow { id, engine, layout, generation, born: offset, tail };
                             self.created.insert(part.segment.0, row);
                         }
-                        if !part.state.is_empty()
+                        if part.adopts {
+                            self.begins(part.segment.0, part.generation, offset.next());
+                        } else if !part.state.is_empty()
                             && let Ok(table) = guard::whole(self.engine(part.segment.0), &part.state)
                         {
                             self.tables.entry(part.segment.0).or_default().merge(table);
@@ -549,6 +566,17 @@ impl WholeLog {
             }
         }
         Ok(())
+    }
+
+    /// A segment is of another generation from here on. Clocks of the old one mean nothing in it; what was left out of entries stays
+    /// left out.
+    fn begins(&mut self, segment: u64, generation: GenId, position: Offset) {
+        self.told.insert(segment, generation);
+        self.rolled.insert(segment, position);
+        let before = self.tables.remove(&segment).unwrap_or_default();
+        for at in before.skipped() {
+            self.tables.entry(segment).or_default().skip(at);
+        }
     }
 
     fn count(&mut self, commit: &StoredCommit, segment: u64, bytes: &[u8]) {

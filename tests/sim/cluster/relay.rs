@@ -7,7 +7,7 @@ use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
 };
 use coheap_core::replica::Input;
-use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::merge::{Merged, adopt, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -233,13 +233,14 @@ impl Cluster {
             RelayOutput::ReadStates { ticket, position, segments, .. } => {
                 RelayInput::States { ticket, states: self.disk.states(position, &segments) }
             }
-            RelayOutput::Merge { ticket, engine, segment, position, given } => {
+            RelayOutput::Merge { ticket, engine, segment, position, given, adopts } => {
                 let states = self.disk.states(position, segment.as_slice());
                 let (snapshot, deltas) = match states.into_iter().next() {
                     Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
                     _ => (Bytes::new(), Vec::new()),
                 };
-                let merge = match merge(engine, &snapshot, &deltas, &given).expect("what a replica holds is merged") {
+                let made = if adopts { adopt(engine, &given) } else { merge(engine, &snapshot, &deltas, &given) };
+                let merge = match made.expect("what a replica holds is merged") {
                     Merged::Nothing => Merge::Nothing,
                     Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
                 };

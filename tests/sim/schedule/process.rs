@@ -481,7 +481,9 @@ impl Process {
             }
             Output::Reconnect => self.hangs_up = true,
             // No line is forgotten here, and nobody else goes by this one's ids.
-            output @ (Output::Forked { .. } | Output::InDoubt(_)) => self.problems.push(format!("{output:?}")),
+            output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Conflict(_)) => {
+                self.problems.push(format!("{output:?}"))
+            }
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
             Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
             _ => {}

@@ -63,7 +63,7 @@ impl Sequencer {
         }
         segment.failed_folds = 0;
         // G1: a generation that is being made has it.
-        segment.changed = at.next();
+        segment.write(at);
         self.touched_segments.insert(number);
         self.batch.skipped.extend(parts.iter().map(|(offset, _)| (number, *offset)));
         let later = parts.iter().skip(1).map(|(offset, _)| *offset).collect();

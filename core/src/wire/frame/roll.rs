@@ -43,6 +43,11 @@ impl GenerationHeader {
         self.included.get(&owner).is_some_and(|line| seq <= line.last && !line.voids.contains(&uid))
     }
 
+    /// Whether nobody can say if a commit that a relay may have admitted to the parent is in.
+    pub fn is_in_doubt(&self, owner: ReplicaId, seq: Seq) -> bool {
+        self.partial && self.included.get(&owner).is_none_or(|line| seq > line.last)
+    }
+
     /// The same with the lines of some ids only (G4).
     #[must_use]
     pub fn of_lines(&self, is_own: impl Fn(ReplicaId) -> bool) -> GenerationHeader {

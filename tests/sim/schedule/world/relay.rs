@@ -10,7 +10,7 @@ use coheap_core::relay::{
     StoredState,
 };
 use coheap_core::segment::fold;
-use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::merge::{Merged, adopt, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -225,8 +225,8 @@ impl World {
                     None => return fails("P5", "states cannot be read"),
                 }
             }
-            RelayOutput::Merge { ticket, engine, segment, position, given } => {
-                let merge = self.merge(heap, engine, segment, position, &given, pick)?;
+            RelayOutput::Merge { ticket, engine, segment, position, given, adopts } => {
+                let merge = self.merge(heap, engine, segment, position, (&given, adopts), pick)?;
                 RelayInput::Merged { ticket, merge }
             }
             // A fold that failed may be a delta's fault; here it never is.
@@ -247,7 +247,7 @@ impl World {
         engine: EngineKind,
         segment: Option<SegmentNumber>,
         position: Offset,
-        given: &Bytes,
+        (given, adopts): (&Bytes, bool),
         pick: usize,
     ) -> Result<Merge, Failure> {
         let (mut snapshot, mut deltas) = (Bytes::new(), Vec::new());
@@ -263,7 +263,8 @@ impl World {
         if pick % WORKER_DIES == 1 {
             return Ok(Merge::Failed);
         }
-        match merge(engine, &snapshot, &deltas, given) {
+        let made = if adopts { adopt(engine, given) } else { merge(engine, &snapshot, &deltas, given) };
+        match made {
             Ok(Merged::Nothing) => Ok(Merge::Nothing),
             Ok(Merged::Adds { state, clocks }) => Ok(Merge::Adds { state, clocks }),
             Err(error) => fails("P7", format!("what a replica gives back is not merged: {error}")),

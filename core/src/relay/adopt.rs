@@ -1,0 +1,97 @@
+//! Whether a segment that a replica gives back is merged with what the log has, takes its place, or neither (CORE-PROTOCOL D4).
+//!
+//! ```text
+//!   the log has           the replica holds
+//!   nothing               generation 0 ─► merged          a later one ─► adopted
+//!   the same generation   merged
+//!   an earlier one        adopted, if all that the log has of the segment is from the log that the replica was in
+//!   a later one           stays; no conflict, if it was adopted from a replica of the same life of the lost log
+//!   anything else         stays: a generation conflict
+//! ```
+//!
+//! Documents of two generations cannot be compared: a fresh one has nothing of what was overwritten. What both sides know is the
+//! log. A replica that is asked for what it holds shares the log up to a position with this one; a generation that it went over
+//! to later was made of all that lies below that, and of what its own life had behind it. So if only replicas of that life have
+//! changed the segment since, the document has everything, apart from their unacknowledged commits, which they still hold and
+//! send against the new generation. Of a replica that was still in the earlier generation it is the other way about.
+//!
+//! The header comes with the lines of the giver only (G4). This log's own lines go into it too: what it has admitted of them, the
+//! document has. Of any other line nobody can say what is in, so the header is *partial*: an author that may have been in is not to
+//! make its commit again as if it were not (D4, X25). Admission is by this log's lines, which an adoption does not raise.
+
+use bytes::Bytes;
+
+use super::Relay;
+use crate::commit::EngineKind;
+use crate::guard::{Clocks, RELAY};
+use crate::id::{EpochId, GenId, Offset};
+use crate::limits;
+use crate::wire::frame::restore::{HeldSegment, Verdict};
+use crate::wire::frame::roll::{GenerationHeader, Included};
+
+/// What becomes of a segment that was given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fit {
+    /// It is merged with what the log has.
+    Merges,
+    /// It takes the place of what the log has.
+    Adopts,
+    /// What the log has stays, and nothing is added.
+    No(Verdict),
+}
+
+/// Whether it comes with the header of its generation, and generation 0 without one.
+pub(super) fn has_its_header(held: &HeldSegment) -> bool {
+    if held.generation == held.engine.generation_zero() {
+        return held.header.is_empty();
+    }
+    // An engine that keeps history is never rolled (G2).
+    held.engine == EngineKind::Yrs
+        && GenerationHeader::decode(&held.header).is_ok_and(|header| header.generation == held.generation)
+}
+
+impl Relay {
+    /// `lost`: the life of a lost log that it is given back from, and up to where that is this log.
+    pub(super) fn fit(&self, held: &HeldSegment, lost: (EpochId, Offset)) -> Fit {
+        let (life, shared) = lost;
+        let Some(known) = self.log.standing(held.id, life) else {
+            return if held.generation.is_zero() { Fit::Merges } else { Fit::Adopts };
+        };
+        if known.engine != held.engine {
+            return Fit::No(Verdict::Conflict);
+        }
+        if known.generation == held.generation {
+            return Fit::Merges;
+        }
+        let parent = GenerationHeader::decode(&held.header).map_or(GenId::NONE, |header| header.parent);
+        if descends(held.generation, parent, known.generation) && known.written <= shared {
+            return Fit::Adopts;
+        }
+        let superseded = known.adopted.is_some_and(|parent| descends(known.generation, parent, held.generation));
+        Fit::No(if superseded { Verdict::Nothing } else { Verdict::Conflict })
+    }
+
+    /// The header under which what was given is adopted. The clock table that came with it is the generation's from here on.
+    pub(super) fn adopted_header(&self, held: &HeldSegment, clocks: &mut Clocks) -> Bytes {
+        let Ok(given) = GenerationHeader::decode(&held.header) else { return held.header.clone() };
+        clocks.bind_client(given.generation.writer(), RELAY);
+        let mut all = GenerationHeader { partial: true, ..given.clone() };
+        for (owner, line) in self.log.included() {
+            let of = all.included.entry(owner).or_default();
+            let voids: Vec<_> = line.voids.iter().filter(|uid| !of.voids.contains(uid)).copied().collect();
+            of.voids.extend(voids);
+            of.voids.truncate(limits::WINDOW);
+            *of = Included { last: of.last.max(line.last), voids: std::mem::take(&mut of.voids) };
+        }
+        let all = all.encode();
+        match all.len() > limits::GENERATION_HEADER_BYTES_MAX {
+            true => GenerationHeader { partial: true, ..given }.encode().into(),
+            false => all.into(),
+        }
+    }
+}
+
+/// Whether a generation that was made of `parent` comes after `earlier`. Of those between, a header names none.
+fn descends(generation: GenId, parent: GenId, earlier: GenId) -> bool {
+    generation != earlier && (earlier.is_zero() || parent == earlier)
+}
