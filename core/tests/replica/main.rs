@@ -2,6 +2,7 @@
 #![cfg(feature = "yrs")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adopt;
 mod answers;
 mod commit_size;
 mod desk;

@@ -1,0 +1,192 @@
+//! D4, D5 at the replica: generations that are given back to a log that has lost them, or stay what they are.
+
+use bytes::Bytes;
+use coheap_core::commit::EngineKind;
+use coheap_core::edit::{Handle, Literal, Wish};
+use coheap_core::heap::Index;
+use coheap_core::id::{EpochId, GenId, Offset, SegmentId, SegmentNumber, Seq};
+use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitKind};
+use coheap_core::segment::roll::roll_unchecked;
+use coheap_core::value::Value;
+use coheap_core::wire::frame::down::Welcome;
+use coheap_core::wire::frame::restore::{Restore, Restored, RestoredFrame, Verdict};
+use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
+use coheap_core::wire::frame::up::CommitFrame;
+use coheap_core::wire::frame::{Bulk, Down, SegmentState, SegmentStatus, Up};
+
+use crate::desk::{alive, connect, connect_at, give, loads, ok, replica, snapshot, tell, unknown, ups};
+
+const ROOT: SegmentId = SegmentId::ROOT;
+const YRS: EngineKind = EngineKind::Yrs;
+
+fn set(key: &str) -> Input {
+    let wish = Wish::Set { object: Handle(0), key: key.into(), value: Literal::Scalar(Value::Bool(true)) };
+    let sections = vec![Section { target: Target::Here(Index(0)), claim: None, wishes: vec![wish] }];
+    Input::Commit { label: String::new(), sections, size: 10, entropy: 0 }
+}
+
+/// A replica with an empty root here.
+fn here() -> Replica {
+    let mut replica = replica();
+    connect(&mut replica);
+    let nonce = loads(&give(&mut replica, Input::Load(vec![(ROOT, true)])))[0];
+    tell(&mut replica, &snapshot(nonce, 0, &unknown(ROOT)));
+    replica
+}
+
+fn commits(outputs: &[Output]) -> Vec<CommitFrame> {
+    ups(outputs).into_iter().filter_map(|up| if let Up::Commit(frame) = up { Some(frame) } else { None }).collect()
+}
+
+fn generation() -> GenId {
+    GenId::drawn(ROOT, [1, 2, 3])
+}
+
+/// A generation of these commits that was given back by somebody who knew this of the lines.
+fn adopted(of: &[&CommitFrame], partial: bool, lines: &[(&Replica, u64)]) -> SegmentState {
+    let deltas: Vec<Bytes> = of.iter().map(|frame| frame.parts[0].bytes.clone()).collect();
+    let snapshot = roll_unchecked(YRS, ROOT, &[], &deltas, generation()).unwrap().unwrap();
+    let line = |(replica, last): &(&Replica, u64)| (replica.id(), Included { last: Seq(*last), voids: Vec::new() });
+    let included = lines.iter().map(line).collect();
+    let (generation, parent) = (generation(), YRS.generation_zero());
+    let header = GenerationHeader { generation, parent, partial, included }.encode().into();
+    let (number, status) = (Some(SegmentNumber(0)), SegmentStatus::Alive);
+    SegmentState { number, status, generation, header, snapshot, ..unknown(ROOT) }
+}
+
+fn restored(verdict: Verdict, state: SegmentState, yours: bool, offset: u64) -> Down {
+    let bulk = Bulk::whole(Restored { segments: vec![(verdict, state)], ..Restored::default() }.encode().into());
+    Down::Restored(RestoredFrame { offset: Offset(offset), yours, position: Offset(offset + 1), bulk })
+}
+
+fn shows(replica: &mut Replica) -> Vec<&'static str> {
+    let values = format!("{:?}", replica.document(ROOT).unwrap().values());
+    ["one", "two", "three"].into_iter().filter(|key| values.contains(&format!(".{key}\""))).collect()
+}
+
+fn in_doubt(outputs: &[Output]) -> Vec<u64> {
+    let told = outputs.iter().filter_map(|output| if let Output::InDoubt(told) = output { Some(told) } else { None });
+    told.flatten().map(|one| one.seq.0).collect()
+}
+
+#[test]
+fn d5_others_go_over_to_a_generation_that_was_adopted_as_by_a_roll() {
+    let mut replica = here();
+    let (one, two) =
+        (commits(&give(&mut replica, set("one"))).remove(0), commits(&give(&mut replica, set("two"))).remove(0));
+    let state = adopted(&[&one, &two], true, &[(&replica, 2)]);
+    let outputs = tell(&mut replica, &restored(Verdict::Merged, state, false, 0));
+    assert_eq!((in_doubt(&outputs), commits(&outputs).len()), (vec![], 0), "both are in");
+    assert_eq!((replica.cut(), replica.unsaved(), shows(&mut replica)), (Offset(1), 2, vec!["one", "two"]));
+    assert_eq!(replica.document(ROOT).unwrap().generation(), generation());
+    // A load that is under way ends with it.
+    let mut loading = crate::desk::replica();
+    connect(&mut loading);
+    give(&mut loading, Input::Load(vec![(ROOT, true)]));
+    let state = adopted(&[&one], true, &[]);
+    tell(&mut loading, &restored(Verdict::Merged, state, false, 0));
+    assert_eq!(shows(&mut loading), ["one"]);
+}
+
+/// G4 and D4: the relay lost the lines, and who gave the generation back had only its own.
+#[test]
+fn d4_of_what_was_sent_and_is_in_no_line_nobody_can_say_whether_it_is_in() {
+    for (partial, row, doubtful, again) in [(true, 1, vec![2, 3], 0), (false, 1, vec![], 2), (true, 3, vec![], 0)] {
+        let mut replica = here();
+        let one = commits(&give(&mut replica, set("one"))).remove(0);
+        let two = commits(&give(&mut replica, set("two"))).remove(0);
+        give(&mut replica, set("three"));
+        let waits = give(&mut replica, Input::Wait { ticket: 5, kind: WaitKind::Flush });
+        assert!(waits.is_empty());
+        let state = adopted(&[&one, &two], partial, &[(&replica, row)]);
+        let outputs = tell(&mut replica, &restored(Verdict::Merged, state.clone(), false, 0));
+        assert_eq!((in_doubt(&outputs), commits(&outputs).len()), (doubtful.clone(), again));
+        let forked = outputs.iter().any(|output| matches!(output, Output::Forked { .. }));
+        let failed = outputs.iter().any(|output| matches!(output, Output::Failed { ticket: 5, .. }));
+        assert_eq!((forked, failed), (!doubtful.is_empty(), !doubtful.is_empty()));
+        if doubtful.is_empty() {
+            continue;
+        }
+        // The first stays what it was, in its line. What was in doubt is shown if the generation has it.
+        let outputs = connect_at(&mut replica, 1, std::slice::from_ref(&state));
+        let sent: Vec<_> =
+            commits(&outputs).iter().map(|frame| (frame.owner, frame.seq.0, frame.parts.len())).collect();
+        assert_eq!((sent, replica.unsaved()), (vec![(1, 1, 0)], 1));
+        assert_eq!(shows(&mut replica), ["one", "two"]);
+    }
+}
+
+#[test]
+fn g3_what_never_went_out_is_in_no_generation_whoever_gave_it_back() {
+    let mut replica = here();
+    give(&mut replica, Input::Disconnected);
+    give(&mut replica, set("one"));
+    let state = adopted(&[], true, &[]);
+    let outputs = connect_at(&mut replica, 1, &[state]);
+    assert_eq!(in_doubt(&outputs), [0; 0]);
+    let sent = commits(&outputs);
+    assert_eq!((sent.len(), sent[0].parts[0].generation), (1, generation()));
+    assert_eq!(shows(&mut replica), ["one"]);
+}
+
+/// It comes to a relay that has lost everything; what it gives back.
+fn asked(replica: &mut Replica) -> Restore {
+    let said = ups(&give(replica, Input::Connected { token: String::new(), entropy: [0; 4] }));
+    assert!(matches!(said[..], [Up::Hello(_)]), "{said:?}");
+    let new = EpochId { counter: 7, random: 77 };
+    let Down::Ok(welcome) = ok(0, Vec::new(), &[]) else { panic!() };
+    let epochs = vec![(new, Offset(0))];
+    let frames = ups(&tell(replica, &Down::Ok(Welcome { restore: true, lineage: new, epochs, ..welcome })));
+    let Some(Up::Restore(bulk)) = frames.iter().find(|up| matches!(up, Up::Restore(_))) else { panic!("{frames:?}") };
+    Restore::decode(&bulk.bytes).unwrap()
+}
+
+/// A replica that went over to a generation with its first commit, whose second is not acknowledged.
+fn rolled() -> (Replica, CommitFrame) {
+    let mut replica = here();
+    let one = commits(&give(&mut replica, set("one"))).remove(0);
+    tell(&mut replica, &Down::Advance { position: Offset(1) });
+    tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
+    let state = adopted(&[&one], false, &[(&replica, 1)]);
+    let mut bulk = Vec::new();
+    SegmentState { header: Bytes::new(), ..state.clone() }.encode(&mut bulk);
+    tell(
+        &mut replica,
+        &Down::Roll(RollFrame { offset: Offset(1), header: state.header, bulk: Bulk::whole(bulk.into()) }),
+    );
+    give(&mut replica, set("two"));
+    give(&mut replica, Input::Disconnected);
+    assert_eq!((replica.cut(), replica.unsaved()), (Offset(2), 1));
+    (replica, one)
+}
+
+#[test]
+fn d4_a_generation_is_given_back_with_its_header_and_the_verdict_changes_nothing() {
+    let (mut replica, one) = rolled();
+    let given = asked(&mut replica).segments.remove(0);
+    let header = GenerationHeader::decode(&given.header).unwrap();
+    assert_eq!((given.generation, header.generation), (generation(), generation()));
+    assert!(header.includes(replica.id(), Seq(1), one.uid));
+    let state = SegmentState { deltas: vec![given.state], ..adopted(&[&one], true, &[(&replica, 1)]) };
+    let outputs = tell(&mut replica, &restored(Verdict::Merged, state, true, 0));
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Conflict(_) | Output::InDoubt(_))), "{outputs:?}");
+    let sent = commits(&outputs);
+    assert_eq!((sent.len(), sent[0].seq, sent[0].parts[0].generation), (1, Seq(2), generation()));
+    assert_eq!(shows(&mut replica), ["one", "two"]);
+}
+
+/// §14.3: one side loses its place, and the program gets it as a copy.
+#[test]
+fn d4_what_stays_different_at_the_relay_is_told_before_it_takes_the_place() {
+    let (mut replica, _) = rolled();
+    asked(&mut replica);
+    let outputs = tell(&mut replica, &restored(Verdict::Conflict, alive(ROOT, Vec::new()), true, 0));
+    let place = |of: fn(&Output) -> bool| outputs.iter().position(of);
+    let told = place(|output| matches!(output, Output::Conflict(Index(0))));
+    let loaded = place(|output| matches!(output, Output::Loaded { reset: true, .. }));
+    assert!(told.is_some() && told < loaded, "{outputs:?}");
+    // What nobody had acknowledged is made anew on what the relay has.
+    let sent = commits(&outputs);
+    assert_eq!((sent.len(), sent[0].parts[0].generation), (1, YRS.generation_zero()));
+    assert_eq!(shows(&mut replica), ["two"]);
+}
