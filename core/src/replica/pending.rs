@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::commit::{After, Commit, Part, PartBody, content_hash};
 use crate::edit::Edit;
-use crate::id::{GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::mutate::{self, Mutation};
 
 /// One unacknowledged commit.
@@ -23,6 +23,8 @@ pub struct Unsaved {
     pub sent: bool,
     /// It went out on some connection: a relay may have it.
     pub offered: bool,
+    /// The life of the log in which it first did, as far as this instance knows.
+    pub offered_in: Option<EpochId>,
     /// By part: its delta counts for nothing, it is made anew from the edits when the segment has been loaded anew.
     pub stale: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
@@ -63,6 +65,7 @@ impl Unsaved {
             admitted: None,
             sent: false,
             offered: false,
+            offered_in: None,
             stale,
             outdone: false,
             settled: false,

@@ -69,11 +69,17 @@ impl Replica {
     /// G3 for the commits that are not acknowledged. True: some have to be made anew in the document that takes the place.
     pub(super) fn switch(&mut self, id: SegmentId, generation: GenId, header: Option<&GenerationHeader>) -> bool {
         let lines = &self.lines;
+        // What first went out in this life of the log was in no log that is lost.
+        let life = self.epochs.last().map(|(epoch, _)| *epoch);
         let doubtful = |one: &&Unsaved| {
             let (is_old, commit) = (|part: &Part| part.segment == id && part.generation != generation, &one.commit);
             let known = header.is_none_or(|header| !header.is_in_doubt(commit.owner, commit.seq));
             let in_log = one.settled || one.outdone || lines.is_settled(commit.owner, commit.seq);
-            one.offered && !known && !in_log && commit.parts.iter().any(is_old)
+            one.offered
+                && (one.offered_in.is_none() || one.offered_in != life)
+                && !known
+                && !in_log
+                && commit.parts.iter().any(is_old)
         };
         let doubtful = self.pending.iter().filter(doubtful).map(|one| (one.commit.owner, one.commit.seq));
         self.doubtful.extend(doubtful);

@@ -410,6 +410,7 @@ impl Replica {
                 break;
             };
             if !std::mem::replace(&mut one.offered, true) {
+                one.offered_in = self.epochs.last().map(|(epoch, _)| *epoch);
                 offered.push(one.number);
             }
             one.sent = true;

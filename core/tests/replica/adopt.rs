@@ -91,13 +91,18 @@ fn d5_others_go_over_to_a_generation_that_was_adopted_as_by_a_roll() {
 /// G4 and D4: the relay lost the lines, and who gave the generation back had only its own.
 #[test]
 fn d4_of_what_was_sent_and_is_in_no_line_nobody_can_say_whether_it_is_in() {
-    for (partial, row, doubtful, again) in [(true, 1, vec![2, 3], 0), (false, 1, vec![], 2), (true, 3, vec![], 0)] {
+    for (partial, row, doubtful, again) in [(true, 1, vec![2, 3, 4], 0), (false, 1, vec![], 3), (true, 3, vec![], 1)] {
         let mut replica = here();
         let one = commits(&give(&mut replica, set("one"))).remove(0);
         let two = commits(&give(&mut replica, set("two"))).remove(0);
         give(&mut replica, set("three"));
         let waits = give(&mut replica, Input::Wait { ticket: 5, kind: WaitKind::Flush });
         assert!(waits.is_empty());
+        // The relay has lost all of that, and goes on; somebody who has it comes later.
+        give(&mut replica, Input::Disconnected);
+        later(&mut replica);
+        // It first went out in the new life: in no log that is lost.
+        assert_eq!(commits(&give(&mut replica, set("fresh"))).len(), 1);
         let state = adopted(&[&one, &two], partial, &[(&replica, row)]);
         let outputs = tell(&mut replica, &restored(Verdict::Merged, state.clone(), false, 0));
         assert_eq!((in_doubt(&outputs), commits(&outputs).len()), (doubtful.clone(), again));
@@ -114,6 +119,14 @@ fn d4_of_what_was_sent_and_is_in_no_line_nobody_can_say_whether_it_is_in() {
         assert_eq!((sent, replica.unsaved()), (vec![(1, 1, 0)], 1));
         assert_eq!(shows(&mut replica), ["one", "two"]);
     }
+}
+
+/// A connection to the log's next life, whose relay asks for nothing.
+fn later(replica: &mut Replica) {
+    give(replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+    let Down::Ok(welcome) = ok(0, Vec::new(), &[]) else { panic!() };
+    let epochs = vec![(EpochId::default(), Offset(0)), (EpochId { counter: 7, random: 77 }, Offset(0))];
+    tell(replica, &Down::Ok(Welcome { epochs, ..welcome }));
 }
 
 #[test]
