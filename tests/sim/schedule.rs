@@ -68,6 +68,10 @@ pub struct Tally {
     pub refused: u64,
     /// Folds that succeeded.
     pub folds: u64,
+    /// New generations of segments.
+    pub rolls: u64,
+    /// Those that D6 forbade.
+    pub rolls_held: u64,
     /// Hellos that were answered with a catch-up.
     pub catch_ups: u64,
     /// Lives of relay processes.
@@ -85,6 +89,8 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.wide += other.wide;
         self.refused += other.refused;
         self.folds += other.folds;
+        self.rolls += other.rolls;
+        self.rolls_held += other.rolls_held;
         self.catch_ups += other.catch_ups;
         self.lives += other.lives;
         self.coverage += &other.coverage;
@@ -93,7 +99,8 @@ impl std::ops::AddAssign<&Tally> for Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Tally { schedules, steps, faults, commits, wide, refused, folds, catch_ups, lives, coverage } = self;
+        let Tally { schedules, steps, faults, commits, wide, refused, folds, .. } = self;
+        let Tally { rolls, rolls_held, catch_ups, lives, coverage, .. } = self;
         let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
         writeln!(f, "{coverage}")?;
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
@@ -104,7 +111,8 @@ impl std::fmt::Display for Tally {
             each(*wide),
             each(*refused)
         )?;
-        write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts", each(*folds), each(*catch_ups), each(*lives))
+        write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
+        write!(f, "{:.1} new generations ({:.1} held)", each(*rolls), each(*rolls_held))
     }
 }
 

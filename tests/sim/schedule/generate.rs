@@ -20,6 +20,7 @@ pub struct Generator {
     long: bool,
     processes: usize,
     losses: bool,
+    rolls: bool,
     faults: Vec<Fault>,
     targets: Vec<(Fault, Phase)>,
 }
@@ -34,6 +35,7 @@ impl Generator {
             long: plan.long,
             processes: plan.processes(),
             losses: plan.losses,
+            rolls: plan.rolls,
             faults: plan.faults(),
             targets: plan.targets.clone(),
         }
@@ -121,6 +123,7 @@ impl Generator {
                 let alloc = self.draws.below(8) == 0;
                 Deed::Edit { at, segments: 1 + self.draws.below(3) as u8, pick, alloc, large }
             }
+            15 if self.rolls => Deed::Roll { pick },
             12..16 => Deed::Load { at, pick },
             16..18 => Deed::Evict { at, pick },
             18 => Deed::Wait { at, kind: WaitFor::Flush, pick },

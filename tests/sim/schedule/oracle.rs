@@ -10,8 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::log::{LogEntry, StoredCommit, StoredRestore};
+use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use coheap_core::log::{LogEntry, StoredCommit, StoredRestore, StoredRoll};
+use coheap_core::wire::frame::roll::GenerationHeader;
 
 use super::history::{CommitNo, SegmentNo, Touch};
 use super::marks::Marks;
@@ -36,6 +37,8 @@ enum Entry {
     Of { uid: Uid, void: bool },
     /// What somebody gave back.
     Restored,
+    /// A new generation: of the same values.
+    Roll,
 }
 
 /// What the commits below an offset come to, in one segment.
@@ -81,6 +84,8 @@ pub struct Log {
     listed: BTreeMap<ReplicaId, u64>,
     /// Segments by the log's numbers.
     numbers: Vec<SegmentNo>,
+    /// The generations that segments have gone over to, and where.
+    generations: BTreeMap<SegmentNo, Vec<(u64, GenId)>>,
     epochs: Vec<(EpochId, Offset)>,
 }
 
@@ -147,6 +152,14 @@ impl Log {
         self.contents[segment].push((at, content));
     }
 
+    /// Whether a segment is of this generation at the end.
+    fn is_of(&self, segment: SegmentNo, generation: GenId) -> bool {
+        match self.generations.get(&segment).and_then(|all| all.last()) {
+            Some((_, current)) => *current == generation,
+            None => generation.is_zero(),
+        }
+    }
+
     fn truncate(&mut self, head: Offset, segments: usize) {
         self.entries.truncate(head.0 as usize);
         self.places.retain(|_, at| *at < head.0);
@@ -156,6 +169,9 @@ impl Log {
         }
         for contents in &mut self.contents {
             contents.retain(|(at, _)| *at < head.0);
+        }
+        for generations in self.generations.values_mut() {
+            generations.retain(|(at, _)| *at < head.0);
         }
         self.numbers.truncate(segments);
     }
@@ -226,7 +242,7 @@ impl Oracle {
     pub fn uid(&self, offset: Offset) -> Option<Uid> {
         match self.log().entries.get(usize::try_from(offset.0).ok()?)? {
             Entry::Of { uid, .. } => Some(*uid),
-            Entry::Restored => None,
+            Entry::Restored | Entry::Roll => None,
         }
     }
 
@@ -239,6 +255,11 @@ impl Oracle {
     pub fn reaches(&self, owner: ReplicaId, seq: Seq) -> Option<Offset> {
         let stand = self.log().lines.get(&owner)?.iter().find(|stand| stand.seq >= seq)?;
         Some(Offset(stand.at + 1))
+    }
+
+    /// Somebody has given back what an earlier life of the log had.
+    pub fn was_restored(&self) -> bool {
+        self.log().entries.iter().any(|entry| matches!(entry, Entry::Restored))
     }
 
     /// Every line that the log speaks of.
@@ -290,7 +311,7 @@ impl Oracle {
                 None => fails("R1", format!("{:?} gives something back at {offset:?}, and sent nothing", restored.by)),
             },
             LogEntry::Quarantine(_) => fails("R12", "nobody writes what engines cannot take in".to_owned()),
-            LogEntry::Roll(_) => fails("G1", "a roll, and nobody asked for one".to_owned()),
+            LogEntry::Roll(roll) => self.roll(offset, roll),
         }
     }
 
@@ -335,7 +356,12 @@ impl Oracle {
             if let Some(created) = part.creates {
                 self.create(offset, part.segment, number(created.id))?;
             }
-            parts.extend(self.segments().get(part.segment.0 as usize));
+            let Some(segment) = self.segments().get(part.segment.0 as usize).copied() else { continue };
+            if !self.log().is_of(segment, part.generation) {
+                let what = format!("commit {commit} is admitted against {:?} of segment {segment}", part.generation);
+                return fails("G3", what);
+            }
+            parts.push(segment);
         }
         parts.sort_unstable();
         let mut expected: Vec<SegmentNo> = places.iter().map(|place| place.segment).collect();
@@ -360,6 +386,30 @@ impl Oracle {
             }
             _ => fails("P5", format!("entry {offset:?} creates {segment:?} as {as_number:?}")),
         }
+    }
+
+    /// G1: the values are what they were, and the header says of every line how far it has come.
+    fn roll(&mut self, offset: Offset, roll: &StoredRoll) -> Result<(), Failure> {
+        let Some(segment) = self.segments().get(roll.segment.0 as usize).copied() else {
+            return fails("G1", format!("a generation of {:?} at {offset:?}, which is not there", roll.segment));
+        };
+        let Ok(header) = GenerationHeader::decode(&roll.header) else { return fails("G1", "a header does not parse") };
+        let known = self.log().generations.values().flatten().any(|(_, known)| *known == roll.generation);
+        if known || !self.log().is_of(segment, roll.parent) || header.generation != roll.generation {
+            return fails("G1", format!("segment {segment} goes over from {:?} to {:?}", roll.parent, roll.generation));
+        }
+        if self.was_restored() {
+            return fails("D6", "a generation of a log that was given back");
+        }
+        let included: BTreeMap<_, _> = header.included.iter().map(|(owner, line)| (*owner, line.last)).collect();
+        let lines = self.owners().into_iter().filter_map(|owner| Some((owner, self.line(owner)?.0))).collect();
+        if header.partial || included != lines {
+            return fails("G1", format!("a generation at {offset:?} has the lines {included:?}, the log {lines:?}"));
+        }
+        let log = self.log_mut();
+        log.generations.entry(segment).or_default().push((offset.0, roll.generation));
+        log.entries.push(Entry::Roll);
+        Ok(())
     }
 
     /// D4: all that the sender was shown of what it gave is in the log from here on, and its lines go on from where it knows.

@@ -48,6 +48,8 @@ pub struct Plan {
     /// one that took its place refused, takes effect with whoever gives it back), and not where processes are copied:
     /// both together are known to fail (`tests/README.md`).
     pub losses: bool,
+    /// Segments get new generations.
+    pub rolls: bool,
     /// Some segments keep their history.
     pub automerge: bool,
     /// Some commits are so large that states go in pieces.
@@ -89,6 +91,7 @@ impl Plan {
             rights: kind < 2,
             clones: (2..4).contains(&kind),
             losses: (4..6).contains(&kind),
+            rolls: Draws(seed ^ 0x7011_7011).below(2) == 0 && !(4..6).contains(&kind),
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
         };
@@ -134,6 +137,8 @@ pub enum Deed {
     Read { pick: u16 },
     /// A fold goes on by one stage.
     Fold { pick: u16 },
+    /// A relay is asked for a new generation of a segment.
+    Roll { pick: u16 },
     /// A connection opens.
     Connect { at: u8, can_write: bool },
     /// A program needs a segment.

@@ -5,6 +5,7 @@ mod faults;
 mod judge;
 mod relay;
 mod rest;
+mod rolls;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,6 +17,7 @@ use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId};
 use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Section, Target, WaitError, WaitKind};
 use coheap_core::segment::write::Draw;
+use coheap_core::time::Time;
 use coheap_core::value::Value;
 use coheap_core::wire::code::Code;
 
@@ -119,6 +121,8 @@ pub struct World {
     /// The relay process runs.
     pub is_up: bool,
     life: u64,
+    /// Before this time the relay process makes no generation (D6).
+    rolls_from: Time,
     /// The disk.
     pub platter: Platter,
     /// How often the disk was lost.
@@ -153,6 +157,7 @@ impl World {
             at: 0,
             is_up: true,
             life: 0,
+            rolls_from: Time(0),
             losses: 0,
             backup: None,
             platter,
@@ -237,6 +242,7 @@ impl World {
             Deed::Sync { count } => self.sync(usize::from(count)),
             Deed::Read { pick } => self.answer(usize::from(pick)),
             Deed::Fold { pick } => self.fold(usize::from(pick)),
+            Deed::Roll { pick } => self.roll(usize::from(pick)),
             Deed::Connect { at, can_write } => self.connect(place(at), can_write),
             Deed::Load { at, pick } => self.load_one(place(at), usize::from(pick)),
             Deed::Evict { at, pick } => self.evict(place(at), usize::from(pick)),

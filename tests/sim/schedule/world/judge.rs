@@ -137,6 +137,9 @@ impl World {
             }
             // F1: two go by one id.
             Down::Conflict { .. } if self.plan.clones => return Ok(()),
+            Down::Roll(roll) => (roll.offset.next(), "a new generation"),
+            // R2e: what was on its way when its segment went over.
+            Down::Rebase { .. } if self.plan.rolls => return Ok(()),
             Down::Conflict { .. } | Down::Unknown { .. } | Down::Rebase { .. } => {
                 return fails("R2", format!("an honest replica is told {frame:?}"));
             }

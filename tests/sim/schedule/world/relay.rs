@@ -21,7 +21,7 @@ use super::{Failure, Job, World, cut, fails, message};
 use crate::schedule::disk::Written;
 
 /// One of so many merges fails.
-const WORKER_DIES: usize = 9;
+pub(super) const WORKER_DIES: usize = 9;
 /// How long a machine without connections stays loaded.
 const IDLE: Millis = Millis(4_000);
 /// Codes with which a relay may close an honest connection.
@@ -83,9 +83,8 @@ impl World {
                     self.heaps[heap].folds.push(Job { opening, segment, engine, upto, keep, made: None });
                 }
                 RelayOutput::Idle | RelayOutput::Stopped => self.unload(heap),
-                RelayOutput::MakeRoll { .. } | RelayOutput::Rolled { .. } => {
-                    return fails("G1", "a roll, and nobody asked for one".to_owned());
-                }
+                RelayOutput::MakeRoll { .. } => self.wants_roll(heap, output)?,
+                RelayOutput::Rolled { outcome, .. } => self.rolled(heap, &outcome),
             }
         }
         Ok(())
@@ -116,7 +115,7 @@ impl World {
             fold_bytes: self.plan.fold_bytes,
             refuses_after: REFUSES_AFTER,
             admits_from: Time(0),
-            rolls_from: Time(0),
+            rolls_from: self.rolls_from,
         };
         let of = &mut self.heaps[heap];
         of.opening += 1;
@@ -229,6 +228,7 @@ impl World {
                 let merge = self.merge(heap, engine, segment, position, (&given, adopts), pick)?;
                 RelayInput::Merged { ticket, merge }
             }
+            wish @ RelayOutput::MakeRoll { .. } => self.make_roll(heap, &wish, pick)?,
             // A fold that failed may be a delta's fault; here it never is.
             RelayOutput::Examine { ticket, .. } => RelayInput::Examined { ticket, examined: Examined::Well },
             _ => {
@@ -334,6 +334,7 @@ impl World {
         }
         self.is_up = true;
         self.life = self.draws.draw();
+        self.rolls_from = self.rolls_from();
         self.tally.lives += 1;
         self.platter.open()
     }
