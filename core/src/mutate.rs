@@ -76,10 +76,30 @@ pub enum Mutation {
     GiveNothingBack,
     /// F1: take what a copy of this process did for this process's own.
     CopyUnseen,
+    /// L4: evict a segment that an unacknowledged commit touches.
+    EvictPending,
+    /// R2e: admit a commit that was made against an older generation.
+    AnyGeneration,
+    /// G1: append a generation that was made before the newest entries of its segment.
+    RollOverEntries,
+    /// G1: say of every line that it was one shorter.
+    StaleIncluded,
+    /// G3: make every pending commit anew in a new generation, also one that is in it.
+    RedoIncluded,
+    /// D6: make generations right after a start, and after a restore.
+    RollWhileHeld,
+    /// D4: adopt a generation over what was written since.
+    AdoptOverEntries,
+    /// D4: take an adopted generation's header for one that has every line.
+    AdoptedIsWhole,
+    /// G3: of a commit with a part that is in a new generation, forget the other parts too.
+    DropIncluded,
+    /// D4: answer every other generation with a conflict.
+    AdoptNothing,
 }
 
 /// All of them.
-pub const ALL: [Mutation; 33] = {
+pub const ALL: [Mutation; 43] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -115,6 +135,16 @@ pub const ALL: [Mutation; 33] = {
         VersionWithoutEpoch,
         GiveNothingBack,
         CopyUnseen,
+        EvictPending,
+        AnyGeneration,
+        RollOverEntries,
+        StaleIncluded,
+        RedoIncluded,
+        RollWhileHeld,
+        AdoptOverEntries,
+        AdoptedIsWhole,
+        DropIncluded,
+        AdoptNothing,
     ]
 };
 

@@ -42,6 +42,7 @@ use crate::edit::{Edit, Handle, Patch, Wish};
 use crate::heap::{Heap, Index, State};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::segment::write::Draw;
 use crate::segment::{Overruled, Segment};
 use crate::value::Kind;
@@ -557,7 +558,8 @@ impl Replica {
     fn evict(&mut self, index: Index) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
-        if !matches!(slot.state, State::Live(_)) || self.pending.touches(id) || self.restoring {
+        let touched = self.pending.touches(id) && !mutate::on(Mutation::EvictPending);
+        if !matches!(slot.state, State::Live(_)) || touched || self.restoring {
             return;
         }
         slot.state = State::Away;

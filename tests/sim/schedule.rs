@@ -72,6 +72,11 @@ pub struct Tally {
     pub rolls: u64,
     /// Those that D6 forbade.
     pub rolls_held: u64,
+    /// Generations that were given back to a log that had lost them.
+    pub adopted: u64,
+    /// Schedules that ended with somebody who was told that what it held is not what the relay goes on with (§14.3), or that
+    /// something is in doubt: what holds from there on is between programs.
+    pub parted: u64,
     /// Hellos that were answered with a catch-up.
     pub catch_ups: u64,
     /// Lives of relay processes.
@@ -91,6 +96,8 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.folds += other.folds;
         self.rolls += other.rolls;
         self.rolls_held += other.rolls_held;
+        self.adopted += other.adopted;
+        self.parted += other.parted;
         self.catch_ups += other.catch_ups;
         self.lives += other.lives;
         self.coverage += &other.coverage;
@@ -100,7 +107,7 @@ impl std::ops::AddAssign<&Tally> for Tally {
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Tally { schedules, steps, faults, commits, wide, refused, folds, .. } = self;
-        let Tally { rolls, rolls_held, catch_ups, lives, coverage, .. } = self;
+        let Tally { rolls, rolls_held, adopted, parted, catch_ups, lives, coverage, .. } = self;
         let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
         writeln!(f, "{coverage}")?;
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
@@ -112,7 +119,8 @@ impl std::fmt::Display for Tally {
             each(*refused)
         )?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
-        write!(f, "{:.1} new generations ({:.1} held)", each(*rolls), each(*rolls_held))
+        write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;
+        write!(f, "{adopted} were given back, {parted} schedules ended with a conflict of generations")
     }
 }
 

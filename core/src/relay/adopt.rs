@@ -26,6 +26,7 @@ use crate::commit::EngineKind;
 use crate::guard::{Clocks, RELAY};
 use crate::id::{EpochId, GenId, Offset};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::wire::frame::restore::{HeldSegment, Verdict};
 use crate::wire::frame::roll::{GenerationHeader, Included};
 
@@ -55,7 +56,11 @@ impl Relay {
     pub(super) fn fit(&self, held: &HeldSegment, lost: (EpochId, Offset)) -> Fit {
         let (life, shared) = lost;
         let Some(known) = self.log.standing(held.id, life) else {
-            return if held.generation.is_zero() { Fit::Merges } else { Fit::Adopts };
+            return match held.generation.is_zero() {
+                true => Fit::Merges,
+                false if mutate::on(Mutation::AdoptNothing) => Fit::No(Verdict::Conflict),
+                false => Fit::Adopts,
+            };
         };
         if known.engine != held.engine {
             return Fit::No(Verdict::Conflict);
@@ -64,7 +69,8 @@ impl Relay {
             return Fit::Merges;
         }
         let parent = GenerationHeader::decode(&held.header).map_or(GenId::NONE, |header| header.parent);
-        if descends(held.generation, parent, known.generation) && known.written <= shared {
+        let known_to_it = known.written <= shared || mutate::on(Mutation::AdoptOverEntries);
+        if descends(held.generation, parent, known.generation) && known_to_it && !mutate::on(Mutation::AdoptNothing) {
             return Fit::Adopts;
         }
         let superseded = known.adopted.is_some_and(|parent| descends(known.generation, parent, held.generation));
@@ -75,7 +81,8 @@ impl Relay {
     pub(super) fn adopted_header(&self, held: &HeldSegment, clocks: &mut Clocks) -> Bytes {
         let Ok(given) = GenerationHeader::decode(&held.header) else { return held.header.clone() };
         clocks.bind_client(given.generation.writer(), RELAY);
-        let mut all = GenerationHeader { partial: true, ..given.clone() };
+        let partial = !mutate::on(Mutation::AdoptedIsWhole);
+        let mut all = GenerationHeader { partial, ..given.clone() };
         for (owner, line) in self.log.included() {
             let of = all.included.entry(owner).or_default();
             let voids: Vec<_> = line.voids.iter().filter(|uid| !of.voids.contains(uid)).copied().collect();

@@ -22,6 +22,7 @@ use crate::guard::Clocks;
 use crate::id::{GenId, Offset, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::StoredRoll;
+use crate::mutate::{self, Mutation};
 use crate::wire::frame::roll::{GenerationHeader, RollFrame};
 use crate::wire::frame::{Down, SegmentState};
 
@@ -81,6 +82,9 @@ impl Relay {
     /// D6: what a lost log had admitted may survive in what replicas hold, and be in none of our lines [X15]; that the disk was
     /// rolled back, only they can tell.
     fn is_roll_held(&self) -> bool {
+        if mutate::on(Mutation::RollWhileHeld) {
+            return false;
+        }
         let unix_ms = self.config.unix_ms + self.now.0;
         let restores = |phase: &Phase| match phase {
             Phase::Restoring(_) => true,
@@ -142,7 +146,7 @@ impl Relay {
             }
         };
         // G1: exactly at k. What came to the segment since it was read is not in the document.
-        if self.log.changed(rolling.segment) > position {
+        if self.log.changed(rolling.segment) > position && !mutate::on(Mutation::RollOverEntries) {
             rolling.tries += 1;
             rolling.doing = Doing::Waiting;
             if rolling.tries >= TRIES_MAX {
@@ -163,7 +167,10 @@ impl Relay {
         let Some(rolling) = &mut self.rolling else { return };
         let (segment, generation) = (rolling.segment, rolling.generation);
         let Some(parent) = self.log.segment(segment).map(|row| row.generation) else { return };
-        let included = self.log.included();
+        let mut included = self.log.included();
+        if mutate::on(Mutation::StaleIncluded) {
+            included.values_mut().for_each(|line| line.last.0 -= 1);
+        }
         let header = GenerationHeader { generation, parent, partial: false, included }.encode();
         if header.len() > limits::GENERATION_HEADER_BYTES_MAX || snapshot.len() > limits::SEGMENT_BYTES_HARD {
             return self.end_roll(Err(NotRolled::TooLarge));

@@ -392,7 +392,9 @@ impl Sequencer {
             given: part.generation,
             current: self.generation_for(part),
         });
-        if let Verdict::Rebase { segment, generation } = admit::generations(generations) {
+        if let Verdict::Rebase { segment, generation } = admit::generations(generations)
+            && !mutate::on(Mutation::AnyGeneration)
+        {
             return Placed::Rebase { segment, generation };
         }
         // R10, clocks half: after R2a–e, before f.

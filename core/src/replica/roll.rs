@@ -23,6 +23,7 @@ use super::{LoadStatus, Replica};
 use crate::commit::Part;
 use crate::heap::State;
 use crate::id::{GenId, Offset, SegmentId};
+use crate::mutate::{self, Mutation};
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::SegmentState;
 use crate::wire::frame::roll::GenerationHeader;
@@ -84,7 +85,8 @@ impl Replica {
         let doubtful = self.pending.iter().filter(doubtful).map(|one| (one.commit.owner, one.commit.seq));
         self.doubtful.extend(doubtful);
         self.pending.switch(id, generation, |Unsaved { commit, settled, .. }| {
-            let in_base = header.is_some_and(|header| header.includes(commit.owner, commit.seq, commit.uid));
+            let in_base = header.is_some_and(|header| header.includes(commit.owner, commit.seq, commit.uid))
+                && !mutate::on(Mutation::RedoIncluded);
             // What the log has byte for byte as it is here is never made anew. X34: nor what it has so far back that the ring does
             // not name it any more.
             in_base || *settled || lines.is_settled(commit.owner, commit.seq)

@@ -99,6 +99,8 @@ pub struct Oracle {
     logs: Vec<Log>,
     /// Segments whose counter was to be made by a commit that is void: nothing can be counted there.
     uncounted: Vec<SegmentNo>,
+    /// Segments get new generations.
+    pub rolls: bool,
     /// Commits that were durable in a life of the log that was lost, and were not in the next one when that began.
     pub lost: Marks,
 }
@@ -110,6 +112,7 @@ impl Default for Oracle {
             by_uid: BTreeMap::new(),
             logs: vec![Log::default()],
             uncounted: Vec::new(),
+            rolls: false,
             lost: Marks::default(),
         }
     }
@@ -437,6 +440,20 @@ impl Oracle {
             taken.insert(segment);
             let mut content = self.log().content(segment, Offset(u64::MAX));
             let adds = marks.without(&content.marks);
+            if part.adopts {
+                // What was made of all that the log has; not of what others gave back and have not been acknowledged.
+                let lacks = content.marks.without(marks);
+                let known = |commit: &CommitNo| self.place(*commit).is_some() || self.lost.contains(*commit);
+                if let Some(commit) = lacks.iter().find(known) {
+                    let what = format!("segment {segment} goes over at {offset:?} to a generation without {commit}");
+                    return fails("D4", what);
+                }
+                content = Amount::default();
+                self.log_mut().generations.entry(segment).or_default().push((offset.0, part.generation));
+            } else if !self.log().is_of(segment, part.generation) {
+                return fails("D4", format!("segment {segment} is given back at {offset:?} of another generation"));
+            }
+            let adds = if part.adopts { *marks } else { adds };
             if !adds.is_empty() && part.state.is_empty() {
                 return fails(
                     "P5",
@@ -451,7 +468,8 @@ impl Oracle {
             self.log_mut().contain(offset.0, segment, content);
         }
         let left = given.iter().find(|(segment, marks)| !taken.contains(*segment) && !marks.is_empty());
-        if let Some((segment, marks)) = left {
+        // What is of another generation stays with its sender, which is told.
+        if let Some((segment, marks)) = left.filter(|_| !self.rolls) {
             return fails("P5", format!("{marks:?} of segment {segment} are given back at {offset:?}, and not listed"));
         }
         for (owner, seq, uid) in &restored.acked {

@@ -211,6 +211,10 @@ pub struct Process {
     pub paused_until: usize,
     /// Everything that went wrong.
     pub problems: Vec<String>,
+    /// A log that was lost had generations: what it had acknowledged, or not, may be in doubt.
+    pub may_doubt: bool,
+    /// It has been told that what it held is not what the relay goes on with.
+    pub parted: bool,
     /// News of waits that nobody has heard yet.
     pub told: Vec<Told>,
     /// The number that its newest commit got.
@@ -275,6 +279,8 @@ impl Process {
             online: false,
             paused_until: 0,
             problems: Vec::new(),
+            may_doubt: false,
+            parted: false,
             told: Vec::new(),
             committed: None,
             changed: BTreeSet::new(),
@@ -481,9 +487,10 @@ impl Process {
             }
             Output::Reconnect => self.hangs_up = true,
             // No line is forgotten here, and nobody else goes by this one's ids.
-            output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Conflict(_)) => {
-                self.problems.push(format!("{output:?}"))
-            }
+            // D4, §14.3: one side loses its place, or nobody can say what is in.
+            Output::Conflict(_) => self.parted = true,
+            Output::InDoubt(_) if self.may_doubt => self.parted = true,
+            output @ (Output::Forked { .. } | Output::InDoubt(_)) => self.problems.push(format!("{output:?}")),
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
             Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
             _ => {}

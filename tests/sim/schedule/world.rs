@@ -179,6 +179,7 @@ impl World {
             world.load(at, 0)?;
         }
         for heap in 0..plan.heaps {
+            world.heaps[heap].oracle.rolls = plan.rolls;
             world.found(heap)?;
         }
         Ok(world)
@@ -232,6 +233,9 @@ impl World {
     pub fn step(&mut self, step: Deed) -> Result<(), Failure> {
         self.at += 1;
         self.now += 1;
+        if self.tally.parted > 0 {
+            return Ok(());
+        }
         self.tally.steps += 1;
         let place = |at: u8| usize::from(at) % self.plan.processes();
         match step {
@@ -270,6 +274,7 @@ impl World {
         let heap = &mut self.heaps[self.plan.heaps_of[at]];
         let process = &mut self.processes[at];
         process.copied |= heap.copies;
+        process.may_doubt = self.losses > 0 && self.plan.rolls;
         process.input(self.now, input, &heap.segments, &mut heap.history);
         self.after(at)
     }
@@ -278,6 +283,12 @@ impl World {
     fn after(&mut self, at: usize) -> Result<(), Failure> {
         let heap = &mut self.heaps[self.plan.heaps_of[at]];
         let process = &mut self.processes[at];
+        if process.parted && self.plan.rolls && self.losses > 0 {
+            self.tally.parted = 1;
+        }
+        if self.tally.parted > 0 {
+            return Ok(());
+        }
         if let (Some(link), true, false) = (&process.link, process.online, process.restoring) {
             process.life = link.life;
         }

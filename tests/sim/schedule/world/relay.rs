@@ -147,6 +147,9 @@ impl World {
             let number = |id| segments.iter().position(|known| *known == id);
             of.oracle.append(Offset(offset), &entry, number, |by| of.given.get(&by).cloned())?;
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
+            if let LogEntry::Restored(restored) = &entry {
+                self.tally.adopted += restored.segments.iter().filter(|part| part.adopts).count() as u64;
+            }
         }
         for (owner, row) in &append.admit {
             let row = AdmitRow::decode(row).or_else(|error| fails("P5", format!("a line does not parse: {error}")))?;

@@ -31,6 +31,9 @@ impl World {
 
     /// All that can go on goes on, and then all must be whole.
     pub fn rest(&mut self) -> Result<(), Failure> {
+        if self.tally.parted > 0 {
+            return Ok(());
+        }
         self.start()?;
         let everybody: Vec<usize> = (0..self.processes.len()).collect();
         for at in &everybody {
@@ -45,6 +48,9 @@ impl World {
             }
         }
         self.settle(&everybody)?;
+        if self.tally.parted > 0 {
+            return Ok(());
+        }
         for at in &everybody {
             for segment in 0..self.heaps[self.heap_of(*at)].segments.len() {
                 if self.processes[*at].shown(segment).is_none() {
@@ -53,6 +59,9 @@ impl World {
             }
         }
         self.settle(&everybody)?;
+        if self.tally.parted > 0 {
+            return Ok(());
+        }
         for at in &everybody {
             self.rests(*at)?;
         }
