@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use coheap_tests::schedule::coverage::Fault;
 use coheap_tests::schedule::plan::{Deed, FAULTS, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
 use coheap_tests::schedule::shrink::shrink;
-use coheap_tests::schedule::{Tally, replay, run};
+use coheap_tests::schedule::{Tally, replay, run, run_in};
 
 /// How long the schedules of one test run may take: without optimisation they are for the machines' assertions, and
 /// `cargo xtask test` runs very many more with it.
@@ -44,6 +44,23 @@ fn p1_to_p6_hold_in_as_many_schedules_as_fit() {
     assert!(sum.steps >= sum.schedules * STEPS_MIN as u64, "too short: {sum}");
     assert!(sum.faults >= sum.schedules * FAULTS_MIN as u64, "too quiet: {sum}");
     assert!(sum.schedules >= 50, "too few: {sum}");
+}
+
+/// D4, D5. Most give the generations back that a disk has lost; one that is told of a conflict ends there (§14.3).
+#[test]
+fn d4_generations_come_back_to_disks_that_have_lost_them() {
+    let mut sum = Tally::default();
+    let losses = (0..).map(Plan::of).filter(|plan| plan.losses && !plan.automerge);
+    for plan in losses.take(40) {
+        let plan = Plan { rolls: true, ..plan };
+        let run = run_in(&plan);
+        match run.outcome {
+            Ok(tally) => sum += &tally,
+            Err(failure) => panic!("seed {} with rolls fails ({failure}): {:#?}", plan.seed, run.steps),
+        }
+    }
+    println!("{sum}");
+    assert!(sum.adopted >= 3 && sum.parted < 20, "{sum}");
 }
 
 #[test]

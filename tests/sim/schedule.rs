@@ -135,11 +135,15 @@ pub struct Run {
 
 /// One schedule, by seed.
 pub fn run(seed: u64) -> Run {
-    let plan = Plan::of(seed);
+    run_in(&Plan::of(seed))
+}
+
+/// One schedule of a plan that no seed gives.
+pub fn run_in(plan: &Plan) -> Run {
     let mut steps = Vec::new();
     let outcome = guarded(|| {
-        let mut world = World::new(&plan)?;
-        let mut generator = generate::Generator::new(&plan);
+        let mut world = World::new(plan)?;
+        let mut generator = generate::Generator::new(plan);
         while let Some(step) = generator.next(&world) {
             steps.push(step);
             world.step(step)?;

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use coheap_core::admit::AdmitTable;
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart, StoredRoll};
+use coheap_core::log::{
+    AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredQuarantine, StoredRestore,
+    StoredRoll,
+};
 use coheap_core::relay::{Append, DeltaPlace, GenerationBegins, Recovered, SegmentRow, SegmentTail, StoredState};
 use coheap_core::segment::write::Draw;
 use coheap_core::wire::codec::Reader;
@@ -67,6 +70,28 @@ impl Grower {
 
     /// A segment gets another generation, with this document.
     pub fn roll(&mut self, segment: SegmentNumber, snapshot: &[u8]) -> HeapAppend {
+        self.begin(segment, snapshot, false)
+    }
+
+    /// A segment gets another generation, since a replica has given this document back.
+    pub fn adopt(&mut self, segment: SegmentNumber, snapshot: &[u8]) -> HeapAppend {
+        self.begin(segment, snapshot, true)
+    }
+
+    /// The parts of these entries count for nothing from here on; the first of them is what engines do not take in.
+    pub fn leave_out(&mut self, segment: SegmentNumber, parts: &[Offset]) -> HeapAppend {
+        let (first, generation) = (self.head(), GenId::default());
+        let later = parts[1..].to_vec();
+        let entry = StoredQuarantine { segment, generation, offset: parts[0], client: None, later };
+        let mut bytes = Vec::new();
+        LogEntry::Quarantine(entry).encode(&mut bytes);
+        self.head += 1;
+        let skipped = parts.iter().map(|offset| (segment, *offset)).collect();
+        let append = Append { first, entries: vec![bytes.into()], skipped, ..Append::default() };
+        HeapAppend { heap: Arc::clone(&self.name), appends: vec![append] }
+    }
+
+    fn begin(&mut self, segment: SegmentNumber, snapshot: &[u8], adopts: bool) -> HeapAppend {
         let offset = self.head();
         let id = self.segments[segment.0 as usize];
         let generation = GenId::drawn(id, [self.draws.draw(), 0, 0]);
@@ -75,8 +100,18 @@ impl Grower {
         let header = Bytes::from(GenerationHeader { generation, parent, partial: false, included }.encode());
         let snapshot = Bytes::copy_from_slice(snapshot);
         let mut entry = Vec::new();
-        let roll = StoredRoll { segment, generation, parent, header: header.clone(), snapshot: snapshot.clone() };
-        LogEntry::Roll(roll).encode(&mut entry);
+        let (of, state) = (header.clone(), snapshot.clone());
+        match adopts {
+            true => {
+                let part = RestoredSegment { segment, generation, adopts, creates: None, header: of, state };
+                let (by, pending, acked) = (ReplicaId([9; 16]), Vec::new(), Vec::new());
+                LogEntry::Restored(StoredRestore { by, pending, acked, segments: vec![part] }).encode(&mut entry);
+            }
+            false => {
+                let roll = StoredRoll { segment, generation, parent, header: of, snapshot: state };
+                LogEntry::Roll(roll).encode(&mut entry);
+            }
+        }
         self.head += 1;
         let (engine, layout, tail) = (EngineKind::Yrs, 1, SegmentTail::default());
         let append = Append {

@@ -305,6 +305,58 @@ fn r12_what_was_left_out_stays_out() {
     assert_eq!(offsets(&store), left);
 }
 
+/// R12, G1, D4: generations, adopted or made here, and parts that are left out, before and behind them.
+#[test]
+fn r12_what_was_left_out_and_generations_are_kept_together() {
+    let segment = SegmentNumber(0);
+    for adopts in [false, true] {
+        let disk = SimDisk::new(11);
+        let mut grower = Grower::new("both", 5, 1);
+        let store = open(&disk).unwrap();
+        let put = |append: HeapAppend| assert_eq!(store.append(&[append]).unwrap(), [Appended::Written]);
+        put(grower.grow(4));
+        put(grower.leave_out(segment, &[Offset(1), Offset(2)]));
+        put(grower.grow(1));
+        put(if adopts {
+            grower.adopt(segment, b"a fresh document")
+        } else {
+            grower.roll(segment, b"a fresh document")
+        });
+        put(grower.grow(4));
+        put(grower.leave_out(segment, &[Offset(8), Offset(10)]));
+        put(grower.grow(1));
+        let before = picture(&store, "both").unwrap();
+        let offsets = |store: &Store| -> Vec<Offset> {
+            store.read_tail("both", segment, grower.head()).unwrap().1.into_iter().map(|(offset, _)| offset).collect()
+        };
+        assert_eq!(offsets(&store), [7, 9, 12].map(Offset));
+        drop(store);
+        let spoils: [(&str, Spoil); 3] = [
+            ("index", Box::new(|d| d.spoil::<(u64, u64, u64)>("segidx", (0, 0, 9), |value| flip(value)))),
+            ("snapshot", Box::new(|d| d.spoil::<(u64, u64)>("snap", (0, 0), |value| flip(value)))),
+            (
+                "snapshot and clocks",
+                Box::new(|d| {
+                    d.remove::<(u64, u64)>("snap", (0, 0));
+                    d.remove::<(u64, u64)>("clocks", (0, 0));
+                }),
+            ),
+        ];
+        for (what, spoil) in spoils {
+            let directory = Directory::with(&disk.medium());
+            spoil(&directory);
+            assert_eq!(directory.salvage().0.len(), 1, "{what}");
+            let store = directory.open().unwrap();
+            store.verify_heap("both", |_| true).unwrap();
+            let after = picture(&store, "both").unwrap();
+            assert!(after.states == before.states, "{what}, adopts {adopts}: {:?}", after.states);
+            assert_eq!(offsets(&store), [7, 9, 12].map(Offset), "{what}");
+            let generation = |picture: &Picture| picture.recovered.segments[0].generation;
+            assert_eq!(generation(&after), generation(&before), "{what}");
+        }
+    }
+}
+
 /// A generation whose snapshot is lost is made again of its Roll, as long as the log has that.
 #[test]
 fn g1_a_generation_is_kept_with_its_document_or_made_again_of_its_roll() {

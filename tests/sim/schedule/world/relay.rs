@@ -147,6 +147,7 @@ impl World {
             let number = |id| segments.iter().position(|known| *known == id);
             of.oracle.append(Offset(offset), &entry, number, |by| of.given.get(&by).cloned())?;
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
+            self.tally.parted |= u64::from(of.oracle.parted);
             if let LogEntry::Restored(restored) = &entry {
                 self.tally.adopted += restored.segments.iter().filter(|part| part.adopts).count() as u64;
             }
