@@ -109,6 +109,5 @@ fn a_dump_takes_as_long_as_what_is_shown_not_as_what_has_been() {
         let dumping = shortest(|| drop(dump(&mut replica, index)));
         let copying = shortest(|| drop(of_a_copy(&mut replica, *engine)));
         assert!(dumping * 4 < copying, "{engine:?}: a dump takes {dumping:?}, a copy {copying:?}");
-        println!("{engine:?}: a dump takes {dumping:?}, a copy {copying:?}");
     }
 }
