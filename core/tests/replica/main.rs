@@ -11,4 +11,5 @@ mod lines;
 mod needs_full;
 mod quarantine;
 mod restore;
+mod roll;
 mod unknown;
