@@ -6,6 +6,7 @@ mod adopt;
 mod answers;
 mod commit_size;
 mod desk;
+mod dump;
 mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
