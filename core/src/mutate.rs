@@ -92,14 +92,12 @@ pub enum Mutation {
     AdoptOverEntries,
     /// D4: take an adopted generation's header for one that has every line.
     AdoptedIsWhole,
-    /// G3: of a commit with a part that is in a new generation, forget the other parts too.
-    DropIncluded,
     /// D4: answer every other generation with a conflict.
     AdoptNothing,
 }
 
 /// All of them.
-pub const ALL: [Mutation; 43] = {
+pub const ALL: [Mutation; 42] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -143,7 +141,6 @@ pub const ALL: [Mutation; 43] = {
         RollWhileHeld,
         AdoptOverEntries,
         AdoptedIsWhole,
-        DropIncluded,
         AdoptNothing,
     ]
 };

@@ -362,10 +362,6 @@ impl Pending {
             if in_base(one) {
                 let hash = one.hash();
                 one.was.get_or_insert(hash);
-                if mutate::on(Mutation::DropIncluded) {
-                    (one.commit.parts, one.edits, one.stale) = Default::default();
-                    continue;
-                }
                 one.commit.parts.remove(place);
                 one.edits.remove(place);
                 one.stale.remove(place);
