@@ -63,6 +63,9 @@ pub(super) struct Given {
     verdicts: BTreeMap<SegmentId, Verdict>,
 }
 
+/// What a segment adds to the log, and the clock table of that; `None`: the log has all of it.
+type Added = Option<(Bytes, Clocks)>;
+
 #[derive(Debug)]
 pub(super) struct Merging {
     given: Given,
@@ -74,7 +77,7 @@ pub(super) struct Merging {
     /// That one is adopted.
     adopts: bool,
     /// Those that are adopted say so.
-    done: Vec<(HeldSegment, bool, Option<(Bytes, Clocks)>)>,
+    done: Vec<(HeldSegment, bool, Added)>,
 }
 
 #[derive(Debug)]

@@ -172,7 +172,7 @@ impl Replica {
                 match self.heap.index(state.id) {
                     Some(index) => self.out.push_back(Output::Conflict(index)),
                     None => {
-                        self.problem("ERR_CONFLICT", format!("the relay keeps what it has of segment {}", state.id))
+                        self.problem("ERR_CONFLICT", format!("the relay keeps what it has of segment {}", state.id));
                     }
                 }
             }

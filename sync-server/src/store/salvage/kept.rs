@@ -140,7 +140,7 @@ impl Kept {
                     if self.rolled.get(&begins.segment.0) != Some(&offset.next()) {
                         continue;
                     }
-                    let (of, whole) = ((heap, begins.segment.0), [&begins.header[..], &begins.snapshot[..]].concat());
+                    let (of, whole) = ((heap, begins.segment.0), [begins.header, begins.snapshot].concat());
                     let head = SnapHead::of(offset.next(), begins.header.len(), &whole);
                     snaps.put(&mut meta.digest, of, &head.encode())?;
                     snap.insert(of, &whole[..]).map_err(failed)?;
