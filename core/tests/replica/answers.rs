@@ -94,6 +94,10 @@ fn r11_a_relay_without_room_is_told_to_the_program_once_and_what_was_written_is_
     // What passes by itself in seconds is nobody's affair.
     assert_eq!(problems(&tell(&mut replica, &busy(Code::Restoring, 9))), [] as [&str; 0]);
     assert_eq!(problems(&tell(&mut replica, &busy(Code::DiskFull, 9))), ["ERR_STORAGE_FULL"]);
+    // A timer that fires early is set again: who asks only once would wait for ever.
+    replica.handle(9, Input::Tick);
+    let early: Vec<Output> = std::iter::from_fn(|| replica.poll()).collect();
+    assert!(matches!(early[..], [Output::Deadline(10)]), "{early:?}");
     let mut again = |now, answer: &Down| {
         replica.handle(now, Input::Tick);
         let outputs: Vec<Output> = std::iter::from_fn(|| replica.poll()).collect();
