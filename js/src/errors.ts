@@ -56,6 +56,7 @@ const CLOSES: Readonly<Record<number, CloseReason>> = {
   4012: { code: 'ERR_PROTOCOL', retryable: false, text: 'that heap name is not allowed' },
   4013: { code: 'ERR_OFFLINE', retryable: true, text: 'this connection reads too slowly' },
   4014: { code: 'ERR_VERSION_LOST', retryable: false, text: 'the relay lost part of the log that this replica has' },
+  4015: { code: 'ERR_CORRUPT', retryable: false, text: "the heap is damaged in the relay's store" },
 }
 
 /** The meaning of a WebSocket close code (`core/WIRE.md` §7). Anything not in the table is a lost connection, tried again. */

@@ -91,8 +91,8 @@ test('the socket may be anything that behaves as one, and its failures are losse
 })
 
 test('close codes mean what the wire says', () => {
-  assert.deepEqual([4005, 4007, 4008, 4011, 4014, 1012, 1006].map(code => closeReason(code, '').code), ['ERR_AUTH', 'ERR_NOT_FOUND', 'ERR_TIMEOUT', 'ERR_OFFLINE', 'ERR_VERSION_LOST', 'ERR_OFFLINE', 'ERR_OFFLINE'])
-  assert.deepEqual([4001, 4008, 4009, 4010, 4013, 1012].map(code => closeReason(code, '').retryable), [false, true, true, false, true, true])
+  assert.deepEqual([4005, 4007, 4008, 4011, 4014, 4015, 1012, 1006].map(code => closeReason(code, '').code), ['ERR_AUTH', 'ERR_NOT_FOUND', 'ERR_TIMEOUT', 'ERR_OFFLINE', 'ERR_VERSION_LOST', 'ERR_CORRUPT', 'ERR_OFFLINE', 'ERR_OFFLINE'])
+  assert.deepEqual([4001, 4008, 4009, 4010, 4013, 4015, 1012].map(code => closeReason(code, '').retryable), [false, true, true, false, true, false, true])
 })
 
 /** A socket that a test plays the relay of. */

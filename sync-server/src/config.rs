@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -24,6 +25,35 @@ pub struct Cli {
 pub enum Command {
     /// Fold segments: requests on stdin, answers on stdout. Started by the relay itself.
     Worker,
+    /// Check, show, shrink or mend the store of a data directory that no relay has open.
+    #[command(subcommand)]
+    Store(StoreCommand),
+}
+
+/// What to do with a store. Exit codes: 0 done, 1 damage was found (verify) or something failed, 3 the store cannot be opened.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read and check everything; one line a heap.
+    Verify(StoreTarget),
+    /// Print logs, one JSON object an entry.
+    Dump(StoreTarget),
+    /// Give unused space back to the file system.
+    Compact {
+        /// The data directory
+        dir: PathBuf,
+    },
+    /// Keep what is whole of damaged heaps, in a new file; the old one stays beside it.
+    Salvage(StoreTarget),
+}
+
+/// Which store, and how much of it.
+#[derive(Debug, Args)]
+pub struct StoreTarget {
+    /// The data directory
+    pub dir: PathBuf,
+    /// This heap only
+    #[arg(long, value_name = "NAME")]
+    pub heap: Option<String>,
 }
 
 /// The options of a relay, as given.
@@ -71,6 +101,25 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// The program to run as worker; `None`: nothing is folded.
     pub worker: Option<PathBuf>,
+    /// How long the worker may take over one segment.
+    pub fold_within: Duration,
+    /// How the store is read through in the background; `None`: not at all.
+    pub scrub: Option<Scrub>,
+}
+
+/// Reads all heaps again and again, slowly, for damage that nobody has met yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scrub {
+    /// Between the start, and the end of one round, and the next.
+    pub every: Duration,
+    /// At most this fast.
+    pub bytes_per_s: u64,
+}
+
+impl Default for Scrub {
+    fn default() -> Scrub {
+        Scrub { every: Duration::from_secs(3600), bytes_per_s: 4 << 20 }
+    }
 }
 
 impl Options {
@@ -96,7 +145,8 @@ impl Options {
             }
         };
         let min_free_bytes = self.min_free_mb.unwrap_or(64).saturating_mul(1 << 20);
-        Ok(Config { listen, data, auth, min_free_bytes, worker: std::env::current_exe().ok() })
+        let (worker, fold_within) = (std::env::current_exe().ok(), Duration::from_secs(30));
+        Ok(Config { listen, data, auth, min_free_bytes, worker, fold_within, scrub: Some(Scrub::default()) })
     }
 
     /// Takes from a file what was not given otherwise.

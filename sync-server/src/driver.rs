@@ -61,11 +61,22 @@ enum Event {
     Opened { of: Opening, recovered: Result<Recovered, StoreError> },
     Recovered { of: Opening, recovered: Result<Recovered, StoreError> },
     Committed { of: Opening, attempt: u32, upto: Offset, bytes: usize },
-    NotCommitted { of: Opening, attempt: u32, full: bool, bytes: usize },
+    NotCommitted { of: Opening, attempt: u32, why: NotWritten, bytes: usize },
     Log { of: Opening, ticket: Ticket, entries: Result<Vec<(Offset, LogEntry)>, StoreError> },
     States { of: Opening, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
     Folded(worker::Folded),
     Stop,
+}
+
+/// Why appends were not written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum NotWritten {
+    /// No room, or they follow some for which there was none.
+    Full,
+    /// The store failed.
+    Failed,
+    /// The heap is damaged on the disk.
+    Damaged(String),
 }
 
 /// The way to the driver, for connections.

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 pub use config::Config;
-pub use store::{Store, StoreError};
+pub use redb::{BackendError, StorageBackend};
+pub use store::{Appended, Disk, FileDisk, FoldResult, HeapAppend, Salvaged, Store, StoreError, Verified, salvage};
 
 /// Serves heaps on a bound listener until `shutdown` is done, then closes in good order: nothing that was acknowledged is
 /// ever lost, and everybody is told to come again (close 1012).

@@ -1,5 +1,7 @@
 //! `coheap-relay`: arguments, signals, exit codes. 0 stopped, 1 failed while running, 2 usage or config, 3 store unusable.
 
+mod tools;
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,11 +23,15 @@ fn main() -> ExitCode {
         Err(answer) if !answer.use_stderr() => answer.exit(),
         Err(error) => return fail(USAGE, &one_line(&error.render().to_string())),
     };
-    if let Some(Command::Worker) = cli.command {
-        return match coheap_sync_server::worker::serve() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(FAILED, &format!("worker: {error}")),
-        };
+    match cli.command {
+        Some(Command::Worker) => {
+            return match coheap_sync_server::worker::serve() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(FAILED, &format!("worker: {error}")),
+            };
+        }
+        Some(Command::Store(command)) => return tools::run(&command),
+        None => {}
     }
     let config = match cli.options.resolve() {
         Ok(config) => config,

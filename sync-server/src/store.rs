@@ -2,18 +2,31 @@
 //!
 //! ```text
 //!   driver ──Append──► commit thread ──one transaction──► redb      (driver/commit.rs)
-//!   driver ◄──states, log, heaps── blocking threads ◄──── redb      
+//!   driver ◄──states, log, heaps── blocking threads ◄──── redb
 //! ```
 //!
-//! Nothing here knows a connection or decides an order.
+//! Nothing here knows a connection or decides an order. Reading order: `tables.rs`, `record.rs`, `handle.rs`, `append.rs`,
+//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below; `verify.rs`, `dump.rs` and `salvage.rs` are the tools.
 
+mod append;
+mod disk;
+mod dump;
+mod fold;
+mod handle;
+mod read;
 mod record;
 mod recover;
-mod redb;
+mod salvage;
+mod tables;
+mod verify;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-pub use self::redb::Store;
+pub use self::disk::{Disk, FileDisk};
+pub use self::handle::Store;
+pub use self::salvage::{Salvaged, salvage};
+pub use self::verify::Verified;
 
 /// What one heap has to have written.
 #[derive(Debug)]
@@ -22,6 +35,17 @@ pub struct HeapAppend {
     pub heap: Arc<str>,
     /// In order.
     pub appends: Vec<coheap_core::relay::Append>,
+}
+
+/// What has become of one heap's appends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Appended {
+    /// They are on the disk.
+    Written,
+    /// They do not begin at the heap's head: they follow some that failed, and are not written.
+    Gap,
+    /// What the heap has on the disk is not what was written there; these are not written.
+    Damaged(String),
 }
 
 /// What a fold left behind.
@@ -42,9 +66,9 @@ pub enum StoreError {
     /// Another process has it open.
     #[error("the data directory is in use by another relay")]
     InUse,
-    /// It was written by a later version.
-    #[error("the data directory has format {0}, this relay knows up to {known}", known = self::redb::FORMAT)]
-    Newer(u64),
+    /// It was written by another version.
+    #[error("the data directory has format {0}, this relay reads and writes {reads}", reads = tables::FORMAT)]
+    Format(u64),
     /// There is no room left: nothing was written, reading goes on.
     #[error("the disk is full")]
     Full,
@@ -57,4 +81,15 @@ pub enum StoreError {
     /// The system or the database failed.
     #[error("{0}")]
     Failed(String),
+}
+
+impl StoreError {
+    fn io(error: std::io::Error) -> StoreError {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full,
+            // A file that is cut off, or is no database at all.
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => StoreError::Damaged(error.to_string()),
+            _ => StoreError::Failed(error.to_string()),
+        }
+    }
 }

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::driver::Opening;
-use crate::store::{FoldResult, Store};
+use crate::store::{FoldResult, Store, StoreError};
 
 /// Address space of the worker.
 const MEMORY_BYTES: u64 = 2 << 30;
@@ -59,8 +59,25 @@ pub(crate) struct Job {
 pub(crate) struct Folded {
     /// Which one it was.
     pub job: Job,
-    /// What is stored now; the error in one line.
-    pub result: Result<FoldResult, String>,
+    /// What is stored now.
+    pub result: Result<FoldResult, FoldError>,
+}
+
+/// Why a segment was not folded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FoldError {
+    /// The store did not give its state, or did not take the snapshot.
+    #[error("{0}")]
+    Store(StoreError),
+    /// The worker did not make a snapshot; one line.
+    #[error("{0}")]
+    Worker(String),
+}
+
+impl From<String> for FoldError {
+    fn from(what: String) -> FoldError {
+        FoldError::Worker(what)
+    }
 }
 
 /// Takes jobs one by one until there is nobody left to tell.
@@ -88,13 +105,13 @@ async fn fold(
     slot: &mut Option<Process>,
     store: &Arc<Store>,
     job: &Job,
-) -> Result<FoldResult, String> {
+) -> Result<FoldResult, FoldError> {
     let state = {
         let (store, heap, segment, upto) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment, job.upto);
         blocking(move || store.read_states(&heap, upto, &[segment], 1)).await?
     };
     let Some(StoredState::At { snapshot, deltas, .. }) = state.into_iter().next() else {
-        return Err("its state cannot be read".to_owned());
+        return Err("its state cannot be read".to_owned().into());
     };
     let request = encode_request(job.engine, &snapshot, &deltas);
     drop((snapshot, deltas));
@@ -105,14 +122,14 @@ async fn fold(
     let answer = match timeout(FOLD_WITHIN, process.ask(&request)).await {
         Ok(Ok(answer)) => answer,
         // Dropped, the process is killed; the next job gets a new one.
-        Ok(Err(error)) => return Err(format!("the worker died: {error}")),
-        Err(_) => return Err("the worker took too long".to_owned()),
+        Ok(Err(error)) => return Err(format!("the worker died: {error}").into()),
+        Err(_) => return Err("the worker took too long".to_owned().into()),
     };
     *slot = Some(process);
     let snapshot = match answer.split_first() {
         Some((0, _)) => answer.slice(1..),
-        Some((_, error)) => return Err(String::from_utf8_lossy(error).into_owned()),
-        None => return Err("the worker said nothing".to_owned()),
+        Some((_, error)) => return Err(String::from_utf8_lossy(error).into_owned().into()),
+        None => return Err("the worker said nothing".to_owned().into()),
     };
     let (store, heap, segment) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment);
     let (upto, keep) = (job.upto, job.keep);
@@ -120,11 +137,11 @@ async fn fold(
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, crate::store::StoreError> + Send + 'static,
-) -> Result<T, String> {
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, FoldError> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the store failed".to_owned()),
+        Ok(result) => result.map_err(FoldError::Store),
+        Err(_) => Err("the store failed".to_owned().into()),
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod disk;
+pub mod disk_backend;
 pub mod ledger;
 pub mod life;
 pub mod mirror;
@@ -13,6 +14,7 @@ pub mod node;
 pub mod peer;
 pub mod program;
 pub mod sharer;
+pub mod stored;
 pub mod tree;
 pub mod world;
 

@@ -47,6 +47,8 @@ codes! {
     SlowReader = 13, "the connection reads too slowly";
     /// The relay lost part of the log that this replica has.
     LogLost = 14, "the relay lost part of the log";
+    /// What the relay has stored of the heap is damaged.
+    Corrupt = 15, "the heap is damaged in the relay's store";
     /// The structure half of the guard.
     GuardStructure = 32, "a delta is not well formed";
     /// The clocks half of the guard.

@@ -10,8 +10,8 @@ use coheap_core::id::Offset;
 use coheap_core::relay::Append;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Event, Opening};
-use crate::store::{HeapAppend, Store, StoreError};
+use super::{Event, NotWritten, Opening};
+use crate::store::{Appended, HeapAppend, Store, StoreError};
 
 /// Bytes of entries in one transaction, so that the first of a long queue does not wait for all of it.
 const GROUP_BYTES: usize = 8 << 20;
@@ -39,26 +39,34 @@ pub(super) fn run(store: &Store, queue: &Receiver<(Opening, Append)>, events: &U
             })
             .unzip();
         let written = store.append(&heaps);
-        let failure = written.as_ref().err().map(|error| matches!(error, StoreError::Full));
         for (at, ((of, attempt), heap)) in of.into_iter().zip(heaps).enumerate() {
-            let done = written.as_ref().ok().and_then(|written| written.get(at)).copied().unwrap_or(false);
+            let why = match &written {
+                Ok(written) => match written.get(at) {
+                    Some(Appended::Written) => None,
+                    Some(Appended::Damaged(what)) => Some(NotWritten::Damaged(what.clone())),
+                    Some(Appended::Gap) | None => Some(NotWritten::Full),
+                },
+                Err(StoreError::Full) => Some(NotWritten::Full),
+                Err(_) => Some(NotWritten::Failed),
+            };
             let bytes = heap.appends.iter().map(Append::bytes).sum();
             let upto = heap.appends.last().map_or(Offset(0), Append::end);
-            let _ = events.send(match done {
-                true => Event::Committed { of, attempt, upto, bytes },
-                false => Event::NotCommitted { of, attempt, full: failure.unwrap_or(true), bytes },
+            let _ = events.send(match why {
+                None => Event::Committed { of, attempt, upto, bytes },
+                Some(why) => Event::NotCommitted { of, attempt, why, bytes },
             });
         }
-        if let Err(error) = written
-            && !matches!(error, StoreError::Full)
-        {
-            eprintln!("coheap-relay: store: {error}");
+        if let Err(error) = &written {
+            if !matches!(error, StoreError::Full) {
+                eprintln!("coheap-relay: store: {error}");
+            }
             reopen(store);
         }
     }
 }
 
-/// After a failed write the handle is not used again: what the system kept of it is unknown (a later sync may lie).
+/// After a failed write the store has given its handle up, because what the system kept of it is unknown (a later sync may
+/// lie), and opened the file again. If that failed too, nothing is written, and so nothing acknowledged, until it does.
 fn reopen(store: &Store) {
     for _ in 0..60 {
         match store.reopen() {

@@ -11,9 +11,9 @@ use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
 use tokio::sync::mpsc;
 
-use super::{Command, Event, Opening, ToConn};
+use super::{Command, Event, NotWritten, Opening, ToConn};
 use crate::store::{FoldResult, Store, StoreError};
-use crate::worker::{Folded, Job};
+use crate::worker::{FoldError, Folded, Job};
 
 /// Bytes of entries on their way to the disk, and of messages for heaps that are being read, over which no more are taken.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
@@ -23,6 +23,8 @@ const IDLE: Millis = Millis(30_000);
 const STOP_WITHIN: Duration = Duration::from_secs(8);
 /// Deltas of one segment, in bytes, after which it is folded.
 const FOLD_BYTES: u64 = 256 * 1024;
+/// Damaged heaps that are remembered; of more, each is read again when somebody comes.
+const HALTED_MAX: usize = 4_096;
 /// Handled in one go before timers are looked at.
 const TURN: usize = 256;
 
@@ -53,6 +55,8 @@ pub(super) struct Driver {
     /// The way to the worker; `None`: nothing is folded.
     folds: Option<mpsc::UnboundedSender<Job>>,
     stopping: Option<Instant>,
+    /// Heaps that were found damaged: closed until the next start, after `store salvage`.
+    halted: BTreeSet<Arc<str>>,
 }
 
 impl Driver {
@@ -79,6 +83,7 @@ impl Driver {
             life: random(),
             folds,
             stopping: None,
+            halted: BTreeSet::new(),
         }
     }
 
@@ -152,6 +157,10 @@ impl Driver {
                     let _ = to.send(ToConn::Close(1012, "the relay is stopping"));
                     return;
                 }
+                if self.halted.contains(&heap) {
+                    let _ = to.send(ToConn::Close(Code::Corrupt.close_code(), Code::Corrupt.text()));
+                    return;
+                }
                 self.conns.insert(conn, (Arc::clone(&heap), to));
                 self.open(&heap);
                 self.feed(&heap, Input::Opened { conn, subject: grant.subject, can_write: grant.can_write });
@@ -190,13 +199,20 @@ impl Driver {
                     self.feed(&of.heap, Input::Durable { upto });
                 }
             }
-            Event::NotCommitted { of, attempt, full, bytes } => {
+            Event::NotCommitted { of, attempt, why, bytes } => {
                 self.unwritten = self.unwritten.saturating_sub(bytes);
-                if !full {
-                    // What a reopened store shows may not have been synced: heaps begin a new epoch, which syncs it (R6).
-                    self.life = random();
+                match why {
+                    NotWritten::Full => self.feed_opening(&of, Input::AppendFailed { attempt, full: true }),
+                    NotWritten::Failed => {
+                        // What a reopened store shows may not have been synced: heaps begin a new epoch, which syncs it (R6).
+                        self.life = random();
+                        self.feed_opening(&of, Input::AppendFailed { attempt, full: false });
+                    }
+                    NotWritten::Damaged(what) if self.is_current(&of) => {
+                        self.give_up(&of.heap, &StoreError::Damaged(what));
+                    }
+                    NotWritten::Damaged(_) => {}
                 }
-                self.feed_opening(&of, Input::AppendFailed { attempt, full });
             }
             Event::Log { of, ticket, entries } => {
                 let input = entries.map(|entries| Input::Log { ticket, entries });
@@ -220,11 +236,14 @@ impl Driver {
 
     /// The answer to a read.
     fn read(&mut self, of: &Opening, ticket: Ticket, input: Result<Input, StoreError>) {
-        let input = input.unwrap_or_else(|error| {
-            complain(&of.heap, &error);
-            Input::ReadFailed { ticket }
-        });
-        self.feed_opening(of, input);
+        match input {
+            Ok(input) => self.feed_opening(of, input),
+            Err(error @ StoreError::Damaged(_)) if self.is_current(of) => self.give_up(&of.heap, &error),
+            Err(error) => {
+                complain(&of.heap, &error);
+                self.feed_opening(of, Input::ReadFailed { ticket });
+            }
+        }
     }
 
     /// A fold of an earlier opening has raised the floor like any other.
@@ -236,6 +255,9 @@ impl Driver {
                 Input::Folded { segment, folded: Some(folded), floor, holder }
             }
             Ok(FoldResult { floor, .. }) => Input::Floor { floor },
+            Err(FoldError::Store(error @ StoreError::Damaged(_))) if current => {
+                return self.give_up(&job.of.heap, &error);
+            }
             Err(_) if current => Input::Folded { segment, folded: None, floor: Offset(0), holder: None },
             Err(_) => return,
         };
@@ -296,13 +318,20 @@ impl Driver {
         }
     }
 
-    /// A heap that cannot be read: its connections are closed, the others are not affected.
+    /// A heap that cannot be read: its connections are closed, the others are not affected. A damaged one stays closed.
     fn give_up(&mut self, heap: &Arc<str>, error: &StoreError) {
         complain(heap, error);
+        let code = match error {
+            StoreError::Damaged(_) => Code::Corrupt,
+            _ => Code::StoreFailed,
+        };
+        if code == Code::Corrupt && self.halted.len() < HALTED_MAX {
+            self.halted.insert(Arc::clone(heap));
+        }
         self.drop_heap(heap);
         let theirs: Vec<ConnId> = self.conns.iter().filter(|(_, (of, _))| of == heap).map(|(conn, _)| *conn).collect();
         for conn in theirs {
-            self.close(conn, Code::StoreFailed.close_code(), Code::StoreFailed.text());
+            self.close(conn, code.close_code(), code.text());
         }
     }
 

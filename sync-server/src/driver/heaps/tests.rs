@@ -91,7 +91,7 @@ async fn what_an_earlier_opening_asked_for_does_not_reach_the_heap_that_was_open
         let mut told = rig.connect(1);
         let first = rig.opened().await;
         // Its store fails.
-        rig.driver.event(Event::NotCommitted { of: first.clone(), attempt: 0, full: false, bytes: 0 });
+        rig.driver.event(Event::NotCommitted { of: first.clone(), attempt: 0, why: NotWritten::Failed, bytes: 0 });
         assert!(matches!(told.recv().await, Some(ToConn::Close(4011, _))));
         assert!(rig.driver.heaps.is_empty());
         first
@@ -104,8 +104,8 @@ async fn what_an_earlier_opening_asked_for_does_not_reach_the_heap_that_was_open
     let damaged = || StoreError::Damaged("late".to_owned());
     let late = [
         Event::Committed { of: first.clone(), attempt: 0, upto: Offset(5), bytes: 0 },
-        Event::NotCommitted { of: first.clone(), attempt: 0, full: false, bytes: 0 },
-        Event::NotCommitted { of: first.clone(), attempt: 0, full: true, bytes: 0 },
+        Event::NotCommitted { of: first.clone(), attempt: 0, why: NotWritten::Failed, bytes: 0 },
+        Event::NotCommitted { of: first.clone(), attempt: 0, why: NotWritten::Full, bytes: 0 },
         Event::Recovered { of: first.clone(), recovered: Err(damaged()) },
         Event::Opened { of: first.clone(), recovered: Err(damaged()) },
         Event::Log { of: first.clone(), ticket: Ticket(1), entries: Err(damaged()) },

@@ -1,0 +1,277 @@
+//! The open database: one handle, shared by the commit thread and by readers, given up whenever it may lie and opened again.
+//!
+//! ```text
+//!   read ──► shared ──► fine, damaged, gone
+//!              └─ failed or panicked ──► alone: renew, once more ──► what it says then is so
+//!   write ─► shared ──► committed
+//!              └─ failed ──► alone: renew; the caller is told      (what it wrote is there as a whole, or not at all)
+//! ```
+//!
+//! The library's promise for a damaged file is no more than that it may panic, so every use of it is contained here: a panic
+//! costs the handle, and is damage if it comes again on a fresh one that nobody else uses.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{TableError, TableHandle};
+
+use super::StoreError;
+use super::disk::{Disk, FileDisk, Opened};
+use super::tables::{
+    ADMIT, CLOCKS, EPOCHS, FORMAT, HEAPS, LOG, META, NAMES, SEGIDX, SEGMENTS, SNAP, SNAPS, STORE, Sealed, TOTALS, Totals,
+    damaged, failed, get_row, read_row,
+};
+
+/// redb's cache: enough for the leaves that appends touch; states are read seldom.
+const CACHE_BYTES: usize = 32 << 20;
+/// How long the lock of a killed relay may outlive it.
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// The file of a store in its directory.
+pub(super) const FILE: &str = "relay.redb";
+
+/// The store, opened. Shared by the commit thread and by readers.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) disk: Box<dyn Disk>,
+    pub(super) min_free_bytes: u64,
+    durability: Durability,
+    /// Set for a store that is only to be salvaged.
+    trusts_nothing: bool,
+    /// `None`: given up, and not to be opened again so far.
+    database: RwLock<Option<Database>>,
+}
+
+impl Store {
+    /// Opens or creates the store of a data directory.
+    pub fn open(directory: &Path, min_free_bytes: u64) -> Result<Store, StoreError> {
+        std::fs::create_dir_all(directory).map_err(StoreError::io)?;
+        let begun = Instant::now();
+        loop {
+            match Store::open_on(Box::new(FileDisk::new(directory.join(FILE))), min_free_bytes) {
+                // A relay that was killed while it started its worker leaves the lock to it for a moment.
+                Err(StoreError::InUse) if begun.elapsed() < LOCK_WITHIN => std::thread::sleep(LOCK_RETRY),
+                other => return other,
+            }
+        }
+    }
+
+    /// Opens or creates the store of a disk.
+    pub fn open_on(disk: Box<dyn Disk>, min_free_bytes: u64) -> Result<Store, StoreError> {
+        Store::with(disk, min_free_bytes, Durability::Immediate)
+    }
+
+    /// A store that is wrong on purpose: its commits are not synced. Tests prove with it that they would notice.
+    #[doc(hidden)]
+    pub fn open_without_sync(disk: Box<dyn Disk>) -> Result<Store, StoreError> {
+        Store::with(disk, 0, Durability::None)
+    }
+
+    fn with(disk: Box<dyn Disk>, min_free_bytes: u64, durability: Durability) -> Result<Store, StoreError> {
+        let database = RwLock::new(Some(open_database(disk.as_ref(), true)?));
+        Ok(Store { disk, min_free_bytes, durability, trusts_nothing: false, database })
+    }
+
+    /// Opens what there is, whatever is missing: to salvage it.
+    pub(super) fn open_damaged(disk: Box<dyn Disk>) -> Result<Store, StoreError> {
+        let database = RwLock::new(Some(open_database(disk.as_ref(), false)?));
+        Ok(Store { disk, min_free_bytes: 0, durability: Durability::Immediate, trusts_nothing: true, database })
+    }
+
+    /// Opens the store again if it had to be given up.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_some() { Ok(()) } else { self.renew(&mut slot) }
+    }
+
+    fn renew(&self, slot: &mut Option<Database>) -> Result<(), StoreError> {
+        give_up(slot);
+        *slot = Some(open_database(self.disk.as_ref(), !self.trusts_nothing)?);
+        Ok(())
+    }
+
+    /// Runs a read, again if the handle was at fault.
+    pub(super) fn read<T>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let once = |database: &Database| contained(|| read(&database.begin_read().map_err(failed)?));
+        {
+            let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            match once(slot.as_ref().ok_or_else(closed)?) {
+                Ok(Err(StoreError::Failed(_) | StoreError::Full)) | Err(_) => {}
+                Ok(result) => return result,
+            }
+        }
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        self.renew(&mut slot)?;
+        once(slot.as_ref().ok_or_else(closed)?).unwrap_or_else(|panic| {
+            self.renew(&mut slot)?;
+            Err(StoreError::Damaged(panic))
+        })
+    }
+
+    /// Runs a transaction. `Ok`: it has been synced. Damage: it never was. Anything else: the handle was given up, and what is
+    /// on the disk is the state before or the state after.
+    pub(super) fn write<T>(
+        &self,
+        write: impl Fn(&WriteTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let once = |database: &Database| {
+            contained(|| {
+                let mut transaction = database.begin_write().map_err(failed)?;
+                transaction.set_durability(self.durability).map_err(failed)?;
+                // Dropped without a commit, the transaction never was.
+                let result = write(&transaction)?;
+                transaction.commit().map_err(failed)?;
+                Ok(result)
+            })
+        };
+        {
+            let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            match once(slot.as_ref().ok_or_else(closed)?) {
+                Ok(result @ (Ok(_) | Err(StoreError::Damaged(_) | StoreError::Gone))) => return result,
+                Ok(Err(error)) => {
+                    drop(slot);
+                    let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+                    // What goes wrong with that shows at the next use.
+                    let _ = self.renew(&mut slot);
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        self.renew(&mut slot)?;
+        match once(slot.as_ref().ok_or_else(closed)?) {
+            Ok(result @ (Ok(_) | Err(StoreError::Damaged(_) | StoreError::Gone))) => result,
+            Ok(Err(error)) => {
+                let _ = self.renew(&mut slot);
+                Err(error)
+            }
+            Err(panic) => {
+                self.renew(&mut slot)?;
+                Err(StoreError::Damaged(panic))
+            }
+        }
+    }
+
+    /// Uses the handle alone, as tools do.
+    pub(super) fn alone<T>(&self, work: impl FnOnce(&mut Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let database = slot.as_mut().ok_or_else(closed)?;
+        let result = contained(|| work(database)).unwrap_or_else(|panic| Err(StoreError::Damaged(panic)));
+        if result.is_err() {
+            let _ = self.renew(&mut slot);
+        }
+        result
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        give_up(self.database.get_mut().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Runs something that may panic; what the panic said.
+pub(super) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word");
+        format!("the database library gave up: {said}")
+    })
+}
+
+fn give_up(slot: &mut Option<Database>) {
+    let database = slot.take();
+    let _ = contained(|| drop(database));
+}
+
+fn closed() -> StoreError {
+    StoreError::Failed("the store is closed".to_owned())
+}
+
+fn open_database(disk: &dyn Disk, checks: bool) -> Result<Database, StoreError> {
+    contained(|| {
+        let backend = Opened(disk.open()?);
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        let database = database.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
+            other => failed(other),
+        })?;
+        match format_of(&database)? {
+            Some(FORMAT) if checks => check_whole(&database)?,
+            Some(FORMAT) => {}
+            Some(other) => return Err(StoreError::Format(other)),
+            None => create_tables(&database)?,
+        }
+        Ok(database)
+    })
+    .unwrap_or_else(|panic| Err(StoreError::Damaged(panic)))
+}
+
+/// What a store says its format is; `None`: it is new.
+fn format_of(database: &Database) -> Result<Option<u64>, StoreError> {
+    let transaction = database.begin_read().map_err(failed)?;
+    let format = match transaction.open_table(STORE) {
+        Ok(table) => table.get("format").map_err(failed)?.map(|value| value.value()),
+        Err(TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(failed(error)),
+    };
+    if format.is_none() && transaction.list_tables().map_err(failed)?.next().is_some() {
+        return Err(damaged("the store does not say its format"));
+    }
+    Ok(format)
+}
+
+/// Every table is there, and every heap's name: one that could not be found would be a new heap.
+fn check_whole(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_read().map_err(failed)?;
+    let names: Vec<String> =
+        transaction.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
+    if let Some(missing) = NAMES.iter().find(|name| !names.iter().any(|there| there == *name)) {
+        return Err(StoreError::Damaged(format!("the table {missing:?} is missing")));
+    }
+    check_heaps(&transaction)
+}
+
+/// The names of heaps are those that were given.
+pub(super) fn check_heaps(transaction: &ReadTransaction) -> Result<(), StoreError> {
+    let totals = get_row(transaction, TOTALS, 0, Totals::decode)?;
+    let totals = totals.ok_or_else(|| damaged("the store's totals are missing"))?;
+    let mut digest = 0_u64;
+    for row in transaction.open_table(HEAPS).map_err(failed)?.iter().map_err(failed)? {
+        let (name, value) = row.map_err(failed)?;
+        digest = digest.wrapping_add(read_row(HEAPS, &name.value(), value.value(), number)?.1);
+    }
+    if digest == totals.digest { Ok(()) } else { Err(damaged("the names of heaps are not those that were given")) }
+}
+
+/// The number of a heap, of its row in `heaps`.
+pub(super) fn number(rest: &[u8]) -> Result<u64, coheap_core::wire::codec::Malformed> {
+    let mut r = coheap_core::wire::codec::Reader::new(rest);
+    let number = r.u64()?;
+    r.end()?;
+    Ok(number)
+}
+
+fn create_tables(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(failed)?;
+    transaction.open_table(STORE).map_err(failed)?.insert("format", FORMAT).map_err(failed)?;
+    Sealed::open(&transaction, TOTALS)?.put(&mut 0, 0, &Totals::default().encode())?;
+    transaction.open_table(HEAPS).map_err(failed)?;
+    transaction.open_table(META).map_err(failed)?;
+    transaction.open_table(EPOCHS).map_err(failed)?;
+    transaction.open_table(LOG).map_err(failed)?;
+    transaction.open_table(ADMIT).map_err(failed)?;
+    transaction.open_table(SEGMENTS).map_err(failed)?;
+    transaction.open_table(CLOCKS).map_err(failed)?;
+    transaction.open_table(SEGIDX).map_err(failed)?;
+    transaction.open_table(SNAPS).map_err(failed)?;
+    transaction.open_table(SNAP).map_err(failed)?;
+    transaction.commit().map_err(failed)
+}

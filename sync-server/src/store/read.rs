@@ -1,0 +1,157 @@
+//! Reading entries and states. What is read is checked by itself, whatever was checked before. `STORE.md` §5.
+
+use bytes::Bytes;
+use coheap_core::id::{Offset, SegmentNumber};
+use coheap_core::log::LogEntry;
+use coheap_core::relay::StoredState;
+use redb::ReadTransaction;
+
+use super::StoreError;
+use super::append::last_key;
+use super::handle::{Store, number};
+use super::record::Record;
+use super::tables::{HEAPS, LOG, META, Meta, Place, SEGIDX, SNAP, SNAPS, SnapHead, damaged, failed, get_row, read_row};
+
+impl Store {
+    /// Entries from a position on, at least one, until `bytes_max` is reached.
+    pub fn read_log(
+        &self,
+        heap: &str,
+        from: Offset,
+        upto: Offset,
+        bytes_max: usize,
+    ) -> Result<Vec<(Offset, LogEntry)>, StoreError> {
+        self.read(|transaction| {
+            let heap = number_of(transaction, heap)?.ok_or(StoreError::Gone)?;
+            let meta = meta_of(transaction, heap)?;
+            if from < meta.floor || from >= meta.head {
+                return Err(StoreError::Gone);
+            }
+            let log = transaction.open_table(LOG).map_err(failed)?;
+            let before = last_key(&log, (heap, 0)..=(heap, from.0))?;
+            let (_, start) = before.ok_or_else(|| damaged("the log has lost its beginning"))?;
+            let mut run = Run::default();
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            for row in log.range((heap, start)..(heap, upto.0)).map_err(failed)? {
+                let (key, value) = row.map_err(failed)?;
+                let record = run.next(heap, key.value().1, value.value())?;
+                bytes += record.body.len();
+                entries.extend(record.entries(from).map_err(damaged)?);
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            if bytes < bytes_max && run.end < upto.min(meta.head) {
+                return Err(damaged("the log has a hole"));
+            }
+            entries.retain(|(offset, _)| *offset < upto);
+            if entries.first().is_none_or(|(offset, _)| *offset != from) {
+                return Err(damaged("the log has a hole"));
+            }
+            Ok(entries)
+        })
+    }
+
+    /// States of segments at a position, at least one, until `bytes_max` is reached.
+    pub fn read_states(
+        &self,
+        heap: &str,
+        position: Offset,
+        segments: &[SegmentNumber],
+        bytes_max: usize,
+    ) -> Result<Vec<StoredState>, StoreError> {
+        self.read(|transaction| {
+            let heap = number_of(transaction, heap)?.ok_or(StoreError::Gone)?;
+            let (mut states, mut bytes) = (Vec::new(), 0);
+            for segment in segments {
+                let state = read_state(transaction, heap, *segment, position)?;
+                if let StoredState::At { snapshot, deltas, .. } = &state {
+                    bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
+                }
+                states.push(state);
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            Ok(states)
+        })
+    }
+}
+
+/// Records read one after the other: each whole, in its place, and the next of the one before.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    /// The position after the last one.
+    pub end: Offset,
+    /// Its chain value; `None`: there was none yet.
+    pub chain: Option<u64>,
+}
+
+impl Run {
+    pub fn next(&mut self, heap: u64, first: u64, bytes: &[u8]) -> Result<Record, StoreError> {
+        let record = Record::read(bytes).map_err(damaged)?;
+        if record.heap != heap || record.first.0 != first || record.count == 0 {
+            return Err(damaged("a record stands in another's place"));
+        }
+        if self.chain.is_some_and(|chain| chain != record.prev || self.end != record.first) {
+            return Err(damaged("the log has a hole"));
+        }
+        (self.end, self.chain) = (record.end(), Some(record.chain));
+        Ok(record)
+    }
+}
+
+pub(super) fn number_of(transaction: &ReadTransaction, heap: &str) -> Result<Option<u64>, StoreError> {
+    get_row(transaction, HEAPS, heap, number)
+}
+
+pub(super) fn meta_of(transaction: &ReadTransaction, heap: u64) -> Result<Meta, StoreError> {
+    get_row(transaction, META, heap, Meta::decode)?.ok_or_else(|| damaged("a heap has no meta row"))
+}
+
+/// The stored snapshot of a segment, if it has one.
+pub(super) fn snapshot_of(
+    transaction: &ReadTransaction,
+    heap: u64,
+    segment: u64,
+) -> Result<Option<(Offset, Bytes)>, StoreError> {
+    let Some(head) = get_row(transaction, SNAPS, (heap, segment), SnapHead::decode)? else { return Ok(None) };
+    let snaps = transaction.open_table(SNAP).map_err(failed)?;
+    let bytes = snaps.get((heap, segment)).map_err(failed)?.ok_or_else(|| damaged("a snapshot is missing"))?;
+    Ok(Some((head.position, head.check(bytes.value())?)))
+}
+
+pub(super) fn read_state(
+    transaction: &ReadTransaction,
+    heap: u64,
+    segment: SegmentNumber,
+    position: Offset,
+) -> Result<StoredState, StoreError> {
+    let (from, snapshot) = snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
+    if from > position {
+        return Ok(StoredState::NotBefore { segment, position: from });
+    }
+    let index = transaction.open_table(SEGIDX).map_err(failed)?;
+    let log = transaction.open_table(LOG).map_err(failed)?;
+    let mut deltas = Vec::new();
+    let mut record: Option<Record> = None;
+    for row in index.range((heap, segment.0, from.0)..(heap, segment.0, position.0)).map_err(failed)? {
+        let (key, place) = row.map_err(failed)?;
+        let (place, _) = read_row(SEGIDX, &key.value(), place.value(), Place::decode)?;
+        if record.as_ref().is_none_or(|record| record.first != place.first) {
+            let bytes = log.get((heap, place.first.0)).map_err(failed)?;
+            let bytes = bytes.ok_or_else(|| damaged("a delta's record is missing"))?;
+            record = Some(Run::default().next(heap, place.first.0, bytes.value())?);
+        }
+        let Some(record) = &record else { continue };
+        deltas.push(delta_of(record, place)?);
+    }
+    Ok(StoredState::At { segment, snapshot, deltas })
+}
+
+/// The bytes that an index row points to.
+pub(super) fn delta_of(record: &Record, place: Place) -> Result<Bytes, StoreError> {
+    let end = place.at.checked_add(place.len).filter(|end| *end <= record.body.len());
+    let end = end.ok_or_else(|| damaged("a delta lies outside its record"))?;
+    Ok(Bytes::copy_from_slice(&record.body.slice(place.at..end)))
+}

@@ -1,0 +1,139 @@
+//! Made-up heaps for the store: appends that are whole and consistent, of bytes that mean nothing to any engine, and the
+//! picture of everything that a store says of its heaps, for comparing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coheap_core::admit::AdmitTable;
+use coheap_core::commit::EngineKind;
+use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use coheap_core::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart};
+use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, SegmentTail, StoredState};
+use coheap_core::segment::write::Draw;
+use coheap_core::wire::codec::Reader;
+use coheap_core::wire::frame::down::{Fate, Row};
+use coheap_sync_server::{HeapAppend, Store, StoreError};
+
+use crate::Draws;
+
+/// A heap that grows by made-up commits of three authors.
+#[derive(Clone, Debug)]
+pub struct Grower {
+    name: Arc<str>,
+    draws: Draws,
+    head: u64,
+    begun: bool,
+    lines: AdmitTable,
+    segments: u64,
+    segments_max: u64,
+}
+
+impl Grower {
+    /// An empty heap of at most this many segments.
+    pub fn new(name: &str, seed: u64, segments_max: u64) -> Grower {
+        let (lines, draws) = (AdmitTable::default(), Draws(seed));
+        Grower { name: name.into(), draws, head: 0, begun: false, lines, segments: 0, segments_max }
+    }
+
+    /// The position after its last entry.
+    pub fn head(&self) -> Offset {
+        Offset(self.head)
+    }
+
+    /// Its segments so far.
+    pub fn segments(&self) -> u64 {
+        self.segments
+    }
+
+    /// The next commits, each of one or two segments, as one append.
+    pub fn grow(&mut self, commits: usize) -> HeapAppend {
+        let mut append = Append { first: self.head(), ..Append::default() };
+        if !self.begun {
+            self.begun = true;
+            append.epoch = Some((EpochId { counter: 1, random: self.draws.draw() }, self.head()));
+        }
+        for _ in 0..commits {
+            self.commit(&mut append);
+        }
+        HeapAppend { heap: Arc::clone(&self.name), appends: vec![append] }
+    }
+
+    fn commit(&mut self, append: &mut Append) {
+        let offset = self.head();
+        let owner = ReplicaId([1 + self.draws.below(3) as u8; 16]);
+        let seq = self.lines.get(owner).map_or(Seq(1), |line| line.last().next());
+        let mut parts = Vec::new();
+        for _ in 0..=self.draws.below(2) {
+            let number = SegmentNumber(self.draws.draw() % self.segments_max);
+            let number = SegmentNumber(number.0.min(self.segments));
+            if parts.iter().any(|part: &StoredPart| part.segment == number) {
+                continue;
+            }
+            let creates = (number.0 == self.segments).then(|| self.create(append, number, offset));
+            let len = 1 + self.draws.below(60);
+            let bytes: Vec<u8> = (0..len).map(|_| self.draws.draw() as u8).collect();
+            let generation = GenId::default();
+            parts.push(StoredPart { segment: number, generation, kind: 0, creates, bytes: bytes.into() });
+        }
+        let author = (seq == Seq(1)).then(|| AuthorInfo { name: "somebody".into(), subject: String::new() });
+        let uid = Uid(self.draws.draw());
+        let line = self.lines.record(owner, Row { seq, uid, fate: Fate::Admitted(uid.0 ^ 5) }, 7);
+        let mut row = Vec::new();
+        line.encode(&mut row);
+        append.admit.push((owner, row.into()));
+        let commit = StoredCommit { owner, author, seq, uid, label: None, parts };
+        let mut entry = Vec::new();
+        LogEntry::Commit(commit).encode(&mut entry);
+        let entry = Bytes::from(entry);
+        let read = LogEntry::decode(&entry, &mut Reader::new(&entry)).expect("what was encoded");
+        if let LogEntry::Commit(read) = read {
+            for part in read.parts {
+                // What was read shares the entry's bytes.
+                let at = part.bytes.as_ptr() as usize - entry.as_ptr() as usize;
+                append.deltas.push(DeltaPlace { segment: part.segment, offset, at, len: part.bytes.len() });
+                let table: Vec<u8> = (0..20).map(|_| self.draws.draw() as u8).collect();
+                append.clocks.push((part.segment, GenId::default(), table.into()));
+            }
+        }
+        append.entries.push(entry);
+        self.head += 1;
+    }
+
+    fn create(&mut self, append: &mut Append, number: SegmentNumber, born: Offset) -> Created {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.draws.draw().to_le_bytes());
+        let (id, engine, layout) = (SegmentId(id), EngineKind::Yrs, 1);
+        self.segments += 1;
+        let tail = SegmentTail::default();
+        append.segments.push((number, SegmentRow { id, engine, layout, generation: GenId::default(), born, tail }));
+        Created { id, engine, layout }
+    }
+}
+
+/// All that a store says of a heap.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Picture {
+    /// Its rows.
+    pub recovered: Recovered,
+    /// Its log, from the floor to the head.
+    pub log: Vec<(Offset, LogEntry)>,
+    /// The states of its segments at the head.
+    pub states: Vec<StoredState>,
+}
+
+/// Reads everything there is of a heap.
+pub fn picture(store: &Store, heap: &str) -> Result<Picture, StoreError> {
+    let recovered = store.recover(heap)?;
+    let (mut log, mut at) = (Vec::new(), recovered.floor);
+    while at < recovered.head {
+        let piece = store.read_log(heap, at, recovered.head, 1 << 13)?;
+        at = Offset(piece.last().map_or(recovered.head.0, |(offset, _)| offset.0 + 1));
+        log.extend(piece);
+    }
+    let (mut states, count) = (Vec::new(), recovered.segments.len() as u64);
+    while (states.len() as u64) < count {
+        let rest: Vec<_> = (states.len() as u64..count).map(SegmentNumber).collect();
+        states.extend(store.read_states(heap, recovered.head, &rest, 1 << 10)?);
+    }
+    Ok(Picture { recovered, log, states })
+}
