@@ -88,7 +88,8 @@ fn verify(store: &Store, target: &StoreTarget) -> ExitCode {
 
 fn dump(store: &Store, target: &StoreTarget) -> ExitCode {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let dumped = heaps(store, target).and_then(|heaps| heaps.iter().try_for_each(|heap| store.dump(heap, &mut out).map(drop)));
+    let dumped =
+        heaps(store, target).and_then(|heaps| heaps.iter().try_for_each(|heap| store.dump(heap, &mut out).map(drop)));
     let _ = out.flush();
     match dumped {
         Ok(()) => ExitCode::SUCCESS,

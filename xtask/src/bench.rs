@@ -13,6 +13,7 @@ const BIN_PREFIX: &str = "bench-";
 
 const SOAK_PACKAGE: &str = "coheap-tests";
 const SOAK_BIN: &str = "soak";
+const GUARD_BIN: &str = "guard-soak";
 
 /// One benchmark: a script of `js/bench/`, a binary `bench-NAME`, or a bench target of any package.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,15 +89,22 @@ pub(crate) fn plan(steps: &mut Steps, chosen: Vec<Bench>) {
 
 pub(crate) fn plan_soak(steps: &mut Steps, seeds: u64, from: u64) {
     steps.add("soak", move |workspace| {
-        ensure!(
-            workspace.has_bin(SOAK_PACKAGE, SOAK_BIN),
-            "there is no simulation to soak yet: {SOAK_PACKAGE} has no binary {SOAK_BIN}"
-        );
-        let mut command =
-            workspace.cargo(&["run", "--locked", "--release", "--package", SOAK_PACKAGE, "--bin", SOAK_BIN, "--"]);
-        run::visibly(command.args(["--seeds", &seeds.to_string(), "--from", &from.to_string()]))?;
+        soak(workspace, SOAK_BIN, ["--seeds", &seeds.to_string(), "--from", &from.to_string()])?;
         Ok(Outcome::Done(format!("{seeds} seeds from {from}")))
     });
+}
+
+pub(crate) fn plan_soak_guard(steps: &mut Steps, updates: u64, from: u64) {
+    steps.add("soak of the guard", move |workspace| {
+        soak(workspace, GUARD_BIN, ["--updates", &updates.to_string(), "--from", &from.to_string()])?;
+        Ok(Outcome::Done(format!("{updates} updates from seed {from}")))
+    });
+}
+
+fn soak(workspace: &Workspace, bin: &str, args: [&str; 4]) -> Result<()> {
+    ensure!(workspace.has_bin(SOAK_PACKAGE, bin), "there is nothing to soak yet: {SOAK_PACKAGE} has no binary {bin}");
+    let mut command = workspace.cargo(&["run", "--locked", "--release", "--package", SOAK_PACKAGE, "--bin", bin, "--"]);
+    run::visibly(command.args(args))
 }
 
 #[cfg(test)]

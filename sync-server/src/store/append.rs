@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use coheap_core::relay::Append;
 use coheap_core::id::{EpochId, Offset};
+use coheap_core::relay::Append;
 use coheap_core::wire::codec::{Malformed, Reader, Write};
 use redb::{Table, WriteTransaction};
 

@@ -21,8 +21,8 @@ use redb::{TableError, TableHandle};
 use super::StoreError;
 use super::disk::{Disk, FileDisk, Opened};
 use super::tables::{
-    ADMIT, CLOCKS, EPOCHS, FORMAT, HEAPS, LOG, META, NAMES, SEGIDX, SEGMENTS, SNAP, SNAPS, STORE, Sealed, TOTALS, Totals,
-    damaged, failed, get_row, read_row,
+    ADMIT, CLOCKS, EPOCHS, FORMAT, HEAPS, LOG, META, NAMES, SEGIDX, SEGMENTS, SNAP, SNAPS, STORE, Sealed, TOTALS,
+    Totals, damaged, failed, get_row, read_row,
 };
 
 /// redb's cache: enough for the leaves that appends touch; states are read seldom.
@@ -94,10 +94,7 @@ impl Store {
     }
 
     /// Runs a read, again if the handle was at fault.
-    pub(super) fn read<T>(
-        &self,
-        read: impl Fn(&ReadTransaction) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    pub(super) fn read<T>(&self, read: impl Fn(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let once = |database: &Database| contained(|| read(&database.begin_read().map_err(failed)?));
         {
             let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
@@ -116,10 +113,7 @@ impl Store {
 
     /// Runs a transaction. `Ok`: it has been synced. Damage: it never was. Anything else: the handle was given up, and what is
     /// on the disk is the state before or the state after.
-    pub(super) fn write<T>(
-        &self,
-        write: impl Fn(&WriteTransaction) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    pub(super) fn write<T>(&self, write: impl Fn(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let once = |database: &Database| {
             contained(|| {
                 let mut transaction = database.begin_write().map_err(failed)?;
@@ -231,8 +225,7 @@ fn format_of(database: &Database) -> Result<Option<u64>, StoreError> {
 /// Every table is there, and every heap's name: one that could not be found would be a new heap.
 fn check_whole(database: &Database) -> Result<(), StoreError> {
     let transaction = database.begin_read().map_err(failed)?;
-    let names: Vec<String> =
-        transaction.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
+    let names: Vec<String> = transaction.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if let Some(missing) = NAMES.iter().find(|name| !names.iter().any(|there| there == *name)) {
         return Err(StoreError::Damaged(format!("the table {missing:?} is missing")));
     }

@@ -88,10 +88,14 @@ impl Record {
         if u32::from_le_bytes(*len) as usize != body.len() {
             return Err("a record is cut off");
         }
+        let (first, count) = (u64::from_le_bytes(*first), u32::from_le_bytes(*count));
+        if first.checked_add(u64::from(count)).is_none() {
+            return Err("a record reaches beyond the last position");
+        }
         Ok(Record {
             heap: u64::from_le_bytes(*heap),
-            first: Offset(u64::from_le_bytes(*first)),
-            count: u32::from_le_bytes(*count),
+            first: Offset(first),
+            count,
             prev: u64::from_le_bytes(*prev),
             chain,
             body: Bytes::copy_from_slice(body),
@@ -124,6 +128,13 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_that_no_log_has_room_for_is_refused() {
+        let mut writer = RecordWriter::new(7, Offset(u64::MAX), 99);
+        writer.push(b"entry");
+        assert!(Record::read(&writer.finish().0).is_err());
+    }
 
     #[test]
     fn a_record_comes_back_and_any_flipped_bit_is_noticed() {

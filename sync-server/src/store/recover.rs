@@ -113,11 +113,7 @@ fn epochs(transaction: &ReadTransaction, heap: u64, digest: &mut u64) -> Result<
     Ok(epochs)
 }
 
-fn admit(
-    transaction: &ReadTransaction,
-    heap: u64,
-    digest: &mut u64,
-) -> Result<Vec<(ReplicaId, AdmitRow)>, StoreError> {
+fn admit(transaction: &ReadTransaction, heap: u64, digest: &mut u64) -> Result<Vec<(ReplicaId, AdmitRow)>, StoreError> {
     let mut rows = Vec::new();
     each(transaction, ADMIT, (heap, [0; 16])..=(heap, [0xff; 16]), digest, AdmitRow::decode, |key, row| {
         rows.push((ReplicaId(key.1), row));

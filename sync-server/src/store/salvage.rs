@@ -31,11 +31,11 @@ use super::append::{decode_epoch, encode_epoch};
 use super::disk::FileDisk;
 use super::handle::{FILE, Store, contained, number};
 use super::read::{Run, number_of, snapshot_of};
-use super::recover::{decode_clocks, decode_segment, encode_segment};
 use super::record::Record;
+use super::recover::{decode_clocks, decode_segment, encode_segment};
 use super::tables::{
-    ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Meta, Place, Rows, SEGIDX, SEGMENTS, SNAP, SNAPS, Sealed, SnapHead, TOTALS,
-    Totals, failed, read_row,
+    ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Meta, Place, Rows, SEGIDX, SEGMENTS, SNAP, SNAPS, Sealed, SnapHead,
+    TOTALS, Totals, failed, read_row,
 };
 
 /// What became of one heap.
@@ -536,7 +536,9 @@ impl WholeLog {
                 clocks.encode(&mut table);
                 tables.insert(*number, (row.generation, table));
                 if snapshots.contains_key(number) {
-                    lost.push(format!("segment {number}: the clocks of its snapshot; edits of what is in it are refused"));
+                    lost.push(format!(
+                        "segment {number}: the clocks of its snapshot; edits of what is in it are refused"
+                    ));
                 }
             }
         }

@@ -55,7 +55,8 @@ fn appends_that_do_not_begin_at_the_head_are_not_written() {
 fn a_store_of_another_format_is_refused_untouched() {
     let disk = SimDisk::new(3);
     drop(open(&disk).unwrap());
-    let path = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("format-{}.redb", std::process::id()));
+    let path =
+        std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("format-{}.redb", std::process::id()));
     std::fs::write(&path, disk.medium()).unwrap();
     {
         let database = redb::Database::open(&path).unwrap();

@@ -97,7 +97,11 @@ impl Life {
                 3 => self.disk.set_capacity(Some(self.disk.used() + self.draws.below(3) as u64 * 4096), false),
                 _ => {}
             }
-            if self.draws.below(5) == 0 { self.fold()? } else { self.append()? }
+            if self.draws.below(5) == 0 {
+                self.fold()?
+            } else {
+                self.append()?
+            }
             self.disk.set_capacity(None, false);
             if self.draws.below(4) == 0 {
                 self.crash();
