@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Panics, hangs and the sanitizer's finds are the fuzzer's to notice; what is too much memory says [`count`]. Panics of the
-//! engines and of the database are looked at in [`contained`]. Seeds: `examples/seeds.rs`.
+//! engines and of the database are looked at in [`contained`]. Seeds: `seeds.rs`.
 
 pub mod contained;
 pub mod count;

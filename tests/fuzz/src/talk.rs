@@ -213,7 +213,7 @@ fn hold() -> Talk {
         hall.call(0, op::COMMIT, commit(new(at, engine), &[12, 10, 0, 1, 1, b'a', 4, 2]));
         hall.call(0, op::COMMIT, commit(here(at.into()), &furnish()));
         hall.call(1, op::LOAD, load(SegmentId([at; 16])));
-        hall.call(1, op::COMMIT, commit(here(at.into()), &[1, 0, 1, b'b', 1, 8, 2, 0, 0, 2, b'o', b'h']));
+        hall.call(1, op::COMMIT, commit(here(at.into()), &[1, 0, 1, b'b', 1]));
         hall.call(0, op::COMMIT, commit(here(at.into()), &change()));
         hall.call(0, op::DUMP, vec![at]);
     }
