@@ -1,0 +1,172 @@
+//! A relay among replicas that send what they like. Pieces of an input: what happens, the tag says what and to which connection.
+//! Its disk is always well, but for the appends that an input lets fail. Stage: how much of the conversation comes before.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use coheap_core::relay::{Config, ConnId, Input, Output, Recovered, Relay};
+use coheap_core::time::{Millis, Time};
+use coheap_tests::disk::Disk;
+
+use crate::count::applies;
+use crate::input::{Piece, parse};
+use crate::talk::talk;
+
+/// Who may be connected.
+const CONNS: u64 = 3;
+
+/// A relay machine, its disk, and what it says to whom.
+#[derive(Debug)]
+pub struct Desk {
+    relay: Relay,
+    disk: Disk,
+    now: Time,
+    /// Appends are not synced until something else happens to fail them.
+    failing: bool,
+    /// What was sent, to whom.
+    pub sent: Vec<(Vec<usize>, Bytes)>,
+    /// Whose connection was closed.
+    pub closed: Vec<usize>,
+}
+
+impl Desk {
+    /// A connection begins.
+    pub const OPEN: u8 = 0;
+    /// A message comes.
+    pub const MESSAGE: u8 = 1;
+    /// A connection ends.
+    pub const CLOSE: u8 = 2;
+    /// Time passes: as many steps of 100 ms as there are bytes.
+    pub const WAKE: u8 = 3;
+    /// The next appends fail, for want of room if there is a byte.
+    pub const FAIL: u8 = 4;
+    /// A connection may only read.
+    pub const OPEN_TO_READ: u8 = 5;
+    /// The process dies and starts anew.
+    pub const CRASH: u8 = 6;
+    /// It stops in good order.
+    pub const STOP: u8 = 7;
+
+    /// The tag of something that happens to a connection.
+    pub fn tag(who: usize, what: u8) -> u8 {
+        what | (who as u8) << 3
+    }
+
+    /// An empty heap.
+    pub fn new() -> Desk {
+        let (now, disk) = (Time(0), Disk::default());
+        let relay = Relay::new(config(1), Recovered::default(), now);
+        let mut desk = Desk { relay, disk, now, failing: false, sent: Vec::new(), closed: Vec::new() };
+        desk.perform();
+        desk
+    }
+
+    /// Something happens.
+    pub fn event(&mut self, piece: &Piece) {
+        let conn = ConnId(u64::from(piece.tag >> 3) % CONNS);
+        let opened = |can_write| Input::Opened { conn, subject: "s".into(), can_write };
+        match piece.tag & 7 {
+            Desk::OPEN | Desk::OPEN_TO_READ => {
+                // One that is connected hangs up first, as a driver numbers connections anew.
+                self.input(Input::Closed { conn });
+                self.input(opened(piece.tag & 7 == Desk::OPEN));
+            }
+            Desk::MESSAGE => self.input(Input::Message { conn, bytes: Bytes::copy_from_slice(&piece.bytes) }),
+            Desk::CLOSE => self.input(Input::Closed { conn }),
+            Desk::WAKE => {
+                self.now = self.now + Millis(100 * piece.bytes.len() as u64);
+                self.input(Input::Wake);
+            }
+            Desk::FAIL => {
+                let attempt = self.relay.attempt();
+                self.failing = !self.failing;
+                if !self.failing && self.disk.is_dirty() {
+                    self.disk.crash(0);
+                    self.input(Input::AppendFailed { attempt, full: !piece.bytes.is_empty() });
+                }
+            }
+            Desk::CRASH => {
+                self.disk.crash(piece.bytes.len());
+                self.failing = false;
+                self.relay = Relay::new(config(self.now.0 + 2), self.disk.recover(), self.now);
+                self.perform();
+            }
+            _ => {
+                self.input(Input::Stop);
+                self.perform();
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.relay.handle(self.now, input);
+        self.perform();
+    }
+
+    /// What the relay wants done, until it wants nothing more.
+    fn perform(&mut self) {
+        let mut answers = VecDeque::new();
+        loop {
+            while let Some(output) = self.relay.poll() {
+                match output {
+                    Output::Send { to, frames } => {
+                        for conn in &to {
+                            answers.push_back(Input::Written { conn: *conn, bytes: frames.len() });
+                        }
+                        self.sent.push((to.iter().map(|conn| conn.0 as usize).collect(), frames));
+                    }
+                    Output::Close { conn, .. } => self.closed.push(conn.0 as usize),
+                    Output::Append(append) => self.disk.append(append),
+                    Output::ReadLog { ticket, from, upto, bytes_max } => {
+                        answers.push_back(Input::Log { ticket, entries: self.disk.log(from, upto, bytes_max) });
+                    }
+                    Output::ReadStates { ticket, position, segments, .. } => {
+                        answers.push_back(Input::States { ticket, states: self.disk.states(position, &segments) });
+                    }
+                    Output::Recover => answers.push_back(Input::Recovered(self.disk.recover())),
+                    Output::Fold { .. } | Output::Idle | Output::Stopped => {}
+                }
+            }
+            if !self.failing
+                && let Some(upto) = self.disk.sync()
+            {
+                answers.push_back(Input::Durable { upto });
+            }
+            let Some(answer) = answers.pop_front() else { return };
+            self.relay.handle(self.now, answer);
+        }
+    }
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Desk::new()
+    }
+}
+
+fn config(life: u64) -> Config {
+    Config { heap: "h".into(), life, entropy: life * 7919, unix_ms: 1, idle: Millis(30_000), fold_bytes: Some(1 << 18) }
+}
+
+/// The target.
+pub fn relay(data: &[u8]) {
+    let Some((stage, pieces)) = parse(data) else { return };
+    let talk = &talk().relay;
+    let mut desk = Desk::new();
+    for piece in talk.iter().take(usize::from(stage) % (talk.len() + 1)) {
+        desk.event(piece);
+    }
+    let mut total = 0;
+    for piece in &pieces {
+        desk.sent.clear();
+        desk.closed.clear();
+        // A small request may ask for all that was written before.
+        total += piece.bytes.len();
+        applies("what happens to a relay", total, || desk.event(piece));
+    }
+    // It comes back from its disk, and says the same of its log.
+    let head = desk.relay.durable();
+    desk.failing = false;
+    desk.event(&Piece { tag: Desk::CRASH, bytes: Vec::new() });
+    assert!(desk.relay.durable() >= head, "what was durable is there");
+}
