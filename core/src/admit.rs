@@ -18,6 +18,7 @@ use crate::commit::After;
 use crate::id::{GenId, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::log::AuthorInfo;
+use crate::mutate::{self, Mutation};
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::down::{Fate, Row};
 
@@ -123,6 +124,9 @@ impl AdmitRow {
     }
 
     fn push(&mut self, row: Row) {
+        if mutate::on(Mutation::ForgetAdmitted) && row.seq <= self.last() {
+            return;
+        }
         assert!(row.seq == self.last().next(), "a line is appended to in order");
         if self.ring.len() == limits::WINDOW {
             self.ring.pop_front();
@@ -235,7 +239,7 @@ impl AdmitTable {
         let row = self.rows.get(&commit.owner);
         let last = row.map_or(Seq(0), AdmitRow::last);
         // R2a: in the log already. Under another uid it is another commit: a clone's [X36].
-        if commit.seq <= last {
+        if commit.seq <= last && !mutate::on(Mutation::ForgetAdmitted) {
             let Some(row) = row else { return Verdict::Duplicate };
             return match row.row(commit.seq) {
                 None => Verdict::Duplicate,
@@ -246,7 +250,7 @@ impl AdmitTable {
         }
         let line = row.map_or(Uid::NONE, AdmitRow::line_uid);
         if commit.seq == last.next() {
-            if commit.prev != line {
+            if commit.prev != line && !mutate::on(Mutation::AnyPrev) {
                 // R11: in flight when the one before it was refused; not a sign of a clone.
                 let refused = row.and_then(|row| row.ring.back()).is_some_and(|row| matches!(row.fate, Fate::Void(_)));
                 if refused && commit.prev == line.voided() {
@@ -255,6 +259,8 @@ impl AdmitTable {
                 // R2b: the next number, but of another line [X39].
                 return Verdict::Conflict { uid: line };
             }
+        } else if mutate::on(Mutation::ForgetAdmitted) && commit.seq <= last {
+            return Verdict::Admit;
         } else if row.is_none() {
             // R2c: an id that has sent commits, and a log that knows none of them (G5).
             return Verdict::Unknown;
@@ -263,7 +269,7 @@ impl AdmitTable {
             return Verdict::Ignored(Ignored::Gap);
         }
         // R2d: what it must come after is in the log, and is the very commit that is meant [X32, X42].
-        if let Some(after) = commit.after {
+        if let Some(after) = commit.after.filter(|_| !mutate::on(Mutation::AnyAfter)) {
             let Some(row) = self.rows.get(&after.owner) else { return Verdict::Ignored(Ignored::After) };
             let meant = row.row(after.seq).is_none_or(|known| line_uid(known) == after.uid);
             if after.seq > row.last() || !meant {

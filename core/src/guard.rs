@@ -34,7 +34,7 @@ mod yrs;
 
 use thiserror::Error;
 
-pub use clocks::{Clocks, Continuity, UNBOUND};
+pub use clocks::{BARRED, Clocks, Continuity, UNBOUND};
 pub use space::{Beside, Claim, Runs, Space};
 
 /// Client ids lie below this: a JavaScript number holds them, and yrs keeps no more bits.
@@ -107,6 +107,9 @@ pub enum GuardError {
     /// The client id is bound to another owner.
     #[error("the client belongs to another owner")]
     ForeignClient,
+    /// The client id, or what it builds on, is quarantined (CORE-PROTOCOL R12).
+    #[error("the client is quarantined")]
+    Quarantined,
     /// The structs start neither at the client's next clock nor lie wholly below it; or a state does not start at 0.
     #[error("the clocks do not continue")]
     ClockGap,

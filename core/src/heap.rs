@@ -42,8 +42,27 @@ pub struct Slot {
     pub derived: bool,
     /// How it is here.
     pub state: State,
-    /// The log did something to it that this version does not know: it is not to be had any more.
+    /// The log did something to it that this version does not know, or that the engine cannot take in: it is not to be had.
     pub stopped: bool,
+    /// The relay is to look at it, and it may be to be had again.
+    pub broken: Option<Broken>,
+    /// It was broken, and is loading because the relay has answered.
+    pub thawing: bool,
+    /// How often in a row the engine could not take in what the relay sent of it.
+    pub failures: u32,
+    /// What its mirror knows of it while there is no document: handles.
+    pub known: Option<Box<Segment>>,
+}
+
+/// A segment that the engine could not take in (CORE-PROTOCOL R12).
+#[derive(Debug)]
+pub struct Broken {
+    /// With this entry at the latest.
+    pub at: Offset,
+    /// The relay was told so on this connection.
+    pub told: bool,
+    /// The document it had. What the engine failed on may be in it, in part: only its handles count.
+    pub before: Option<Box<Segment>>,
 }
 
 impl Slot {
@@ -92,7 +111,17 @@ impl Heap {
             return (index, false);
         }
         let index = Index(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-        self.slots.push(Slot { id, derived, state: State::Away, stopped: false });
+        let state = State::Away;
+        self.slots.push(Slot {
+            id,
+            derived,
+            state,
+            stopped: false,
+            broken: None,
+            thawing: false,
+            failures: 0,
+            known: None,
+        });
         self.by_id.insert(id, index);
         (index, true)
     }

@@ -24,6 +24,7 @@ pub mod heap;
 pub mod id;
 pub mod limits;
 pub mod log;
+pub mod mutate;
 pub mod relay;
 #[cfg(feature = "replica")]
 pub mod replica;

@@ -40,6 +40,13 @@ pub const QUEUED_BYTES_MAX: usize = 16 << 20;
 /// Acks and refusals that wait for one connection's stream. An honest one has at most [`WINDOW`] commits under way for each of
 /// its [`OWN_IDS_MAX`] ids.
 pub const OWED_MAX: usize = 4 * WINDOW * OWN_IDS_MAX;
+/// Later parts of a quarantined client id that one entry names: a segment is folded long before it has so many deltas.
+pub const QUARANTINE_LATER_MAX: usize = 65_536;
+/// Quarantined parts that a segment's table names, so that they are left out of entries that are sent from the log. What is
+/// older than these is reported again, and its reporter loads the segment without it.
+pub const QUARANTINED_MAX: usize = 4096;
+/// Segments that one connection may have reported and not been answered about.
+pub const REPORTS_MAX: usize = 64;
 /// Parts of one commit.
 pub const PARTS_MAX: usize = 4096;
 /// A commit's label.

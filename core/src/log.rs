@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::commit::EngineKind;
-use crate::id::{GenId, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use crate::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::restore::{Place, decode_lines, encode_lines};
@@ -28,6 +28,24 @@ pub enum LogEntry {
     },
     /// What a replica still held of a log that was lost (CORE-PROTOCOL D4).
     Restored(StoredRestore),
+    /// A part that no engine can take in: it counts for nothing from here on, as if it had never been (CORE-PROTOCOL R12).
+    Quarantine(StoredQuarantine),
+}
+
+/// A part that is left out, and what goes with it. All of it follows from the log before this entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredQuarantine {
+    /// The segment's number in this log.
+    pub segment: SegmentNumber,
+    /// The generation of the part.
+    pub generation: GenId,
+    /// The entry that has it.
+    pub offset: Offset,
+    /// The client id that it was written as and its first clock, if it adds anything: from there on nothing of that id counts.
+    pub client: Option<(u64, u32)>,
+    /// The later parts of that client id, ascending: these entries' parts of the segment are left out too. There are none behind
+    /// this entry.
+    pub later: Vec<Offset>,
 }
 
 /// What a replica has given back.
@@ -110,6 +128,30 @@ pub struct Created {
     pub layout: u8,
 }
 
+impl Created {
+    /// Appends the stored form: 0 where nothing is created.
+    fn encode(creates: Option<Created>, out: &mut Vec<u8>) {
+        out.push(u8::from(creates.is_some()));
+        if let Some(created) = creates {
+            out.extend_from_slice(&created.id.0);
+            out.push(created.engine.code());
+            out.push(created.layout);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Option<Created>, Malformed> {
+        match reader.u8()? {
+            0 => Ok(None),
+            1 => {
+                let id = SegmentId(reader.array()?);
+                let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
+                Ok(Some(Created { id, engine, layout: reader.u8()? }))
+            }
+            _ => Err(Malformed::Field("creates")),
+        }
+    }
+}
+
 impl LogEntry {
     /// Appends the stored form.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -132,15 +174,7 @@ impl LogEntry {
                     out.varint(part.segment.0);
                     out.generation(part.generation);
                     out.push(part.kind);
-                    match part.creates {
-                        None => out.push(0),
-                        Some(created) => {
-                            out.push(1);
-                            out.extend_from_slice(&created.id.0);
-                            out.push(created.engine.code());
-                            out.push(created.layout);
-                        }
-                    }
+                    Created::encode(part.creates, out);
                     Write::bytes(out, &part.bytes);
                 }
             }
@@ -155,6 +189,10 @@ impl LogEntry {
                 out.push(2);
                 restore.encode(out);
             }
+            LogEntry::Quarantine(quarantine) => {
+                out.push(4);
+                quarantine.encode(out);
+            }
         }
     }
 
@@ -165,7 +203,7 @@ impl LogEntry {
                 let deltas = commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
                 deltas.map(|part| (part.segment, &part.bytes)).collect()
             }
-            LogEntry::Void { .. } => Vec::new(),
+            LogEntry::Void { .. } | LogEntry::Quarantine(_) => Vec::new(),
             LogEntry::Restored(restore) => {
                 let added = restore.segments.iter().filter(|part| !part.state.is_empty());
                 added.map(|part| (part.segment, &part.state)).collect()
@@ -199,15 +237,7 @@ impl LogEntry {
                     let segment = SegmentNumber(reader.varint()?);
                     let generation = reader.generation()?;
                     let kind = reader.u8()?;
-                    let creates = match reader.u8()? {
-                        0 => None,
-                        1 => {
-                            let id = SegmentId(reader.array()?);
-                            let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
-                            Some(Created { id, engine, layout: reader.u8()? })
-                        }
-                        _ => return Err(Malformed::Field("creates")),
-                    };
+                    let creates = Created::decode(reader)?;
                     let bytes = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "delta")?);
                     parts.push(StoredPart { segment, generation, kind, creates, bytes });
                 }
@@ -220,8 +250,59 @@ impl LogEntry {
                 code: reader.varint()?,
             }),
             2 => Ok(LogEntry::Restored(StoredRestore::decode(whole, reader)?)),
+            4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(reader)?)),
             kind => Err(Malformed::Kind(kind)),
         }
+    }
+}
+
+impl StoredQuarantine {
+    /// The entries whose part of the segment is left out.
+    pub fn skipped(&self) -> impl Iterator<Item = Offset> + '_ {
+        std::iter::once(self.offset).chain(self.later.iter().copied())
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.varint(self.segment.0);
+        out.generation(self.generation);
+        out.varint(self.offset.0);
+        match self.client {
+            None => out.push(0),
+            Some((client, clock)) => {
+                out.push(1);
+                out.varint(client);
+                out.varint(u64::from(clock));
+            }
+        }
+        out.varint(self.later.len() as u64);
+        let mut last = self.offset.0;
+        for offset in &self.later {
+            out.varint(offset.0.saturating_sub(last));
+            last = offset.0;
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<StoredQuarantine, Malformed> {
+        let segment = SegmentNumber(reader.varint()?);
+        let generation = reader.generation()?;
+        let offset = Offset(reader.varint()?);
+        let client = match reader.u8()? {
+            0 => None,
+            1 => {
+                let client = reader.varint()?;
+                let clock = u32::try_from(reader.varint()?).map_err(|_| Malformed::Limit("clock"))?;
+                Some((client, clock))
+            }
+            _ => return Err(Malformed::Field("client")),
+        };
+        let count = reader.count(limits::QUARANTINE_LATER_MAX, "later")?;
+        let (mut later, mut last) = (Vec::with_capacity(count), offset.0);
+        for _ in 0..count {
+            let distance = reader.varint()?;
+            last = last.checked_add(distance).filter(|_| distance > 0).ok_or(Malformed::Field("later"))?;
+            later.push(Offset(last));
+        }
+        Ok(StoredQuarantine { segment, generation, offset, client, later })
     }
 }
 
@@ -234,15 +315,7 @@ impl StoredRestore {
         for part in &self.segments {
             out.varint(part.segment.0);
             out.generation(part.generation);
-            match part.creates {
-                None => out.push(0),
-                Some(created) => {
-                    out.push(1);
-                    out.extend_from_slice(&created.id.0);
-                    out.push(created.engine.code());
-                    out.push(created.layout);
-                }
-            }
+            Created::encode(part.creates, out);
             Write::bytes(out, &part.header);
             Write::bytes(out, &part.state);
         }
@@ -257,15 +330,7 @@ impl StoredRestore {
         for _ in 0..count {
             let segment = SegmentNumber(reader.varint()?);
             let generation = reader.generation()?;
-            let creates = match reader.u8()? {
-                0 => None,
-                1 => {
-                    let id = SegmentId(reader.array()?);
-                    let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
-                    Some(Created { id, engine, layout: reader.u8()? })
-                }
-                _ => return Err(Malformed::Field("creates")),
-            };
+            let creates = Created::decode(reader)?;
             let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
             let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
             segments.push(RestoredSegment { segment, generation, creates, header, state });

@@ -13,7 +13,7 @@
 //! others, on the input that says its append is durable, and nowhere else (`deliver.rs`).
 //!
 //! Reading order: `relay/port.rs` (inputs and outputs), `sequencer.rs` (the log), `session.rs` and `hello.rs` (a connection
-//! begins), `restore.rs` (it gives back what the log has lost), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
+//! begins), `restore.rs` (it gives back what the log has lost), `quarantine.rs` (what engines fail on), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
 
 mod claims;
 mod deliver;
@@ -22,6 +22,7 @@ mod interest;
 mod load;
 mod port;
 mod presence;
+mod quarantine;
 mod restore;
 mod sequencer;
 mod session;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 
 use crate::id::{Nonce, Offset, ReplicaId, SegmentNumber};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::time::{Millis, Time};
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
@@ -41,6 +43,7 @@ use crate::wire::frame::{Down, Up, split};
 use claims::Claims;
 use interest::Interest;
 use presence::Presence;
+use quarantine::Reports;
 use sequencer::Sequencer;
 use session::{Conn, Owed, Room};
 use timers::{Timer, Timers};
@@ -48,8 +51,8 @@ use timers::{Timer, Timers};
 pub use restore::REFUSES_AFTER;
 
 pub use port::{
-    Append, Config, ConnId, DeltaPlace, Folded, Input, Merge, Output, Recovered, SegmentRow, SegmentTail, StoredState,
-    Ticket,
+    Append, Config, ConnId, DeltaPlace, Examined, Failing, Folded, Input, Merge, Output, Recovered, SegmentRow,
+    SegmentTail, StoredState, Ticket,
 };
 
 /// How long a connection may take over a Hello that came in pieces.
@@ -107,6 +110,7 @@ pub struct Relay {
     /// The segment that is being folded, and from where on the log will be there afterwards.
     folding: Option<(SegmentNumber, Offset)>,
     fold_wanted: BTreeSet<SegmentNumber>,
+    reports: Reports,
     /// D6: until then, what would be refused is put off.
     refuses_from: Time,
     /// The Restored that was sent last: its place, which of its segments, and the bytes.
@@ -136,6 +140,7 @@ impl Relay {
             retry_at: None,
             folding: None,
             fold_wanted: BTreeSet::new(),
+            reports: Reports::default(),
             refuses_from: now,
             restored: None,
             config,
@@ -174,6 +179,11 @@ impl Relay {
         self.log.durable
     }
 
+    /// The position below which no stream starts any more: the log there is dropped, or about to be.
+    pub fn floor(&self) -> Offset {
+        self.log.floor
+    }
+
     /// Counts the failed appends; goes with every [`Append`].
     pub fn attempt(&self) -> u32 {
         self.log.attempt
@@ -182,6 +192,11 @@ impl Relay {
     /// The position after the last commit.
     pub fn head(&self) -> Offset {
         self.log.head
+    }
+
+    /// Whether somebody still waits for this read. One whose connection has gone reads what nobody keeps any more.
+    pub fn awaits(&self, ticket: Ticket) -> bool {
+        self.reads.contains_key(&ticket)
     }
 
     fn dispatch(&mut self, input: Input) {
@@ -200,6 +215,7 @@ impl Relay {
             Input::Log { ticket, entries } => self.log_read(ticket, entries),
             Input::States { ticket, states } => self.states_read(ticket, states),
             Input::Merged { ticket, merge } => self.merged(ticket, merge),
+            Input::Examined { ticket, examined } => self.examined(ticket, examined),
             Input::ReadFailed { ticket } => {
                 if let Some(conn) = self.reads.remove(&ticket) {
                     self.close(conn, Code::StoreFailed);
@@ -246,6 +262,7 @@ impl Relay {
                 Timer::Idle => self.idle(),
                 // `flush_appends` follows every input.
                 Timer::Retry => self.retry_at = None,
+                Timer::Report => self.next_report(),
             }
         }
     }
@@ -253,7 +270,7 @@ impl Relay {
     fn idle(&mut self) {
         // A new epoch on its way to the disk would begin there once more with the next machine of this process.
         let written = self.log.head == self.log.durable && self.log.ready();
-        let quiet = self.conns.is_empty() && written && self.folding.is_none();
+        let quiet = self.conns.is_empty() && written && self.folding.is_none() && !self.reports.are_under_way();
         if quiet && self.claims.is_empty() && self.standing == Standing::Running {
             self.out.push_back(Output::Idle);
         }
@@ -345,6 +362,7 @@ impl Relay {
         self.reads.retain(|_, of| *of != id);
         self.claims.closed(id, self.now);
         self.presence.closed(id);
+        self.reports.closed(id);
         self.next_restore();
         if self.conns.is_empty() {
             self.timers.set(Timer::Idle, self.now + self.config.idle);
@@ -363,7 +381,11 @@ impl Relay {
         }
         let bare = self.retry_at.is_none_or(|at| at <= self.now);
         if let Some(batch) = self.log.take_batch(bare) {
+            let head = batch.end();
             self.out.push_back(Output::Append(batch));
+            if mutate::on(Mutation::DeliverUndurable) {
+                self.now_durable(head);
+            }
         }
     }
 
@@ -430,6 +452,7 @@ impl Relay {
         }
         self.standing = Standing::Recovering;
         self.restores_undone();
+        self.reports_undone();
         self.out.push_back(Output::Recover);
     }
 
@@ -453,11 +476,16 @@ impl Relay {
             }
         }
         self.release_waiting();
+        self.next_report();
     }
 
     fn folded(&mut self, segment: SegmentNumber, folded: Option<Folded>, floor: Offset, holder: Option<SegmentNumber>) {
         self.folding = None;
         self.log.folded(segment, folded, floor);
+        if folded.is_none() {
+            self.suspect(segment);
+        }
+        self.next_report();
         // A segment that nobody writes to any more must not keep the whole log: it is folded for the floor's sake.
         let kept = self.log.durable.0.saturating_sub(self.log.floor.0);
         if folded.is_some() && kept > KEPT_ENTRIES {
@@ -474,7 +502,7 @@ impl Relay {
     /// R8: a segment is folded up to what is durable; its offsets, generation and the rows of `admit` stay as they are, and the
     /// floor moves when the store says that nothing below it is needed.
     fn next_fold(&mut self) {
-        if self.folding.is_some() || self.standing != Standing::Running {
+        if self.folding.is_some() || self.reports.are_under_way() || self.standing != Standing::Running {
             return;
         }
         while let Some(segment) = self.fold_wanted.pop_first() {
@@ -482,6 +510,7 @@ impl Relay {
             let (engine, upto) = (row.engine, self.log.durable);
             let keep =
                 self.conns.values().filter_map(Conn::needs_log_from).min().map_or(upto, |needed| needed.min(upto));
+            let keep = if mutate::on(Mutation::FoldPastStreams) { upto } else { keep };
             self.folding = Some((segment, keep));
             return self.out.push_back(Output::Fold { segment, engine, upto, keep });
         }

@@ -9,7 +9,7 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `restore.rs` (a relay has lost its log), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `restore.rs` (a relay has lost its log), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
@@ -18,6 +18,7 @@ mod lines;
 mod outside;
 pub mod packed;
 pub mod pending;
+mod quarantine;
 mod restore;
 mod session;
 mod waits;

@@ -6,8 +6,8 @@
  * bytes they were. Mirrors are not touched. What was in the call that trapped is gone with it: the relay sends its messages
  * again, and a commit of the program is undone.
  *
- * What trapped once may trap again. A segment whose content does so twice is quarantined here, with its last good values, and
- * the rest goes on (R12). What traps again and again without anything else having happened ends the connection for good.
+ * What trapped once may trap again. A segment whose content does so twice is quarantined here, with its last good values, the
+ * relay is asked to look at it, and the rest goes on (R12). What traps again and again without anything else having happened ends the connection for good.
  */
 
 import type { Driver } from './driver.js'
@@ -24,7 +24,7 @@ const REBUILDS = 20
 const MINUTE_MS = 60_000
 
 /** Flags of a slot in operation `resume`. */
-const SLOT = { derived: 1, loading: 2, stopped: 4 } as const
+const SLOT = { derived: 1, loading: 2, stopped: 4, report: 8 } as const
 
 /** What rebuilding needs of a heap. */
 export interface Ruin {
@@ -57,6 +57,8 @@ export class Rebuilds {
   #idle = false
   /** Segments that a trap was blamed on: when, and how they stood. */
   readonly #suspects = new Map<number, { atMs: number; changes: number }>()
+  /** How often each was quarantined here. */
+  readonly #quarantines = new Map<number, number>()
   /** How many there were. */
   count = 0
   /** Segments that were quarantined here. */
@@ -104,11 +106,19 @@ export class Rebuilds {
     if (segment === undefined) return
     const now = { atMs: performance.now(), changes: this.#ruin.driver.keeper.changes(index) }
     const before = this.#suspects.get(index)
-    if (before?.changes === now.changes && now.atMs - before.atMs < MINUTE_MS) this.#quarantine(segment)
+    const again = before?.changes === now.changes && now.atMs - before.atMs < MINUTE_MS
+    // One that was quarantined has had its second chance.
+    if (again || segment.standing === 'quarantined') this.#quarantine(segment)
     else this.#suspects.set(index, now)
   }
 
+  /** The relay was asked about it before, and what it sent then trapped again. */
+  #isGivenUp(segment: Segment): boolean {
+    return (this.#quarantines.get(segment.index) ?? 0) > 1
+  }
+
   #quarantine(segment: Segment): void {
+    this.#quarantines.set(segment.index, (this.#quarantines.get(segment.index) ?? 0) + 1)
     this.#suspects.delete(segment.index)
     this.quarantined += 1
     this.#idle = false
@@ -138,9 +148,9 @@ export class Rebuilds {
       keeper.writePlace(w)
       w.varint(slots.length)
       for (const segment of slots) {
-        const loading = segment!.standing === 'loading' && segment!.mirror === undefined
-        const stopped = segment!.standing === 'quarantined'
-        w.idOf(segment!.id).u8((segment!.derived ? SLOT.derived : 0) | (loading ? SLOT.loading : 0) | (stopped ? SLOT.stopped : 0))
+        const loading = segment!.standing === 'loading' && segment!.mirror?.alive !== true
+        const stopped = segment!.standing !== 'quarantined' ? 0 : this.#isGivenUp(segment!) ? SLOT.stopped : SLOT.stopped | SLOT.report
+        w.idOf(segment!.id).u8((segment!.derived ? SLOT.derived : 0) | (loading ? SLOT.loading : 0) | stopped)
       }
       keeper.writeCommits(w)
       driver.writeWaits(w)

@@ -418,6 +418,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     const segment = this.#byIndex[record.segment]
     if (segment === undefined) return
     const standing = (['here', segment.derived ? 'here' : 'missing', 'deleted', 'quarantined', 'forbidden'] as Standing[])[record.status] ?? 'forbidden'
+    if (standing === 'quarantined') return this.#suspend(segment)
     if (standing !== 'here') return this.#absent(segment, standing)
     this.#loadedHere(segment, record)
     const waiters = segment.waiters
@@ -433,9 +434,26 @@ export class Space implements RefHome, WriteHost, Ground, Household {
       this.events.quarantined(segment)
     }
     if (segment.mirror !== undefined) this.#drop(segment)
+    this.#rejectWaiters(segment)
+  }
+
+  #rejectWaiters(segment: Segment): void {
     const waiters = segment.waiters
     segment.waiters = []
     for (const waiter of waiters) waiter.reject(this.#standingError(segment))
+  }
+
+  /** A segment stands still: what programs hold of it keeps its last values, and may go on later (R12). */
+  #suspend(segment: Segment): void {
+    const { mirror } = segment
+    if (mirror === undefined) return this.#absent(segment, 'quarantined')
+    segment.standing = 'quarantined'
+    mirror.ended = this.#standingError(segment)
+    mirror.alive = false
+    if (segment.sized) this.residentBytes -= segment.residentBytes
+    segment.sized = false
+    this.events.quarantined(segment)
+    this.#rejectWaiters(segment)
   }
 
   /** The engine fails on its content, again and again. */
@@ -445,6 +463,15 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   #loadedHere(segment: Segment, record: Loaded): void {
     const makeRef = (id: Id, object: Id): HeapRef => this.refs.of(id, object)
+    if (segment.mirror?.ended !== undefined) {
+      if (record.reset) {
+        segment.mirror.ended = undefined
+        segment.mirror.alive = true
+      } else {
+        // Its handles are not those of this mirror.
+        this.#drop(segment)
+      }
+    }
     const fresh = segment.mirror === undefined
     const mirror = segment.mirror ?? this.#give(segment)
     segment.marks = fresh || !record.reset ? applyPatches(mirror, record.patches, makeRef) : resetMirror(mirror, record.patches, makeRef)

@@ -112,6 +112,10 @@ export interface HeapEvents {
   error: HeapError
   /** The relay refused a commit of this replica; it was undone here. */
   refused: { code: string; label?: string; paths: string[] }
+  /**
+   * A segment could not be read: what is held of it keeps its last values, loads and writes fail with `ERR_QUARANTINED`. The relay is
+   * asked to look at it; once it can be read again, a load succeeds and what is held goes on.
+   */
   quarantine: { ref: Ref<object>; reason: string }
   /** Segments left memory; their refs can be loaded again. */
   evicted: { refs: Ref<object>[] }

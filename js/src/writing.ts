@@ -106,7 +106,7 @@ export class Writing {
   section(mirror: Mirror): Section {
     if (this.#ground.over !== undefined) throw this.#ground.over
     const segment = this.#ground.segmentOfMirror(mirror)
-    if (segment === undefined) throw mirror.ended ?? new HeapError('ERR_NOT_LOADED', 'the segment of this object is not loaded any more: reach it again through its Ref')
+    if (segment === undefined || !mirror.alive) throw mirror.ended ?? new HeapError('ERR_NOT_LOADED', 'the segment of this object is not loaded any more: reach it again through its Ref')
     const open = this.#batch === undefined || this.#batch.transact ? 0 : this.#batch.tally.bytes
     if (this.unsavedBytes + open >= this.#maxUnsaved) {
       this.commitPending()

@@ -5,10 +5,11 @@
 // own; with `pumped` it lies there until the test has it delivered, and is lost with the connection.
 import { Reader, Writer } from '../src/edge.js'
 import type { WebSocketLike } from '../src/index.js'
+import { encodeId } from '../src/uuid.js'
 
 /** `gen`: 0 and 1 are the first generation of either engine; the relay rolls nothing, so there are no others. */
 interface Part { kind: number; segment: string; gen: number; engine: number; layout: number; bytes: Uint8Array }
-interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number; via: FakeSocket; hash?: Uint8Array }
+interface Entry { author: Hello; seq: number; uid: Uint8Array; label: string | undefined; parts: Part[]; code: number; via: FakeSocket | undefined; hash?: Uint8Array; leavesOut?: { segment: string; at: number } }
 interface Hello { replica: string; name: string }
 interface Group { group: string; run: string; members: string[]; done: Set<string>; held: Map<string, { by: string; grant: number }> }
 
@@ -48,6 +49,11 @@ export class FakeRelay {
   /** Bytes of the largest commit frame that came. */
   largestCommit = 0
 
+  /** What replicas could not take in, as they said it. */
+  readonly reports: { segment: string; at: number }[] = []
+  /** Answers a report: the entry that is left out of the segment, or `undefined` if there is none. Without it nobody is answered. */
+  judge: ((segment: string, at: number) => number | undefined) | undefined
+
   /** For `open(url, { webSocket: relay.socket })`. */
   readonly socket = (): WebSocketLike => new FakeSocket(this)
 
@@ -69,12 +75,33 @@ export class FakeRelay {
   }
 
   segmentState(id: string): Uint8Array {
-    const parts = this.log.filter(entry => entry.code === 0).flatMap(entry => entry.parts).filter(part => part.segment === id)
+    const parts = this.log.filter((entry, at) => entry.code === 0 && !this.isLeftOut(id, at)).flatMap(entry => entry.parts).filter(part => part.segment === id)
     const first = parts[0] ?? { gen: 0, engine: 0, layout: 1 }
     const w = new Writer().idOf(id).varint(0).u8(this.statuses.get(id) ?? (parts.length > 0 ? 1 : 0)).u8(first.engine).u8(first.layout).u8(first.gen).bytes(new Uint8Array())
     w.varint(parts.length)
     for (const part of parts) w.bytes(part.bytes)
     return w.slice()
+  }
+
+  isLeftOut(segment: string, at: number): boolean {
+    return this.log.some(({ leavesOut }) => leavesOut?.segment === segment && leavesOut.at === at)
+  }
+
+  /** Somebody who is not here commits these bytes to a segment. */
+  inject(segment: string, bytes: Uint8Array): void {
+    this.#push([{ kind: 0, segment, gen: 0, engine: 0, layout: 1, bytes }])
+  }
+
+  /** A part counts for nothing from here on. */
+  leaveOut(segment: string, at: number): void {
+    this.#push([], { segment, at })
+  }
+
+  #push(parts: Part[], leavesOut?: { segment: string; at: number }): void {
+    const seq = this.log.length + 1
+    const entry = { author: { replica: encodeId(new Uint8Array(16).fill(7)), name: '' }, seq, uid: u64(seq), label: undefined, parts, code: 0, via: undefined }
+    this.log.push(leavesOut === undefined ? entry : { ...entry, leavesOut })
+    for (const connection of this.connections) connection.catchUp()
   }
 
   tellGroup(group: Group): void {
@@ -197,6 +224,14 @@ export class FakeSocket implements WebSocketLike {
         return this.send1(0x47, new Writer().varint(nonce).varint(relay.log.length).varint(0).bytes(state).slice())
       }
       case 0x04: return void this.#follows.delete(readSeg(r))
+      case 0x07: {
+        const [segment, at] = [readSeg(r), r.varint()]
+        relay.reports.push({ segment, at })
+        if (relay.judge === undefined) return
+        const bad = relay.judge(segment, at)
+        if (bad !== undefined && !relay.isLeftOut(segment, bad)) relay.leaveOut(segment, bad)
+        return this.send1(0x58, new Writer().varint(0).idOf(segment).varint(bad ?? 0).slice())
+      }
       case 0x06: {
         this.#catchUp()
         return this.send1(0x4d, new Writer().varint(r.varint()).varint(relay.log.length).slice())
@@ -375,16 +410,27 @@ export class FakeSocket implements WebSocketLike {
     this.send1(0x46, new Writer().varint(0).varint(seq).varint(this.#relay.log.length).slice())
   }
 
+  /** Sends what the log has and this connection was not sent. */
+  catchUp(): void {
+    this.#catchUp()
+  }
+
   #catchUp(): void {
     if (this.hello === undefined) return
     const { log } = this.#relay
     for (; this.#sentUpTo < log.length; this.#sentUpTo++) {
       const entry = log[this.#sentUpTo]!
-      const yours = entry.via === this
+      if (entry.leavesOut !== undefined) {
+        const { segment, at } = entry.leavesOut
+        if (this.#follows.has(segment)) this.send1(0x57, new Writer().varint(this.#sentUpTo).varint(0).idOf(segment).varint(at).u8(0).slice(), this.#sentUpTo + 1)
+        else this.send1(0x45, new Writer().varint(this.#sentUpTo + 1).slice(), this.#sentUpTo + 1)
+        continue
+      }
+      const [yours, at] = [entry.via === this, this.#sentUpTo]
       const flags = (yours ? 1 : 0) | (entry.label === undefined ? 0 : 2) | (entry.code === 0 ? 0 : 4)
       const w = new Writer().varint(this.#sentUpTo).varint(flags).varint(this.#author(entry.author)).varint(entry.seq).raw(entry.uid)
       if (entry.label !== undefined) w.str(entry.label)
-      const parts = yours || entry.code !== 0 ? [] : entry.parts.filter(part => this.#follows.has(part.segment))
+      const parts = yours || entry.code !== 0 ? [] : entry.parts.filter(part => this.#follows.has(part.segment) && !this.#relay.isLeftOut(part.segment, at))
       w.varint(parts.length)
       for (const part of parts) {
         w.u8(part.kind).varint(0).idOf(part.segment).u8(part.gen)

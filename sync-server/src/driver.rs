@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use coheap_core::id::Offset;
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{ConnId, Merge, Recovered, StoredState, Ticket};
+use coheap_core::relay::{ConnId, Examined, Merge, Recovered, StoredState, Ticket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -67,6 +67,7 @@ enum Event {
     States { of: Opening, ticket: Ticket, states: Result<Vec<StoredState>, StoreError> },
     Folded(worker::Folded),
     Merged { of: Opening, ticket: Ticket, merge: Merge },
+    Examined { of: Opening, ticket: Ticket, examined: Examined },
     Scrubbed { heap: Arc<str>, error: StoreError },
     Stop,
 }
@@ -180,6 +181,7 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
                 let event = match done {
                     worker::Done::Folded(folded) => Event::Folded(folded),
                     worker::Done::Merged { of, ticket, merge } => Event::Merged { of, ticket, merge },
+                    worker::Done::Examined { of, ticket, examined } => Event::Examined { of, ticket, examined },
                 };
                 drop(events.send(event));
             };

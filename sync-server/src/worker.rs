@@ -8,11 +8,16 @@
 //!                    ├─────check───► another       segment := engine:u8 snapshot:bytes list(delta:bytes)
 //!                    │ ◄──it is so──               answer  := 0 snapshot | 1 error:str | 2 nothing is added
 //!                    └─► store.fold                           | 3 clocks:bytes state | 4 error:str (what was given is wrong)
+//!
+//!   body    := … | 3 segment: replay it           answer  := (5 place:u64)* and then 0, or 6 place:u64 error:str
+//!                                                            place: of the delta it begins with, or fails on
 //! ```
 //!
 //! A snapshot takes the place of log only when another process has decoded it and compared it, value by value, with its own
 //! replay of what was folded (`coheap_core::segment::check_fold`). Merging puts what a replica gave back together with what
 //! the log has (CORE-PROTOCOL D4), for an entry of its own (`coheap_core::segment::merge`, which decodes and compares too).
+
+mod examine;
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::Stdio;
@@ -23,31 +28,35 @@ use coheap_core::commit::EngineKind;
 use coheap_core::guard::Clocks;
 use coheap_core::id::{Offset, SegmentNumber};
 use coheap_core::limits;
-use coheap_core::relay::{Merge, StoredState, Ticket};
+use coheap_core::relay::{Examined, Merge, StoredState, Ticket};
 use coheap_core::segment;
 use coheap_core::segment::merge::{self as merging, MergeError, Merged};
+use coheap_core::segment::replay;
 use coheap_core::wire::codec::{Malformed, Reader, Write as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+pub(crate) use self::examine::ExamineJob;
 use crate::config::Worker;
 use crate::driver::Opening;
 use crate::store::{FoldResult, Store, StoreError};
 
 /// A whole message: one segment at its hard limit with its deltas, and what they fold to.
 const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + 2 * limits::SEGMENT_BYTES_HARD;
-/// Requests: make a snapshot; say whether one is right; merge what was given.
+/// Requests: make a snapshot; say whether one is right; merge what was given; take in delta by delta, and say so.
 const FOLD: u8 = 0;
 const CHECK: u8 = 1;
 const MERGE: u8 = 2;
+const REPLAY: u8 = 3;
 
 /// What there is to do.
 #[derive(Debug)]
 pub(crate) enum Job {
     Fold(FoldJob),
     Merge(MergeJob),
+    Examine(ExamineJob),
 }
 
 /// What came of it.
@@ -55,6 +64,7 @@ pub(crate) enum Job {
 pub(crate) enum Done {
     Folded(Folded),
     Merged { of: Opening, ticket: Ticket, merge: Merge },
+    Examined { of: Opening, ticket: Ticket, examined: Examined },
 }
 
 /// A segment that a replica gave back.
@@ -142,6 +152,22 @@ pub(crate) async fn run(
                     Merge::Failed
                 });
                 done(Done::Merged { of: job.of, ticket: job.ticket, merge });
+            }
+            Job::Examine(job) => {
+                let examined = examine::examine(&workers, &store, &job).await;
+                let (heap, segment) = (&job.of.heap, job.segment.0);
+                match &examined {
+                    Ok(Examined::Fails(failing)) => {
+                        let offset = failing.parts.first().map_or(0, |(offset, _)| offset.0);
+                        eprintln!("coheap-relay: heap {heap:?}: segment {segment}: entry {offset} is quarantined");
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        eprintln!("coheap-relay: heap {heap:?}: segment {segment} was not examined: {error}");
+                    }
+                }
+                let examined = examined.unwrap_or(Examined::Unknown);
+                done(Done::Examined { of: job.of, ticket: job.ticket, examined });
             }
         }
     }
@@ -261,10 +287,18 @@ impl Process {
     }
 
     async fn ask(&mut self, request: &[u8]) -> std::io::Result<Bytes> {
+        self.request(request).await?;
+        self.answer().await
+    }
+
+    async fn request(&mut self, request: &[u8]) -> std::io::Result<()> {
         let length = u32::try_from(request.len()).map_err(std::io::Error::other)?;
         self.requests.write_all(&length.to_le_bytes()).await?;
         self.requests.write_all(request).await?;
-        self.requests.flush().await?;
+        self.requests.flush().await
+    }
+
+    async fn answer(&mut self) -> std::io::Result<Bytes> {
         let length = self.answers.read_u32_le().await? as usize;
         if length > MESSAGE_BYTES_MAX {
             return Err(std::io::Error::other("an answer that long cannot be"));
@@ -321,6 +355,8 @@ enum Wanted {
     Check(Bytes),
     /// What this adds.
     Merge(Bytes),
+    /// Whether it can be taken in.
+    Replay,
 }
 
 fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
@@ -337,6 +373,7 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
         FOLD => Wanted::Snapshot,
         CHECK => Wanted::Check(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "folded")?)),
         MERGE => Wanted::Merge(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
+        REPLAY => Wanted::Replay,
         _ => return Err(Malformed::Field("request")),
     };
     reader.end()?;
@@ -364,16 +401,24 @@ fn answer_all() -> std::io::Result<()> {
         }
         let mut body = vec![0; length];
         requests.read_exact(&mut body)?;
-        let answer = answer(&Bytes::from(body));
-        let length = u32::try_from(answer.len()).map_err(std::io::Error::other)?;
-        answers.write_all(&length.to_le_bytes())?;
-        answers.write_all(&answer)?;
-        answers.flush()?;
+        let mut say = |answer: &[u8]| -> std::io::Result<()> {
+            let length = u32::try_from(answer.len()).map_err(std::io::Error::other)?;
+            answers.write_all(&length.to_le_bytes())?;
+            answers.write_all(answer)?;
+            answers.flush()
+        };
+        let mut lost = None;
+        let answer = answer(&Bytes::from(body), |said| lost = lost.take().or(say(said).err()));
+        match lost {
+            Some(error) => return Err(error),
+            None => say(&answer)?,
+        }
     }
 }
 
-/// The answer to one request, as [`serve`] gives it.
-pub fn answer(request: &Bytes) -> Vec<u8> {
+/// The answer to one request, as [`serve`] gives it, and what it says before.
+pub fn answer(request: &Bytes, mut say: impl FnMut(&[u8])) -> Vec<u8> {
+    let place = |kind: u8, at: usize| [&[kind][..], &(at as u64).to_le_bytes()].concat();
     let with = |kind: u8, bytes: &[u8]| [&[kind], bytes].concat();
     let failed = |error: String| with(1, error.as_bytes());
     let Request { engine, snapshot, deltas, wanted } = match decode_request(request) {
@@ -396,6 +441,10 @@ pub fn answer(request: &Bytes) -> Vec<u8> {
             }
             Err(error @ MergeError::Guard(_)) => with(4, error.to_string().as_bytes()),
             Err(error) => failed(error.to_string()),
+        },
+        Wanted::Replay => match replay::replay(engine, &snapshot, &deltas, |at| say(&place(5, at))) {
+            Ok(()) => vec![0],
+            Err((at, error)) => [&place(6, at), error.to_string().as_bytes()].concat(),
         },
     }
 }
@@ -422,24 +471,24 @@ mod tests {
         let read = decode_request(&request).unwrap();
         assert_eq!((read.engine, &read.snapshot[..], &read.deltas[..]), (EngineKind::Yrs, &b"snap"[..], &deltas[..]));
         assert_eq!(read.wanted, Wanted::Snapshot);
-        assert_eq!(answer(&request).first(), Some(&1));
-        assert_eq!(answer(&Bytes::from_static(b"\x00\x00\xff")).first(), Some(&1));
-        assert_eq!(answer(&Bytes::from_static(b"\x07\x00\x00\x00")).first(), Some(&1));
+        assert_eq!(answer(&request, |_| ()).first(), Some(&1));
+        assert_eq!(answer(&Bytes::from_static(b"\x00\x00\xff"), |_| ()).first(), Some(&1));
+        assert_eq!(answer(&Bytes::from_static(b"\x07\x00\x00\x00"), |_| ()).first(), Some(&1));
         let mut merge = encode_segment(MERGE, EngineKind::Yrs, b"", &[]);
         merge.bytes(b"rubbish");
-        assert_eq!(answer(&Bytes::from(merge)).first(), Some(&4));
+        assert_eq!(answer(&Bytes::from(merge), |_| ()).first(), Some(&4));
     }
 
     #[test]
     fn no_deltas_fold_to_an_empty_document_and_another_snapshot_is_not_taken_for_it() {
         let mut request = encode_segment(FOLD, EngineKind::Yrs, b"", &[]);
-        let made = answer(&request.clone().into());
+        let made = answer(&request.clone().into(), |_| ());
         let (0, snapshot) = made.split_first().map(|(code, rest)| (*code, rest)).unwrap() else { panic!("{made:?}") };
         request[0] = CHECK;
         let with = |snapshot: &[u8]| {
             let mut request = request.clone();
             request.bytes(snapshot);
-            answer(&request.into()).first().copied()
+            answer(&request.into(), |_| ()).first().copied()
         };
         assert_eq!(with(snapshot), Some(0));
         assert_eq!(with(b"rubbish"), Some(1));

@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use coheap_tests::schedule::coverage::{Fault, Phase, impossible};
+use coheap_tests::schedule::coverage::Fault;
 use coheap_tests::schedule::plan::{Deed, FAULTS, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
 use coheap_tests::schedule::shrink::shrink;
 use coheap_tests::schedule::{Tally, replay, run};
 
-/// How long the schedules of one test run may take.
-const WITHIN: Duration = Duration::from_secs(60);
+/// How long the schedules of one test run may take: without optimisation they are for the machines' assertions, and
+/// `cargo xtask test` runs very many more with it.
+const WITHIN: Duration = Duration::from_secs(20);
 /// Schedules of one test run, if they fit.
 const SCHEDULES: u64 = 10_000;
 
@@ -43,11 +44,6 @@ fn p1_to_p6_hold_in_as_many_schedules_as_fit() {
     assert!(sum.steps >= sum.schedules * STEPS_MIN as u64, "too short: {sum}");
     assert!(sum.faults >= sum.schedules * FAULTS_MIN as u64, "too quiet: {sum}");
     assert!(sum.schedules >= 50, "too few: {sum}");
-    for (fault, phase) in FAULTS.iter().flat_map(|fault| Phase::ALL.iter().map(move |phase| (*fault, *phase))) {
-        let count: u64 = sum.coverage.count(fault, phase);
-        let told = impossible(fault, phase).is_some();
-        assert!(count > 0 || told || sum.schedules < 2_000, "{} never strikes {}: {sum}", fault.name(), phase.name());
-    }
 }
 
 #[test]
@@ -64,7 +60,9 @@ fn a_seed_decides_everything() {
 /// Schedules that failed once, shortened: a change of the generator does not change them.
 fn stays_mended(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed]) {
     let heaps = heaps_of.iter().max().map_or(1, |heap| heap + 1);
-    let plan = Plan { heaps, heaps_of: heaps_of.to_vec(), fold_bytes, rights: false, ..Plan::of(114) };
+    let (rights, clones, losses, automerge) = (false, false, false, false);
+    let plan =
+        Plan { heaps, heaps_of: heaps_of.to_vec(), fold_bytes, rights, clones, losses, automerge, ..Plan::of(114) };
     let outcome = replay(&plan, steps);
     assert!(outcome.is_ok(), "{}", outcome.err().map(|failure| failure.to_string()).unwrap_or_default());
 }
@@ -152,6 +150,161 @@ fn a_machine_stays_loaded_while_its_epoch_is_on_its_way_to_the_disk() {
         Deed::Pass { ms: 40_000 },
     ];
     stays_mended(&[0, 1, 0], Some(32), &steps);
+}
+
+/// R8. An earlier machine had asked for the fold: it spared the log that its own streams needed, and the stream of the machine
+/// that took its place began below that.
+#[test]
+fn a_stream_does_not_begin_where_the_fold_of_an_earlier_machine_is_about_to_drop_the_log() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let (fold, sync) = (Deed::Fold { pick: 0 }, |count| Deed::Sync { count });
+    let steps = [
+        connect(3),
+        up(3, 2),
+        down(3, 3),
+        up(3, 1),
+        Deed::Read { pick: 35509 },
+        edit(0, 1, 43489, false),
+        connect(1),
+        up(1, 2),
+        down(3, 3),
+        down(1, 2),
+        edit(3, 2, 60344, false),
+        edit(3, 2, 30518, false),
+        up(0, 2),
+        edit(0, 3, 15859, false),
+        edit(3, 3, 49825, true),
+        up(3, 2),
+        edit(3, 3, 57343, false),
+        sync(1),
+        Deed::Fault { fault: Fault::Cut, at: 1, pick: 59255 },
+        fold,
+        fold,
+        up(0, 1),
+        up(3, 3),
+        sync(4),
+        Deed::Fault { fault: Fault::SyncFails, at: 2, pick: 56452 },
+        connect(1),
+        fold,
+        sync(4),
+        up(1, 2),
+        fold,
+        Deed::Read { pick: 5535 },
+    ];
+    stays_mended(&[0; 5], Some(100), &steps);
+}
+
+/// The log stays for a stream as long as there is the stream: who is not there any more is not answered, and nobody complains.
+#[test]
+fn a_read_for_a_connection_that_has_gone_may_find_the_log_dropped() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let steps = [
+        connect(5),
+        up(5, 1),
+        down(5, 1),
+        edit(1, 2, 20450, false),
+        up(5, 1),
+        Deed::Read { pick: 27829 },
+        up(1, 3),
+        Deed::Sync { count: 1 },
+        Deed::Fault { fault: Fault::RelayCrash, at: 5, pick: 54295 },
+        Deed::Start,
+        down(5, 3),
+        edit(5, 3, 50169, true),
+        connect(3),
+        Deed::Sync { count: 3 },
+        edit(5, 2, 6642, false),
+        connect(5),
+        up(5, 3),
+        down(5, 1),
+        up(5, 1),
+        Deed::Sync { count: 6 },
+        Deed::Fault { fault: Fault::ReplicaCrash, at: 5, pick: 65514 },
+        Deed::LateUp { pick: 4959 },
+        Deed::Fold { pick: 22433 },
+        Deed::Fold { pick: 34621 },
+        Deed::Fold { pick: 20597 },
+        Deed::Fold { pick: 6250 },
+    ];
+    stays_mended(&[0, 1, 0, 1, 0, 1], Some(100), &steps);
+}
+
+/// C9. All that is here of a replica that was never connected it made itself; over a store that is not all that became of it.
+#[test]
+fn who_begins_over_the_store_of_a_process_that_had_not_connected_gets_what_that_did_later() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let steps = [
+        edit(3, 1, 63734, true),
+        Deed::Store { at: 3 },
+        connect(3),
+        edit(3, 1, 45084, false),
+        Deed::Up { at: 3, count: 2 },
+        Deed::Down { at: 3, count: 3 },
+        Deed::Up { at: 3, count: 2 },
+        Deed::Sync { count: 2 },
+        Deed::Fault { fault: Fault::Restart, at: 3, pick: 24026 },
+    ];
+    stays_mended(&[0; 4], Some(400), &steps);
+}
+
+/// D4, C10. It was made after the Hello, and is in the log by what was given back, not by the commit that made it.
+#[test]
+fn who_gives_back_a_segment_that_its_hello_did_not_name_follows_it() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let steps = [
+        connect(1),
+        up(1, 1),
+        down(1, 1),
+        Deed::Fault { fault: Fault::Wiped, at: 1, pick: 22590 },
+        Deed::Start,
+        down(1, 2),
+        connect(1),
+        up(1, 2),
+        edit(1, 2, 46121, true),
+        edit(2, 3, 18307, true),
+        Deed::Load { at: 2, pick: 9232 },
+        down(1, 2),
+        connect(2),
+        up(1, 1),
+        Deed::Read { pick: 38490 },
+        Deed::Sync { count: 2 },
+        up(2, 2),
+        down(2, 1),
+        up(2, 3),
+        Deed::Read { pick: 19115 },
+        down(2, 2),
+        edit(2, 3, 52784, false),
+    ];
+    stays_mended(&[0; 3], Some(100), &steps);
+}
+
+/// D4, G5. A Restored names a commit of a line of which the log has nothing else: that line has lost no end.
+#[test]
+fn a_line_that_the_log_knows_by_what_was_given_back_alone_has_not_lost_its_end() {
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let steps = [
+        connect(1),
+        Deed::Edit { at: 1, segments: 1, pick: 20621, alloc: true, large: false },
+        up(1, 2),
+        down(1, 2),
+        Deed::Fault { fault: Fault::Wiped, at: 3, pick: 42339 },
+        Deed::Store { at: 1 },
+        Deed::Start,
+        Deed::Fault { fault: Fault::Restart, at: 1, pick: 15879 },
+        connect(1),
+        up(1, 3),
+        down(1, 3),
+        up(1, 3),
+        Deed::Read { pick: 3449 },
+        Deed::Sync { count: 1 },
+        Deed::Read { pick: 50604 },
+        down(1, 3),
+        Deed::Fault { fault: Fault::Cut, at: 1, pick: 34536 },
+    ];
+    stays_mended(&[0; 4], Some(1 << 40), &steps);
 }
 
 #[test]

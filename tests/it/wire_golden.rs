@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
+use coheap_core::log::{
+    AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredQuarantine, StoredRestore,
+};
 use coheap_core::segment::engine::Raw;
 use coheap_core::segment::layout::{self, Slot};
 use coheap_core::value::Value;
@@ -277,6 +279,25 @@ fn downs() -> Vec<(&'static str, Down)> {
             },
         ),
         ("pong", Down::Pong { nonce: Nonce(0) }),
+        (
+            "quarantine",
+            Down::Quarantine {
+                offset: Offset(83),
+                segment: SegRef::Id(ID),
+                at: Offset(80),
+                client: Some((1 << 52, 300)),
+            },
+        ),
+        (
+            "quarantine-of-nobody",
+            Down::Quarantine {
+                offset: Offset(84),
+                segment: SegRef::Number(SegmentNumber(2)),
+                at: Offset(81),
+                client: None,
+            },
+        ),
+        ("reload", Down::Reload { segment: SegRef::Id(ID), at: Offset(u64::MAX) }),
         ("declined", Down::Declined { asked: Asked::Load, nonce: Nonce(2), code: 38 }),
     ]
 }
@@ -325,6 +346,26 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
                         state: Bytes::new(),
                     },
                 ],
+            }),
+        ),
+        (
+            "log-quarantine",
+            LogEntry::Quarantine(StoredQuarantine {
+                segment: SegmentNumber(4),
+                generation: GenId::ZERO_AUTOMERGE,
+                offset: Offset(300),
+                client: Some((1 << 52, 3)),
+                later: vec![Offset(301), Offset(1000)],
+            }),
+        ),
+        (
+            "log-quarantine-of-nobody",
+            LogEntry::Quarantine(StoredQuarantine {
+                segment: SegmentNumber(4),
+                generation: GenId::ZERO_YRS,
+                offset: Offset(7),
+                client: None,
+                later: Vec::new(),
             }),
         ),
     ]
@@ -453,7 +494,7 @@ fn decode_everything(bytes: &Bytes) {
     for kind in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0x80, 0xff] {
         decode_frame(kind, bytes);
     }
-    for kind in (0x41..=0x57).chain([0xc0]) {
+    for kind in (0x41..=0x58).chain([0xc0]) {
         decode_frame(kind, bytes);
     }
     if let Ok(state) = SegmentState::decode(bytes, &mut Reader::new(bytes)) {

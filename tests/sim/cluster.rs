@@ -2,30 +2,25 @@
 //!
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
-//! What happens to processes themselves is in `cluster/processes.rs`.
+//! What happens to processes themselves is in `cluster/processes.rs`, the relay and its disk in `cluster/relay.rs`, what
+//! strangers do in `cluster/harm.rs`.
 
+mod harm;
 mod processes;
+mod relay;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
-use coheap_core::log::LogEntry;
-use coheap_core::relay::{
-    Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
-};
+use coheap_core::id::{ObjectId, Offset, SegmentId, Seq, Uid};
+use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Output, Section, Stats, Target, WaitKind};
-use coheap_core::segment::merge::{Merged, merge};
 use coheap_core::segment::write::Draw;
-use coheap_core::time::{Millis, Time};
 use coheap_core::value::{Ref, Value};
-use coheap_core::wire::code::Code;
-use coheap_core::wire::codec::Reader;
-use coheap_core::wire::frame::message_of;
 
+use self::harm::HOSTILE;
 use crate::Draws;
 use crate::disk::PlainDisk;
 use crate::ledger::{Ended, Ledger, Outcome, is_kept};
@@ -86,6 +81,10 @@ pub struct Cluster {
     pub keeps: bool,
     /// How often a replica gave back what the log had lost.
     pub restores: usize,
+    /// Somebody commits what no engine takes in, now and then.
+    pub harms: bool,
+    /// How many parts were left out of the log.
+    pub left_out: usize,
 }
 
 impl Cluster {
@@ -120,54 +119,14 @@ impl Cluster {
             tickets: 1 << 32,
             keeps: false,
             restores: 0,
+            harms: false,
+            left_out: 0,
         };
         cluster.start_relay();
         for at in 0..replicas {
             cluster.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));
         }
         cluster
-    }
-
-    /// The relay process starts over what is on the disk.
-    pub fn start_relay(&mut self) {
-        self.lives += 1;
-        let config = Config {
-            heap: "sim".into(),
-            life: self.draws.draw(),
-            entropy: self.draws.draw(),
-            unix_ms: 0,
-            idle: Millis(u64::MAX / 4),
-            fold_bytes: Some(u64::MAX),
-            refuses_after: REFUSES_AFTER,
-            admits_from: Time(0),
-        };
-        let relay = Relay::new(config, self.disk.recover(), Time(self.now));
-        self.relay = Some(relay);
-        self.drain_relay();
-    }
-
-    /// The relay process dies; the first `kept` appends that were not synced had reached the disk all the same.
-    pub fn kill_relay(&mut self, kept: usize) {
-        self.relay = None;
-        self.reads.clear();
-        self.disk.crash(kept);
-        let head = Offset(self.disk.len() as u64);
-        self.places.retain(|_, place| *place < head);
-        self.grants.forget();
-        for at in 0..self.nodes.len() {
-            self.disconnect(at);
-        }
-    }
-
-    /// The relay process dies, and its disk turns out to be an older one, or empty: acknowledged commits are lost.
-    pub fn lose_disk(&mut self, disk: PlainDisk) {
-        self.kill_relay(0);
-        self.disk = disk;
-        self.disk.crash(0);
-        let head = Offset(self.disk.len() as u64);
-        self.places.retain(|_, place| *place < head);
-        self.ledger.lost = true;
-        self.start_relay();
     }
 
     /// A connection opens, if there is a relay.
@@ -248,101 +207,6 @@ impl Cluster {
             }
             self.ledger.hear(at, told);
         }
-    }
-
-    fn relay_input(&mut self, input: RelayInput) {
-        if let Some(relay) = &mut self.relay {
-            relay.handle(Time(self.now), input);
-        }
-        self.drain_relay();
-    }
-
-    fn drain_relay(&mut self) {
-        while let Some(output) = self.relay.as_mut().and_then(Relay::poll) {
-            match output {
-                RelayOutput::Send { to, frames } => {
-                    let message = Bytes::from(message_of(&frames));
-                    let mut reached = Vec::new();
-                    for (at, node) in self.nodes.iter_mut().enumerate() {
-                        if node.conn.is_some_and(|conn| to.contains(&conn)) {
-                            node.down.push_back(message.clone());
-                            reached.push(at);
-                        }
-                    }
-                    self.grants.down(self.now, &reached, &message);
-                }
-                RelayOutput::Close { conn, code, reason } => {
-                    let at = self.nodes.iter().position(|node| node.conn == Some(conn));
-                    if let Some(at) = at {
-                        let replaced = code == Code::Replaced.close_code() && self.copied + self.restarts > 0;
-                        if !replaced {
-                            self.nodes[at].problems.push(format!("closed {code}: {reason}"));
-                        }
-                        // Whoever wants the same id is to have a chance.
-                        self.nodes[at].rests_until = self.now + self.entropy.below(60) as u64;
-                        self.nodes[at].conn = None;
-                        self.nodes[at].up.clear();
-                        self.nodes[at].down.clear();
-                        self.nodes[at].online = false;
-                        self.grants.closed(self.now, at);
-                        self.input(at, if replaced { Input::Replaced } else { Input::Disconnected });
-                    }
-                }
-                RelayOutput::Append(append) => {
-                    let first = append.end().0 - append.entries.len() as u64;
-                    for (place, bytes) in (first..).zip(&append.entries) {
-                        let entry = LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("an entry reads back");
-                        self.judge(&entry, Offset(place));
-                    }
-                    self.disk.append(append);
-                }
-                read @ (RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Merge { .. }) => {
-                    self.reads.push(read);
-                }
-                RelayOutput::Recover => {
-                    let recovered = self.disk.recover();
-                    self.relay_input(RelayInput::Recovered(recovered));
-                }
-                RelayOutput::Fold { .. } | RelayOutput::Idle | RelayOutput::Stopped => {}
-            }
-        }
-    }
-
-    /// The relay has given a commit its place, or its refusal: both have a reason that this world knows of.
-    fn judge(&mut self, entry: &LogEntry, place: Offset) {
-        let can_write = self.judging.and_then(|conn| self.rights.get(&conn)).copied();
-        match entry {
-            LogEntry::Commit(commit) => {
-                assert_eq!(can_write, Some(true), "a commit is admitted without the right to write");
-                assert!(self.places.insert(commit.uid, place).is_none(), "P6: {:?} is admitted twice", commit.uid);
-                let known = self.ledger.by_uid(commit.uid);
-                assert!(known.is_some() || self.ledger.off, "a known commit");
-                if let Some((by, ended)) = known.and_then(|(by, written)| Some((by, written.ended.as_ref()?))) {
-                    self.grants.ended(self.now, by, ended);
-                }
-            }
-            LogEntry::Void { uid, code, .. } => {
-                let claims = self.ledger.by_uid(*uid).is_some_and(|(_, written)| written.ended.is_some());
-                match Code::from_number(*code) {
-                    Some(Code::NoRight) => assert_eq!(can_write, Some(false), "refused, and had the right to write"),
-                    Some(Code::ClaimLost) => assert!(claims && can_write == Some(true), "a claim that was none"),
-                    other => panic!("a commit is refused: {other:?}"),
-                }
-            }
-            LogEntry::Restored(restore) => {
-                assert_eq!(
-                    self.rights.get(&self.conn_of(restore.by)),
-                    Some(&true),
-                    "restored without the right to write"
-                );
-                self.restores += 1;
-            }
-        }
-    }
-
-    fn conn_of(&self, id: coheap_core::id::ReplicaId) -> ConnId {
-        let node = self.nodes.iter().find(|node| node.replica.id() == id).expect("a known author");
-        node.conn.expect("a restore is taken from who is connected")
     }
 
     /// True while another process has a commit that this one's program does not see yet: one is on its way to the relay, or
@@ -449,6 +313,9 @@ impl Cluster {
                 _ => self.store(at),
             };
         }
+        if self.harms && self.entropy.below(12) == 0 {
+            self.harm();
+        }
         match self.draws.below(if faults { 42 } else { 30 }) {
             0..8 => self.deliver_up(at),
             8..18 => self.deliver_down(at),
@@ -539,64 +406,6 @@ impl Cluster {
         }
     }
 
-    fn sync(&mut self) {
-        self.sync_some(usize::MAX);
-    }
-
-    /// The disk takes the first appends, at most so many, and the relay hears of it.
-    pub fn sync_some(&mut self, most: usize) {
-        if self.relay.is_some()
-            && let Some(upto) = self.disk.sync_some(most)
-        {
-            self.relay_input(RelayInput::Durable { upto });
-        }
-    }
-
-    /// The disk had no room for what is not synced, and says so.
-    pub fn fill_disk(&mut self) {
-        let Some(attempt) = self.relay.as_ref().map(Relay::attempt) else { return };
-        self.disk.crash(0);
-        let head = Offset(self.disk.len() as u64);
-        self.places.retain(|_, place| *place < head);
-        self.relay_input(RelayInput::AppendFailed { attempt, full: true });
-    }
-
-    /// All that is durable is folded: a replica that is behind gets states, not entries.
-    pub fn fold(&mut self) {
-        let Some(floor) = self.relay.as_ref().map(Relay::durable) else { return };
-        self.disk.fold(floor);
-        self.relay_input(RelayInput::Floor { floor });
-    }
-
-    /// The store answers the oldest read.
-    pub fn answer_read(&mut self) {
-        if self.reads.is_empty() {
-            return;
-        }
-        let input = match self.reads.remove(0) {
-            RelayOutput::ReadLog { ticket, from, upto, bytes_max } => {
-                RelayInput::Log { ticket, entries: self.disk.log(from, upto, bytes_max) }
-            }
-            RelayOutput::ReadStates { ticket, position, segments, .. } => {
-                RelayInput::States { ticket, states: self.disk.states(position, &segments) }
-            }
-            RelayOutput::Merge { ticket, engine, segment, position, given } => {
-                let states = self.disk.states(position, segment.as_slice());
-                let deltas = match states.into_iter().next() {
-                    Some(StoredState::At { deltas, .. }) => deltas,
-                    _ => Vec::new(),
-                };
-                let merge = match merge(engine, &[], &deltas, &given).expect("what a replica holds is merged") {
-                    Merged::Nothing => Merge::Nothing,
-                    Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
-                };
-                RelayInput::Merged { ticket, merge }
-            }
-            _ => return,
-        };
-        self.relay_input(input);
-    }
-
     /// Everything arrives: connects everybody and lets the world run, time included, until nothing moves. Shared work is
     /// brought to its end.
     pub fn settle(&mut self) {
@@ -655,18 +464,6 @@ impl Cluster {
         }
     }
 
-    /// The commits that are on the disk, by process and number.
-    pub fn durable(&self) -> BTreeSet<(usize, Seq)> {
-        let log = self.disk.history();
-        let ats: BTreeMap<ReplicaId, usize> =
-            (0..).zip(&self.nodes).map(|(at, node)| (node.replica.id(), at)).collect();
-        let commits = log.into_iter().filter_map(|entry| match entry {
-            LogEntry::Commit(commit) => Some((*ats.get(&commit.owner)?, commit.seq)),
-            LogEntry::Void { .. } | LogEntry::Restored(_) => None,
-        });
-        commits.collect()
-    }
-
     /// What every program sees at this moment is what it may see.
     pub fn look(&mut self) {
         self.ledger.look(&self.nodes);
@@ -692,13 +489,16 @@ impl Cluster {
             }
             assert_eq!(stats.commits + self.nodes[at].inherited, of(|_| true), "commits of replica {at}");
             assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
-            assert_eq!(stats.quarantined, 0, "quarantines of replica {at}");
-            let anew = stats.refused > 0 || self.copied + self.restarts > 0;
+            assert!(stats.quarantined == 0 || self.harms, "quarantines of replica {at}");
+            let anew = stats.refused > 0 || self.copied + self.restarts > 0 || self.harms;
             assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
         for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
+            if self.harms {
+                node.problems.retain(|problem| !problem.starts_with("ERR_QUARANTINED"));
+            }
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
             for (index, mirror) in &node.mirrors {
                 let id = node.ids.get(index).copied().unwrap_or(SegmentId::ROOT);
@@ -713,6 +513,7 @@ impl Cluster {
                 let (seen, held) = (whole(mirror), whole(&fresh));
                 assert_eq!(seen, held, "mirror of segment {index:?} at replica {at}");
                 let value = format!("{seen:?}");
+                assert!(!value.contains(HOSTILE), "what was left out is seen at replica {at}: {value}");
                 let first = values.entry(id).or_insert_with(|| value.clone());
                 assert_eq!(*first, value, "segment {id} at replica {at}");
             }

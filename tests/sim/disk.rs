@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
+use coheap_core::commit::EngineKind;
+use coheap_core::guard;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, StoredState};
+use coheap_core::relay::{Append, DeltaPlace, Examined, Failing, Recovered, SegmentRow, StoredState};
+use coheap_core::segment::replay::replay;
 use coheap_core::wire::codec::Reader;
 
 /// One heap's store.
@@ -72,6 +75,7 @@ impl PlainDisk {
         self.admit.extend(append.admit);
         self.segments.extend(append.segments);
         self.deltas.extend(append.deltas);
+        self.deltas.retain(|place| !append.skipped.contains(&(place.segment, place.offset)));
         self.clocks.extend(append.clocks.into_iter().map(|(number, generation, table)| ((number, generation), table)));
     }
 
@@ -136,6 +140,33 @@ impl PlainDisk {
                 StoredState::At { segment: *segment, snapshot: Bytes::new(), deltas }
             })
             .collect()
+    }
+
+    /// A segment replayed with the engine that it is merged by, as the worker does it.
+    pub fn examine(&self, segment: SegmentNumber, engine: EngineKind, upto: Offset, position: Offset) -> Examined {
+        let mut written = self.clone();
+        written.sync();
+        let places = written.deltas.iter().filter(|place| place.segment == segment && place.offset < position);
+        let deltas: Vec<(Offset, Bytes)> = places
+            .filter_map(|place| {
+                let entry = written.entries.get(place.offset.0 as usize)?;
+                Some((place.offset, entry.slice(place.at..place.at + place.len)))
+            })
+            .collect();
+        let wanted: Vec<Bytes> =
+            deltas.iter().filter(|(offset, _)| *offset < upto).map(|(_, delta)| delta.clone()).collect();
+        let Err((at, _)) = replay(engine, &[], &wanted, |_| {}) else { return Examined::Well };
+        let Some((_, failing)) = deltas.get(at).filter(|_| at < wanted.len()) else { return Examined::Unknown };
+        let of = match engine {
+            EngineKind::Yrs => guard::Engine::Yrs,
+            EngineKind::Automerge => guard::Engine::Automerge,
+        };
+        let own = |bytes: &[u8]| guard::structure(of, bytes).ok().and_then(|summary| summary.own);
+        let first = own(failing);
+        let of_it = |bytes: &[u8]| first.is_some_and(|first| own(bytes).is_some_and(|own| own.client == first.client));
+        let parts = deltas.iter().enumerate().skip(at).filter(|(n, (_, delta))| *n == at || of_it(delta));
+        let parts = parts.map(|(_, (offset, delta))| (*offset, delta.len() as u64)).collect();
+        Examined::Fails(Failing { client: first.map(|own| (own.client, own.start)), parts })
     }
 
     /// Gives up the log below a position; what its entries say of segments and lines stays.

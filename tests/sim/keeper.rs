@@ -10,6 +10,8 @@ use coheap_core::wire::codec::Write;
 
 const DERIVED: u8 = 1;
 const LOADING: u8 = 2;
+/// Not to be had, and the relay is to look at it.
+const BROKEN: u8 = 4 | 8;
 
 /// Everything that a replica said is to be kept, and what its program knows itself.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,8 @@ pub struct Keeper {
     asked: BTreeSet<SegmentId>,
     /// Segments that are empty maps if nobody made them.
     derived: BTreeSet<SegmentId>,
+    /// Segments that are quarantined here.
+    broken: BTreeSet<Index>,
 }
 
 impl Keeper {
@@ -40,9 +44,10 @@ impl Keeper {
         }
     }
 
-    /// What the program of another process knows that goes on from a store of this one: which segments may be empty maps.
-    pub fn stored(&self) -> Keeper {
-        Keeper { derived: self.derived.clone(), ..Keeper::default() }
+    /// What the program of another process knows that goes on from a store of this one: which segments may be empty maps, and
+    /// how many commits it has taken over.
+    pub fn stored(&self, commits: usize) -> Keeper {
+        Keeper { derived: self.derived.clone(), seq: Seq(commits as u64), ..Keeper::default() }
     }
 
     /// What the replica puts out.
@@ -77,6 +82,11 @@ impl Keeper {
                 if *status != LoadStatus::There {
                     self.segments.remove(segment);
                 }
+                if *status == LoadStatus::Quarantined {
+                    self.broken.insert(*segment);
+                } else {
+                    self.broken.remove(segment);
+                }
             }
             Output::Done { ticket, .. } | Output::Failed { ticket, .. } => drop(self.waits.remove(ticket)),
             _ => {}
@@ -110,7 +120,9 @@ impl Keeper {
             let asked = !here && self.asked.contains(segment);
             let derived = *segment == SegmentId::ROOT || self.derived.contains(segment);
             out.extend_from_slice(&segment.0);
-            out.push(if derived { DERIVED } else { 0 } | if asked { LOADING } else { 0 });
+            let broken = self.broken.contains(index);
+            let flags = if derived { DERIVED } else { 0 } | if asked { LOADING } else { 0 };
+            out.push(flags | if broken { BROKEN } else { 0 });
         }
         out.varint(self.commits.len() as u64);
         for kept in self.commits.values() {

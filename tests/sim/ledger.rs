@@ -99,6 +99,8 @@ pub struct Ledger {
     ghosts: usize,
     /// It keeps no book: for worlds in which a replica id is no name of one process (clones).
     pub off: bool,
+    /// Commits of nobody here: what they do is to be seen nowhere.
+    pub hostile: BTreeSet<Uid>,
     /// The relay has lost commits that were acknowledged. Those that different replicas give back come in any order, and what
     /// was not resident where the rest of its commit was comes later, so P3 is not promised among them (CORE-PROTOCOL §14.2).
     pub lost: bool,
@@ -313,14 +315,16 @@ impl Ledger {
 
     /// What every program sees now, against what it may see.
     pub fn look(&mut self, nodes: &[Node]) {
+        let refused: BTreeSet<Uid> =
+            self.commits.values().filter(|of| matches!(of.fate, Outcome::Refused(_))).map(|of| of.uid).collect();
         for (at, node) in nodes.iter().enumerate() {
             let shown = shown(node);
             for ((author, seq), written) in &self.commits {
                 // What an ended process left refused in its store goes with the document that it is in. A copy that was made of
-                // that process has the same commit in its own name.
+                // that process has the same commit in its own name, and may have ended before it was told.
                 let undoing = |id: &SegmentId| {
                     let mut ended = self.commits.range((GHOSTS, Seq(0))..);
-                    let left = matches!(written.fate, Outcome::Refused(_))
+                    let left = refused.contains(&written.uid)
                         && *author != at
                         && ended.any(|(_, other)| other.uid == written.uid);
                     left && node.index(*id).is_some_and(|index| node.rebuilding.contains(&index))
@@ -435,8 +439,11 @@ impl Ledger {
             let (uid, fate) = match entry {
                 LogEntry::Commit(commit) => (commit.uid, Outcome::Stands),
                 LogEntry::Void { uid, code, .. } => (*uid, Outcome::Refused(*code)),
-                LogEntry::Restored(_) => continue,
+                LogEntry::Restored(_) | LogEntry::Quarantine(_) => continue,
             };
+            if self.hostile.contains(&uid) {
+                continue;
+            }
             assert!(logged.insert(uid, fate).is_none(), "P6: commit {uid:?} is twice in the log");
         }
         let mut known: BTreeMap<_, _> =

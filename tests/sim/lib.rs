@@ -7,8 +7,10 @@
 
 pub mod choices;
 pub mod cluster;
+pub mod damaged;
 pub mod disk;
 pub mod disk_backend;
+pub mod hostile;
 pub mod keeper;
 pub mod ledger;
 pub mod life;

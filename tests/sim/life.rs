@@ -38,6 +38,8 @@ pub struct Plan {
     pub counters: bool,
     /// The relay loses its disk, or gets an older one. Nothing is evicted then: what nobody holds would be gone.
     pub losses: bool,
+    /// Somebody commits what no engine takes in (R12). Not where the right to write comes and goes, or processes are copied.
+    pub harm: bool,
 }
 
 impl Plan {
@@ -50,10 +52,10 @@ impl Plan {
             faults: !seed.is_multiple_of(5),
             rights: seed % 3 == 1,
             shares: seed % 7 < 3,
-            // Copies where the right to write comes and goes are not whole yet (`tests/README.md`).
-            copies: seed % 7 > 4 && !seed.is_multiple_of(5) && seed % 3 != 1,
+            copies: seed % 7 > 4 && !seed.is_multiple_of(5),
             counters: true,
             losses: false,
+            harm: seed % 11 == 5 && seed % 3 != 1 && seed % 7 <= 4,
         }
     }
 }
@@ -85,6 +87,9 @@ pub struct Tally {
     pub grants: usize,
     /// How often a replica gave back what the log had lost.
     pub restores: usize,
+    /// Parts that no engine takes in, left out of the log, and how often a segment stood still for one.
+    pub left_out: usize,
+    pub quarantines: usize,
     /// Keys of shared work that were done.
     pub done: usize,
     /// `done()`s that came too late.
@@ -144,6 +149,8 @@ impl AddAssign for Tally {
         self.forks += other.forks;
         self.grants += other.grants;
         self.restores += other.restores;
+        self.left_out += other.left_out;
+        self.quarantines += other.quarantines;
         self.done += other.done;
         self.stale += other.stale;
         self.concurrent += other.concurrent;
@@ -163,6 +170,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.rights_change = plan.rights;
     cluster.copies = plan.copies && !plan.shares;
     cluster.keeps = plan.losses;
+    cluster.harms = plan.harm;
     let mut copy = PlainDisk::default();
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
@@ -269,6 +277,8 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         forks: cluster.nodes.iter().map(|node| node.forks).sum(),
         grants: cluster.grants.given,
         restores: cluster.restores,
+        left_out: cluster.left_out,
+        quarantines: cluster.nodes.iter().map(|node| node.quarantines).sum(),
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Outcome::Refused(lost)).count(),
         concurrent: cluster.concurrent,

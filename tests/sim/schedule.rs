@@ -158,7 +158,12 @@ pub fn trace(plan: &Plan, steps: &[Deed], mut line: impl FnMut(String)) -> Resul
             done?;
         }
         line("     the world comes to rest".into());
-        world.end()
+        world.note_on();
+        let ended = world.rest();
+        for note in world.notes() {
+            line(format!("       {note}"));
+        }
+        ended.map(|()| world.tally())
     })
 }
 

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 
 use coheap_core::commit::{ClaimOf, EngineKind};
-use coheap_core::edit::{Literal, Wish};
+use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{SegmentId, Seq};
-use coheap_core::replica::{Input, WaitError, WaitKind};
+use coheap_core::id::{SegmentId, Seq, Uid};
+use coheap_core::replica::{Input, Section, Target, WaitError, WaitKind};
+use coheap_core::value::Value;
 
 use crate::cluster::Cluster;
 use crate::disk::PlainDisk;
@@ -29,9 +30,17 @@ pub struct Stage {
     witness: Witness,
     replicas: BTreeMap<String, usize>,
     segments: BTreeMap<String, SegmentId>,
-    commits: BTreeMap<String, (usize, Seq)>,
+    commits: BTreeMap<String, Commit>,
     waits: BTreeMap<String, (usize, u64)>,
     copy: Option<PlainDisk>,
+}
+
+/// A commit that a script speaks of: whose, its number there, and its identity.
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    at: usize,
+    seq: Seq,
+    uid: Uid,
 }
 
 /// What became of a wait.
@@ -134,7 +143,7 @@ impl Stage {
         let mut sections: Vec<(Index, Vec<Wish>)> = Vec::new();
         for (segment, change) in changes {
             let (index, mirror) = self.here(at, segment);
-            let object = coheap_core::edit::Handle(0);
+            let object = Handle(0);
             let wish = match change.clone() {
                 Change::Set(key, value) => Wish::Set { object, key, value },
                 Change::Delete(key) => Wish::Delete { object, key },
@@ -149,7 +158,22 @@ impl Stage {
         self.cluster.commit_on(at, sections, claim);
         let seq = self.cluster.nodes[at].committed;
         assert!(seq > before, "the commit was not made: {:?}", self.cluster.nodes[at].problems);
-        self.commits.insert(label.to_owned(), (at, seq));
+        let uid = self.cluster.nodes[at].replica.unsaved_uids().pop().expect("a new commit is not acknowledged");
+        self.commits.insert(label.to_owned(), Commit { at, seq, uid });
+        self.look();
+    }
+
+    /// A commit that cannot be made when half of it is done: nothing of it stays, and the relay is asked for the segment, since
+    /// only it has the state of before.
+    pub fn commit_in_vain(&mut self, name: &str, segment: &str) {
+        let at = self.at(name);
+        let (index, _) = self.here(at, segment);
+        let wish = |object| Wish::Set { object, key: "half".into(), value: Literal::Scalar(Value::Bool(true)) };
+        let wishes = vec![wish(Handle(0)), wish(Handle(u32::MAX))];
+        let sections = vec![Section { target: Target::Here(index), claim: None, wishes }];
+        self.cluster.input(at, Input::Commit { label: String::new(), sections, size: 0, entropy: 0 });
+        let problem = self.cluster.nodes[at].problems.pop().expect("it was not made");
+        assert!(problem.starts_with("error ERR_ENGINE: the commit was not made"), "{problem}");
         self.look();
     }
 
@@ -232,13 +256,13 @@ impl Stage {
         self.look();
     }
 
-    /// A connection opens, and everything that the Hello leads to arrives.
+    /// A connection opens, and everything that the Hello leads to arrives: another connection, where the answer makes it say more.
     pub fn join(&mut self, name: &str) {
         let at = self.at(name);
-        self.cluster.connect(at);
         let mut still = 0;
         while still < 2 {
             still += 1;
+            self.cluster.connect(at);
             // The Hello alone: what comes behind it is under way.
             if !self.cluster.nodes[at].online {
                 self.up(name, 1);
@@ -267,6 +291,12 @@ impl Stage {
     /// A relay begins over what is on the disk.
     pub fn start(&mut self) {
         self.cluster.start_relay();
+        self.look();
+    }
+
+    /// A relay begins over what is known to be a backup: for so long it admits nothing.
+    pub fn start_over_a_backup(&mut self, ms: u64) {
+        self.cluster.start_relay_over_a_backup(ms);
         self.look();
     }
 
@@ -312,12 +342,35 @@ impl Stage {
         self.look();
     }
 
-    /// A copy of the process comes to be, under the same replica id. What it holds is the same; its connection, its entropy and
-    /// its engines' identities are its own. The ledger keeps no book from the beginning of such a trace on.
+    /// A copy of the process comes to be, under the same replica id. What it holds is the same, the state of its randomness too;
+    /// neither of the two has a connection. What becomes of a commit `c` at the copy is `c@copy`.
     pub fn clone_of(&mut self, name: &str, copy: &str) {
-        assert!(self.cluster.ledger.off, "a trace with clones begins with `no ledger`");
-        let at = self.cluster.copy_process(self.at(name));
+        let of = self.at(name);
+        let at = self.cluster.copy_process(of);
+        let own = self.commits.iter().filter(|(_, commit)| commit.at == of);
+        let too: Vec<_> = own.map(|(label, commit)| (format!("{label}@{copy}"), Commit { at, ..*commit })).collect();
+        self.commits.extend(too);
         self.replicas.insert(copy.to_owned(), at);
+        self.look();
+    }
+
+    /// The replica stores what it is.
+    pub fn store(&mut self, name: &str) {
+        self.cluster.store(self.at(name));
+    }
+
+    /// The process ends, and another one under its name opens its store, which is as it was when it was stored. A commit that is
+    /// not in the store as unacknowledged is nobody's any more.
+    pub fn reopen(&mut self, name: &str) {
+        let at = self.at(name);
+        assert!(self.cluster.nodes[at].stored.is_some(), "{name} has stored nothing");
+        self.cluster.restart(at);
+        let stored: BTreeMap<Uid, Seq> =
+            self.cluster.nodes[at].replica.unsaved_uids().into_iter().zip((1..).map(Seq)).collect();
+        self.commits.retain(|_, commit| commit.at != at || stored.contains_key(&commit.uid));
+        for commit in self.commits.values_mut().filter(|commit| commit.at == at) {
+            commit.seq = stored[&commit.uid];
+        }
         self.look();
     }
 
@@ -329,15 +382,12 @@ impl Stage {
     /// The relay is down, and its disk is as it was when it was copied. [`Stage::start`] comes next.
     pub fn roll_back(&mut self) {
         let copy = self.copy.clone().expect("the disk was copied");
-        self.cluster.kill_relay(0);
-        self.cluster.disk = copy;
-        self.cluster.disk.crash(0);
+        self.cluster.change_disk(copy);
     }
 
     /// The relay is down, and its disk is empty. [`Stage::start`] comes next.
     pub fn wipe(&mut self) {
-        self.cluster.kill_relay(0);
-        self.cluster.disk = PlainDisk::default();
+        self.cluster.change_disk(PlainDisk::default());
     }
 
     /// A program waits for something.
@@ -394,7 +444,7 @@ impl Stage {
 
     /// What the author was told of a commit: `open`, `saved` or `refused`.
     pub fn fate(&self, label: &str) -> &'static str {
-        let (at, seq) = *self.commits.get(label).unwrap_or_else(|| panic!("no commit is called {label}"));
+        let Commit { at, seq, .. } = *self.commits.get(label).unwrap_or_else(|| panic!("no commit is called {label}"));
         let node = &self.cluster.nodes[at];
         match (node.refused.contains_key(&seq), node.acked >= seq) {
             (true, _) => "refused",
@@ -432,8 +482,7 @@ fn text_of(tree: &Tree) -> String {
     }
 }
 
-fn scalar(value: &coheap_core::value::Value) -> String {
-    use coheap_core::value::Value;
+fn scalar(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),

@@ -26,13 +26,19 @@ pub struct Grower {
     lines: AdmitTable,
     segments: Vec<SegmentId>,
     segments_max: u64,
+    turned: u8,
 }
 
 impl Grower {
     /// An empty heap of at most this many segments.
     pub fn new(name: &str, seed: u64, segments_max: u64) -> Grower {
         let (lines, draws) = (AdmitTable::default(), Draws(seed));
-        Grower { name: name.into(), draws, head: 0, begun: false, lines, segments: Vec::new(), segments_max }
+        Grower { name: name.into(), draws, head: 0, begun: false, lines, segments: Vec::new(), segments_max, turned: 0 }
+    }
+
+    /// From here on its deltas are other ones, of the same lengths.
+    pub fn turn(&mut self, by: u8) {
+        self.turned = by;
     }
 
     /// The position after its last entry.
@@ -71,7 +77,7 @@ impl Grower {
             }
             let creates = (number.0 == self.segments()).then(|| self.create(append, number, offset));
             let len = 1 + self.draws.below(60);
-            let bytes: Vec<u8> = (0..len).map(|_| self.draws.draw() as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|_| self.draws.draw() as u8 ^ self.turned).collect();
             let generation = GenId::default();
             parts.push(StoredPart { segment: number, generation, kind: 0, creates, bytes: bytes.into() });
         }

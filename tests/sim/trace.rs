@@ -8,16 +8,19 @@
 //!
 //! commit A c1 s.x=1 t.n+=2 s.-y   A's program commits; c1 names it. Values: numbers, true, false, null, words, counter(5)
 //! commit-stale A c1 …             the same, on a claim that nobody holds: it will be refused
+//! commit-in-vain A s              a commit that fails in the middle: the relay is asked for s, again if it is under way
 //! create A u                      A makes a segment, and points to it from the root
 //! up A [1]       down A [1]       its messages reach the relay, the relay's reach it: all, or so many
 //! sync [1]       read [1]         the disk follows, the store answers: all, or so many
 //! connect A      join A           a connection opens; `join`: up to the answer of the Hello, and nothing behind that
 //! cut A          link A open|closed   it breaks; it is open or closed
 //! crash K        start            the relay dies, K of the appends under way survive; it begins
+//! start restored MS               the same, over what is known to be a backup
 //! disk-full      fold             no room for what is not synced; all that is durable is folded
 //! load A s       evict A s
 //! restart A      kill A           the process is gone, without a store; `restart`: another one under its name
-//! move A         clone A A2       on in another instance; a copy of the process beside it
+//! move A         clone A A2       on in another instance; a copy of the process beside it, where c1 is c1@A2
+//! store A        reopen A         it stores what it is; the process ends, and another one opens that store
 //! rights A yes|no                 from its next connection on
 //! copy-disk      roll-back   wipe-disk      `start` comes next
 //! drop-up A      drop-down A   repeat-up A  what no link does
@@ -77,6 +80,7 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
             let changes: Result<Vec<_>, String> = changes.iter().map(|change| change_of(change)).collect();
             stage.commit_stale(name, label, &changes?);
         }
+        ["commit-in-vain", name, segment] => stage.commit_in_vain(name, segment),
         ["create", name, segment] => stage.create(name, segment, EngineKind::Yrs),
         ["up", name, most @ ..] => stage.up(name, most_of(most)?),
         ["down", name, most @ ..] => stage.down(name, most_of(most)?),
@@ -89,11 +93,14 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["cut", name] => stage.cut(name),
         ["crash", kept] => stage.crash(number(kept)?),
         ["start"] => stage.start(),
+        ["start", "restored", ms] => stage.start_over_a_backup(number(ms)? as u64),
         ["load", name, segment] => stage.load(name, segment),
         ["evict", name, segment] => stage.evict(name, segment),
         ["restart", name] => stage.restart(name),
         ["kill", name] => stage.kill(name),
         ["move", name] => stage.moves(name),
+        ["store", name] => stage.store(name),
+        ["reopen", name] => stage.reopen(name),
         ["clone", name, copy] => stage.clone_of(name, copy),
         ["rights", name, "yes"] => stage.rights(name, true),
         ["rights", name, "no"] => stage.rights(name, false),

@@ -4,20 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coheap_core::id::{SegmentId, Seq};
+use coheap_core::id::{SegmentId, Seq, Uid};
+use coheap_core::log::LogEntry;
 
 use crate::cluster::Cluster;
 use crate::ledger::{Outcome, TOTAL, Written, total_of};
 use crate::mirror::{Mirror, Node as Object};
 
-/// A commit, by process and number.
-type Name = (usize, Seq);
-
-/// What was seen when.
+/// What was seen when. Commits go by their uid: copies of a process have some in common.
 #[derive(Debug, Default)]
 pub struct Witness {
     /// Per commit: those that its author had seen, or made, when it made it.
-    causes: BTreeMap<Name, Vec<Name>>,
+    causes: BTreeMap<Uid, Vec<Uid>>,
     /// How everything stood at the last look: if nothing has changed, there is nothing to see.
     stood: (usize, u64, usize),
 }
@@ -33,46 +31,51 @@ impl Witness {
         cluster.look();
         self.learn(cluster);
         self.causes_come_first(cluster);
-        acknowledged_is_durable(cluster);
+        if !cluster.ledger.lost {
+            acknowledged_is_durable(cluster);
+        }
         totals_are_exact(cluster);
     }
 
     /// Commits that are new since the last look: they know of what their author sees now, for nothing else has happened.
     fn learn(&mut self, cluster: &Cluster) {
-        let new: Vec<Name> =
-            cluster.ledger.commits.keys().filter(|name| !self.causes.contains_key(name)).copied().collect();
-        for (at, seq) in new {
-            let seen = visible(cluster, at);
-            let causes = seen.into_iter().filter(|name| *name != (at, seq));
-            let own = cluster.ledger.commits.range((at, Seq(0))..(at, seq)).map(|(name, _)| *name);
-            let causes: BTreeSet<Name> = causes.chain(own).collect();
-            self.causes.insert((at, seq), causes.into_iter().collect());
+        for ((at, seq), written) in &cluster.ledger.commits {
+            if self.causes.contains_key(&written.uid) {
+                continue;
+            }
+            let own = cluster.ledger.commits.range((*at, Seq(0))..(*at, *seq));
+            let mut causes = visible(cluster, *at);
+            causes.extend(own.map(|(_, written)| written.uid));
+            causes.remove(&written.uid);
+            self.causes.insert(written.uid, causes.into_iter().collect());
         }
     }
 
     /// P2: whoever sees a commit sees all that its author saw, in the segments that it holds.
     fn causes_come_first(&self, cluster: &Cluster) {
+        let commits = by_uid(cluster);
+        let refused: BTreeSet<Uid> = cluster
+            .ledger
+            .commits
+            .values()
+            .filter(|written| matches!(written.fate, Outcome::Refused(_)))
+            .map(|written| written.uid)
+            .collect();
         for at in 0..cluster.nodes.len() {
             let shown: BTreeMap<SegmentId, &Mirror> =
                 cluster.nodes[at].resident().map(|(id, _, mirror)| (id, mirror)).collect();
-            let seen = visible(cluster, at);
-            for effect in &seen {
-                for cause in self.causes.get(effect).into_iter().flatten() {
-                    let Some(written) = cluster.ledger.commits.get(cause) else { continue };
-                    let hidden = written
-                        .places
-                        .iter()
-                        .map(|(id, _)| id)
-                        .find(|id| shown.get(id).is_some_and(|mirror| !has(mirror, &written.marker)));
-                    let refused = matches!(written.fate, Outcome::Refused(_));
+            let hides = |written: &Written| {
+                let mut ids = written.places.iter().map(|(id, _)| *id);
+                ids.find(|id| shown.get(id).is_some_and(|mirror| !has(mirror, &written.marker)))
+            };
+            for effect in &visible(cluster, at) {
+                for cause in self.causes.get(effect).into_iter().flatten().filter(|cause| !refused.contains(cause)) {
+                    let hidden = commits.get(cause).and_then(|written| hides(written));
                     assert!(
-                        refused || hidden.is_none(),
-                        "P2: replica {at} sees commit {} of replica {}, and not what it follows: commit {} of replica {}, \
-                         in {hidden:?}",
-                        effect.1.0,
-                        effect.0,
-                        cause.1.0,
-                        cause.0
+                        hidden.is_none(),
+                        "P2: replica {at} sees {}, and not what it follows: {}, in {hidden:?}",
+                        commits[effect].marker,
+                        commits[cause].marker
                     );
                 }
             }
@@ -80,22 +83,31 @@ impl Witness {
     }
 }
 
+fn by_uid(cluster: &Cluster) -> BTreeMap<Uid, &Written> {
+    cluster.ledger.commits.values().map(|written| (written.uid, written)).collect()
+}
+
 /// P5: a program is told that a commit is saved only when it is.
 fn acknowledged_is_durable(cluster: &Cluster) {
-    let durable = cluster.durable();
+    let log = cluster.disk.history();
+    let durable: BTreeSet<Uid> = log
+        .iter()
+        .filter_map(|entry| if let LogEntry::Commit(commit) = entry { Some(commit.uid) } else { None })
+        .collect();
     for ((at, seq), written) in &cluster.ledger.commits {
         let told = written.fate == Outcome::Stands;
-        assert!(!told || durable.contains(&(*at, *seq)), "P5: commit {} of replica {at} is saved nowhere", seq.0);
+        assert!(!told || durable.contains(&written.uid), "P5: commit {} of replica {at} is saved nowhere", seq.0);
     }
 }
 
 /// P6: a total is what the commits that are seen have added to it, each once.
 fn totals_are_exact(cluster: &Cluster) {
+    let commits = by_uid(cluster);
     for (at, node) in cluster.nodes.iter().enumerate() {
         for (id, index, mirror) in node.resident().filter(|(_, index, _)| !node.rebuilding.contains(index)) {
             let Some(handle) = total_of(mirror) else { continue };
             let Object::Counter(total) = mirror.node(handle) else { panic!("{TOTAL} of {index:?} is no counter") };
-            let seen = cluster.ledger.commits.values().filter(|written| has(mirror, &written.marker));
+            let seen = commits.values().filter(|written| has(mirror, &written.marker));
             let added: f64 =
                 seen.flat_map(|written| &written.places).filter(|(of, _)| *of == id).map(|(_, by)| by).sum();
             assert!(
@@ -111,11 +123,11 @@ fn has(mirror: &Mirror, marker: &str) -> bool {
 }
 
 /// The commits that a program sees anything of.
-fn visible(cluster: &Cluster, at: usize) -> BTreeSet<Name> {
+fn visible(cluster: &Cluster, at: usize) -> BTreeSet<Uid> {
     let shown: BTreeMap<SegmentId, &Mirror> =
         cluster.nodes[at].resident().map(|(id, _, mirror)| (id, mirror)).collect();
-    let is_seen = |written: &Written| {
+    let is_seen = |written: &&Written| {
         written.places.iter().any(|(id, _)| shown.get(id).is_some_and(|mirror| has(mirror, &written.marker)))
     };
-    cluster.ledger.commits.iter().filter(|(_, written)| is_seen(written)).map(|(name, _)| *name).collect()
+    cluster.ledger.commits.values().filter(is_seen).map(|written| written.uid).collect()
 }

@@ -11,13 +11,15 @@ usage: cargo xtask COMMAND
                                build, then run the demo
   test                         build, then every test that CI runs
   bench [NAME]                 build, then one benchmark or all of them
-  soak --seeds N [--from S] [--world schedules|deep]
+  soak --seeds N [--from S] [--seconds T] [--world schedules|deep]
                                simulate N seeds, from seed S (default 0) on
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
   soak --guard N [--from S]    make N valid updates; the guard must let all of them pass
   fuzz [TARGET] [--seconds N] [--keep]
                                fuzz one target or all of them, N seconds each (default 30);
                                --keep: minimise and pack the corpus afterwards
+  mutate [NAME..] [--seeds N]  break every rule that can be broken by name, or these, and see that the simulation notices
+                               within N schedules (default 2000)
   help                         this text
 
 COHEAP_SKIP_BUILD=1 leaves out the build and trusts what is there.";
@@ -31,6 +33,7 @@ pub(crate) enum Command {
     Bench { name: Option<String> },
     Soak { flags: Vec<String> },
     Fuzz { target: Option<String>, seconds: u64, keep: bool },
+    Mutate { flags: Vec<String> },
     Help,
 }
 
@@ -45,6 +48,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         "bench" => parse_bench(&mut args)?,
         "soak" => parse_soak(&mut args)?,
         "fuzz" => parse_fuzz(&mut args)?,
+        "mutate" => parse_mutate(&mut args)?,
         "help" | "--help" | "-h" => Command::Help,
         unknown => return Err(format!("unknown command `{unknown}`")),
     };
@@ -86,7 +90,7 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
                 Some(world @ ("schedules" | "deep")) => flags.extend([flag, world.to_owned()]),
                 _ => return Err("`--world` is `schedules` or `deep`".to_owned()),
             },
-            "--seeds" | "--seed" | "--guard" | "--from" => {
+            "--seeds" | "--seed" | "--guard" | "--from" | "--seconds" => {
                 let text = args.next().ok_or_else(|| format!("`{flag}` needs a number"))?;
                 let number = text.parse::<u64>().map_err(|_| format!("`{flag}` needs a number, not `{text}`"))?;
                 if flag != "--from" && flag != "--seed" && number == 0 {
@@ -121,6 +125,22 @@ fn parse_fuzz(args: &mut impl Iterator<Item = String>) -> Result<Command, String
     Ok(Command::Fuzz { target, seconds, keep })
 }
 
+fn parse_mutate(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut flags = Vec::new();
+    while let Some(flag) = args.next() {
+        if flag == "--seeds" {
+            let text = args.next().ok_or("`--seeds` needs a number")?;
+            text.parse::<u64>().map_err(|_| format!("`--seeds` needs a number, not `{text}`"))?;
+            flags.extend([flag, text]);
+        } else if flag.starts_with('-') {
+            return Err(format!("`mutate` does not take `{flag}`"));
+        } else {
+            flags.push(flag);
+        }
+    }
+    Ok(Command::Mutate { flags })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,12 +165,16 @@ mod tests {
         };
         soak("soak --seeds 9");
         soak("soak --from 5 --seeds 9");
+        soak("soak --seeds 9 --seconds 60");
         soak("soak --seeds 9 --world deep");
         soak("soak --seed 9 --trace");
         soak("soak --guard 9");
         check("fuzz", Ok(Command::Fuzz { target: None, seconds: 30, keep: false }));
         let target = Some("frames".to_owned());
         check("fuzz frames --seconds 5 --keep", Ok(Command::Fuzz { target, seconds: 5, keep: true }));
+        check("mutate", Ok(Command::Mutate { flags: Vec::new() }));
+        let flags = ["NoSync", "--seeds", "9"].map(str::to_owned).to_vec();
+        check("mutate NoSync --seeds 9", Ok(Command::Mutate { flags }));
         check("--help", Ok(Command::Help));
     }
 
@@ -175,5 +199,7 @@ mod tests {
         check("soak --seeds many", Err("`--seeds` needs a number, not `many`"));
         check("soak --seeds 0", Err("`--seeds 0` would do nothing"));
         check("soak --sees 4", Err("`soak` does not take `--sees`"));
+        check("mutate --sees 4", Err("`mutate` does not take `--sees`"));
+        check("mutate --seeds x", Err("`--seeds` needs a number, not `x`"));
     }
 }

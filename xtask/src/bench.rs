@@ -1,4 +1,4 @@
-//! `cargo xtask bench` and `cargo xtask soak`: the long runs, started but not understood here.
+//! `cargo xtask bench`, `soak` and `mutate`: the long runs, started but not understood here.
 
 use std::path::PathBuf;
 
@@ -14,6 +14,8 @@ const BIN_PREFIX: &str = "bench-";
 const SOAK_PACKAGE: &str = "coheap-tests";
 const SOAK_BIN: &str = "soak";
 const GUARD_BIN: &str = "guard-soak";
+/// Wants the feature of the same name.
+const MUTATE_BIN: &str = "mutate";
 
 /// One benchmark: a script of `js/bench/`, a binary `bench-NAME`, or a bench target of any package.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,8 +89,8 @@ pub(crate) fn plan(steps: &mut Steps, chosen: Vec<Bench>) {
     }
 }
 
-pub(crate) fn plan_soak(steps: &mut Steps, flags: Vec<String>) {
-    steps.add("soak", move |workspace| {
+pub(crate) fn plan_soak(steps: &mut Steps, name: &'static str, flags: Vec<String>) {
+    steps.add(name, move |workspace| {
         let bin = if flags.iter().any(|flag| flag == "--guard") { GUARD_BIN } else { SOAK_BIN };
         ensure!(
             workspace.has_bin(SOAK_PACKAGE, bin),
@@ -97,6 +99,16 @@ pub(crate) fn plan_soak(steps: &mut Steps, flags: Vec<String>) {
         let mut command =
             workspace.cargo(&["run", "--locked", "--release", "--package", SOAK_PACKAGE, "--bin", bin, "--"]);
         run::visibly(command.args(&flags))?;
+        Ok(Outcome::Done(flags.join(" ")))
+    });
+}
+
+/// The machines with one rule broken after another: the simulator's checks must notice each.
+pub(crate) fn plan_mutate(steps: &mut Steps, flags: Vec<String>) {
+    steps.add("broken rules are noticed", move |workspace| {
+        let of = ["--package", SOAK_PACKAGE, "--features", MUTATE_BIN, "--bin", MUTATE_BIN];
+        let mut command = workspace.cargo(&["run", "--locked", "--release"]);
+        run::visibly(command.args(of).arg("--").args(&flags))?;
         Ok(Outcome::Done(flags.join(" ")))
     });
 }

@@ -6,17 +6,24 @@ use anyhow::Result;
 
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{Workspace, files_below};
-use crate::{npm, pack, run, wasm};
+use crate::{bench, npm, pack, run, wasm};
+
+/// So many schedules, or as many as fit: on two cores that nobody else uses, 10,000 take less than a minute.
+const SCHEDULES: [&str; 4] = ["--seeds", "10000", "--seconds", "240"];
 
 pub(crate) fn plan(steps: &mut Steps) {
     pack::plan(steps);
     steps.add("core alone", core_alone);
     steps.add("Rust tests", rust);
+    bench::plan_mutate(steps, Vec::new());
     steps.add("TypeScript of the tests", |workspace| {
         npm::compile(workspace, "tsconfig.test.json", "dist-test", "dist-test/src/generated")
     });
     steps.add("JavaScript tests", |workspace| node(workspace, &workspace.js().join("dist-test/test"), ".test.js"));
     steps.add("install the package", npm::install_package);
+    // The release builds of the core and of the relay are there by now, so this costs the compiler the tests alone; and a
+    // schedule takes a tenth of what it takes without optimisation.
+    bench::plan_soak(steps, "schedules", SCHEDULES.map(str::to_owned).to_vec());
     steps.add("end-to-end tests", |workspace| node(workspace, &workspace.root().join("tests/e2e"), ".test.mjs"));
 }
 

@@ -7,25 +7,29 @@
 //! Stored form, little-endian base-128 varints in their shortest form, clients ascending:
 //!
 //! ```text
-//! table = count entry*
-//! entry = client owner(16 bytes) next count run*      client < 2^53, 0 < next <= CLOCK_END
+//! table = count entry* [count distance*]              the second list, if there is one: entries whose part is quarantined
+//! entry = client owner(16 bytes) next count run*      client < 2^53, 0 < next <= CLOCK_END; 0, without runs, of one that is barred
 //! run   = distance * 4 + space                        from the run before (the first from 0, with distance 0) to this
 //!                                                     one's first clock, which is below next
 //! space = 0 registers | 1 sequences | 2 texts         runs that follow one another differ
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::Cursor;
 use super::space::{Beside, Claim, Runs, Space};
 use super::{CLIENT_END, CLOCK_END, GuardError, StateSummary, Summary};
-use crate::id::ReplicaId;
+use crate::id::{Offset, ReplicaId};
+use crate::limits;
 
-const ENTRY_MIN: usize = 20;
+const ENTRY_MIN: usize = 19;
 
 /// The owner of clients that came in a whole state, which does not say whose they are: the first commit that goes on as one
 /// of them binds it.
 pub const UNBOUND: ReplicaId = ReplicaId([0; 16]);
+
+/// The owner of clients of which a part is quarantined: nobody goes on as one of them (CORE-PROTOCOL R12).
+pub const BARRED: ReplicaId = ReplicaId([0xff; 16]);
 
 /// How a delta's structs stand to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,10 +40,11 @@ pub enum Continuity {
     Copy,
 }
 
-/// Client id → (owner, next clock).
+/// Client id → (owner, next clock); and which entries' parts are left out.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Clocks {
     clients: BTreeMap<u64, Client>,
+    skipped: BTreeSet<Offset>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,6 +61,8 @@ impl Clocks {
         let mut continuity = Continuity::New;
         if let Some(own) = summary.own {
             let next = match self.clients.get(&own.client) {
+                // Whoever says that it is this id.
+                Some(client) if client.owner == BARRED => return Err(GuardError::Quarantined),
                 Some(client) if client.owner != owner && client.owner != UNBOUND => {
                     return Err(GuardError::ForeignClient);
                 }
@@ -70,16 +77,56 @@ impl Clocks {
         }
         for (client, end) in &summary.named {
             if *end > self.next(*client) {
-                return Err(GuardError::UnknownClock);
+                return Err(self.unknown(*client));
             }
         }
         for beside in &summary.beside {
-            let found = self.space(beside).ok_or(GuardError::UnknownClock)?;
+            let found = self.space(beside).ok_or_else(|| self.unknown(beside.client))?;
             if self.settle(beside.claim, summary) != Some(found) {
                 return Err(GuardError::TornItem);
             }
         }
         Ok(continuity)
+    }
+
+    /// Why a clock of this client cannot be named.
+    fn unknown(&self, client: u64) -> GuardError {
+        match self.clients.get(&client) {
+            Some(client) if client.owner == BARRED => GuardError::Quarantined,
+            _ => GuardError::UnknownClock,
+        }
+    }
+
+    /// R12: what this client wrote from that clock on counts for nothing, and nobody goes on as it.
+    pub fn bar(&mut self, client: u64, from: u32) {
+        let fresh = Client { owner: BARRED, next: 0, spaces: Runs::default() };
+        let client = self.clients.entry(client).or_insert(fresh);
+        client.owner = BARRED;
+        client.next = client.next.min(from);
+        client.spaces.cut(client.next);
+    }
+
+    /// R12: the part of that entry is left out.
+    pub fn skip(&mut self, offset: Offset) {
+        self.skipped.insert(offset);
+        while self.skipped.len() > limits::QUARANTINED_MAX {
+            self.skipped.pop_first();
+        }
+    }
+
+    /// The entries whose part is left out, ascending.
+    pub fn skipped(&self) -> impl ExactSizeIterator<Item = Offset> + '_ {
+        self.skipped.iter().copied()
+    }
+
+    /// Whether that entry's part is left out.
+    pub fn skips(&self, offset: Offset) -> bool {
+        self.skipped.contains(&offset)
+    }
+
+    /// The log below this is gone: nobody reads it any more.
+    pub fn forget_below(&mut self, floor: Offset) {
+        self.skipped = self.skipped.split_off(&floor);
     }
 
     /// Takes in a delta that [`Clocks::check`] has passed, at its place in the log. A copy changes nothing.
@@ -110,7 +157,7 @@ impl Clocks {
             .iter()
             .zip(&state.spaces)
             .map(|(own, spaces)| (own.client, Client { owner: UNBOUND, next: own.end, spaces: spaces.clone() }));
-        Clocks { clients: clients.collect() }
+        Clocks { clients: clients.collect(), skipped: BTreeSet::new() }
     }
 
     /// Takes in the table of a state that was merged with the document of this one. Owners stay.
@@ -185,6 +232,14 @@ impl Clocks {
                 last = clock;
             }
         }
+        if !self.skipped.is_empty() {
+            put(out, self.skipped.len() as u64);
+            let mut last = 0;
+            for offset in &self.skipped {
+                put(out, offset.0 - last);
+                last = offset.0;
+            }
+        }
     }
 
     /// Reads exactly one stored table.
@@ -196,16 +251,31 @@ impl Clocks {
             let id = cursor.var_u64()?;
             let owner = <[u8; 16]>::try_from(cursor.take(16)?).map_err(|_| GuardError::Truncated)?;
             let next = cursor.var_u32()?;
-            if id >= CLIENT_END || last.is_some_and(|last| id <= last) || next == 0 || next > CLOCK_END {
+            let owner = ReplicaId(owner);
+            let none = next == 0 && owner != BARRED;
+            if id >= CLIENT_END || last.is_some_and(|last| id <= last) || none || next > CLOCK_END {
                 return Err(GuardError::BadTable);
             }
             last = Some(id);
             let spaces = runs(&mut cursor, next)?;
-            clients.insert(id, Client { owner: ReplicaId(owner), next, spaces });
+            clients.insert(id, Client { owner, next, spaces });
         }
+        let skipped = if cursor.remaining() == 0 { BTreeSet::new() } else { skipped(&mut cursor)? };
         cursor.end()?;
-        Ok(Clocks { clients })
+        Ok(Clocks { clients, skipped })
     }
+}
+
+/// Reads the offsets that are left out; at least one.
+fn skipped(cursor: &mut Cursor<'_>) -> Result<BTreeSet<Offset>, GuardError> {
+    let count = cursor.count(1)?;
+    let (mut skipped, mut last) = (BTreeSet::new(), 0_u64);
+    for n in 0..count {
+        let distance = cursor.var_u64()?;
+        last = last.checked_add(distance).filter(|_| n == 0 || distance > 0).ok_or(GuardError::BadTable)?;
+        skipped.insert(Offset(last));
+    }
+    if skipped.is_empty() || skipped.len() > limits::QUARANTINED_MAX { Err(GuardError::BadTable) } else { Ok(skipped) }
 }
 
 /// Reads the stored runs of a client whose clock stands at `next`.
@@ -225,6 +295,10 @@ fn runs(cursor: &mut Cursor<'_>, next: u32) -> Result<Runs<Space>, GuardError> {
         }
         runs.tell(clock, space);
     }
-    // `tell` joins runs that should have been one.
-    if count == 0 || runs.len() as u64 != u64::from(count) { Err(GuardError::BadTable) } else { Ok(runs) }
+    // `tell` joins runs that should have been one. Only a barred client has no clock, and so no runs.
+    if (count == 0) != (next == 0) || runs.len() as u64 != u64::from(count) {
+        Err(GuardError::BadTable)
+    } else {
+        Ok(runs)
+    }
 }

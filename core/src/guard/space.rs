@@ -75,6 +75,13 @@ impl<T: Copy + PartialEq> Runs<T> {
     }
 }
 
+impl<T> Runs<T> {
+    /// Forgets the clocks from this one on.
+    pub(super) fn cut(&mut self, clock: u32) {
+        self.0.retain(|(start, _)| *start < clock);
+    }
+}
+
 impl Space {
     /// The space's number in stored tables.
     pub(super) fn code(self) -> u64 {

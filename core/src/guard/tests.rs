@@ -346,8 +346,40 @@ fn a_table_comes_back_as_it_was_stored() {
     for cut in 0..stored.len() {
         assert!(Clocks::decode(&stored[..cut]).is_err());
     }
-    assert_eq!(Clocks::decode(&[&stored[..], &[0]].concat()), Err(GuardError::Trailing));
+    assert_eq!(Clocks::decode(&[&stored[..], &[0]].concat()), Err(GuardError::BadTable), "an empty list");
+    assert_eq!(Clocks::decode(&[&stored[..], &[1, 7, 0]].concat()), Err(GuardError::Trailing));
     assert_eq!(Clocks::decode(&[0]), Ok(Clocks::default()));
+}
+
+/// R12: from a quarantined part on nothing of its client id counts, nobody goes on as it, and nobody builds on it.
+#[test]
+fn a_barred_client_is_nobodys_from_there_on() {
+    let second = [1, 1, 5, 3, 0x28, 1, 1, b'r', 1, b'k', 1, 120, 0];
+    let mut clocks = table(&[(A, LIST), (A, &second), (B, TEXT)]);
+    clocks.bar(5, 3);
+    clocks.skip(crate::id::Offset(9));
+    clocks.skip(crate::id::Offset(300));
+    assert_eq!((clocks.next(5), clocks.next(6)), (3, 2));
+    // Whoever says that it is this id, a copy too.
+    assert_eq!(admit(&mut clocks, A, &second), Err(GuardError::Quarantined));
+    assert_eq!(admit(&mut clocks, BARRED, &second), Err(GuardError::Quarantined));
+    assert_eq!(admit(&mut clocks, A, LIST), Err(GuardError::Quarantined));
+    // A value beside what is left, and beside what is left out.
+    assert_eq!(admit(&mut clocks, B, &[1, 1, 8, 0, 0x88, 5, 2, 1, 126, 0]), Ok(Continuity::New));
+    assert_eq!(admit(&mut clocks, B, &[1, 1, 9, 0, 0x88, 5, 3, 1, 126, 0]), Err(GuardError::Quarantined));
+    let mut stored = Vec::new();
+    clocks.encode(&mut stored);
+    assert_eq!(Clocks::decode(&stored), Ok(clocks.clone()));
+    // Of its first part nothing is left.
+    clocks.bar(5, 0);
+    clocks.forget_below(crate::id::Offset(10));
+    assert_eq!((clocks.next(5), clocks.skipped().collect::<Vec<_>>()), (0, vec![crate::id::Offset(300)]));
+    stored.clear();
+    clocks.encode(&mut stored);
+    assert_eq!(Clocks::decode(&stored), Ok(clocks));
+    let (twice, falls) = ([0, 2, 7, 0], [0, 2, 1]);
+    assert_eq!(Clocks::decode(&twice), Err(GuardError::BadTable));
+    assert!(Clocks::decode(&falls).is_err());
 }
 
 #[test]

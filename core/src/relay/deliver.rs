@@ -18,6 +18,7 @@ use super::{FOLD_DELTAS, Output, Relay, Ticket};
 use crate::id::{Offset, ReplicaId};
 use crate::limits;
 use crate::log::{LogEntry, StoredCommit, StoredPart, StoredRestore};
+use crate::mutate::{self, Mutation};
 use crate::wire::frame::down::EntryFrame;
 use crate::wire::frame::{Chunk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef};
 
@@ -45,7 +46,11 @@ impl Relay {
             let offset = Offset(offset);
             let Some(entry) = self.log.entry(offset).cloned() else { continue };
             match &*entry {
-                LogEntry::Restored(_) => self.fall_behind(offset, &entry),
+                LogEntry::Restored(_) => self.fall_behind(offset, added_to(&entry)),
+                LogEntry::Quarantine(quarantine) => {
+                    self.log.skip(quarantine);
+                    self.fall_behind(offset, std::iter::once(quarantine.segment));
+                }
                 _ => self.deliver_live(offset, &entry),
             }
             self.want_fold(&entry);
@@ -79,13 +84,14 @@ impl Relay {
             self.pump(id);
         }
         self.restored_durable();
+        self.reports_durable();
         self.release_waiting();
         self.next_fold();
     }
 
-    /// A Restored may be long, and entries wait behind it: whom it concerns is pumped from here on.
-    fn fall_behind(&mut self, offset: Offset, entry: &LogEntry) {
-        for segment in added_to(entry) {
+    /// A Restored may be long, and entries wait behind it; of a Quarantine there are few: whom one concerns is pumped from here on.
+    fn fall_behind(&mut self, offset: Offset, segments: impl Iterator<Item = crate::id::SegmentNumber>) {
+        for segment in segments {
             for id in self.interest.followers(segment) {
                 if self.live.remove(&id)
                     && let Some(conn) = self.conns.get_mut(&id)
@@ -107,7 +113,7 @@ impl Relay {
         }
         let mut groups: BTreeMap<View, Vec<ConnId>> = BTreeMap::new();
         for id in concerned {
-            if !self.live.contains(&id) {
+            if !self.live.contains(&id) || (mutate::on(Mutation::SkipEntry) && offset.0 % 16 == 15) {
                 continue;
             }
             let view = self.view(id, offset, entry);
@@ -136,13 +142,20 @@ impl Relay {
 
     fn view(&self, id: ConnId, offset: Offset, entry: &LogEntry) -> View {
         let LogEntry::Commit(commit) = entry else { return View::Whole };
+        if mutate::on(Mutation::SplitCommit) && commit.parts.len() > 1 {
+            return View::Parts(vec![0]);
+        }
+        if mutate::on(Mutation::OwnPartsLeftOut) && self.conns.get(&id).is_some_and(|conn| conn.owns(commit.owner)) {
+            return View::Yours;
+        }
         // R5: the parts are left out only if it was admitted on this very connection [X37].
         if self.conns.get(&id).is_some_and(|conn| conn.mine.contains(&offset)) {
             return View::Yours;
         }
         let seen: Vec<usize> = (0..)
             .zip(&commit.parts)
-            .filter(|(_, part)| self.interest.follows(id, part.segment))
+            // R12: what is left out is not sent any more.
+            .filter(|(_, part)| self.interest.follows(id, part.segment) && !self.log.skips(part.segment, offset))
             .map(|(at, _)| at)
             .collect();
         if seen.len() == commit.parts.len() { View::Whole } else { View::Parts(seen) }
@@ -198,8 +211,8 @@ impl Relay {
             LogEntry::Void { seq, uid, .. } => {
                 (frame.seq, frame.uid, frame.void) = (*seq, *uid, true);
             }
-            // It has a frame of its own.
-            LogEntry::Restored(_) => {}
+            // They have frames of their own.
+            LogEntry::Restored(_) | LogEntry::Quarantine(_) => {}
             LogEntry::Commit(commit) => {
                 (frame.seq, frame.uid) = (commit.seq, commit.uid);
                 frame.label.clone_from(&commit.label);
@@ -221,7 +234,7 @@ impl Relay {
         if !conn.streaming() {
             return;
         }
-        let position = conn.cursor;
+        let position = if mutate::on(Mutation::AckBeforeSync) { self.log.head } else { conn.cursor };
         let mut frames = Vec::new();
         let mut acks = BTreeMap::new();
         while let Some((at, owed)) = conn.owed.front().copied()
@@ -314,14 +327,19 @@ impl Relay {
                 }
             },
         };
-        let concerns = conn.owns(owner_of(&entry))
-            || match &*entry {
-                LogEntry::Commit(commit) => commit.parts.iter().any(|part| self.interest.follows(id, part.segment)),
-                LogEntry::Void { .. } | LogEntry::Restored(_) => false,
-            };
+        let concerns = match &*entry {
+            LogEntry::Commit(commit) => {
+                let mut parts = commit.parts.iter().filter(|part| !self.log.skips(part.segment, offset));
+                conn.owns(commit.owner) || parts.any(|part| self.interest.follows(id, part.segment))
+            }
+            LogEntry::Void { owner, .. } => conn.owns(*owner),
+            LogEntry::Restored(_) | LogEntry::Quarantine(_) => false,
+        };
         conn.cursor = offset.next();
         if let LogEntry::Restored(restore) = &*entry {
             self.send_restored(id, offset, restore);
+        } else if let LogEntry::Quarantine(quarantine) = &*entry {
+            self.send_quarantine(id, offset, quarantine);
         } else if concerns {
             let view = self.view(id, offset, &entry);
             self.declare(id, &entry, &view);
@@ -350,7 +368,12 @@ impl Relay {
     }
 
     /// A piece of the log is here.
-    pub(super) fn log_read(&mut self, ticket: Ticket, entries: Vec<(Offset, LogEntry)>) {
+    pub(super) fn log_read(&mut self, ticket: Ticket, mut entries: Vec<(Offset, LogEntry)>) {
+        if mutate::on(Mutation::ReplayOutOfOrder)
+            && let [.., (_, one), (_, other)] = &mut entries[..]
+        {
+            std::mem::swap(one, other);
+        }
         let Some(id) = self.reads.remove(&ticket) else { return };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.replaying = None;
@@ -366,7 +389,7 @@ impl Relay {
         let Some(bytes_max) = self.config.fold_bytes else { return };
         let parts = match entry {
             LogEntry::Commit(commit) => &commit.parts[..],
-            LogEntry::Void { .. } | LogEntry::Restored(_) => &[],
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Quarantine(_) => &[],
         };
         for number in parts.iter().map(|part| part.segment).chain(added_to(entry)) {
             let under_way = self.folding.is_some_and(|(segment, _)| segment == number);
@@ -381,6 +404,8 @@ fn owner_of(entry: &LogEntry) -> ReplicaId {
     match entry {
         LogEntry::Commit(StoredCommit { owner, .. }) | LogEntry::Void { owner, .. } => *owner,
         LogEntry::Restored(StoredRestore { by, .. }) => *by,
+        // Nobody's; it has a frame of its own.
+        LogEntry::Quarantine(_) => ReplicaId::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A connection begins: the Hello, who else has its ids, where its stream starts, and what it needs to get there (R1).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -12,6 +12,7 @@ use crate::commit::{EngineKind, LAYOUT};
 use crate::id::{GenId, Offset, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::AuthorInfo;
+use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Write;
 use crate::wire::frame::down::Welcome;
@@ -63,7 +64,7 @@ impl Relay {
         self.timers.clear(Timer::Hello(id));
         // R1: from here on no frame of an earlier connection that declares one of these ids is looked at.
         for (own, _) in &hello.own {
-            if let Some(other) = self.ids.get(own).copied() {
+            if let Some(other) = self.ids.get(own).copied().filter(|_| !mutate::on(Mutation::NoFence)) {
                 self.close(other, Code::Replaced);
             }
         }
@@ -99,19 +100,19 @@ impl Relay {
         if hello.must_exist && !self.log.exists() {
             return self.close(id, Code::NotFound);
         }
-        let start = self.start_of(id, &greeted);
-        if start == Start::Restore {
-            // R11: a Void in the ring must be durable to count, and here it counts: what it refuses must not be given back.
-            // No other connection can add to these lines from here on (R1).
-            let head = self.log.head;
-            let settled = *greeted.settled.get_or_insert(head);
-            if self.log.durable < settled.min(head) {
-                if let Some(conn) = self.conns.get_mut(&id) {
-                    conn.phase = Phase::Waiting(Box::new(greeted));
-                }
-                return;
+        // What the rings say of its lines must be durable to count: a replica takes another id for it, undoes what is void, and
+        // moves commits to lines where they are admitted (R11, F1–F3). From here on nobody else can add to these lines (R1).
+        let settled = *greeted.settled.get_or_insert_with(|| {
+            let own: BTreeSet<_> = hello.own.iter().map(|(own, _)| *own).collect();
+            self.log.settles(&own)
+        });
+        if self.log.durable < settled.min(self.log.head) {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.phase = Phase::Waiting(Box::new(greeted));
             }
+            return;
         }
+        let start = self.start_of(id, &greeted);
         for (segment, _) in &greeted.residents {
             self.interest.follow(id, *segment, self.log.number(*segment));
         }

@@ -10,6 +10,7 @@ use super::session::{Phase, Wanted};
 use super::{Output, Relay, Ticket, hello};
 use crate::id::{Nonce, Offset, SegmentId};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
 use crate::wire::frame::{Down, SegmentState};
@@ -74,6 +75,7 @@ impl Relay {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.loading = Some((ticket, position, wanted));
             }
+            let position = if mutate::on(Mutation::SnapshotAtDurable) { self.log.durable } else { position };
             self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max: LOAD_READ_BYTES });
         }
         for next in unknown {

@@ -52,7 +52,7 @@ pub struct Recovered {
     pub epochs: Vec<(EpochId, Offset)>,
     /// The position after the last whole record.
     pub head: Offset,
-    /// Below it, the log has been dropped.
+    /// Below it, the log has been dropped, or a fold under way may be about to drop it: no stream starts there.
     pub floor: Offset,
     /// Every line.
     pub admit: Vec<(ReplicaId, AdmitRow)>,
@@ -169,6 +169,13 @@ pub enum Input {
         /// What it came to.
         merge: Merge,
     },
+    /// A replay is over.
+    Examined {
+        /// Of the replay.
+        ticket: Ticket,
+        /// What it came to.
+        examined: Examined,
+    },
     /// A read failed: the store is damaged or gone.
     ReadFailed {
         /// Of the read.
@@ -212,6 +219,26 @@ pub enum Merge {
     Refused,
     /// The worker did not do it; it may be asked again.
     Failed,
+}
+
+/// What came of replaying a segment (CORE-PROTOCOL R12).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Examined {
+    /// The engine takes in all of it.
+    Well,
+    /// It does not.
+    Fails(Failing),
+    /// The worker, or the store, did not do it.
+    Unknown,
+}
+
+/// A delta on which the engine fails.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failing {
+    /// The client id that wrote it and its first clock, if it adds anything.
+    pub client: Option<(u64, u32)>,
+    /// Its entry and how many bytes it has, then the same of the later deltas of that client id below the position, ascending.
+    pub parts: Vec<(Offset, u64)>,
 }
 
 /// A segment's state, exactly at the position asked for.
@@ -291,6 +318,19 @@ pub enum Output {
         /// What the replica gave.
         given: Bytes,
     },
+    /// Replay a segment, delta by delta, and say on which its engine fails, if it does.
+    Examine {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The segment.
+        segment: SegmentNumber,
+        /// What merges it.
+        engine: EngineKind,
+        /// The deltas below here.
+        upto: Offset,
+        /// The deltas below here that go with one that it fails on are named.
+        position: Offset,
+    },
     /// Read the heap again: what was appended and not written is forgotten.
     Recover,
     /// Fold this segment up to this position.
@@ -327,6 +367,8 @@ pub struct Append {
     pub segments: Vec<(SegmentNumber, SegmentRow)>,
     /// Where the deltas of a segment lie: entry, and the place of the bytes in the encoded entry.
     pub deltas: Vec<DeltaPlace>,
+    /// Deltas that no state has any more, of these or of earlier entries (CORE-PROTOCOL R12).
+    pub skipped: Vec<(SegmentNumber, Offset)>,
     /// Clock tables as they are after the entries, encoded, and the generation each is of.
     pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
     /// No generation is made before this time from here on, in Unix milliseconds (D6).

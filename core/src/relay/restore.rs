@@ -179,6 +179,16 @@ impl Relay {
         if self.standing != Standing::Running || self.config.fold_bytes.is_none() {
             return self.restore_later(id);
         }
+        // Its Hello may not have named all of them: a segment can have been made since. What is given back is what is here, so
+        // its verdict has it, and entries of it follow (C10).
+        let held: Vec<_> = restore.segments.iter().map(|held| (held.id, self.log.number(held.id))).collect();
+        let more = held.iter().filter(|(segment, number)| !self.interest.follows_id(id, *segment, *number)).count();
+        if more > 0 && self.interest.count(id) + more > limits::FOLLOWS_MAX {
+            return self.close(id, Code::BadFrame);
+        }
+        for (segment, number) in held {
+            self.interest.follow(id, segment, number);
+        }
         let given = Given { pending, acked, verdicts: BTreeMap::new() };
         let merging = Merging { given, begun: false, todo: restore.segments.into(), asked: None, done: Vec::new() };
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -261,7 +271,15 @@ impl Relay {
             Merge::Nothing => None,
             Merge::Adds { state, clocks } => Some((state, clocks)),
             Merge::Refused => return self.close(id, Code::BadFrame),
-            Merge::Failed => return self.restore_later(id),
+            // What the log has of it may be what no engine takes in (R12).
+            Merge::Failed => {
+                let suspect = merging.todo.front().and_then(|held| self.log.number(held.id));
+                if let Some(segment) = suspect {
+                    self.suspect(segment);
+                    self.next_report();
+                }
+                return self.restore_later(id);
+            }
         };
         if let Some(mut held) = merging.todo.pop_front() {
             let verdict = if adds.is_some() { Verdict::Merged } else { Verdict::Nothing };
@@ -434,6 +452,7 @@ impl Relay {
         let seen: Vec<usize> = (0..)
             .zip(&entry.segments)
             .filter(|(_, part)| !part.state.is_empty() && self.interest.follows(id, part.segment))
+            .filter(|(_, part)| !self.log.skips(part.segment, offset))
             .map(|(at, _)| at)
             .collect();
         if seen.is_empty() {
@@ -463,7 +482,7 @@ impl Relay {
 pub(super) fn added_to(entry: &LogEntry) -> impl Iterator<Item = SegmentNumber> + '_ {
     let segments = match entry {
         LogEntry::Restored(restore) => &restore.segments[..],
-        LogEntry::Commit(_) | LogEntry::Void { .. } => &[],
+        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => &[],
     };
     segments.iter().filter(|part| !part.state.is_empty()).map(|part| part.segment)
 }

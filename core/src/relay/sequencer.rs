@@ -10,18 +10,22 @@
 //! Everything in memory (lines, segments, clock tables) is the state at `head`; nobody but an author is told of anything at
 //! or above `durable` (DESIGN §3). It never sends anything: `deliver.rs` does.
 
+mod skips;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::skips::Watched;
 use super::port::{Append, DeltaPlace, Folded, Recovered, SegmentRow, SegmentTail};
 use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
 use crate::commit::{EngineKind, LAYOUT, content_hash};
-use crate::guard::{self, Clocks, Summary};
+use crate::guard::{self, Clocks, GuardError, Summary};
 use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
+use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
@@ -123,6 +127,10 @@ pub(super) struct Sequencer {
     pub attempt: u32,
     /// No generation is made before this time, in Unix milliseconds (D6).
     roll_hold_ms: u64,
+    /// Parts that are left out, as the disk has it: what is sent follows these. The clock tables have them as of the head.
+    skips: BTreeMap<SegmentNumber, BTreeSet<Offset>>,
+    /// A segment that is being replayed, and the parts of it that the store may not have given for that.
+    watched: Option<(SegmentNumber, Vec<Watched>)>,
 }
 
 /// A segment that a replica gave back, looked at: it is of the current generation, and what the log has of it was merged
@@ -155,6 +163,8 @@ impl Sequencer {
                 segment.clocks = clocks;
             }
         }
+        let skips = (0..).map(SegmentNumber).zip(&segments).filter(|(_, segment)| segment.clocks.skipped().len() > 0);
+        let skips = skips.map(|(number, segment)| (number, segment.clocks.skipped().collect())).collect();
         let by_id = segments.iter().zip(0..).map(|(segment, n)| (segment.row.id, SegmentNumber(n))).collect();
         let mut sequencer = Sequencer {
             head,
@@ -174,6 +184,8 @@ impl Sequencer {
             touched_segments: BTreeSet::new(),
             attempt: 0,
             roll_hold_ms: recovered.roll_hold_ms,
+            skips,
+            watched: None,
         };
         sequencer.begin_epoch(life);
         sequencer
@@ -188,7 +200,7 @@ impl Sequencer {
     }
 
     fn begin_epoch(&mut self, life: u64) {
-        if self.epochs.last().is_some_and(|(epoch, _)| epoch.random == life) {
+        if self.epochs.last().is_some_and(|(epoch, _)| epoch.random == life || mutate::on(Mutation::SameEpoch)) {
             return;
         }
         let counter = self.epochs.last().map_or(0, |(epoch, _)| epoch.counter.saturating_add(1));
@@ -204,7 +216,7 @@ impl Sequencer {
     /// has nothing that a number could mean, so its epoch is written with its first entry, and opening a name that nobody
     /// writes to leaves nothing behind (`SEMANTICS` S17).
     pub fn ready(&self) -> bool {
-        !self.opened_with_entries || self.epoch_written == Written::Yes
+        !self.opened_with_entries || self.epoch_written == Written::Yes || mutate::on(Mutation::HelloBeforeEpoch)
     }
 
     /// The heap has had a commit.
@@ -215,6 +227,21 @@ impl Sequencer {
     /// A line.
     pub fn line(&self, owner: ReplicaId) -> Option<&AdmitRow> {
         self.admit.get(owner)
+    }
+
+    /// Where all that the log has of these lines is durable.
+    pub fn settles(&self, lines: &BTreeSet<ReplicaId>) -> Offset {
+        let concerns = |entry: &LogEntry| match entry {
+            LogEntry::Commit(StoredCommit { owner, .. }) | LogEntry::Void { owner, .. } => lines.contains(owner),
+            LogEntry::Restored(StoredRestore { pending, acked, .. }) => {
+                pending.iter().chain(acked).any(|(owner, _, _)| lines.contains(owner))
+            }
+            // It leaves out parts, and no commit.
+            LogEntry::Quarantine(_) => false,
+        };
+        let undurable = self.tail.iter().rev().take_while(|held| held.offset >= self.durable);
+        let newest = undurable.into_iter().find(|held| concerns(&held.entry));
+        newest.map_or(self.durable, |held| held.offset.next())
     }
 
     /// A segment's number.
@@ -357,7 +384,10 @@ impl Sequencer {
             let Some(summary) = summary else { continue };
             let at = self.number(part.segment).and_then(|number| usize::try_from(number.0).ok());
             let clocks = at.and_then(|at| self.segments.get(at)).map_or(&empty, |segment| &segment.clocks);
-            clocks.check(owner, summary).map_err(|_| Code::GuardClocks)?;
+            clocks.check(owner, summary).map_err(|error| match error {
+                GuardError::Quarantined => Code::Quarantined,
+                _ => Code::GuardClocks,
+            })?;
         }
         Ok(())
     }
@@ -382,6 +412,9 @@ impl Sequencer {
                 segment.clocks.record(commit.line.owner, summary);
                 segment.row.tail.deltas += 1;
                 segment.row.tail.bytes += part.bytes.len() as u64;
+                if let Some((_, parts)) = self.watched.as_mut().filter(|(watched, _)| *watched == number) {
+                    parts.push((offset, summary.own.map(|own| own.client), part.bytes.len() as u64));
+                }
             }
             parts.push(StoredPart {
                 segment: number,

@@ -43,7 +43,7 @@ pub(super) enum Phase {
 pub(super) struct Greeted {
     pub hello: Hello,
     pub residents: Vec<(SegmentId, GenId)>,
-    /// It is to restore, and its lines are durable as they are in the ring from here on.
+    /// Its lines are durable, as its rings will have them, from here on.
     pub settled: Option<Offset>,
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Idle,
     /// The disk was full.
     Retry,
+    /// A segment was reported while the worker rests.
+    Report,
 }
 
 #[derive(Debug, Default)]

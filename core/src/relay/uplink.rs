@@ -40,7 +40,10 @@ impl Relay {
             },
             // T5: the head at this moment. When the replica's cut reaches it, all before it is durable.
             Up::Sync { nonce } => self.answer(id, &Down::SyncAt { nonce, position: self.log.head }),
-            Up::Report { .. } => {}
+            Up::Report { segment, offset } => match self.resolve(segment) {
+                Some(segment) => self.report(id, segment, offset),
+                None => self.close(id, Code::BadFrame),
+            },
             Up::Join { nonce, group, run, total, held, done } => {
                 let Some(replica) = conn.replica() else { return };
                 let join = super::claims::Join { nonce, group, run, total, held, done };

@@ -108,9 +108,13 @@ impl Replica {
         }
         for section in sections {
             if let Target::Here(index) = section.target
-                && self.heap.slot(index).and_then(|slot| slot.peek()).is_none()
+                && let slot = self.heap.slot(index)
+                && slot.and_then(|slot| slot.peek()).is_none()
             {
-                return Err(("ERR_NOT_LOADED", "a segment of the commit is not loaded".into()));
+                return Err(match slot.is_some_and(|slot| slot.stopped) {
+                    true => ("ERR_QUARANTINED", "a segment of the commit is quarantined".into()),
+                    false => ("ERR_NOT_LOADED", "a segment of the commit is not loaded".into()),
+                });
             }
         }
         let created = sections.iter().filter(|section| matches!(section.target, Target::New(..))).count();

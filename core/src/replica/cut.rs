@@ -11,6 +11,7 @@ use crate::guard;
 use crate::heap::{Index, State};
 use crate::id::{Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
@@ -27,13 +28,13 @@ pub(super) enum Long {
 
 impl Replica {
     /// C4: one entry, one step: every visible segment, every loading one's buffer, then the cut.
-    pub(super) fn apply_entry(&mut self, mut entry: EntryFrame, author: Author) {
-        if !self.own_entry(author.replica, &mut entry) {
+    pub(super) fn apply_entry(&mut self, entry: EntryFrame, author: Author) {
+        if !self.own_entry(author.replica, &entry) {
             return;
         }
         let frozen = self.is_frozen();
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
-        let mut stopped = Vec::new();
+        let (mut stopped, mut other) = (Vec::new(), Vec::new());
         for part in &entry.parts {
             let Some(id) = self.resolve(part.segment) else { continue };
             let known = part.create.is_none_or(|(_, layout)| layout == LAYOUT);
@@ -53,10 +54,23 @@ impl Replica {
                     continue;
                 }
             }
+            // What was taken for an empty one of another engine until somebody made it.
+            if let (Some((engine, _)), Some((_, slot))) = (part.create, self.heap.by_id_mut(id))
+                && matches!(&slot.state, State::Live(segment) if segment.engine() != engine)
+            {
+                other.push(id);
+                continue;
+            }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
                 Some((_, deltas)) => deltas.push(part.bytes.clone()),
                 None => by_segment.push((id, vec![part.bytes.clone()])),
             }
+        }
+        if mutate::on(Mutation::ApplyOneSegment) {
+            by_segment.truncate(1);
+        }
+        if mutate::on(Mutation::LoseDelta) && entry.offset.0 % 16 == 15 {
+            by_segment.clear();
         }
         let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let witness = self.witness;
@@ -101,6 +115,9 @@ impl Replica {
         }
         if !frozen {
             self.cut = self.cut.max(entry.offset.next());
+            if mutate::on(Mutation::CutAhead) {
+                self.cut = self.cut.next();
+            }
         }
         for (index, deltas) in kept {
             self.keep_applied(index, &deltas);
@@ -113,9 +130,12 @@ impl Replica {
                 self.tell_overruled(index);
             }
         }
-        for (id, error) in failed {
-            self.problem("ERR_ENGINE", format!("a delta could not be applied, its segment is loaded anew: {error}"));
+        for id in other {
             self.reload(id, false);
+        }
+        // R12: each by itself; the rest of the commit is shown.
+        for (id, error) in failed {
+            self.quarantine(id, entry.offset, &error);
         }
         if stopped.is_empty() {
             return;
@@ -258,6 +278,7 @@ impl Replica {
         let State::Loading { buffer, before, redo, .. } = std::mem::replace(&mut slot.state, State::Away) else {
             return Ok(());
         };
+        slot.thawing = false;
         let absent = match state.status {
             SegmentStatus::Alive => None,
             // An own new segment that the relay has not admitted yet is an empty one, as a derived one is.
@@ -267,15 +288,19 @@ impl Replica {
             SegmentStatus::Quarantined => Some(LoadStatus::Quarantined),
         };
         if let Some(status) = absent {
+            slot.known = None;
             self.stats.quarantined += u64::from(status == LoadStatus::Quarantined);
             self.unfollow(state.id);
             self.absent(index, status);
             self.send_pending();
             return Ok(());
         }
+        let last = buffer.last().map_or(Offset(0), |(offset, _)| *offset);
+        let before = before.or_else(|| slot.known.take());
         let behind = buffer.into_iter().filter(|(offset, _)| *offset >= position).flat_map(|(_, deltas)| deltas);
+        let behind = behind.filter(|_| !mutate::on(Mutation::LoadWithoutBuffer));
         let deltas: Vec<Bytes> = state.deltas.iter().cloned().chain(behind).collect();
-        self.install(index, &state, &deltas, before, redo);
+        self.install(index, &state, &deltas, last.max(Offset(position.0.saturating_sub(1))), before, redo);
         self.send_pending();
         Ok(())
     }
@@ -296,9 +321,15 @@ impl Replica {
         Ok(())
     }
 
-    /// C5: all segments of a catch-up become visible in one step.
-    pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
-        self.catch_up_with(position, SegmentState::decode_list(bulk)?);
+    /// C5: all segments of a catch-up become visible in one step. `alone`: this process was never connected, and the log has
+    /// nothing of its lines. What is here it made itself, and what the relay does not know of it is as it is; what the relay
+    /// does know came by a copy of this process, or by one that had its store.
+    pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes, alone: bool) -> Result<(), Malformed> {
+        let mut states = SegmentState::decode_list(bulk)?;
+        if alone && !self.heap.is_undoing() {
+            states.retain(|state| state.status != SegmentStatus::Unknown);
+        }
+        self.catch_up_with(position, states);
         Ok(())
     }
 
@@ -340,19 +371,20 @@ impl Replica {
                 }
             };
             let deltas = state.deltas.clone();
-            self.install(index, &state, &deltas, Some(before), redo);
+            self.install(index, &state, &deltas, Offset(position.0.saturating_sub(1)), Some(before), redo);
         }
         self.cut = position;
     }
 
-    /// Makes a document of what the relay sent and of own pending parts, and shows it.
+    /// Makes a document of what the relay sent and of own pending parts, and shows it. `last`: the newest entry that is in it.
     fn install(
         &mut self,
         index: Index,
         state: &SegmentState,
         deltas: &[Bytes],
-        before: Option<Box<Segment>>,
-        redo: bool,
+        last: Offset,
+        mut before: Option<Box<Segment>>,
+        mut redo: bool,
     ) {
         let writer = self.entropy.writer();
         let reset = before.is_some();
@@ -364,31 +396,43 @@ impl Replica {
             _ => (state.engine, state.generation),
         };
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
-        let mut deltas: Vec<Bytes> = deltas.iter().cloned().chain(self.own_deltas(state.id)).collect();
+        let theirs = deltas;
+        let mut deltas: Vec<Bytes> = theirs.iter().cloned().chain(self.own_deltas(state.id)).collect();
         let witness = self.witness;
         witness(Some(index));
-        let made = guard_whole(engine, &deltas).and_then(|()| {
-            match before {
-                Some(mut segment) => segment.replace(generation, writer, &state.snapshot, &deltas).map(|()| segment),
-                None => Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map(Box::new),
+        let mut make = |deltas: &[Bytes]| -> Result<Box<Segment>, String> {
+            guard_whole(engine, deltas)?;
+            let made = Segment::decode(state.id, engine, generation, writer, &state.snapshot, deltas);
+            let made = made.map_err(|error| error.to_string())?;
+            Ok(match before.take() {
+                Some(mut segment) => {
+                    segment.take_over(made);
+                    segment
+                }
+                None => Box::new(made),
+            })
+        };
+        let mut made = make(&deltas);
+        if made.is_err() && self.pending.has_counting(state.id) {
+            // R12: own parts that build on what the relay left out meanwhile. What of it is in the log after all, F3 finds.
+            made = make(theirs);
+            if made.is_ok() {
+                self.pending.spoil_all(state.id);
+                (deltas, redo) = (theirs.to_vec(), true);
             }
-            .map_err(|error| error.to_string())
-        });
+        }
         let mut segment = match made {
             Ok(segment) => segment,
             Err(error) => {
                 witness(None);
-                self.stats.quarantined += 1;
-                self.problem("ERR_ENGINE", format!("a segment could not be decoded: {error}"));
-                self.unfollow(state.id);
-                self.absent(index, LoadStatus::Quarantined);
-                return self.ask_for_the_declined();
+                return self.quarantine_with(index, before, last, &error);
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
         let redone = if redo { self.redo_into(&mut segment) } else { Vec::new() };
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
+            slot.failures = 0;
         }
         self.show(index, reset);
         witness(None);
@@ -399,10 +443,10 @@ impl Replica {
     /// Own unacknowledged deltas that count as they were sent: the log will hold these bytes, so the document has to. What the
     /// log has already is there twice then, which changes nothing.
     fn own_deltas(&self, id: SegmentId) -> impl Iterator<Item = Bytes> {
-        let counting = self.pending.iter().filter(|one| !one.outdone);
+        let counting = self.pending.iter().filter(|one| !one.outdone && !mutate::on(Mutation::LoadWithoutOwn));
         counting
             .flat_map(|one| one.commit.parts.iter().zip(&one.stale))
-            .filter(move |(part, stale)| part.segment == id && !**stale)
+            .filter(move |(part, stale)| part.segment == id && (!**stale || mutate::on(Mutation::RedoBeside)))
             .filter_map(|(part, _)| part.body.delta().cloned())
     }
 
@@ -416,7 +460,7 @@ impl Replica {
         for one in self.pending.iter_mut() {
             let owner = one.commit.owner;
             for ((part, edits), stale) in one.commit.parts.iter_mut().zip(&one.edits).zip(&mut one.stale) {
-                if part.segment != id || !std::mem::take(stale) {
+                if part.segment != id || one.outdone || !std::mem::take(stale) {
                     continue;
                 }
                 one.told = false;
@@ -489,7 +533,9 @@ impl Replica {
         self.out.push_back(Output::Refused { seq: refused.number, code, label, segments });
         for part in &refused.commit.parts {
             self.forget_creations(part.segment, uid);
-            self.reload(part.segment, true);
+            if !mutate::on(Mutation::KeepRefused) {
+                self.reload(part.segment, true);
+            }
         }
         self.send_pending();
     }

@@ -7,11 +7,17 @@
 //!   an own entry not made here ─────┼─► fork (F2): another id; pending commits from there on go to a line apart;
 //!   the same in an Ok's `ring` ─────┘             the connection is over, since its Hello declares the old id
 //!   replaced twice (F4) ────────────────► another id for what comes; pending commits stay in their line
-//!   own commit, other bytes in the log ─► the log's version counts (F3), in `ring` or as the entry comes
-//!   `ring` lacks a line, Unknown ───────► what was ever sent is in doubt (G5), the rest goes to another id
+//!   own commit, other bytes in the log ─► the log's version counts (F3): documents are made anew without the own one
+//!   own commit, void in `ring` ─────────► it is undone (R11) when those before it have ended, and what lies behind it made anew
+//!   `ring` lacks a line, or its end that
+//!     was acknowledged; Unknown ────────► what was ever sent is in doubt (G5), the rest goes to another id
 //! ```
 //!
-//! Nothing of an Ok or an entry that shows a fork is taken in: it comes again on the next connection, when it is another's.
+//! Nothing of an Ok or an entry that shows any of this is taken in: it comes again on the next connection, when it is another's, or
+//! is in the states that all documents are made anew from in one step (C5). Two processes that hold the same commits see the
+//! same rings, one after the other, and what a ring says is durable (R1): so each commit comes to the same in both, and whatever
+//! either sends is made on the versions that the log has.
+//!
 //! The new id is drawn after the connection's fresh entropy was mixed in, so two copies of one memory do not draw the same.
 
 use bytes::Bytes;
@@ -19,6 +25,7 @@ use bytes::Bytes;
 use super::{Doubtful, Output, Replica, WaitError};
 use crate::heap::State;
 use crate::id::{ReplicaId, SegmentId, Seq, Uid};
+use crate::mutate::{self, Mutation};
 use crate::wire::frame::down::{EntryFrame, Fate, Row};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
@@ -44,9 +51,12 @@ impl Replica {
         }
     }
 
-    /// The rings of an Ok against what this process made: F1, G5, F3, before anything else of it is taken in. False: the
-    /// replica is another one now, and this Ok is not for it. While `restoring`, what the log lacks is what it lost: only F1.
+    /// The rings of an Ok against what this process made: F1, G5, F3, R11, before anything else of it is taken in. What they say
+    /// is durable (R1). False: the replica, or a document of it, is another one now, and this Ok is not for it; the next Hello
+    /// says so, and is answered with states in which all of it has happened. While `restoring`, what the log lacks is what it
+    /// lost: only F1.
     pub(super) fn compare_rings(&mut self, rings: &[(u64, Vec<Row>)], restoring: bool) -> bool {
+        let mut changed = false;
         for (owner, acked, _) in self.own_lines() {
             let Some(at) = self.lines.place(owner) else { continue };
             let Some((_, rows)) = rings.iter().find(|(of, _)| *of == at) else {
@@ -58,48 +68,76 @@ impl Replica {
                     self.unknown(owner);
                     return false;
                 }
-                self.compare_versions(owner, &[]);
+                changed |= self.compare_versions(owner, &[]);
                 continue;
             };
             // The whole ring: what the log has of a clone is not to pass for own commits with the same numbers [X38, X43].
-            if let Some(from) = self.first_foreign(owner, rows) {
+            if let Some(from) = self.first_foreign(owner, rows).filter(|_| !mutate::on(Mutation::CopyUnseen)) {
                 self.fork(owner, from);
                 return false;
             }
-            if !restoring {
-                self.compare_versions(owner, rows);
+            if restoring {
+                continue;
             }
+            // The log has lost the end of the line, and it is too late to give that back: who may not write was not asked for it.
+            if rows.last().map_or(Seq(0), |row| row.seq) < acked {
+                self.unknown(owner);
+                return false;
+            }
+            changed |= self.compare_versions(owner, rows);
         }
-        true
+        if changed {
+            self.reconnect();
+        }
+        !changed
     }
 
-    /// F3 for the rows of a ring, and what R11 says of those that are void. A row may be lost with the relay's undurable tail; then the own version is put back.
-    fn compare_versions(&mut self, owner: ReplicaId, rows: &[Row]) {
-        let last = rows.last().map_or(Seq(0), |row| row.seq);
-        let (mut outdone, mut put_back) = (Vec::new(), Vec::new());
+    /// What became of own commits, as the rows of a ring say: refused (R11), or admitted, as they are here or with other bytes
+    /// (F3). True: documents have to be made anew for that.
+    fn compare_versions(&mut self, owner: ReplicaId, rows: &[Row]) -> bool {
+        let oldest = rows.first().map_or(Seq(0), |row| row.seq);
+        let (mut voids, mut outdone, mut put_back) = (Vec::new(), Vec::new(), Vec::new());
         for one in self.pending.iter_mut().filter(|one| one.commit.owner == owner) {
-            let row = rows.iter().find(|row| row.seq == one.commit.seq);
-            one.void = row.is_some_and(|row| matches!(row.fate, Fate::Void(_)));
+            let (seq, uid) = (one.commit.seq, one.commit.uid);
             // What is to be made anew was not admitted as it is here.
             let anew = one.stale.contains(&true);
-            let other = match row.map(|row| row.fate) {
-                Some(Fate::Admitted(hash)) => anew || hash != one.hash(),
-                Some(Fate::Void(_)) => false,
-                None => one.outdone && one.commit.seq <= last,
+            one.void = false;
+            let (there, same) = match rows.iter().find(|row| row.seq == seq).map(|row| row.fate) {
+                Some(Fate::Admitted(hash)) => (true, !anew && hash == one.hash()),
+                Some(Fate::Void(code)) => {
+                    one.void = true;
+                    voids.push((seq, uid, code));
+                    (false, false)
+                }
+                // A copy has gone on with the line until the relay forgot what this one was.
+                None => (seq < oldest, false),
             };
-            if other && !one.outdone {
-                outdone.push(one.commit.seq);
-            } else if one.outdone && !other {
+            one.settled = there && same && !one.outdone;
+            if there && !same && !one.outdone {
+                outdone.push(seq);
+            } else if one.outdone && !there {
+                // The log has lost it.
                 (one.outdone, one.told) = (false, false);
                 put_back.extend(one.segments());
             }
         }
-        for seq in outdone {
-            self.give_way(owner, seq);
+        for seq in &outdone {
+            self.give_way(owner, *seq);
+        }
+        // Behind commits that are not acknowledged it is told when it comes again: were it to end before them, the line would
+        // have a hole at a relay that loses this log [X13].
+        let mut refused = false;
+        for (seq, uid, code) in voids {
+            let first = self.pending.iter().find(|one| one.commit.owner == owner);
+            if first.is_some_and(|one| one.commit.seq == seq) {
+                self.refused(owner, seq, uid, code);
+                refused = true;
+            }
         }
         for id in put_back {
             self.reload(id, false);
         }
+        refused || !outdone.is_empty()
     }
 
     /// F3: the log's version of an own commit counts. The own one leaves the documents when they are loaded anew.
@@ -109,12 +147,12 @@ impl Replica {
         }
     }
 
-    /// F1 and F3 for an entry. False: it shows a fork, and is not to be applied.
-    pub(super) fn own_entry(&mut self, owner: ReplicaId, entry: &mut EntryFrame) -> bool {
+    /// F1 and F3 for an entry. False: it is not to be applied, and comes again.
+    pub(super) fn own_entry(&mut self, owner: ReplicaId, entry: &EntryFrame) -> bool {
         if owner != self.id && self.pending.find(owner, entry.seq).is_none() {
             return true;
         }
-        if !self.is_ours(owner, entry.seq, entry.uid) {
+        if !self.is_ours(owner, entry.seq, entry.uid) && !mutate::on(Mutation::CopyUnseen) {
             self.fork(owner, entry.seq);
             return false;
         }
@@ -126,24 +164,13 @@ impl Replica {
         if entry.yours || entry.void {
             return true;
         }
-        let outdone = one.outdone;
-        if !outdone && !self.has_other_bytes(owner, entry) {
+        if one.outdone || !self.has_other_bytes(owner, entry) {
             return true;
         }
-        if !outdone {
-            self.give_way(owner, entry.seq);
-        }
-        // Where the own version is still shown, the log's waits for the document that is without it: nothing shows both [X40].
-        for part in std::mem::take(&mut entry.parts) {
-            let id = self.resolve(part.segment);
-            match id.and_then(|id| self.heap.by_id_mut(id)).map(|(_, slot)| &mut slot.state) {
-                Some(State::Loading { buffer, .. }) if matches!(part.kind, PART_DELTA | PART_CREATE) => {
-                    buffer.push((entry.offset, vec![part.bytes]));
-                }
-                _ => entry.parts.push(part),
-            }
-        }
-        true
+        // Nothing shows both [X40].
+        self.give_way(owner, entry.seq);
+        self.reconnect();
+        false
     }
 
     fn has_other_bytes(&self, owner: ReplicaId, entry: &EntryFrame) -> bool {

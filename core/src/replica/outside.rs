@@ -14,14 +14,15 @@
 //!
 //! ```text
 //! place   := cut:varint seq:varint last_uid:u64 number:varint nonce:varint acked:varint stats:list(varint)
-//!            reloading:list(segment:varint redo:u8)
+//!            reloading:list(segment:varint flags:u8)                  flags: 1 with redo · 2 it was broken
 //! lives   := flags:u8 lineage:epoch epochs:list(epoch start:varint)            flags: those of a packed replica (`packed.rs`)
 //! commit  := unsaved                              (`packed.rs`); nothing: it has ended before an older one of another line
 //! segment := kept                                 (`segment/outside.rs`)
 //! made    := (seq:varint uid:u64), up to the end: commits of the own line that have ended (`lines.rs`), the oldest first
 //! resume  := replica:16 lives:bytes place:bytes made:bytes slots:list(segment:16 flags:u8) commits:list(bytes) waits:list(wait)
 //!            replica: as it was last Forked; commits: ascending
-//!            flags: 1 derived · 2 loading · 4 not to be had any more; lives and place may be empty: there were none yet
+//!            flags: 1 derived · 2 loading · 4 not to be had · 8 and the relay is to look at it;
+//!            lives and place may be empty: there were none yet
 //! ```
 
 use std::collections::VecDeque;
@@ -31,7 +32,7 @@ use bytes::Bytes;
 use super::packed::{ImportError, pack_commit, unpack_commit};
 use super::pending::Unsaved;
 use super::{LoadStatus, Output, Replica};
-use crate::heap::{Index, State};
+use crate::heap::{Broken, Index, State};
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::Segment;
@@ -42,6 +43,7 @@ const COUNT: usize = 1 << 24;
 const DERIVED: u8 = 1;
 const LOADING: u8 = 2;
 const STOPPED: u8 = 4;
+const BROKEN: u8 = 8;
 
 /// Something to be kept outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,8 +123,9 @@ impl Replica {
         out.varint(self.reloading.len() as u64);
         for index in &self.reloading {
             out.varint(u64::from(index.0));
-            let state = self.heap.slot(*index).map(|slot| &slot.state);
-            out.push(u8::from(matches!(state, Some(State::Loading { redo: true, .. }))));
+            let slot = self.heap.slot(*index);
+            let redo = matches!(slot.map(|slot| &slot.state), Some(State::Loading { redo: true, .. }));
+            out.push(u8::from(redo) | u8::from(slot.is_some_and(|slot| slot.thawing)) << 1);
         }
         out
     }
@@ -243,9 +246,10 @@ impl Replica {
             let flags = r.u8()?;
             let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
             if let Some(slot) = self.heap.slot_mut(index) {
-                // R12: what trapped twice is frozen here. The `Report{segment, offset}` that lets the relay judge it belongs
-                // to the first Online after this.
                 slot.stopped = flags & STOPPED != 0;
+                // R12: what trapped twice is frozen. Over which entry went with the instance: any up to the newest.
+                let last = Offset(u64::MAX);
+                slot.broken = (flags & BROKEN != 0).then_some(Broken { at: last, told: false, before: None });
                 if flags & LOADING != 0 {
                     slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false };
                 }
@@ -279,7 +283,12 @@ impl Replica {
         self.stats.set_list(&stats);
         for _ in 0..r.count(COUNT, "segments")? {
             let number = u32::try_from(r.varint()?).map_err(|_| Malformed::Limit("number"))?;
-            let redo = r.u8()? != 0;
+            let flags = r.u8()?;
+            let (redo, thawing) = (flags & 1 != 0, flags & 2 != 0);
+            if let Some(slot) = self.heap.slot_mut(Index(number)).filter(|slot| slot.broken.is_some() && thawing) {
+                // The relay had answered, and nobody outside knows yet.
+                (slot.stopped, slot.thawing, slot.broken) = (false, true, None);
+            }
             if let Some(slot) = self.heap.slot_mut(Index(number)).filter(|slot| !slot.stopped) {
                 slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo };
                 self.reloading.push(Index(number));

@@ -11,9 +11,10 @@
 //!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
 //!             flags: 1 fresh · 2 what is here has to be given back to the relay
 //!             made: commits of the replica's own line that have ended, the newest, oldest first
-//! slot     := segment:16 flags:u8 [document]
+//! slot     := segment:16 flags:u8 [at:varint] [document]
 //!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
-//!             16 the log did something to it that is not known here
+//!             16 it is not to be had · 32 and the relay is to look at it, at:varint follows: the entry with which the engine failed ·
+//!             64 it was
 //! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
@@ -38,7 +39,7 @@ use bytes::Bytes;
 use super::pending::Unsaved;
 use super::{Keep, LoadStatus, Options, Output, Replica};
 use crate::commit::{After, ClaimOf, Commit, EngineKind, Part, PartBody};
-use crate::heap::State;
+use crate::heap::{Broken, State};
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::Segment;
@@ -54,6 +55,8 @@ const LOADING: u8 = 2;
 const REDO: u8 = 4;
 const DOCUMENT: u8 = 8;
 const STOPPED: u8 = 16;
+const BROKEN: u8 = 32;
+const THAWING: u8 = 64;
 
 const OFFERED: u8 = 1;
 const OUTDONE: u8 = 2;
@@ -99,7 +102,12 @@ impl Replica {
             flags |= if slot.derived { DERIVED } else { 0 };
             flags |= if document.is_some() { DOCUMENT } else { 0 };
             flags |= if slot.stopped { STOPPED } else { 0 };
+            flags |= if slot.broken.is_some() { BROKEN } else { 0 };
+            flags |= if slot.thawing { THAWING } else { 0 };
             out.push(flags);
+            if let Some(broken) = &slot.broken {
+                out.varint(broken.at.0);
+            }
             if let Some(document) = document {
                 document.pack(&mut out);
             }
@@ -210,6 +218,7 @@ impl Replica {
         let flags = r.u8()?;
         let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
         let redo = flags & REDO != 0;
+        let at = if flags & BROKEN != 0 { Some(Offset(r.varint()?)) } else { None };
         let mut document = None;
         if flags & DOCUMENT != 0 {
             let writer = self.entropy.writer();
@@ -221,6 +230,8 @@ impl Replica {
         }
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.stopped = flags & STOPPED != 0;
+            slot.thawing = flags & THAWING != 0;
+            slot.broken = at.map(|at| Broken { at, told: false, before: None });
             if flags & LOADING != 0 {
                 self.reloading.push(index);
             }

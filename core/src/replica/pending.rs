@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::commit::{After, Commit, PartBody, content_hash};
 use crate::edit::Edit;
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
+use crate::mutate::{self, Mutation};
 
 /// One unacknowledged commit.
 #[derive(Debug)]
@@ -26,7 +27,9 @@ pub struct Unsaved {
     pub stale: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
     pub outdone: bool,
-    /// The log of this connection has it as refused (R11): nothing behind it goes out before that is told and handled.
+    /// The log has it for good, and as it is here: whatever is made anew, this is not.
+    pub settled: bool,
+    /// The log has it as refused (R11): nothing behind it goes out before that is told and handled.
     pub void: bool,
     /// What is kept of it outside (`outside.rs`) says what it is.
     pub told: bool,
@@ -59,6 +62,7 @@ impl Unsaved {
             offered: false,
             stale,
             outdone: false,
+            settled: false,
             void: false,
             told: false,
             bytes,
@@ -83,9 +87,9 @@ impl Unsaved {
         self.commit.parts.iter().map(|part| part.segment)
     }
 
-    /// Its parts in these segments are to be made anew; if the log's version counts, there is nothing to make.
+    /// Its parts in these segments are to be made anew; if the log has it, there is nothing to make.
     fn spoil(&mut self, segments: &BTreeSet<SegmentId>) {
-        if self.outdone {
+        if self.outdone || self.settled {
             return;
         }
         for (part, stale) in self.commit.parts.iter().zip(&mut self.stale) {
@@ -198,7 +202,9 @@ impl Pending {
         let at = self.list.iter().position(is)?;
         let refused = self.take_out(at)?;
         if let Some(next) = self.list.iter_mut().find(|one| one.commit.owner == owner && one.commit.seq > seq) {
-            next.commit.prev = uid.voided();
+            if !mutate::on(Mutation::KeepPrev) {
+                next.commit.prev = uid.voided();
+            }
             (next.told, self.untold) = (false, true);
         }
         self.is_in_the_log(owner, seq);
@@ -266,7 +272,8 @@ impl Pending {
                 last = commit.uid;
                 segments.extend(commit.parts.iter().map(|part| part.segment));
                 one.stale.fill(true);
-                (one.sent, one.offered, one.admitted, one.outdone, one.void) = (false, false, None, false, false);
+                (one.sent, one.offered, one.admitted) = (false, false, None);
+                (one.outdone, one.settled, one.void) = (false, false, false);
                 one.told = false;
             } else {
                 if let Some(after) = &mut commit.after
@@ -296,6 +303,40 @@ impl Pending {
         segments
     }
 
+    /// R12: parts of a segment that build on what the log leaves out. What has its place in the log is left out with it; the rest, and
+    /// what lies behind it, is made anew and sent again.
+    pub fn left_out(&mut self, segment: SegmentId, builds_on_it: impl Fn(&bytes::Bytes) -> bool) {
+        let mut from = None;
+        for (at, one) in self.list.iter_mut().enumerate() {
+            let mut parts = one.commit.parts.iter().zip(&mut one.stale).filter(|(part, _)| part.segment == segment);
+            let Some((_, stale)) = parts.find(|(part, _)| part.body.delta().is_some_and(&builds_on_it)) else {
+                continue;
+            };
+            if one.admitted.is_some() {
+                // Stale says so to the ring of the next connection, which has it as it was sent.
+                (*stale, one.outdone, one.told, self.untold) = (true, true, false, true);
+            } else if from.is_none() {
+                from = Some(at);
+            }
+        }
+        if let Some(at) = from {
+            self.spoil_behind(at, &BTreeSet::from([segment]));
+        }
+    }
+
+    /// Whether an unacknowledged commit has a delta of this segment that counts as it is.
+    pub fn has_counting(&self, segment: SegmentId) -> bool {
+        let counts = |one: &Unsaved| {
+            one.commit.parts.iter().zip(&one.stale).any(|(part, stale)| part.segment == segment && !stale)
+        };
+        self.list.iter().any(|one| !one.outdone && counts(one))
+    }
+
+    /// R12: what is here of a segment cannot be put on what the relay has of it. It is made anew.
+    pub fn spoil_all(&mut self, segment: SegmentId) {
+        self.spoil_behind(0, &BTreeSet::from([segment]));
+    }
+
     /// G5: takes out what was ever sent of a line that the relay no longer knows.
     pub fn in_doubt(&mut self, owner: ReplicaId) -> Vec<Unsaved> {
         let mut out = Vec::new();
@@ -309,6 +350,13 @@ impl Pending {
 
     /// A new connection: everything goes out again (C3).
     pub fn reconnected(&mut self) {
+        if mutate::on(Mutation::NoResend) {
+            return;
+        }
+        if mutate::on(Mutation::ForgetUnacknowledged) {
+            self.list.clear();
+            self.bytes = 0;
+        }
         for one in &mut self.list {
             one.sent = false;
         }

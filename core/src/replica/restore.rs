@@ -9,14 +9,17 @@
 //! While frozen, the cut and the epochs stay those of the lost log: what is shown is what they cover. The program reads and
 //! writes; nothing it writes is sent, no token is given out, nothing is evicted.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::cut::guard_whole;
+use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
 use crate::heap::{Index, State};
-use crate::id::{EpochId, Nonce, Offset};
+use crate::id::{EpochId, Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
@@ -50,19 +53,33 @@ impl Replica {
             self.keep_lives();
             self.out.push_back(Output::Restoring { begins: true });
         }
-        // The places that these had are gone.
+        // What the log had may have gone.
         for one in self.pending.iter_mut() {
-            one.admitted = None;
+            (one.admitted, one.settled) = (None, false);
         }
         // R11: what the ring has as void is refused, and is not given back. A relay that asks for a restore shows only what is
         // durable of these lines.
-        for (owner, rows) in std::mem::take(&mut welcome.ring) {
-            let Some(owner) = self.lines.owner(owner) else { continue };
-            for row in &rows {
-                if let Fate::Void(code) = row.fate {
+        for (owner, rows) in &welcome.ring {
+            let Some(owner) = self.lines.owner(*owner) else { continue };
+            for row in rows {
+                if let Fate::Void(code) = row.fate
+                    && self
+                        .pending
+                        .iter()
+                        .find(|one| one.commit.owner == owner)
+                        .is_some_and(|one| one.commit.seq == row.seq)
+                {
                     self.refused(owner, row.seq, row.uid, code);
                 }
             }
+        }
+        // Behind commits that are not acknowledged it is told when it comes again: were it to end before them, the line would
+        // have a hole at a relay that loses this log, too [X13].
+        for one in self.pending.iter_mut() {
+            let commit = &one.commit;
+            let own = welcome.ring.iter().filter(|(of, _)| self.lines.owner(*of) == Some(commit.owner));
+            let row = own.flat_map(|(_, rows)| rows).find(|row| (row.seq, row.uid) == (commit.seq, commit.uid));
+            one.void = row.is_some_and(|row| matches!(row.fate, Fate::Void(_)));
         }
         self.restore_again();
         self.send_restore();
@@ -79,8 +96,10 @@ impl Replica {
         let Session::Online(online) = &mut self.session else { return };
         let Some(frozen) = online.frozen.as_mut().filter(|frozen| !frozen.sent) else { return };
         frozen.sent = true;
+        let void = self.pending.iter().filter(|one| one.void).flat_map(Unsaved::segments);
+        let void: BTreeSet<SegmentId> = void.collect();
         let mut segments = Vec::new();
-        for (_, slot) in self.heap.iter() {
+        for (_, slot) in self.heap.iter().filter(|(_, slot)| !void.contains(&slot.id)) {
             let document = match &slot.state {
                 State::Live(document) => document,
                 State::Loading { before: Some(document), redo: false, .. } => document,
@@ -96,7 +115,8 @@ impl Replica {
             });
         }
         let place = |(owner, seq, uid)| self.lines.place(owner).map(|at| (at, seq, uid));
-        let pending = self.pending.iter().filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
+        let standing = self.pending.iter().filter(|one| !one.void);
+        let pending = standing.filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
         let pending = pending.take(limits::RESTORE_PENDING_MAX).collect();
         let acked: Vec<Place<u64>> = self.own_lines().into_iter().filter_map(place).collect();
         let restore = Restore { acked, pending, segments };
@@ -160,6 +180,7 @@ impl Replica {
             self.loaded(nonce, position, &bulk)?;
         }
         self.ask_for_the_missing();
+        self.send_reports();
         self.send_pending();
         self.ask_heads();
         Ok(())
@@ -168,7 +189,7 @@ impl Replica {
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.
     fn apply_restored(&mut self, offset: Offset, restored: Restored) {
         let frozen = self.is_frozen();
-        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shown, mut failed, mut kept, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let witness = self.witness;
         for (_, state) in restored.segments {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
@@ -196,7 +217,7 @@ impl Replica {
                 State::Live(_) if frozen => {}
                 // Another generation is switched to, not merged (G3); there is none yet.
                 State::Live(segment) if segment.generation() != state.generation => {
-                    failed.push((state.id, "it is of another generation".to_owned()));
+                    other.push(state.id);
                 }
                 State::Live(segment) => {
                     segment.set_unborn(false);
@@ -230,9 +251,13 @@ impl Replica {
                 self.tell_overruled(index);
             }
         }
-        for (id, error) in failed {
-            self.problem("ERR_ENGINE", format!("what was restored of a segment could not be merged: {error}"));
+        for id in other {
+            let why = "it is of another generation";
+            self.problem("ERR_ENGINE", format!("what was restored of a segment could not be merged: {why}"));
             self.reload(id, false);
+        }
+        for (id, error) in failed {
+            self.quarantine(id, offset, &error);
         }
     }
 }

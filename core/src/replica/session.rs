@@ -11,6 +11,7 @@ use crate::commit::PartBody;
 use crate::heap::State;
 use crate::id::{GenId, Nonce, SegmentId, SegmentNumber, Seq};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Asked, EntryFrame, Welcome};
@@ -119,6 +120,11 @@ impl Replica {
                 buffer.clear();
             }
         }
+        for (_, slot) in self.heap.iter_mut() {
+            if let Some(broken) = &mut slot.broken {
+                broken.told = false;
+            }
+        }
     }
 
     /// Sends one frame as it is, if there is a connection.
@@ -156,6 +162,8 @@ impl Replica {
             Asked::Claim | Asked::Join => {
                 self.out.push_back(Output::Failed { ticket: nonce.0, error: WaitError::Refused(code) });
             }
+            // It stays frozen, and is reported again on the next connection.
+            Asked::Report => {}
             Asked::Presence => {
                 self.problem(js_code(code), format!("the relay did not show this member to a group: {text}"));
             }
@@ -285,6 +293,12 @@ impl Replica {
                 self.problem("ERR_CONFLICT", "a commit was made against an old generation");
             }
             Down::SyncAt { nonce, position } => self.waits.head(nonce, position),
+            Down::Quarantine { offset, segment, client, .. } => self.quarantined(offset, segment, client),
+            Down::Reload { segment, .. } => {
+                if let Some(id) = self.resolve(segment) {
+                    self.thaw(id);
+                }
+            }
             Down::Declined { asked, nonce, code } => self.declined(asked, nonce, code),
             Down::Joined { group, run, member, .. } => self.out.push_back(Output::Joined { group, run, member }),
             Down::Group { group, run, members, done, held } => {
@@ -322,7 +336,7 @@ impl Replica {
         let first = self.fresh;
         let epoch = welcome.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
         self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
-        if welcome.restore && !first {
+        if welcome.restore && !first && !mutate::on(Mutation::GiveNothingBack) {
             self.pending.reconnected();
             self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
             self.freeze(&mut welcome);
@@ -338,16 +352,15 @@ impl Replica {
         self.lineage = welcome.lineage;
         self.fresh = false;
         self.keep_lives();
-        // A refusal in `ring` may still be lost with the relay, and a row does not say: the commit is sent again, and the relay
-        // says Refused when that is durable (R11).
         self.pending.reconnected();
-        // All that is here of a fresh replica it made itself, unless a copy of it made something of that too.
-        if welcome.catchup && (!first || self.heap.is_undoing()) {
-            self.catch_up(welcome.position, bulk)?;
+        if welcome.catchup {
+            let alone = first && welcome.ring.is_empty();
+            self.catch_up(welcome.position, bulk, alone)?;
         }
         self.cut = welcome.position;
         self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
         self.ask_for_the_missing();
+        self.send_reports();
         self.send_pending();
         self.ask_heads();
         Ok(())
@@ -461,6 +474,11 @@ impl Replica {
         let Session::Online(online) = &self.session else { return };
         let author = online.author(entry.author);
         self.apply_entry(entry, author);
+    }
+
+    /// There is a connection, and its Hello was answered.
+    pub(super) fn is_online(&self) -> bool {
+        matches!(self.session, Session::Online(_))
     }
 
     pub(super) fn resolve(&self, segment: SegRef) -> Option<SegmentId> {

@@ -4,6 +4,7 @@ use super::session::Session;
 use super::{Output, Replica};
 use crate::id::{EpochId, Nonce, Offset, Seq};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::version::Version;
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::Up;
@@ -222,7 +223,8 @@ impl Replica {
         if self.waits.list.is_empty() || self.fresh || self.restoring {
             return;
         }
-        let oldest = self.pending.iter().next().map(|one| one.number);
+        let counts = |one: &&super::pending::Unsaved| !(mutate::on(Mutation::FlushWhenSent) && one.sent);
+        let oldest = self.pending.iter().find(counts).map(|one| one.number);
         // What was refused is still shown where its segment is being made anew: nobody is told that all is seen before that.
         let undoing = self.heap.is_undoing();
         let mut ended = Vec::new();
@@ -261,6 +263,9 @@ impl Replica {
     fn standing(&self, version: &Version, answered: bool) -> Option<Result<(), WaitError>> {
         if version.lineage != self.lineage {
             return Some(Err(WaitError::VersionLost));
+        }
+        if mutate::on(Mutation::VersionWithoutEpoch) {
+            return (self.cut >= version.position).then_some(Ok(()));
         }
         let at = self.epochs.iter().position(|(epoch, _): &(EpochId, Offset)| *epoch == version.epoch);
         let Some(at) = at else {

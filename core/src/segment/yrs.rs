@@ -69,9 +69,18 @@ impl YrsEngine {
         let update = Update::decode_v2(snapshot).map_err(|e| EngineError::Decode(e.to_string()))?;
         let mut txn = engine.doc.try_transact_mut().map_err(|e| EngineError::Failed(e.to_string()))?;
         txn.apply_update(update).map_err(|e| EngineError::Failed(e.to_string()))?;
+        complete(&txn)?;
         drop(txn);
         Ok(engine)
     }
+}
+
+/// yrs keeps what builds on what is not here for later, says nothing, and encodes it with everything else (R12).
+fn complete(txn: &impl ReadTxn) -> Result<(), EngineError> {
+    if txn.has_missing_updates() {
+        return Err(EngineError::Failed("a change builds on changes that are not here".into()));
+    }
+    Ok(())
 }
 
 /// A scalar of ours as yrs keeps it.
@@ -257,7 +266,7 @@ impl Engine for YrsEngine {
             for update in updates {
                 txn.apply_update(update).map_err(|e| EngineError::Failed(e.to_string()))?;
             }
-            Ok(())
+            complete(&txn)
         })();
         let changes = self.notes.borrow_mut().take().unwrap_or_default();
         applied.map(|()| changes)

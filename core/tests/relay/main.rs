@@ -6,6 +6,7 @@ mod admission;
 mod bounds;
 mod groups;
 mod hello;
+mod quarantine;
 mod restore;
 mod stream;
 mod world;

@@ -97,6 +97,19 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     assert!(bulk.bytes.len() > state.deltas[0].len());
 }
 
+/// C10: a segment that was made after the Hello is given back, too.
+#[test]
+fn d4_what_is_given_back_is_followed_whether_the_hello_named_it_or_not() {
+    let (mut world, writer, epoch) = wiped();
+    let a = come(&mut world, 1, epoch, 3, &[]);
+    world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
+    let (_, verdict) = restored(&world.take(a)).remove(0);
+    let told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, *what)).collect();
+    assert_eq!(told, [(seg(0), Verdict::Merged)]);
+    world.fill(2, seg(0), 1);
+    assert_eq!(offsets(&world.take(a)), [1], "what others make of it comes");
+}
+
 #[test]
 fn x13_the_line_and_the_states_are_one_transaction() {
     let (mut world, writer, epoch) = wiped();

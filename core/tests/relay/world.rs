@@ -1,6 +1,6 @@
 //! A relay machine, a store that can delay, refuse and crash, and connections driven by hand.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
@@ -29,6 +29,8 @@ pub struct Disk {
     pub snaps: BTreeMap<SegmentNumber, (Offset, Bytes)>,
     /// Everything that was written, to be written again up to some place.
     appends: Vec<Append>,
+    /// Parts that no state has any more.
+    skipped: BTreeSet<(SegmentNumber, Offset)>,
 }
 
 impl Disk {
@@ -51,6 +53,7 @@ impl Disk {
             self.recovered.segments.push(row);
         }
         self.entries.extend(append.entries);
+        self.skipped.extend(append.skipped);
         self.admit.extend(append.admit);
         self.clocks.extend(append.clocks.into_iter().map(|(number, generation, table)| (number, (generation, table))));
         self.recovered.head = Offset(self.entries.len() as u64);
@@ -76,6 +79,9 @@ impl Disk {
         }
         let mut deltas = Vec::new();
         for offset in from.0..position.0 {
+            if self.skipped.contains(&(segment, Offset(offset))) {
+                continue;
+            }
             match self.entry(offset) {
                 LogEntry::Commit(commit) => {
                     deltas
@@ -85,7 +91,7 @@ impl Disk {
                     let added = restore.segments.into_iter().filter(|part| !part.state.is_empty());
                     deltas.extend(added.filter(|part| part.segment == segment).map(|part| part.state));
                 }
-                LogEntry::Void { .. } => {}
+                LogEntry::Void { .. } | LogEntry::Quarantine(_) => {}
             }
         }
         StoredState::At { segment, snapshot, deltas }
@@ -104,6 +110,19 @@ pub struct Link {
     pub deaf: bool,
 }
 
+/// What the worker does with what is to be replayed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Replays {
+    /// It takes in everything.
+    Well,
+    /// It fails on the part of this entry, whatever that is, if it is to be replayed.
+    FailsAt(u64),
+    /// It dies over anything.
+    Dies,
+    /// It is at it until [`World::answer_examine`].
+    Waits,
+}
+
 /// What the worker does with what is to be merged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Merges {
@@ -117,6 +136,10 @@ pub enum Merges {
 
 pub struct World {
     pub merges: Merges,
+    pub replays: Replays,
+    /// Replays that were asked for: the segment and up to where.
+    pub examined: Vec<(SegmentNumber, Offset)>,
+    waiting: Option<Output>,
     /// The machine of the next start.
     pub config: fn(Config) -> Config,
     pub relay: Relay,
@@ -159,6 +182,9 @@ impl World {
     pub fn new() -> World {
         let mut world = World {
             merges: Merges::Now,
+            replays: Replays::Well,
+            examined: Vec::new(),
+            waiting: None,
             config: |config| config,
             relay: Relay::new(config(1), Recovered::default(), Time(0)),
             now: Time(0),
@@ -282,6 +308,14 @@ impl World {
                     };
                     answers.push_back(Input::Merged { ticket, merge });
                 }
+                Output::Examine { segment, upto, .. } if self.replays == Replays::Waits => {
+                    self.examined.push((segment, upto));
+                    self.waiting = Some(output);
+                }
+                Output::Examine { ticket, segment, upto, position, .. } => {
+                    self.examined.push((segment, upto));
+                    answers.push_back(self.examine(ticket, segment, upto, position));
+                }
                 Output::Recover if self.recovers => answers.push_back(Input::Recovered(self.disk.recover())),
                 Output::Recover => {}
                 Output::Fold { segment, upto, .. } => self.folds.push((segment, upto)),
@@ -292,6 +326,48 @@ impl World {
         for answer in answers {
             self.input(answer);
         }
+    }
+
+    /// The worker says what came of the replay that it was at.
+    pub fn answer_examine(&mut self, replays: Replays) {
+        let Some(Output::Examine { ticket, segment, upto, position, .. }) = self.waiting.take() else {
+            panic!("nothing is replayed")
+        };
+        let waits = std::mem::replace(&mut self.replays, replays);
+        let answer = self.examine(ticket, segment, upto, position);
+        self.replays = waits;
+        self.input(answer);
+    }
+
+    /// The same as of the worker that ships, but for the engine: who wrote what is read from the bytes.
+    fn examine(&self, ticket: Ticket, segment: SegmentNumber, upto: Offset, position: Offset) -> Input {
+        let parts = (0..position.0).filter(|offset| !self.disk.skipped.contains(&(segment, Offset(*offset))));
+        let parts: Vec<(Offset, Bytes)> = parts
+            .filter_map(|offset| match self.disk.entry(offset) {
+                LogEntry::Commit(commit) => commit
+                    .parts
+                    .into_iter()
+                    .find(|part| part.segment == segment)
+                    .map(|part| (Offset(offset), part.bytes)),
+                _ => None,
+            })
+            .collect();
+        let own = |bytes: &[u8]| coheap_core::guard::structure(coheap_core::guard::Engine::Yrs, bytes).unwrap().own;
+        let examined = match self.replays {
+            Replays::Dies => Examined::Unknown,
+            Replays::FailsAt(at) if at < upto.0 && parts.iter().any(|(offset, _)| offset.0 == at) => {
+                let from = parts.iter().position(|(offset, _)| offset.0 == at).unwrap();
+                let first = own(&parts[from].1);
+                let later = parts[from..].iter().enumerate();
+                let of_it = later.filter(|(n, (_, bytes))| {
+                    *n == 0 || own(bytes).is_some_and(|own| first.is_some_and(|first| first.client == own.client))
+                });
+                let parts = of_it.map(|(_, (offset, bytes))| (*offset, bytes.len() as u64)).collect();
+                Examined::Fails(Failing { client: first.map(|own| (own.client, own.start)), parts })
+            }
+            _ => Examined::Well,
+        };
+        Input::Examined { ticket, examined }
     }
 
     fn deliver(&mut self, conn: ConnId, frames: &Bytes) {
@@ -403,6 +479,11 @@ impl World {
             }
         }
         panic!("no Ok; closed: {:?}", link.closed);
+    }
+
+    /// The life of the log that a replica which was here would name.
+    pub fn relay_epoch(&self) -> EpochId {
+        self.disk.recovered.epochs.last().unwrap().0
     }
 
     pub fn closed(&self, conn: ConnId) -> Option<u16> {

@@ -1,10 +1,11 @@
 //! What all these tests do with a replica: give it inputs and frames, and look through what it puts out.
 
 use bytes::Bytes;
-use coheap_core::id::{EpochId, Nonce, Offset};
+use coheap_core::commit::{EngineKind, LAYOUT};
+use coheap_core::id::{EpochId, Nonce, Offset, SegmentId, SegmentNumber};
 use coheap_core::replica::{Input, Options, Output, Replica};
 use coheap_core::wire::frame::down::{Row, Welcome};
-use coheap_core::wire::frame::{Bulk, Down, SegmentState, Up, message_of, split};
+use coheap_core::wire::frame::{Bulk, Down, SegmentState, SegmentStatus, Up, message_of, split};
 
 pub(crate) fn options(seed: u8) -> Options {
     Options { seed: [seed; 32], heap: "h".into(), name: "r".into(), must_exist: false, max_unsaved: 0 }
@@ -44,11 +45,17 @@ pub(crate) fn connect_after(
     own: Vec<Row>,
 ) -> Vec<Output> {
     give(replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+    let ring = if own.is_empty() { Vec::new() } else { vec![(0, own)] };
+    tell(replica, &ok(position, ring, catch_up))
+}
+
+/// The Ok of a relay that stands at this position and has these commits of the replica's lines, with the states of a catch-up.
+pub(crate) fn ok(position: u64, ring: Vec<(u64, Vec<Row>)>, catch_up: &[SegmentState]) -> Down {
     let mut bulk = vec![catch_up.len() as u8];
     for state in catch_up {
         state.encode(&mut bulk);
     }
-    let welcome = Welcome {
+    Down::Ok(Welcome {
         features: 0,
         exists: position > 0,
         restore: false,
@@ -58,10 +65,28 @@ pub(crate) fn connect_after(
         epochs: vec![(EpochId::default(), Offset(0))],
         position: Offset(position),
         window: 256,
-        ring: if own.is_empty() { Vec::new() } else { vec![(0, own)] },
+        ring,
         bulk: if catch_up.is_empty() { Bulk::default() } else { Bulk::whole(Bytes::from(bulk)) },
-    };
-    tell(replica, &Down::Ok(welcome))
+    })
+}
+
+/// A segment that the relay has never heard of.
+pub(crate) fn unknown(id: SegmentId) -> SegmentState {
+    SegmentState {
+        id,
+        number: None,
+        status: SegmentStatus::Unknown,
+        engine: EngineKind::Yrs,
+        layout: LAYOUT,
+        generation: EngineKind::Yrs.generation_zero(),
+        snapshot: Bytes::new(),
+        deltas: Vec::new(),
+    }
+}
+
+/// One that has these deltas.
+pub(crate) fn alive(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
+    SegmentState { number: Some(SegmentNumber(0)), status: SegmentStatus::Alive, deltas, ..unknown(id) }
 }
 
 /// The answer to a load.

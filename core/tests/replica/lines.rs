@@ -4,16 +4,14 @@ use bytes::Bytes;
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
+use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
 use coheap_core::value::Value;
-use coheap_core::wire::frame::down::{EntryFrame, Fate, Row, Welcome};
+use coheap_core::wire::frame::down::{EntryFrame, Fate, Row};
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
-use coheap_core::wire::frame::{
-    Bulk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up,
-};
+use coheap_core::wire::frame::{Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, Up};
 
-use crate::desk::{errors, give, loads, options, problems, snapshot, tell, ups};
+use crate::desk::{alive, errors, give, loads, ok, options, problems, snapshot, tell, unknown, ups};
 
 const ONE: SegmentId = SegmentId([1; 16]);
 const TWO: SegmentId = SegmentId([2; 16]);
@@ -57,38 +55,8 @@ fn dial(replica: &mut Replica, entropy: u64) -> Vec<Output> {
     give(replica, Input::Connected { token: String::new(), entropy: [entropy; 4] })
 }
 
-/// The Ok of a relay that has these rows.
-fn ok(position: u64, ring: Vec<(u64, Vec<Row>)>, catch_up: &[SegmentState]) -> Down {
-    let mut bulk = vec![catch_up.len() as u8];
-    for state in catch_up {
-        state.encode(&mut bulk);
-    }
-    Down::Ok(Welcome {
-        features: 0,
-        exists: position > 0,
-        restore: false,
-        catchup: !catch_up.is_empty(),
-        time_ms: 0,
-        lineage: EpochId::default(),
-        epochs: vec![(EpochId::default(), Offset(0))],
-        position: Offset(position),
-        window: 256,
-        ring,
-        bulk: if catch_up.is_empty() { Bulk::default() } else { Bulk::whole(Bytes::from(bulk)) },
-    })
-}
-
 fn state(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
-    SegmentState {
-        id,
-        number: None,
-        status: if deltas.is_empty() { SegmentStatus::Unknown } else { SegmentStatus::Alive },
-        engine: EngineKind::Yrs,
-        layout: 1,
-        generation: EngineKind::Yrs.generation_zero(),
-        snapshot: Bytes::new(),
-        deltas,
-    }
+    if deltas.is_empty() { unknown(id) } else { alive(id, deltas) }
 }
 
 /// Answers all loads with what the relay has, one state for each id.
@@ -359,12 +327,21 @@ fn f2_two_copies_of_one_memory_take_different_ids_and_draw_different_uids() {
     assert_ne!(uids[0], uids[1]);
 }
 
+/// How the hello names this document; `None` generation: it is to be made anew.
+fn named(outputs: &[Output], id: SegmentId) -> Option<GenId> {
+    let residents = Hello::decode_residents(&hello(outputs).unwrap().bulk.bytes).unwrap();
+    residents.into_iter().find(|(of, _)| *of == id).map(|(_, generation)| generation)
+}
+
+fn hangs_up(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Reconnect))
+}
+
 #[test]
 fn f3_x40_where_the_log_has_other_bytes_its_version_counts() {
-    for catches_up in [false, true] {
+    // The ring says so; without one, the entry.
+    for by_ring in [true, false] {
         let (mut replica, sent) = with_two();
-        give(&mut replica, Input::Disconnected);
-        dial(&mut replica, 2);
         // A copy redid the second one: same id, number and uid, other bytes.
         let (mut copy, _) = with_two();
         let told = tell(&mut copy, &Down::Conflict { owner: 0, seq: Seq(2), uid: Uid(5) });
@@ -376,21 +353,104 @@ fn f3_x40_where_the_log_has_other_bytes_its_version_counts() {
         let theirs = redone.parts[0].bytes.clone();
         assert_ne!(theirs, sent[1].parts[0].bytes);
         let other = Row { seq: Seq(2), uid: sent[1].uid, fate: Fate::Admitted(hash(&redone)) };
-        let states = [state(ONE, [made.clone(), vec![theirs.clone()]].concat())];
+        let states = [state(ONE, [made, vec![theirs]].concat())];
         let ring = vec![(0, vec![row(&sent[0]), other])];
-        let asked = tell(&mut replica, &ok(2, ring, if catches_up { &states } else { &[] }));
-        assert_eq!((forks(&asked), errors(&asked), problems(&asked)), (vec![], vec![], vec![]));
-        if catches_up {
-            assert!(loads(&asked).is_empty(), "the catch-up is what the segment is made of");
+        give(&mut replica, Input::Disconnected);
+        dial(&mut replica, 2);
+        let asked = if by_ring {
+            tell(&mut replica, &ok(2, ring.clone(), &states))
         } else {
-            answer(&mut replica, &asked, 2, &[(ONE, [made, vec![theirs.clone()]].concat())]);
-        }
+            tell(&mut replica, &ok(0, Vec::new(), &[]));
+            let author = Down::Author { number: 0, replica: replica.id(), name: String::new(), subject: String::new() };
+            tell(&mut replica, &author);
+            let (seq, uid, parts) = (Seq(2), sent[1].uid, redone.parts.clone());
+            let entry =
+                EntryFrame { offset: Offset(1), yours: false, void: false, author: 0, seq, uid, label: None, parts };
+            tell(&mut replica, &Down::Entry(entry))
+        };
+        assert_eq!((forks(&asked), errors(&asked), problems(&asked)), (vec![], vec![], vec![]));
+        // Nothing of it counts but that: entries that are made on the log's version would meet the own one.
+        assert!(hangs_up(&asked) && commits(&asked).is_empty(), "{asked:?}");
+        assert_eq!(replica.cut(), Offset(0));
+        assert_eq!(named(&dial(&mut replica, 3), ONE), Some(GenId::NONE));
+        let told = tell(&mut replica, &ok(2, ring, &states));
+        assert!(!hangs_up(&told) && loads(&told).is_empty(), "the catch-up is what the segment is made of: {told:?}");
+        assert_eq!(commits(&told).len(), 2, "both wait for their Ack");
         // A document of both versions would hold one client more.
         let shown = replica.document(ONE).unwrap().encode();
         let generation = EngineKind::Yrs.generation_zero();
         let alone = coheap_core::segment::Segment::decode(ONE, EngineKind::Yrs, generation, 1, &[], &states[0].deltas);
         assert_eq!(shown.len(), alone.unwrap().encode().len());
     }
+}
+
+/// What lies behind a commit of which the log has another version is made anew, but for what the log has as it is here: to make
+/// that anew would show it twice.
+#[test]
+fn f3_what_the_log_has_as_it_is_here_is_not_made_anew() {
+    let (mut replica, mut sent) = with_two();
+    sent.extend(commits(&alloc(&mut replica, TWO, 3)));
+    let wish =
+        |key: &str| vec![Wish::Set { object: Handle(0), key: key.into(), value: Literal::Scalar(Value::Bool(true)) }];
+    let mut edit = |sections: Vec<(u32, &str)>| {
+        let section = |(index, key)| Section { target: Target::Here(Index(index)), claim: None, wishes: wish(key) };
+        let sections = sections.into_iter().map(section).collect();
+        sent.extend(commits(&give(
+            &mut replica,
+            Input::Commit { label: String::new(), sections, size: 10, entropy: 4 },
+        )));
+    };
+    edit(vec![(1, "both"), (2, "both")]);
+    edit(vec![(2, "behind")]);
+    edit(vec![(1, "last")]);
+    give(&mut replica, Input::Disconnected);
+    // A copy had the second one refused, so its version of the fourth has another part in the first segment.
+    let void = Row { seq: Seq(2), uid: sent[1].uid, fate: Fate::Void(36) };
+    let other = Row { seq: Seq(4), uid: sent[3].uid, fate: Fate::Admitted(1) };
+    let ring = vec![(0, vec![row(&sent[0]), void, row(&sent[2]), other, row(&sent[4])])];
+    let bytes = |frame: &CommitFrame, at: usize| frame.parts[at].bytes.clone();
+    let one = state(ONE, vec![bytes(&sent[0], 0)]);
+    let two = state(TWO, vec![bytes(&sent[2], 0), bytes(&sent[3], 1), bytes(&sent[4], 0)]);
+    dial(&mut replica, 2);
+    let told = tell(&mut replica, &ok(5, ring.clone(), &[one.clone(), two.clone()]));
+    assert!(hangs_up(&told) && commits(&told).is_empty(), "{told:?}");
+    dial(&mut replica, 3);
+    // The refusal comes when what is before it has ended, and what lies behind it waits.
+    let again = commits(&tell(&mut replica, &ok(5, ring, &[one, two])));
+    assert_eq!(again.iter().map(|one| one.seq.0).collect::<Vec<_>>(), [1, 2]);
+    let position = Offset(5);
+    assert!(commits(&tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position })).is_empty());
+    let refused = Down::Refused { owner: 0, seq: Seq(2), uid: sent[1].uid, code: 36, position };
+    let asked = tell(&mut replica, &refused);
+    let again = commits(&answer(&mut replica, &asked, 5, &[(ONE, vec![bytes(&sent[0], 0)])]));
+    let hashes: Vec<_> = again.iter().map(|one| (one.seq.0, hash(one))).collect();
+    assert_eq!(hashes.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [3, 4, 5, 6]);
+    assert_eq!((hashes[2].1, hashes[0].1), (hash(&sent[4]), hash(&sent[2])), "what the log has");
+    assert_ne!(hashes[3].1, hash(&sent[5]), "it is not in the log, and was made on what is not there either");
+}
+
+/// What is here of a replica without a connection it made itself, unless the log knows it: then a copy of it has been there, and
+/// others have written to what both made.
+#[test]
+fn f1_a_replica_that_is_new_to_a_relay_that_knows_its_line_takes_what_came_to_its_segments() {
+    let mut first = Replica::new(options(7));
+    let mut copy = Replica::new(options(7));
+    alloc(&mut copy, ONE, 1);
+    alloc(&mut first, ONE, 1);
+    dial(&mut first, 1);
+    let made = commits(&tell(&mut first, &ok(0, Vec::new(), &[]))).pop().unwrap();
+    let mut other = Replica::new(options(9));
+    dial(&mut other, 5);
+    tell(&mut other, &ok(1, Vec::new(), &[]));
+    let asked = give(&mut other, Input::Load(vec![(ONE, false)]));
+    answer(&mut other, &asked, 1, &[(ONE, vec![made.parts[0].bytes.clone()])]);
+    let theirs = commits(&set(&mut other, 8.0, 6)).pop().unwrap();
+    let states = [state(ONE, vec![made.parts[0].bytes.clone(), theirs.parts[0].bytes.clone()])];
+    assert!(hello(&dial(&mut copy, 3)).unwrap().fresh);
+    let told = tell(&mut copy, &ok(2, vec![(0, vec![row(&made)])], &states));
+    assert!(!hangs_up(&told), "{told:?}");
+    let whole = other.document(ONE).unwrap().encode();
+    assert_eq!(copy.document(ONE).unwrap().encode(), whole);
 }
 
 #[test]
@@ -460,13 +520,18 @@ fn g5_a_line_of_which_nothing_was_acknowledged_just_begins() {
 }
 
 #[test]
-fn c7_what_lies_behind_a_commit_that_the_ring_has_as_refused_waits_for_the_refusal() {
+fn c7_what_lies_behind_a_commit_that_the_ring_has_as_refused_is_made_anew_before_it_goes_out() {
     let (mut replica, sent) = with_two();
     give(&mut replica, Input::Disconnected);
     dial(&mut replica, 2);
-    let void = Row { seq: Seq(1), uid: sent[0].uid, fate: Fate::Void(36) };
-    let again = commits(&tell(&mut replica, &ok(1, vec![(0, vec![void])], &[])));
-    assert_eq!(again.iter().map(|one| one.seq).collect::<Vec<_>>(), [Seq(1)]);
+    let ring = vec![(0, vec![Row { seq: Seq(1), uid: sent[0].uid, fate: Fate::Void(36) }])];
+    let told = tell(&mut replica, &ok(1, ring.clone(), &[]));
+    assert!(hangs_up(&told) && commits(&told).is_empty(), "{told:?}");
+    assert_eq!(named(&dial(&mut replica, 3), ONE), Some(GenId::NONE));
+    let again = commits(&tell(&mut replica, &ok(1, ring, &[state(ONE, Vec::new())])));
+    let places: Vec<_> = again.iter().map(|one| (one.seq, one.uid, one.prev)).collect();
+    assert_eq!(places, [(Seq(2), sent[1].uid, Some(sent[0].uid.voided()))]);
+    assert_ne!(hash(&again[0]), hash(&sent[1]));
 }
 
 #[test]

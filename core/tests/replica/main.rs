@@ -8,5 +8,6 @@ mod desk;
 mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
+mod quarantine;
 mod restore;
 mod unknown;

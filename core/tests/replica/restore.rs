@@ -1,7 +1,7 @@
 //! D1 to D5 at the replica: what it gives back, and what it does and does not while that is under way.
 
 use bytes::Bytes;
-use coheap_core::commit::{EngineKind, LAYOUT};
+use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{EpochId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
@@ -13,9 +13,9 @@ use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::down::{EntryFrame, Fate, Row, Welcome};
 use coheap_core::wire::frame::restore::{Restore, Restored, RestoredFrame, Verdict};
 use coheap_core::wire::frame::up::Hello;
-use coheap_core::wire::frame::{Bulk, Down, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up};
+use coheap_core::wire::frame::{Bulk, Down, PART_DELTA, PartFrame, SegRef, SegmentState, Up};
 
-use crate::desk::{connect, give, loads, options, problems, replica, snapshot, tell, ups};
+use crate::desk::{alive, connect, give, loads, options, problems, replica, snapshot, tell, unknown, ups};
 
 const NEW: EpochId = EpochId { counter: 7, random: 77 };
 const ROOT: SegmentId = SegmentId::ROOT;
@@ -45,23 +45,6 @@ fn holder() -> Replica {
 fn line(replica: &Replica) -> Vec<(u64, Vec<Row>)> {
     let (_, seq, uid) = replica.own_lines()[0];
     vec![(0, vec![Row { seq, uid, fate: Fate::Admitted(0) }])]
-}
-
-fn unknown(id: SegmentId) -> SegmentState {
-    SegmentState {
-        id,
-        number: None,
-        status: SegmentStatus::Unknown,
-        engine: EngineKind::Yrs,
-        layout: LAYOUT,
-        generation: EngineKind::Yrs.generation_zero(),
-        snapshot: Bytes::new(),
-        deltas: Vec::new(),
-    }
-}
-
-fn alive(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
-    SegmentState { number: Some(SegmentNumber(0)), status: SegmentStatus::Alive, deltas, ..unknown(id) }
 }
 
 fn welcome(restore: bool, ring: Vec<(u64, Vec<Row>)>) -> Down {
@@ -246,7 +229,7 @@ fn d5_a_restored_of_another_is_an_entry() {
     assert_eq!(replica.cut(), Offset(1));
     // What the guard does not pass reaches no engine.
     let outputs = tell(&mut replica, &frame(Bytes::from_static(&[1, 2, 3]), 1));
-    assert_eq!((problems(&outputs), replica.cut()), (vec!["ERR_ENGINE"], Offset(2)));
+    assert_eq!((problems(&outputs), replica.cut()), (vec!["ERR_QUARANTINED"], Offset(2)));
 }
 
 #[test]

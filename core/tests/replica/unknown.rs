@@ -195,8 +195,8 @@ fn of_a_foreign_root() -> Bytes {
 }
 
 #[test]
-fn bytes_that_the_guard_refuses_stop_the_segment_they_come_for_and_it_is_left() {
-    let stopped = (vec![LoadStatus::Quarantined], vec!["ERR_ENGINE"], vec![SegRef::Id(ONE)]);
+fn bytes_that_the_guard_refuses_stop_the_segment_they_come_for() {
+    let stopped = (vec![LoadStatus::Quarantined], vec!["ERR_QUARANTINED"], vec![]);
     // In the answer to a load.
     let (deltas, mut replica) = (others(), replica());
     connect(&mut replica);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use coheap_core::id::Offset;
 use coheap_core::relay::{
-    Append, Config as RelayConfig, ConnId, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Ticket,
+    Append, Config as RelayConfig, ConnId, Examined, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Ticket,
 };
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{Command, Event, NotWritten, Opening, ToConn};
 use crate::store::{FoldResult, Store, StoreError};
-use crate::worker::{FoldError, FoldJob, Folded, Job, MergeJob};
+use crate::worker::{ExamineJob, FoldError, FoldJob, Folded, Job, MergeJob};
 
 /// Bytes of entries on their way to the disk, and of messages for heaps that are being read, over which no more are taken.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
@@ -60,6 +60,8 @@ pub(super) struct Driver {
     admits_from: Time,
     /// The way to the worker; `None`: nothing is folded.
     folds: Option<mpsc::UnboundedSender<Job>>,
+    /// Folds under way, at most one of each opening of a heap: below these places the log may go at any moment.
+    folding: BTreeMap<Opening, Offset>,
     stopping: Option<Instant>,
     /// Heaps that were found damaged: closed until the next start, after `store salvage`.
     halted: BTreeSet<Arc<str>>,
@@ -90,6 +92,7 @@ impl Driver {
             life: random(),
             admits_from: if restored { Time(ADMITS_AFTER_MS) } else { Time(0) },
             folds,
+            folding: BTreeMap::new(),
             stopping: None,
             halted: BTreeSet::new(),
         }
@@ -195,7 +198,10 @@ impl Driver {
             }
             Event::Opened { of, recovered } => self.opened(&of, recovered),
             Event::Recovered { of, recovered } => match recovered {
-                Ok(recovered) => self.feed_opening(&of, Input::Recovered(recovered)),
+                Ok(recovered) => {
+                    let recovered = self.above_folds(&of.heap, recovered);
+                    self.feed_opening(&of, Input::Recovered(recovered));
+                }
                 Err(error) if self.is_current(&of) => self.give_up(&of.heap, &error),
                 Err(_) => {}
             },
@@ -232,6 +238,7 @@ impl Driver {
             }
             Event::Folded(folded) => self.folded(folded),
             Event::Merged { of, ticket, merge } => self.feed_opening(&of, Input::Merged { ticket, merge }),
+            Event::Examined { of, ticket, examined } => self.feed_opening(&of, Input::Examined { ticket, examined }),
             Event::Scrubbed { heap, error } if !self.halted.contains(&heap) => self.give_up(&heap, &error),
             Event::Scrubbed { .. } => {}
             Event::Stop => {
@@ -251,15 +258,35 @@ impl Driver {
             Ok(input) => self.feed_opening(of, input),
             Err(error @ StoreError::Damaged(_)) if self.is_current(of) => self.give_up(&of.heap, &error),
             Err(error) => {
-                complain(&of.heap, &error);
+                // The log that a stream needed stays as long as there is the stream (R8), and no longer.
+                if self.is_current(of) && self.machine(&of.heap).is_some_and(|relay| relay.awaits(ticket)) {
+                    complain(&of.heap, &error);
+                }
                 self.feed_opening(of, Input::ReadFailed { ticket });
             }
+        }
+    }
+
+    /// What was read of a heap, no stream of which may start where a fold that an earlier machine asked for is about to drop
+    /// the log: that machine spared its own streams, and knew nothing of these (R8).
+    fn above_folds(&self, heap: &Arc<str>, recovered: Recovered) -> Recovered {
+        let first = Opening { heap: Arc::clone(heap), number: 0 };
+        let last = Opening { heap: Arc::clone(heap), number: u64::MAX };
+        let keep = self.folding.range(first..=last).map(|(_, keep)| *keep).max().unwrap_or_default();
+        Recovered { floor: recovered.floor.max(keep), ..recovered }
+    }
+
+    fn fold(&mut self, job: FoldJob) {
+        if let Some(folds) = &self.folds {
+            self.folding.insert(job.of.clone(), job.keep);
+            let _ = folds.send(Job::Fold(job));
         }
     }
 
     /// A fold of an earlier opening has raised the floor like any other.
     fn folded(&mut self, folded: Folded) {
         let Folded { job, result } = folded;
+        self.folding.remove(&job.of);
         let (segment, current) = (job.segment, self.is_current(&job.of));
         let input = match result {
             Ok(FoldResult { folded, floor, holder }) if current => {
@@ -321,6 +348,7 @@ impl Driver {
             refuses_after: REFUSES_AFTER,
             admits_from: self.admits_from,
         };
+        let recovered = self.above_folds(heap, recovered);
         let relay = Box::new(Relay::new(config, recovered, self.now()));
         let before = self.heaps.insert(Arc::clone(heap), (of.clone(), Heap::Open(relay)));
         let Some((_, Heap::Opening(waiting, bytes))) = before else { return };
@@ -425,14 +453,18 @@ impl Driver {
                     let _ = events.send(Event::Recovered { of, recovered });
                 }),
                 Output::Fold { segment, engine, upto, keep } => {
-                    if let Some(folds) = &self.folds {
-                        let _ = folds.send(Job::Fold(FoldJob { of, segment, engine, upto, keep }));
-                    }
+                    self.fold(FoldJob { of, segment, engine, upto, keep });
                 }
                 Output::Merge { ticket, engine, segment, position, given } => {
                     let job = Job::Merge(MergeJob { of: of.clone(), ticket, engine, segment, position, given });
                     if self.folds.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
                         let _ = self.events.send(Event::Merged { of, ticket, merge: Merge::Failed });
+                    }
+                }
+                Output::Examine { ticket, segment, engine, upto, position } => {
+                    let job = Job::Examine(ExamineJob { of: of.clone(), ticket, segment, engine, upto, position });
+                    if self.folds.as_ref().is_none_or(|jobs| jobs.send(job).is_err()) {
+                        let _ = self.events.send(Event::Examined { of, ticket, examined: Examined::Unknown });
                     }
                 }
                 Output::Idle | Output::Stopped => {
@@ -449,8 +481,12 @@ impl Driver {
     }
 
     fn attempt(&self, heap: &str) -> Option<u32> {
+        self.machine(heap).map(Relay::attempt)
+    }
+
+    fn machine(&self, heap: &str) -> Option<&Relay> {
         match self.heaps.get(heap) {
-            Some((_, Heap::Open(relay))) => Some(relay.attempt()),
+            Some((_, Heap::Open(relay))) => Some(relay),
             _ => None,
         }
     }

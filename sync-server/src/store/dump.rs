@@ -89,6 +89,16 @@ fn line(heap: &str, offset: Offset, entry: &LogEntry) -> String {
             }
             out.push(']');
         }
+        LogEntry::Quarantine(quarantine) => {
+            let (segment, at) = (quarantine.segment.0, quarantine.offset.0);
+            let _ = write!(out, ",\"kind\":\"quarantine\",\"segment\":{segment},\"at\":{at}");
+            if let Some((client, clock)) = quarantine.client {
+                // A client id may have more digits than a reader of JSON keeps.
+                let _ = write!(out, ",\"client\":\"{client}\",\"clock\":{clock}");
+            }
+            let later: Vec<String> = quarantine.later.iter().map(|offset| offset.0.to_string()).collect();
+            let _ = write!(out, ",\"later\":[{}]", later.join(","));
+        }
     }
     out.push('}');
     out

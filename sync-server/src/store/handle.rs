@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use coheap_core::mutate::{self, Mutation};
 use redb::{
     ConcurrencyMode, Database, DatabaseError, Durability, ReadOnlyDatabase, ReadTransaction, ReadableDatabase,
     ReadableTable, TableError, TableHandle, WriteTransaction,
@@ -114,6 +115,7 @@ impl Store {
     }
 
     fn with(disk: Box<dyn Disk>, min_free_bytes: u64, durability: Durability) -> Result<Store, StoreError> {
+        let durability = if mutate::on(Mutation::NoSync) { Durability::None } else { durability };
         let how = How::Whole;
         let database = RwLock::new(Some(open_database(disk.as_ref(), how)?));
         Ok(Store { disk, min_free_bytes, durability, how, database })

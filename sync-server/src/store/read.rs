@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use coheap_core::id::{Offset, SegmentNumber};
 use coheap_core::log::LogEntry;
+use coheap_core::mutate::{self, Mutation};
 use coheap_core::relay::StoredState;
 use redb::ReadTransaction;
 
@@ -78,6 +79,22 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The snapshot of a segment and the deltas behind it below a position, each with its entry.
+    pub fn read_tail(
+        &self,
+        heap: &str,
+        segment: SegmentNumber,
+        position: Offset,
+    ) -> Result<(Bytes, Vec<(Offset, Bytes)>), StoreError> {
+        self.read(|transaction| {
+            let heap = number_of(transaction, heap)?.ok_or(StoreError::Gone)?;
+            let (from, snapshot) = snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
+            Ok((snapshot, tail(transaction, heap, segment, from, position.max(from))?))
+        })
+    }
+}
+
 /// Records read one after the other: each whole, in its place, and the next of the one before.
 #[derive(Debug, Default)]
 pub(super) struct Run {
@@ -93,7 +110,8 @@ impl Run {
         if record.heap != heap || record.first.0 != first || record.count == 0 {
             return Err(damaged("a record stands in another's place"));
         }
-        if self.chain.is_some_and(|chain| chain != record.prev || self.end != record.first) {
+        let chained = |chain: u64| chain == record.prev || mutate::on(Mutation::SkipChain);
+        if self.chain.is_some_and(|chain| !chained(chain) || self.end != record.first) {
             return Err(damaged("the log has a hole"));
         }
         (self.end, self.chain) = (record.end(), Some(record.chain));
@@ -131,6 +149,18 @@ pub(super) fn read_state(
     if from > position {
         return Ok(StoredState::NotBefore { segment, position: from });
     }
+    let deltas = tail(transaction, heap, segment, from, position)?.into_iter().map(|(_, delta)| delta).collect();
+    Ok(StoredState::At { segment, snapshot, deltas })
+}
+
+/// The deltas of a segment between two positions, each with its entry.
+fn tail(
+    transaction: &ReadTransaction,
+    heap: u64,
+    segment: SegmentNumber,
+    from: Offset,
+    position: Offset,
+) -> Result<Vec<(Offset, Bytes)>, StoreError> {
     let index = transaction.open_table(SEGIDX).map_err(failed)?;
     let log = transaction.open_table(LOG).map_err(failed)?;
     let mut deltas = Vec::new();
@@ -144,9 +174,9 @@ pub(super) fn read_state(
             record = Some(Run::default().next(heap, place.first.0, bytes.value())?);
         }
         let Some(record) = &record else { continue };
-        deltas.push(delta_of(record, place)?);
+        deltas.push((Offset(key.value().2), delta_of(record, place)?));
     }
-    Ok(StoredState::At { segment, snapshot, deltas })
+    Ok(deltas)
 }
 
 /// The bytes that an index row points to.

@@ -236,6 +236,8 @@ struct Kept {
     clocks: BTreeMap<u64, (GenId, Vec<u8>)>,
     /// Positions of the snapshots that are whole.
     snapshots: BTreeMap<u64, Offset>,
+    /// Parts that no state has, by segment and entry (R12).
+    skipped: BTreeSet<(u64, Offset)>,
     lost: Vec<String>,
 }
 
@@ -257,6 +259,11 @@ impl Kept {
         let (epochs, epoch_counter) = whole_epochs(old, heap, meta_before.as_ref(), log.end, &mut lost)?;
         let segments = log.segments(old, heap, &snapshots, &mut lost)?;
         let clocks = log.clocks(old, heap, &segments, &snapshots, &mut lost)?;
+        // An entry that says so may be lost, and the table that follows from it is not.
+        let tables = clocks.iter().filter_map(|(number, (_, table))| Some((*number, Clocks::decode(table).ok()?)));
+        let mut skipped: BTreeSet<_> =
+            tables.flat_map(|(number, table)| table.skipped().map(|at| (number, at)).collect::<Vec<_>>()).collect();
+        skipped.extend(log.skipped.iter().copied());
         let lines = log.lines(old, heap, complete, &segments, &mut lost)?;
         let lineage = meta_before.as_ref().map(|meta| meta.lineage).unwrap_or_default();
         let (head, floor) = (log.end, log.begin);
@@ -271,7 +278,7 @@ impl Kept {
             name: name.to_owned(),
         };
         let snapshots = snapshots.into_iter().filter(|(number, _)| *number < segments.len() as u64).collect();
-        Ok(Kept { heap, meta, epochs, epoch_counter, lines, segments, clocks, snapshots, lost })
+        Ok(Kept { heap, meta, epochs, epoch_counter, lines, segments, clocks, snapshots, skipped, lost })
     }
 
     fn write(&self, old: &Store, new: &Store, random: u64) -> Result<(), StoreError> {
@@ -321,7 +328,8 @@ impl Kept {
             for (offset, entry) in record.entries(record.first).map_err(super::tables::damaged)? {
                 for (segment, delta) in entry.deltas() {
                     let covered = self.snapshots.get(&segment.0).is_some_and(|position| offset < *position);
-                    if covered || segment.0 >= self.segments.len() as u64 {
+                    let skipped = self.skipped.contains(&(segment.0, offset));
+                    if covered || skipped || segment.0 >= self.segments.len() as u64 {
                         continue;
                     }
                     let at = delta.as_ptr().addr().saturating_sub(record.body.as_ptr().addr());
@@ -392,6 +400,8 @@ struct WholeLog {
     /// The last commits of each line, and what its author said.
     lines: BTreeMap<ReplicaId, (AuthorInfo, Vec<LineRow>)>,
     tables: BTreeMap<u64, Clocks>,
+    /// Parts that its entries leave out.
+    skipped: BTreeSet<(u64, Offset)>,
 }
 
 /// A commit as its line remembers it; its parts are hashed when the segments' ids are known.
@@ -409,8 +419,8 @@ impl WholeLog {
         })?;
         // Without a floor, and with a log that does not begin at 0, what lies before it is in snapshots.
         let begin = meta.map_or(Offset(first.unwrap_or(0)), |meta| meta.floor);
-        let (created, lines, tables) = Default::default();
-        let mut log = WholeLog { begin, end: begin, chain: 0, created, lines, tables };
+        let (created, lines, tables, skipped) = Default::default();
+        let mut log = WholeLog { begin, end: begin, chain: 0, created, lines, tables, skipped };
         let mut run = Run { end: begin, chain: None };
         let mut at = begin;
         loop {
@@ -459,6 +469,17 @@ impl WholeLog {
                 LogEntry::Void { owner, seq, uid, code } => {
                     let row = Row { seq, uid, fate: Fate::Void(code) };
                     self.line(owner, None, LineRow { row, parts: Vec::new() });
+                }
+                LogEntry::Quarantine(quarantine) => {
+                    let segment = quarantine.segment.0;
+                    let table = self.tables.entry(segment).or_default();
+                    if let Some((client, clock)) = quarantine.client {
+                        table.bar(client, clock);
+                    }
+                    for at in quarantine.skipped() {
+                        table.skip(at);
+                        self.skipped.insert((segment, at));
+                    }
                 }
                 LogEntry::Restored(restore) => {
                     for part in &restore.segments {

@@ -6,6 +6,7 @@ mod disks;
 mod faults;
 mod lifecycle;
 mod process;
+mod quarantine;
 mod restore;
 mod talk;
 mod tools;

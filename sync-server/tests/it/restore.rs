@@ -152,6 +152,16 @@ async fn filled(directory: &Directory, earlier: &Directory) -> (Relay, Vec<Peer>
     (relay, peers)
 }
 
+/// Everybody loses the relay, and it is killed. Its address, for the next one.
+async fn kill(relay: Relay, peers: &mut [Peer]) -> String {
+    let at = address(&relay);
+    for peer in peers {
+        peer.lose().await;
+    }
+    relay.kill();
+    at
+}
+
 /// Everything is back: at those who were there, and at one who comes anew.
 async fn check(url: &str, peers: &mut [Peer], count: usize) {
     for peer in peers.iter_mut() {
@@ -182,11 +192,8 @@ async fn check(url: &str, peers: &mut [Peer], count: usize) {
 async fn what_a_deleted_data_directory_held_is_put_back_by_three_replicas() {
     let (directory, earlier) = (Directory::new(), Directory::new());
     let (relay, mut peers) = filled(&directory, &earlier).await;
-    let (url, at) = (relay.heap("h"), address(&relay));
-    for peer in &mut peers {
-        peer.lose().await;
-    }
-    relay.kill();
+    let url = relay.heap("h");
+    let at = kill(relay, &mut peers).await;
     std::fs::remove_dir_all(&directory.0).unwrap();
     // One of them writes while there is no relay.
     peers[1].count("late").await;
@@ -202,11 +209,8 @@ async fn what_a_deleted_data_directory_held_is_put_back_by_three_replicas() {
 async fn what_an_earlier_copy_of_the_store_lacks_is_put_back_by_three_replicas() {
     let (directory, earlier) = (Directory::new(), Directory::new());
     let (relay, mut peers) = filled(&directory, &earlier).await;
-    let (url, at) = (relay.heap("h"), address(&relay));
-    for peer in &mut peers {
-        peer.lose().await;
-    }
-    relay.kill();
+    let url = relay.heap("h");
+    let at = kill(relay, &mut peers).await;
     std::fs::copy(earlier.0.join("relay.redb"), directory.0.join("relay.redb")).unwrap();
     peers[2].count("late").await;
     let relay = start(&directory.0, &at, &[]);
@@ -215,11 +219,7 @@ async fn what_an_earlier_copy_of_the_store_lacks_is_put_back_by_three_replicas()
     }
     check(&url, &mut peers, 31).await;
     // What was restored outlives the relay.
-    let at = address(&relay);
-    for peer in &mut peers {
-        peer.lose().await;
-    }
-    relay.kill();
+    let at = kill(relay, &mut peers).await;
     let relay = start(&directory.0, &at, &[]);
     for peer in &mut peers {
         peer.connect(&url).await;
@@ -233,11 +233,8 @@ async fn what_an_earlier_copy_of_the_store_lacks_is_put_back_by_three_replicas()
 async fn a_relay_told_that_it_was_restored_takes_restores_first() {
     let (directory, earlier) = (Directory::new(), Directory::new());
     let (relay, mut peers) = filled(&directory, &earlier).await;
-    let (url, at) = (relay.heap("h"), address(&relay));
-    for peer in &mut peers {
-        peer.lose().await;
-    }
-    relay.kill();
+    let url = relay.heap("h");
+    let at = kill(relay, &mut peers).await;
     let relay = start(&earlier.0, &at, &["--restored"]);
     for peer in &mut peers {
         peer.connect(&url).await;

@@ -136,3 +136,11 @@ fn a_file_that_was_cut_off_is_refused() {
     eprintln!("{} cuts of {} bytes: {outcomes:?}", cuts.len(), medium.len());
     assert!(cuts.len() > 400);
 }
+
+/// One place of the file is damaged, also by whole pages of another day: `coheap_tests::damaged`.
+#[test]
+fn a_page_of_another_day_is_harmless_or_noticed() {
+    each_of(times("COHEAP_FLIPS", 4_000), |trial| {
+        coheap_tests::damaged::trial(trial as u64).unwrap_or_else(|failure| panic!("trial {trial}: {failure}"));
+    });
+}

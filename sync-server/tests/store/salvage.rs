@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use coheap_core::id::{EpochId, Offset};
-use coheap_sync_server::{Appended, Salvaged, Store, StoreError, salvage};
+use coheap_core::id::{EpochId, GenId, Offset, SegmentNumber};
+use coheap_core::log::{LogEntry, StoredQuarantine};
+use coheap_core::relay::Append;
+use coheap_sync_server::{Appended, HeapAppend, Salvaged, Store, StoreError, salvage};
 use coheap_tests::Draws;
 use coheap_tests::disk_backend::SimDisk;
 use coheap_tests::stored::{Grower, Picture, picture};
@@ -268,4 +270,37 @@ fn a_killed_and_damaged_store_is_looked_at_unchanged_and_salvaged() {
     assert_eq!(picture(&store, HEAPS[1]).unwrap(), expected[1]);
     let kept = picture(&store, HEAPS[2]).unwrap().log;
     assert!(!kept.is_empty() && expected[2].log.starts_with(&kept));
+}
+
+/// R12: no state has what was left out, the store is whole without it, and it stays out when the index is made again.
+#[test]
+fn r12_what_was_left_out_stays_out() {
+    let (heap, disk) = (std::sync::Arc::<str>::from("h"), SimDisk::new(3));
+    let store = Store::open_on(Box::new(disk.clone()), 0).unwrap();
+    let mut grower = Grower::new("h", 5, 1);
+    assert_eq!(store.append(&[grower.grow(12)]).unwrap(), [Appended::Written]);
+    let (segment, head) = (SegmentNumber(0), grower.head());
+    let offsets = |store: &Store| -> Vec<Offset> {
+        store.read_tail("h", segment, Offset(head.0 + 1)).unwrap().1.into_iter().map(|(offset, _)| offset).collect()
+    };
+    let all = offsets(&store);
+    let [first, bad, later, ..] = all[..] else { panic!("{all:?}") };
+    let entry =
+        StoredQuarantine { segment, generation: GenId::default(), offset: bad, client: None, later: vec![later] };
+    let mut bytes = Vec::new();
+    LogEntry::Quarantine(entry).encode(&mut bytes);
+    let (entries, skipped) = (vec![bytes.into()], vec![(segment, bad), (segment, later)]);
+    let append = Append { first: head, entries, skipped, ..Append::default() };
+    assert_eq!(store.append(&[HeapAppend { heap, appends: vec![append] }]).unwrap(), [Appended::Written]);
+    let left: Vec<Offset> = all.iter().copied().filter(|offset| ![bad, later].contains(offset)).collect();
+    assert_eq!(offsets(&store), left);
+    store.verify_heap("h", |_| true).unwrap();
+    assert_eq!(store.recover("h").unwrap().segments[0].tail.deltas, left.len() as u64);
+    drop(store);
+    let directory = Directory::with(&disk.medium());
+    directory.spoil::<(u64, u64, u64)>("segidx", (0, 0, first.0), |value| flip(value));
+    assert_eq!(directory.salvage().0.len(), 1);
+    let store = directory.open().unwrap();
+    store.verify_heap("h", |_| true).unwrap();
+    assert_eq!(offsets(&store), left);
 }

@@ -92,8 +92,8 @@ fn lie() {
         let mut request = vec![0; u32::from_le_bytes(length) as usize];
         requests.read_exact(&mut request).unwrap();
         let answer = match request[0] {
-            0 => worker::answer(&Bytes::from(worker::without_last_delta(&Bytes::from(request)))),
-            _ => worker::answer(&Bytes::from(request)),
+            0 => worker::answer(&Bytes::from(worker::without_last_delta(&Bytes::from(request))), |_| ()),
+            _ => worker::answer(&Bytes::from(request), |_| ()),
         };
         answers.write_all(&u32::try_from(answer.len()).unwrap().to_le_bytes()).unwrap();
         answers.write_all(&answer).unwrap();

@@ -6,14 +6,14 @@
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coheap_tests::life;
 use coheap_tests::schedule::plan::{Deed, Plan};
 use coheap_tests::schedule::shrink::shrink;
 use coheap_tests::schedule::{Failure, Tally, replay, run, trace};
 
-const USAGE: &str = "usage: soak --seeds N [--from S] [--world schedules|deep] | soak --seed N [--trace]";
+const USAGE: &str = "usage: soak --seeds N [--from S] [--seconds T] [--world schedules|deep] | soak --seed N [--trace]";
 /// Schedules side by side.
 const THREADS: usize = 2;
 /// Failing seeds after which a soak ends.
@@ -23,6 +23,8 @@ const FAILURES_MAX: usize = 20;
 struct Args {
     seeds: Option<u64>,
     from: u64,
+    /// No schedule begins later than that.
+    seconds: Option<u64>,
     seed: Option<u64>,
     trace: bool,
     deep: bool,
@@ -36,6 +38,7 @@ fn parse() -> Option<Args> {
         match flag.as_str() {
             "--seeds" => parsed.seeds = Some(number()?),
             "--from" => parsed.from = number()?,
+            "--seconds" => parsed.seconds = Some(number()?),
             "--seed" => parsed.seed = Some(number()?),
             "--trace" => parsed.trace = true,
             "--world" => match args.next()?.as_str() {
@@ -58,13 +61,13 @@ fn main() -> ExitCode {
         (Some(seed), _, true) => deep(1, seed),
         (None, seeds, true) => deep(seeds, args.from),
         (Some(seed), _, false) => one(seed, args.trace),
-        (None, seeds, false) => schedules(seeds, args.from),
+        (None, seeds, false) => schedules(seeds, args.from, Duration::from_secs(args.seconds.unwrap_or(u64::MAX))),
     };
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Schedules of so many seeds, side by side.
-fn schedules(seeds: u64, from: u64) -> bool {
+/// Schedules of so many seeds, side by side, as many as fit into that time.
+fn schedules(seeds: u64, from: u64, within: Duration) -> bool {
     std::panic::set_hook(Box::new(|_| {}));
     let (next, begun) = (AtomicU64::new(from), Instant::now());
     let sum = Mutex::new((Tally::default(), Vec::new()));
@@ -74,7 +77,7 @@ fn schedules(seeds: u64, from: u64) -> bool {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let outcome = if seed < end { run(seed).outcome } else { return };
+                    let outcome = if seed < end && begun.elapsed() < within { run(seed).outcome } else { return };
                     let Ok(mut sum) = sum.lock() else { return };
                     match outcome {
                         Ok(tally) => sum.0 += &tally,
@@ -97,11 +100,15 @@ fn schedules(seeds: u64, from: u64) -> bool {
     let Ok((tally, mut failed)) = sum.into_inner() else { return false };
     let done = tally.schedules + failed.len() as u64;
     println!("{tally}\n{done} schedules from {from}, {:.1} a second, {} failed", rate(done, begun), failed.len());
+    let thin = tally.coverage.thin(tally.schedules);
+    for (fault, phase, count, least) in &thin {
+        println!("{} strikes {} {count} times, and should {least} times", fault.name(), phase.name());
+    }
     failed.sort_by_key(|(seed, _)| *seed);
     if let Some((seed, failure)) = failed.first() {
         explain(*seed, &run(*seed).steps, failure);
     }
-    failed.is_empty()
+    failed.is_empty() && thin.is_empty()
 }
 
 fn rate(done: u64, begun: Instant) -> f64 {

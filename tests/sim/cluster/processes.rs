@@ -106,7 +106,7 @@ impl Cluster {
         let mut node = Node::of(Replica::reopen(options, &stored).expect("a replica reads what one stored"));
         let unsaved = node.replica.unsaved_uids();
         node.inherited = unsaved.len() as u64;
-        node.kept = self.nodes[at].kept.stored();
+        node.kept = self.nodes[at].kept.stored(unsaved.len());
         while let Some(output) = node.replica.poll() {
             node.perform(output);
         }

@@ -9,8 +9,14 @@
 //! | an acknowledged or flushed commit is not in the log in the end; a shown one is not | P5 |
 //! | a counter is not the sum of the commits shown with it | P6 |
 //! | a refused commit is shown to others, or is in the log | R11 |
+//!
+//! A lost disk (CORE-PROTOCOL §14.2) excuses exactly the commits that were durable on it and are not on what took its place,
+//! and of them: that they are in no segment, or not in all of theirs, in the end (P5, P3); that what was made on top of them is
+//! shown without them (P2, tokens); and that they are not in a segment that was away and has come back (P4). What stays here
+//! goes on to show them, so whoever has kept a segment has kept them for all. Counters stay exact, everybody agrees, and of all
+//! other commits nothing is excused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
@@ -31,19 +37,22 @@ type Sight = BTreeMap<SegmentNo, Marks>;
 
 #[derive(Debug)]
 struct Commit {
-    author: ProcessNo,
     places: Vec<Touch>,
     /// What its author had ever seen.
     seen: Sight,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Process {
     /// What is here.
     here: BTreeMap<SegmentNo, (Marks, Option<i64>)>,
     /// What has been shown, ever, but for own refused commits.
     seen: Sight,
     made: Marks,
+    /// Segments that were here, and are not: what was lost may be missing when they come back.
+    away: BTreeSet<SegmentNo>,
+    /// Lost commits that were missing when their segment came back.
+    gone: Sight,
     /// Segments that have changed since it last looked.
     changed: Vec<SegmentNo>,
     /// Commits first shown since it last looked.
@@ -65,6 +74,8 @@ struct Checker {
     uncounted: Vec<SegmentNo>,
     /// Shown to somebody who did not make them.
     shown: Marks,
+    /// Durable once, and not on the disk that took the place of theirs.
+    lost: Marks,
 }
 
 /// Reads a whole history; the first thing that is wrong with it.
@@ -102,13 +113,18 @@ impl Checker {
                 let of = self.processes.entry(*process).or_default();
                 of.made.insert(*commit);
                 let seen = of.seen.clone();
-                let made = Commit { author: *process, places: places.clone(), seen };
+                let made = Commit { places: places.clone(), seen };
                 if self.commits.insert(*commit, made).is_some() {
                     return wrong("history", format!("commit {commit} is made twice"));
                 }
             }
             Event::Shown { process, segment, marks, sum } => {
                 let of = self.processes.entry(*process).or_default();
+                if of.away.remove(segment) {
+                    let missing = self.lost.without(marks);
+                    of.seen.entry(*segment).or_default().take_out(&missing);
+                    of.gone.insert(*segment, missing);
+                }
                 let before = of.here.insert(*segment, (*marks, *sum)).map_or(Marks::default(), |(marks, _)| marks);
                 of.changed.push(*segment);
                 of.news.extend(&marks.without(&before));
@@ -116,11 +132,14 @@ impl Checker {
                 self.shown.extend(&foreign);
             }
             Event::Hidden { process, segment } => {
-                self.processes.entry(*process).or_default().here.remove(segment);
+                let of = self.processes.entry(*process).or_default();
+                if of.here.remove(segment).is_some() {
+                    of.away.insert(*segment);
+                }
             }
             Event::Looks { process } => return self.looks(*process),
             Event::Acked { process, commit } => {
-                if self.commits.get(commit).is_none_or(|made| made.author != *process) {
+                if self.processes.get(process).is_none_or(|of| !of.made.contains(*commit)) {
                     return wrong("P5", format!("process {process} is told of commit {commit}, which it did not make"));
                 }
                 if self.refused.contains(*commit) {
@@ -150,6 +169,12 @@ impl Checker {
                 }
             }
             Event::Ended { process } => self.processes.entry(*process).or_default().ended = true,
+            Event::Copied { from, process } => {
+                let copy = self.processes.get(from).cloned().unwrap_or_default();
+                self.processes.insert(*process, copy);
+            }
+            Event::Reopened { process, made } => self.processes.entry(*process).or_default().made.extend(made),
+            Event::Lost { commits } => self.lost.extend(commits),
             Event::Rest { log } => return self.rest(log),
         }
         Ok(())
@@ -188,7 +213,9 @@ impl Checker {
             let Some(made) = self.commits.get(&commit) else { continue };
             for place in &made.places {
                 // P4: read your writes.
-                if process.here.get(&place.segment).is_some_and(|(marks, _)| !marks.contains(commit)) {
+                let excused = process.gone.get(&place.segment).is_some_and(|gone| gone.contains(commit));
+                let hidden = process.here.get(&place.segment).is_some_and(|(marks, _)| !marks.contains(commit));
+                if hidden && !excused {
                     let what = format!("process {number} does not see its own {commit} in segment {}", place.segment);
                     return wrong("P4", what);
                 }
@@ -234,7 +261,7 @@ impl Checker {
         let (Some(process), Some(made)) = (self.processes.get(&number), self.commits.get(&commit)) else {
             return Ok(());
         };
-        for place in &made.places {
+        for place in made.places.iter().filter(|_| !self.lost.contains(commit)) {
             if process.here.get(&place.segment).is_some_and(|(marks, _)| !marks.contains(commit)) {
                 return wrong(
                     "P3",
@@ -244,7 +271,7 @@ impl Checker {
         }
         for (segment, (marks, _)) in &process.here {
             let Some(causes) = made.seen.get(segment) else { continue };
-            let missing = causes.without(marks).without(&self.ever_refused);
+            let missing = causes.without(marks).without(&self.ever_refused).without(&self.lost);
             if !missing.is_empty() {
                 return wrong(
                     "P2",
@@ -263,7 +290,8 @@ impl Checker {
         // A process that was never shown anything has nothing here.
         let Some(process) = self.processes.get(&number) else { return Ok(()) };
         for (segment, (marks, _)) in &process.here {
-            let missing = sight.get(segment).copied().unwrap_or_default().without(marks).without(&self.ever_refused);
+            let missing = sight.get(segment).copied().unwrap_or_default().without(marks);
+            let missing = missing.without(&self.ever_refused).without(&self.lost);
             if !missing.is_empty() {
                 let what = format!("process {number} has reached version {version} without {missing:?} of {segment}");
                 return wrong("P4", what);
@@ -273,31 +301,41 @@ impl Checker {
     }
 
     /// The end: nothing that was promised is missing, and everybody shows the same.
-    fn rest(&self, log: &Marks) -> Checked {
-        let lost = self.acked.without(log);
-        if !lost.is_empty() {
-            return wrong("P5", format!("{lost:?} were acknowledged, and are lost"));
+    fn rest(&self, content: &[Marks]) -> Checked {
+        let log = content.iter().fold(Marks::default(), |mut all, marks| {
+            all.extend(marks);
+            all
+        });
+        let missing = self.acked.without(&log).without(&self.lost);
+        if !missing.is_empty() {
+            return wrong("P5", format!("{missing:?} were acknowledged, and are lost"));
         }
-        let lost = self.shown.without(log);
-        if !lost.is_empty() {
-            return wrong("P5", format!("{lost:?} were shown to others, and are lost"));
+        let missing = self.shown.without(&log).without(&self.lost);
+        if !missing.is_empty() {
+            return wrong("P5", format!("{missing:?} were shown to others, and are lost"));
         }
         let bad = log.common(&self.ever_refused);
         if !bad.is_empty() {
             return wrong("R11", format!("{bad:?} were refused, and are in the log"));
         }
-        let mut all = Sight::new();
         for commit in log.iter() {
             let Some(made) = self.commits.get(&commit) else {
                 return wrong("P5", format!("commit {commit} is in the log, and nobody made it"));
             };
-            for place in &made.places {
-                all.entry(place.segment).or_default().insert(commit);
+            let lies = |segment: SegmentNo| content.get(segment).is_some_and(|marks| marks.contains(commit));
+            let torn = made.places.iter().find(|place| !lies(place.segment));
+            if let Some(place) = torn.filter(|_| !self.lost.contains(commit)) {
+                return wrong("P3", format!("commit {commit} is in the log, and not in segment {}", place.segment));
+            }
+            let strays = (0..content.len())
+                .find(|segment| lies(*segment) && made.places.iter().all(|place| place.segment != *segment));
+            if let Some(segment) = strays {
+                return wrong("P3", format!("commit {commit} is in segment {segment}, where it did nothing"));
             }
         }
         for (number, process) in self.processes.iter().filter(|(_, process)| !process.ended) {
             for (segment, (marks, _)) in &process.here {
-                let whole = all.get(segment).copied().unwrap_or_default();
+                let whole = content.get(*segment).copied().unwrap_or_default();
                 if *marks != whole {
                     let what = format!("process {number} rests at {marks:?} of segment {segment}, not at {whole:?}");
                     return wrong("P1", what);
@@ -347,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_good_history_passes() {
-        let log = [0, 1].into_iter().collect();
+        let log = vec![[0, 1].into_iter().collect(), [0].into_iter().collect()];
         let good = continued(&[
             shown(1, 0, &[0], 1),
             shown(1, 1, &[0], 1),
@@ -412,7 +450,7 @@ mod tests {
 
     #[test]
     fn lost_commits_are_found() {
-        let rest = Event::Rest { log: Marks::default() };
+        let rest = Event::Rest { log: Vec::new() };
         finds("P5", &continued(&[Event::Acked { process: 0, commit: 0 }, rest.clone()]));
         finds("P5", &continued(&[shown(1, 0, &[0], 1), looks(1), rest]));
         finds("P5", &continued(&[Event::Flushed { process: 0, upto: Some(0) }]));
@@ -428,13 +466,51 @@ mod tests {
     fn refused_commits_are_found() {
         let refused = Event::Refused { process: 0, commit: 0 };
         finds("R11", &continued(&[shown(1, 0, &[0], 1), looks(1), refused.clone()]));
-        finds("R11", &continued(&[refused, Event::Rest { log: [0].into_iter().collect() }]));
+        finds("R11", &continued(&[refused, Event::Rest { log: vec![[0].into_iter().collect(); 2] }]));
     }
 
     #[test]
     fn what_differs_in_the_end_is_found() {
-        let rest = Event::Rest { log: [0].into_iter().collect() };
+        let rest = Event::Rest { log: vec![[0].into_iter().collect(); 2] };
         let behind = [shown(1, 0, &[], 0), looks(1), Event::Acked { process: 0, commit: 0 }, rest];
         finds("P1", &continued(&behind));
+    }
+
+    #[test]
+    fn a_lost_disk_excuses_what_it_lost_and_nothing_else() {
+        let acked = Event::Acked { process: 0, commit: 0 };
+        let lost = |commits: &[CommitNo]| Event::Lost { commits: commits.iter().copied().collect() };
+        let (hidden, ended) = (Event::Hidden { process: 0, segment: 0 }, Event::Ended { process: 0 });
+        let nothing = Event::Rest { log: Vec::new() };
+        // Nobody holds it any more.
+        assert_eq!(check(&continued(&[acked.clone(), lost(&[0]), ended.clone(), nothing.clone()])), Ok(()));
+        finds("P5", &continued(&[acked.clone(), lost(&[1]), ended.clone(), nothing.clone()]));
+        // Who holds it holds it for all: where the segment stays, and in the end.
+        finds("P4", &continued(&[acked.clone(), lost(&[0]), shown(0, 0, &[], 0), looks(0)]));
+        finds("P1", &continued(&[acked.clone(), lost(&[0]), nothing]));
+        // Where it was away, what was lost may be missing, the own commit too; not what was not.
+        let back = [acked, lost(&[0]), hidden.clone(), looks(0), shown(0, 0, &[], 0), looks(0)];
+        assert_eq!(check(&continued(&back)), Ok(()));
+        finds("P4", &continued(&[hidden, looks(0), shown(0, 0, &[], 0), looks(0)]));
+        // Half of it is left with one who held half.
+        let half = [lost(&[0]), ended, shown(1, 0, &[0], 1), shown(1, 1, &[], 0), looks(1)];
+        assert_eq!(check(&continued(&half)), Ok(()));
+        let log = vec![[0].into_iter().collect(), Marks::default()];
+        assert_eq!(check(&continued(&[&half[..], &[Event::Rest { log: log.clone() }]].concat())), Ok(()));
+        finds("P3", &continued(&[Event::Acked { process: 0, commit: 0 }, Event::Rest { log }]));
+        // Counters are exact all the same.
+        finds("P6", &continued(&[lost(&[0]), shown(1, 0, &[], 1), looks(1)]));
+    }
+
+    #[test]
+    fn a_copy_and_a_process_over_a_store_know_what_they_took_over() {
+        let copied = Event::Copied { from: 0, process: 1 };
+        let acked = Event::Acked { process: 1, commit: 0 };
+        assert_eq!(check(&continued(&[copied.clone(), acked.clone()])), Ok(()));
+        finds("P5", &continued(std::slice::from_ref(&acked)));
+        finds("P4", &continued(&[copied, shown(1, 0, &[], 0), looks(1)]));
+        let reopened = Event::Reopened { process: 1, made: [0].into_iter().collect() };
+        assert_eq!(check(&continued(&[reopened.clone(), acked])), Ok(()));
+        finds("P4", &continued(&[reopened, shown(1, 0, &[], 0), looks(1)]));
     }
 }

@@ -4,7 +4,7 @@
 use coheap_core::segment::write::Draw;
 
 use super::coverage::{Fault, Phase};
-use super::plan::{Deed, FAULTS, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
+use super::plan::{Deed, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
 use super::world::World;
 use crate::Draws;
 
@@ -19,6 +19,8 @@ pub struct Generator {
     rights: bool,
     long: bool,
     processes: usize,
+    losses: bool,
+    faults: Vec<Fault>,
     targets: Vec<(Fault, Phase)>,
 }
 
@@ -31,6 +33,8 @@ impl Generator {
             rights: plan.rights,
             long: plan.long,
             processes: plan.processes(),
+            losses: plan.losses,
+            faults: plan.faults(),
             targets: plan.targets.clone(),
         }
     }
@@ -61,7 +65,7 @@ impl Generator {
         if !due && self.draws.below(BETWEEN_FAULTS) > 0 {
             return None;
         }
-        let (fault, at) = (FAULTS[self.draws.below(FAULTS.len())], self.draws.below(self.processes));
+        let (fault, at) = (self.faults[self.draws.below(self.faults.len())], self.draws.below(self.processes));
         world.can_strike(fault, at).then(|| self.strike(fault, at))
     }
 
@@ -111,7 +115,7 @@ impl Generator {
     /// A program does something, or time passes.
     fn program(&mut self, world: &World, at: u8, pick: u16) -> Deed {
         let _ = world;
-        match self.draws.below(24) {
+        match self.draws.below(26) {
             0..12 => {
                 let large = self.long && self.draws.below(12) == 0;
                 let alloc = self.draws.below(8) == 0;
@@ -124,6 +128,8 @@ impl Generator {
             20 => Deed::Wait { at, kind: WaitFor::Version, pick },
             21 => Deed::Wait { at, kind: WaitFor::Reach, pick },
             22 => Deed::Pass { ms: pick % 4_000 },
+            23 => Deed::Store { at },
+            24 if self.losses => Deed::Backup,
             _ => Deed::Pass { ms: if pick.is_multiple_of(8) { 40_000 } else { pick % 100 } },
         }
     }

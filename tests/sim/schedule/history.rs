@@ -96,9 +96,28 @@ pub enum Event {
         /// Which.
         process: ProcessNo,
     },
-    /// The world has come to rest; these commits are in the log, and everybody who is left shows everything.
-    Rest {
+    /// A process was copied with all that it remembers; the copy is another process.
+    Copied {
+        /// Which.
+        from: ProcessNo,
+        /// The copy.
+        process: ProcessNo,
+    },
+    /// A process begins over what another one had stored: what that one had made and was not told of is its own now.
+    Reopened {
+        /// Which.
+        process: ProcessNo,
+        /// All that was in the store and not known to be durable; refused ones that the store still showed, too.
+        made: Marks,
+    },
+    /// The relay has lost its disk, or got an older one: these commits were durable, and are not on it.
+    Lost {
         /// All of them.
-        log: Marks,
+        commits: Marks,
+    },
+    /// The world has come to rest, and everybody who is left shows everything.
+    Rest {
+        /// What is in each segment, by number.
+        log: Vec<Marks>,
     },
 }

@@ -28,6 +28,11 @@ impl Marks {
         }
     }
 
+    /// Takes out all of another.
+    pub fn take_out(&mut self, other: &Marks) {
+        *self = self.without(other);
+    }
+
     /// Whether it holds one.
     pub fn contains(&self, commit: usize) -> bool {
         self.0.get(commit / 64).is_some_and(|word| word & (1 << (commit % 64)) != 0)

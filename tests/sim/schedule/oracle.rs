@@ -2,12 +2,16 @@
 //!
 //! It keeps the log as a list and, per segment, what all commits below each offset come to. So at any cut it can say exactly
 //! which marks a segment shows and what its counter is. It knows no engine and no segment: what a commit did is what its
-//! program noted before it was made; which commit an entry is says its label.
+//! program noted before it was made; which commit an entry is says its label. What a Restored gives back is what the program
+//! that gave it was shown when it did.
+//!
+//! A disk that is an older one, or empty, begins another life of the log: the [`Log`]s before it stay, since those who have
+//! read them show them until they have given back what the new one lacks (D2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentNumber, Seq, Uid};
-use coheap_core::log::LogEntry;
+use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use coheap_core::log::{LogEntry, StoredCommit, StoredRestore};
 
 use super::history::{CommitNo, SegmentNo, Touch};
 use super::marks::Marks;
@@ -16,22 +20,22 @@ use super::{Failure, fails};
 /// A commit as its program noted it.
 #[derive(Clone, Debug)]
 pub struct Made {
-    /// The line it was made in.
-    pub owner: ReplicaId,
-    /// Its number there.
-    pub seq: Seq,
+    /// What it is known by, whoever sends it.
+    pub uid: Uid,
     /// What it does.
     pub places: Vec<Touch>,
 }
 
+/// Commits by segment: what a program is shown.
+pub type Sight = BTreeMap<SegmentNo, Marks>;
+
 /// One entry of the log.
 #[derive(Clone, Debug)]
-struct Entry {
-    seq: Seq,
-    uid: Uid,
-    /// The commit, or the one that is void here.
-    commit: CommitNo,
-    void: bool,
+enum Entry {
+    /// A commit, or the refusal of one.
+    Of { uid: Uid, void: bool },
+    /// What somebody gave back.
+    Restored,
 }
 
 /// What the commits below an offset come to, in one segment.
@@ -55,57 +59,61 @@ impl Amount {
     }
 }
 
-/// The log of one heap, and what follows from it.
-#[derive(Debug, Default)]
-pub struct Oracle {
-    /// Every commit that a program made, by number.
-    pub made: Vec<Made>,
-    by_line: BTreeMap<(ReplicaId, Seq), CommitNo>,
-    log: Vec<Entry>,
+/// How a line stands from an offset on.
+#[derive(Clone, Copy, Debug)]
+struct Stand {
+    at: u64,
+    seq: Seq,
+    /// By which it goes on: of a refused commit the complement (R11).
+    uid: Uid,
+}
+
+/// One life of a log, and what follows from it.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    entries: Vec<Entry>,
     /// Per segment: content from this offset on, by offset.
     contents: Vec<Vec<(u64, Amount)>>,
     /// Where each commit is.
     places: BTreeMap<CommitNo, u64>,
-    /// Where each line is: the entries of an owner.
-    lines: BTreeMap<ReplicaId, Vec<u64>>,
+    lines: BTreeMap<ReplicaId, Vec<Stand>>,
+    /// Lines of which nothing is known but that a Restored holds commits of them, and since where.
+    listed: BTreeMap<ReplicaId, u64>,
     /// Segments by the log's numbers.
     numbers: Vec<SegmentNo>,
     epochs: Vec<(EpochId, Offset)>,
-    /// Segments whose counter was to be made by a commit that is void: nothing can be counted there.
-    uncounted: Vec<SegmentNo>,
 }
 
-impl Oracle {
-    /// A program is about to make a commit.
-    pub fn make(&mut self, owner: ReplicaId, seq: Seq, places: Vec<Touch>) -> CommitNo {
-        self.by_line.insert((owner, seq), self.made.len());
-        self.made.push(Made { owner, seq, places });
-        self.made.len() - 1
-    }
+/// All that programs made in one heap, and the lives of its log.
+#[derive(Debug)]
+pub struct Oracle {
+    /// Every commit that a program made, by number.
+    pub made: Vec<Made>,
+    by_uid: BTreeMap<Uid, CommitNo>,
+    /// The last one is that of the disk.
+    logs: Vec<Log>,
+    /// Segments whose counter was to be made by a commit that is void: nothing can be counted there.
+    uncounted: Vec<SegmentNo>,
+    /// Commits that were durable in a life of the log that was lost, and were not in the next one when that began.
+    pub lost: Marks,
+}
 
+impl Default for Oracle {
+    fn default() -> Oracle {
+        Oracle {
+            made: Vec::new(),
+            by_uid: BTreeMap::new(),
+            logs: vec![Log::default()],
+            uncounted: Vec::new(),
+            lost: Marks::default(),
+        }
+    }
+}
+
+impl Log {
     /// How many entries there are.
     pub fn head(&self) -> Offset {
-        Offset(self.log.len() as u64)
-    }
-
-    /// How many segments the log has created.
-    pub fn segments(&self) -> &[SegmentNo] {
-        &self.numbers
-    }
-
-    /// The offset of a commit; `None`: it is not in the log.
-    pub fn place(&self, commit: CommitNo) -> Option<u64> {
-        self.places.get(&commit).copied()
-    }
-
-    /// Whether a commit is void in the log.
-    pub fn is_void(&self, commit: CommitNo) -> bool {
-        self.place(commit).and_then(|at| self.log.get(at as usize)).is_some_and(|entry| entry.void)
-    }
-
-    /// Whether sums mean something in a segment.
-    pub fn counts_in(&self, segment: SegmentNo) -> bool {
-        !self.uncounted.contains(&segment)
+        Offset(self.entries.len() as u64)
     }
 
     /// What a segment shows at a cut.
@@ -115,127 +123,309 @@ impl Oracle {
         contents.get(at.wrapping_sub(1)).map_or(Amount::default(), |(_, content)| *content)
     }
 
-    /// All commits in the log.
-    pub fn commits(&self) -> Marks {
-        self.log.iter().filter(|entry| !entry.void).map(|entry| entry.commit).collect()
-    }
-
-    /// The uid at an offset.
-    pub fn uid(&self, offset: Offset) -> Option<Uid> {
-        self.log.get(usize::try_from(offset.0).ok()?).map(|entry| entry.uid)
-    }
-
-    /// The number and uid of a line's newest entry; a refused one goes on from the complement of its uid (R11).
-    pub fn line(&self, owner: ReplicaId) -> Option<(Seq, Uid)> {
-        let at = *self.lines.get(&owner)?.last()?;
-        let entry = self.log.get(at as usize)?;
-        Some((entry.seq, if entry.void { entry.uid.voided() } else { entry.uid }))
-    }
-
-    /// Every line that has an entry.
-    pub fn owners(&self) -> impl Iterator<Item = ReplicaId> {
-        self.lines.iter().filter(|(_, entries)| !entries.is_empty()).map(|(owner, _)| *owner)
-    }
-
-    /// The relay has begun a life of the log.
-    pub fn begin(&mut self, epoch: EpochId, start: Offset) -> Result<(), Failure> {
-        if self.epochs.iter().any(|(known, _)| *known == epoch) {
-            return fails("R6", format!("epoch {epoch:?} begins twice"));
+    /// All commits that are here below a cut, by themselves or by what was given back, in any of their segments.
+    pub fn commits(&self, cut: Offset) -> Marks {
+        let mut all = Marks::default();
+        for segment in 0..self.contents.len() {
+            all.extend(&self.content(segment, cut).marks);
         }
-        if start != self.head() {
-            return fails("R6", format!("epoch {epoch:?} begins at {start:?}, the log ends at {:?}", self.head()));
-        }
-        self.epochs.push((epoch, start));
-        Ok(())
+        all
     }
 
-    /// The lives of the log.
-    pub fn epochs(&self) -> &[(EpochId, Offset)] {
-        &self.epochs
+    fn line(&self, owner: ReplicaId) -> Option<(Seq, Uid)> {
+        self.lines.get(&owner)?.last().map(|stand| (stand.seq, stand.uid))
     }
 
-    /// The relay has given an entry its place. `segment`: the number of a segment that it creates.
-    pub fn append(
-        &mut self,
-        offset: Offset,
-        entry: &LogEntry,
-        segment: impl Fn(coheap_core::id::SegmentId) -> Option<SegmentNo>,
-    ) -> Result<(), Failure> {
-        if offset != self.head() {
-            return fails("P5", format!("an entry is put at {offset:?}, the log ends at {:?}", self.head()));
-        }
-        let (owner, seq, uid, void) = match entry {
-            LogEntry::Commit(commit) => (commit.owner, commit.seq, commit.uid, false),
-            LogEntry::Void { owner, seq, uid, .. } => (*owner, *seq, *uid, true),
-            LogEntry::Restored(_) => return fails("R1", "something is given back, and nothing was lost".to_owned()),
-        };
-        let before = self.line(owner).map_or(Seq(0), |(seq, _)| seq);
-        if seq != before.next() {
-            return fails("P2", format!("{owner:?} {seq:?} is admitted behind {before:?} of its line"));
-        }
-        let known = match entry {
-            LogEntry::Commit(commit) => commit.label.as_deref().and_then(commit_of),
-            LogEntry::Void { .. } | LogEntry::Restored(_) => self.by_line.get(&(owner, seq)).copied(),
-        };
-        let Some((commit, made)) = known.and_then(|commit| Some((commit, self.made.get(commit)?))) else {
-            return fails("P5", format!("{owner:?} {seq:?} is in the log, and nobody made it"));
-        };
-        if let Some(place) = self.places.get(&commit) {
-            return fails("P6", format!("commit {commit} is admitted at {} and again at {}", place, offset.0));
-        }
-        let places = made.places.clone();
-        if let LogEntry::Commit(stored) = entry {
-            let mut parts: Vec<SegmentNo> = Vec::new();
-            for part in &stored.parts {
-                if let Some(created) = part.creates {
-                    let number = segment(created.id);
-                    let (Some(number), true) = (number, part.segment == SegmentNumber(self.numbers.len() as u64))
-                    else {
-                        return fails("P5", format!("entry {offset:?} creates {created:?} as {:?}", part.segment));
-                    };
-                    self.numbers.push(number);
-                }
-                parts.extend(self.numbers.get(part.segment.0 as usize));
-            }
-            parts.sort_unstable();
-            let mut expected: Vec<SegmentNo> = places.iter().map(|place| place.segment).collect();
-            expected.sort_unstable();
-            if parts != expected {
-                return fails("P3", format!("commit {commit} is admitted with {parts:?} of its parts {expected:?}"));
-            }
-            for place in &places {
-                if self.contents.len() <= place.segment {
-                    self.contents.resize_with(place.segment + 1, Vec::new);
-                }
-                let mut content = self.content(place.segment, Offset(u64::MAX));
-                content.add(commit, place);
-                self.contents[place.segment].push((offset.0, content));
-            }
-        } else {
-            self.uncounted.extend(places.iter().filter(|place| place.makes_counter).map(|place| place.segment));
-        }
-        self.places.insert(commit, offset.0);
-        self.lines.entry(owner).or_default().push(offset.0);
-        self.log.push(Entry { seq, uid, commit, void });
-        Ok(())
+    fn stand(&mut self, at: u64, owner: ReplicaId, seq: Seq, uid: Uid) {
+        self.lines.entry(owner).or_default().push(Stand { at, seq, uid });
     }
 
-    /// The log ends here now: what lay behind was lost before it was durable, or could not be written.
-    pub fn truncate(&mut self, head: Offset, segments: usize) {
-        self.log.truncate(head.0 as usize);
+    fn contain(&mut self, at: u64, segment: SegmentNo, content: Amount) {
+        if self.contents.len() <= segment {
+            self.contents.resize_with(segment + 1, Vec::new);
+        }
+        self.contents[segment].push((at, content));
+    }
+
+    fn truncate(&mut self, head: Offset, segments: usize) {
+        self.entries.truncate(head.0 as usize);
         self.places.retain(|_, at| *at < head.0);
+        self.listed.retain(|_, at| *at < head.0);
         for line in self.lines.values_mut() {
-            line.retain(|at| *at < head.0);
+            line.retain(|stand| stand.at < head.0);
         }
         for contents in &mut self.contents {
             contents.retain(|(at, _)| *at < head.0);
         }
         self.numbers.truncate(segments);
     }
+}
+
+impl Oracle {
+    /// A program has made a commit.
+    pub fn make(&mut self, uid: Uid, places: Vec<Touch>) -> CommitNo {
+        self.by_uid.insert(uid, self.made.len());
+        self.made.push(Made { uid, places });
+        self.made.len() - 1
+    }
+
+    /// The life of the log that the disk has.
+    pub fn log(&self) -> &Log {
+        &self.logs[self.logs.len() - 1]
+    }
+
+    fn log_mut(&mut self) -> &mut Log {
+        let last = self.logs.len() - 1;
+        &mut self.logs[last]
+    }
+
+    /// An earlier life of it, by number from 0.
+    pub fn life(&self, life: usize) -> &Log {
+        &self.logs[life.min(self.logs.len() - 1)]
+    }
+
+    /// The disk is another one, with this log, which is durable up to `has`. Up to `had` the other one was.
+    pub fn lose(&mut self, found: Log, had: Offset, has: Offset) {
+        let lost = self.log().commits(had);
+        self.logs.push(found);
+        self.lost.extend(&lost.without(&self.log().commits(has)));
+    }
+
+    /// The commit that is known by this.
+    pub fn by_uid(&self, uid: Uid) -> Option<CommitNo> {
+        self.by_uid.get(&uid).copied()
+    }
+
+    /// How many entries there are.
+    pub fn head(&self) -> Offset {
+        self.log().head()
+    }
+
+    /// How many segments the log has created.
+    pub fn segments(&self) -> &[SegmentNo] {
+        &self.log().numbers
+    }
+
+    /// The offset of a commit; `None`: it is not in the log by itself.
+    pub fn place(&self, commit: CommitNo) -> Option<u64> {
+        self.log().places.get(&commit).copied()
+    }
+
+    /// Whether a commit is void in the log.
+    pub fn is_void(&self, commit: CommitNo) -> bool {
+        let entry = self.place(commit).and_then(|at| self.log().entries.get(at as usize));
+        matches!(entry, Some(Entry::Of { void: true, .. }))
+    }
+
+    /// Whether sums mean something in a segment.
+    pub fn counts_in(&self, segment: SegmentNo) -> bool {
+        !self.uncounted.contains(&segment)
+    }
+
+    /// The uid at an offset.
+    pub fn uid(&self, offset: Offset) -> Option<Uid> {
+        match self.log().entries.get(usize::try_from(offset.0).ok()?)? {
+            Entry::Of { uid, .. } => Some(*uid),
+            Entry::Restored => None,
+        }
+    }
+
+    /// The number and uid of a line's newest entry; a refused one goes on from the complement of its uid (R11).
+    pub fn line(&self, owner: ReplicaId) -> Option<(Seq, Uid)> {
+        self.log().line(owner)
+    }
+
+    /// How far the log has to be durable for a line to be so up to a number; `None`: the line does not reach that far.
+    pub fn reaches(&self, owner: ReplicaId, seq: Seq) -> Option<Offset> {
+        let stand = self.log().lines.get(&owner)?.iter().find(|stand| stand.seq >= seq)?;
+        Some(Offset(stand.at + 1))
+    }
+
+    /// Every line that the log speaks of.
+    pub fn owners(&self) -> BTreeSet<ReplicaId> {
+        let lines = self.log().lines.iter().filter(|(_, stands)| !stands.is_empty()).map(|(owner, _)| *owner);
+        lines.chain(self.log().listed.keys().copied()).collect()
+    }
+
+    /// The relay has begun a life of the log.
+    pub fn begin(&mut self, epoch: EpochId, start: Offset) -> Result<(), Failure> {
+        if self.logs.iter().any(|log| log.epochs.iter().any(|(known, _)| *known == epoch)) {
+            return fails("R6", format!("epoch {epoch:?} begins twice"));
+        }
+        if start != self.head() {
+            return fails("R6", format!("epoch {epoch:?} begins at {start:?}, the log ends at {:?}", self.head()));
+        }
+        self.log_mut().epochs.push((epoch, start));
+        Ok(())
+    }
+
+    /// The lives of the log.
+    pub fn epochs(&self) -> &[(EpochId, Offset)] {
+        &self.log().epochs
+    }
+
+    /// The relay has given an entry its place. `number`: of a segment that it creates. `given`: what a replica was shown of the
+    /// segments that it gave back last.
+    pub fn append(
+        &mut self,
+        offset: Offset,
+        entry: &LogEntry,
+        number: impl Fn(SegmentId) -> Option<SegmentNo>,
+        given: impl Fn(ReplicaId) -> Option<Sight>,
+    ) -> Result<(), Failure> {
+        if offset != self.head() {
+            return fails("P5", format!("an entry is put at {offset:?}, the log ends at {:?}", self.head()));
+        }
+        match entry {
+            LogEntry::Commit(commit) => self.commit(offset, commit, number),
+            LogEntry::Void { owner, seq, uid, .. } => {
+                let commit = self.by_uid.get(uid).copied();
+                self.admit(offset, *owner, (*seq, *uid), commit, true)?;
+                let places = &self.made[commit.unwrap_or_default()].places;
+                self.uncounted.extend(places.iter().filter(|place| place.makes_counter).map(|place| place.segment));
+                Ok(())
+            }
+            LogEntry::Restored(restored) => match given(restored.by) {
+                Some(sight) => self.restored(offset, restored, number, &sight),
+                None => fails("R1", format!("{:?} gives something back at {offset:?}, and sent nothing", restored.by)),
+            },
+            LogEntry::Quarantine(_) => fails("R12", "nobody writes what engines cannot take in".to_owned()),
+        }
+    }
+
+    /// A commit, or its refusal, has the next place of its line.
+    fn admit(
+        &mut self,
+        offset: Offset,
+        owner: ReplicaId,
+        (seq, uid): (Seq, Uid),
+        commit: Option<CommitNo>,
+        void: bool,
+    ) -> Result<(), Failure> {
+        let before = self.line(owner).map_or(Seq(0), |(seq, _)| seq);
+        if seq != before.next() {
+            return fails("P2", format!("{owner:?} {seq:?} is admitted behind {before:?} of its line"));
+        }
+        let Some(commit) = commit.filter(|commit| self.made.get(*commit).is_some_and(|made| made.uid == uid)) else {
+            return fails("P5", format!("{owner:?} {seq:?} is in the log, and nobody made it"));
+        };
+        if let Some(place) = self.place(commit) {
+            return fails("P6", format!("commit {commit} is admitted at {} and again at {}", place, offset.0));
+        }
+        let log = self.log_mut();
+        log.stand(offset.0, owner, seq, if void { uid.voided() } else { uid });
+        log.places.insert(commit, offset.0);
+        log.entries.push(Entry::Of { uid, void });
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        offset: Offset,
+        stored: &StoredCommit,
+        number: impl Fn(SegmentId) -> Option<SegmentNo>,
+    ) -> Result<(), Failure> {
+        let known = stored.label.as_deref().and_then(commit_of);
+        self.admit(offset, stored.owner, (stored.seq, stored.uid), known, false)?;
+        let commit = known.unwrap_or_default();
+        let places = self.made[commit].places.clone();
+        let mut parts: Vec<SegmentNo> = Vec::new();
+        for part in &stored.parts {
+            if let Some(created) = part.creates {
+                self.create(offset, part.segment, number(created.id))?;
+            }
+            parts.extend(self.segments().get(part.segment.0 as usize));
+        }
+        parts.sort_unstable();
+        let mut expected: Vec<SegmentNo> = places.iter().map(|place| place.segment).collect();
+        expected.sort_unstable();
+        if parts != expected {
+            return fails("P3", format!("commit {commit} is admitted with {parts:?} of its parts {expected:?}"));
+        }
+        let log = self.log_mut();
+        for place in &places {
+            let mut content = log.content(place.segment, Offset(u64::MAX));
+            content.add(commit, place);
+            log.contain(offset.0, place.segment, content);
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, offset: Offset, as_number: SegmentNumber, segment: Option<SegmentNo>) -> Result<(), Failure> {
+        match segment {
+            Some(segment) if as_number == SegmentNumber(self.segments().len() as u64) => {
+                self.log_mut().numbers.push(segment);
+                Ok(())
+            }
+            _ => fails("P5", format!("entry {offset:?} creates {segment:?} as {as_number:?}")),
+        }
+    }
+
+    /// D4: all that the sender was shown of what it gave is in the log from here on, and its lines go on from where it knows.
+    fn restored(
+        &mut self,
+        offset: Offset,
+        restored: &StoredRestore,
+        number: impl Fn(SegmentId) -> Option<SegmentNo>,
+        given: &Sight,
+    ) -> Result<(), Failure> {
+        let mut taken = BTreeSet::new();
+        for part in &restored.segments {
+            if let Some(created) = part.creates {
+                self.create(offset, part.segment, number(created.id))?;
+            }
+            let Some(segment) = self.segments().get(part.segment.0 as usize).copied() else {
+                return fails("P5", format!("what is given back at {offset:?} names {:?}", part.segment));
+            };
+            let Some(marks) = given.get(&segment) else {
+                return fails(
+                    "P5",
+                    format!("segment {segment} is given back at {offset:?}, and its sender has it not"),
+                );
+            };
+            taken.insert(segment);
+            let mut content = self.log().content(segment, Offset(u64::MAX));
+            let adds = marks.without(&content.marks);
+            if !adds.is_empty() && part.state.is_empty() {
+                return fails(
+                    "P5",
+                    format!("{adds:?} of segment {segment} are given back at {offset:?}, and not taken"),
+                );
+            }
+            for commit in adds.iter() {
+                for place in self.made[commit].places.iter().filter(|place| place.segment == segment) {
+                    content.add(commit, place);
+                }
+            }
+            self.log_mut().contain(offset.0, segment, content);
+        }
+        let left = given.iter().find(|(segment, marks)| !taken.contains(*segment) && !marks.is_empty());
+        if let Some((segment, marks)) = left {
+            return fails("P5", format!("{marks:?} of segment {segment} are given back at {offset:?}, and not listed"));
+        }
+        for (owner, seq, uid) in &restored.acked {
+            if *seq > self.line(*owner).map_or(Seq(0), |(seq, _)| seq) {
+                self.log_mut().stand(offset.0, *owner, *seq, *uid);
+            }
+        }
+        let log = self.log_mut();
+        for (owner, seq, _) in &restored.pending {
+            if log.line(*owner).is_none_or(|(last, _)| last < *seq) {
+                log.listed.entry(*owner).or_insert(offset.0);
+            }
+        }
+        log.entries.push(Entry::Restored);
+        Ok(())
+    }
+
+    /// The log ends here now: what lay behind was lost before it was durable, or could not be written.
+    pub fn truncate(&mut self, head: Offset, segments: usize) {
+        self.log_mut().truncate(head, segments);
+    }
 
     /// An epoch that was begun and is not on the disk was never told to anybody.
     pub fn forget_epochs(&mut self, known: usize) {
-        self.epochs.truncate(known);
+        self.log_mut().epochs.truncate(known);
     }
 }
 

@@ -4,7 +4,7 @@
 use super::coverage::{Fault, Phase};
 use crate::Draws;
 
-/// Faults that the machines stand by now; [`Plan::of`] draws from these alone.
+/// What goes wrong in schedules; of which of them a plan draws, [`Plan::faults`] says.
 pub const FAULTS: &[Fault] = &[
     Fault::Cut,
     Fault::Late,
@@ -13,8 +13,12 @@ pub const FAULTS: &[Fault] = &[
     Fault::RelayTorn,
     Fault::SyncFails,
     Fault::Full,
+    Fault::RolledBack,
+    Fault::Wiped,
     Fault::ReplicaCrash,
+    Fault::Restart,
     Fault::Pause,
+    Fault::Clone,
     Fault::Move,
 ];
 
@@ -38,6 +42,12 @@ pub struct Plan {
     pub fold_bytes: Option<u64>,
     /// Some connections are opened without the right to write, so commits are refused.
     pub rights: bool,
+    /// Processes are copied. Not where commits are refused: both together have not been run yet (`tests/README.md`).
+    pub clones: bool,
+    /// The disk is lost, or replaced by an old one. Not where commits are refused (§14.4: what a lost log had admitted, and the
+    /// one that took its place refused, takes effect with whoever gives it back), and not where processes are copied:
+    /// both together are known to fail (`tests/README.md`).
+    pub losses: bool,
     /// Some segments keep their history.
     pub automerge: bool,
     /// Some commits are so large that states go in pieces.
@@ -52,24 +62,44 @@ impl Plan {
         self.heaps_of.len()
     }
 
+    /// What can go wrong in it.
+    pub fn faults(&self) -> Vec<Fault> {
+        let strikes = |fault: &Fault| match fault {
+            Fault::Clone => self.clones,
+            Fault::RolledBack | Fault::Wiped => self.losses,
+            _ => true,
+        };
+        FAULTS.iter().copied().filter(strikes).collect()
+    }
+
     /// The plan of a seed.
     pub fn of(seed: u64) -> Plan {
         let mut draws = Draws(seed ^ 0x5eed_0000_5eed_0000);
         let heaps = if draws.below(4) == 0 { 2 } else { 1 };
         let processes = 3 + draws.below(4);
         let heaps_of = (0..processes).map(|at| if at < heaps * 2 { at % heaps } else { draws.below(heaps) }).collect();
-        let targets = (0..5).map(|_| (FAULTS[draws.below(FAULTS.len())], Phase::ALL[draws.below(Phase::ALL.len())]));
-        Plan {
+        let kind = draws.below(8);
+        let mut plan = Plan {
             seed,
             heaps,
             heaps_of,
-            targets: targets.collect(),
+            targets: Vec::new(),
             steps: STEPS_MIN + 10 + draws.below(80),
             fold_bytes: (draws.below(5) > 0).then(|| [32, 100, 400][draws.below(3)]),
-            rights: draws.below(4) == 0,
+            rights: kind < 2,
+            clones: (2..4).contains(&kind),
+            losses: (4..6).contains(&kind),
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
+        };
+        if plan.losses && plan.fold_bytes.is_none() {
+            // Without a worker nothing can be given back; with this one nothing is folded.
+            plan.fold_bytes = Some(1 << 40);
         }
+        let faults = plan.faults();
+        let target = |_| (faults[draws.below(faults.len())], Phase::ALL[draws.below(Phase::ALL.len())]);
+        plan.targets = (0..5).map(target).collect();
+        plan
     }
 }
 
@@ -118,6 +148,10 @@ pub enum Deed {
     Notice { at: u8 },
     /// The relay process starts again.
     Start,
+    /// A process stores what it is.
+    Store { at: u8 },
+    /// The disk is copied, as for a backup.
+    Backup,
     /// Something goes wrong.
     Fault { fault: Fault, at: u8, pick: u16 },
 }

@@ -6,19 +6,29 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use coheap_core::edit::{Handle, Patch, Shown};
 use coheap_core::heap::Index;
-use coheap_core::id::{Offset, SegmentId, Seq};
+use coheap_core::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::relay::ConnId;
 use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::value::{Kind, Value};
+use coheap_core::wire::codec::Malformed;
+use coheap_core::wire::frame::restore::Restore;
+use coheap_core::wire::frame::{Up, split};
 
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
-use super::oracle::commit_of;
+use super::oracle::{Sight, commit_of};
+use super::{Failure, fails};
 
 /// The key of every segment's counter.
 pub const COUNTER: &str = "n";
 /// The key that everybody writes to.
 pub const REGISTER: &str = "r";
+/// Kinds of frames (`core/WIRE.md`).
+const HELLO: u8 = 0x01;
+const RESTORE: u8 = 0x05;
+const CHUNK: u8 = 0x08;
+/// After so many connections that another one displaced, a replica takes another id (F4).
+const DISPLACED_MAX: u32 = 2;
 
 /// What a program sees of one segment, kept by its own wishes and the patches that come.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -99,8 +109,6 @@ impl View {
 pub struct Link {
     /// What the relay calls it.
     pub conn: ConnId,
-    /// Whose it is.
-    pub process: ProcessNo,
     /// Messages to the relay.
     pub up: VecDeque<Bytes>,
     /// Messages to the replica.
@@ -113,14 +121,27 @@ pub struct Link {
     pub greeted: bool,
     /// The Hello is answered: with a catch-up or without, and how far the log went then.
     pub answered: Option<(bool, Offset)>,
+    /// The code that the relay closed it with.
+    pub code: Option<u16>,
+    /// The life of the log that is at its other end.
+    pub life: usize,
+    /// The lines that the Hello declares.
+    pub own: Vec<ReplicaId>,
+    /// What was shown of that which was given back, for each time that has not arrived.
+    pub giving: VecDeque<Sight>,
+    pieces: Option<Vec<u8>>,
 }
 
 impl Link {
     /// A new one.
-    pub fn new(conn: ConnId, process: ProcessNo) -> Link {
+    pub fn new(conn: ConnId, life: usize) -> Link {
         Link {
             conn,
-            process,
+            life,
+            code: None,
+            own: Vec::new(),
+            giving: VecDeque::new(),
+            pieces: None,
             up: VecDeque::new(),
             down: VecDeque::new(),
             relay_open: true,
@@ -142,6 +163,16 @@ pub fn cut(queue: &mut VecDeque<Bytes>, fraction: u16) {
     });
     let whole = whole.count();
     queue.truncate(whole);
+}
+
+impl Link {
+    /// A message arrives at the relay: what was shown of what it gives back, and by whom it is given.
+    pub fn arrives(&mut self, message: &Bytes) -> Option<(ReplicaId, Sight)> {
+        if message.get(1) != Some(&RESTORE) {
+            return None;
+        }
+        Some((*self.own.first()?, self.giving.pop_front()?))
+    }
 }
 
 /// What a program is told of its waits.
@@ -184,15 +215,56 @@ pub struct Process {
     pub told: Vec<Told>,
     /// The number that its newest commit got.
     pub committed: Option<Seq>,
+    /// The life of the log that its cut is in.
+    pub life: usize,
+    /// It is giving back what a lost log had, and shows what it showed before.
+    pub restoring: bool,
+    /// What its store holds.
+    pub stored: Option<Box<Stored>>,
+    /// It wants another connection.
+    pub hangs_up: bool,
+    /// It comes again at that time, while the world comes to rest.
+    pub rests_until: u64,
+    /// Another connection had its place so often since it took its id.
+    pub displaced: u32,
+    /// Somebody else may go by one of its ids, so it may have to take another one.
+    pub copied: bool,
+    /// What the commit that is being made makes: shown from the moment that it has an index.
+    pub making: Option<(CommitNo, Touch)>,
+    /// Commits that it was told are durable, and nobody has looked into that yet.
+    pub news: Vec<CommitNo>,
     changed: BTreeSet<Index>,
+}
+
+/// What a process has stored, and what the world knows of that.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The replica.
+    pub bytes: Vec<u8>,
+    life: usize,
+    restoring: bool,
+    undone: Vec<(CommitNo, Index)>,
 }
 
 impl Process {
     /// A process that has just opened the heap, and wants the root.
     pub fn new(options: Options, number: ProcessNo) -> Process {
+        Process::of(Replica::new(options), number)
+    }
+
+    fn of(replica: Replica, number: ProcessNo) -> Process {
         Process {
-            replica: Replica::new(options),
+            replica,
             number,
+            life: 0,
+            restoring: false,
+            stored: None,
+            hangs_up: false,
+            displaced: 0,
+            rests_until: 0,
+            copied: false,
+            making: None,
+            news: Vec::new(),
             link: None,
             views: BTreeMap::new(),
             segments: BTreeMap::from([(Index(0), 0)]),
@@ -207,6 +279,97 @@ impl Process {
             committed: None,
             changed: BTreeSet::new(),
         }
+    }
+
+    /// It stores what it is.
+    pub fn store(&mut self) {
+        let (bytes, undone) = (self.replica.export(), self.undone.clone());
+        self.stored = Some(Box::new(Stored { bytes, life: self.life, restoring: self.restoring, undone }));
+    }
+
+    /// Another process that opens what one had stored (C9). `commits`: by their uids.
+    pub fn reopen(
+        options: Options,
+        number: ProcessNo,
+        stored: &Stored,
+        commits: impl Fn(Uid) -> Option<CommitNo>,
+        ids: &[SegmentId],
+        history: &mut Vec<Event>,
+    ) -> Result<Process, Failure> {
+        let replica = Replica::reopen(options, &stored.bytes);
+        let replica = replica.or_else(|error| fails("P4", format!("a store does not read back: {error:?}")))?;
+        let mut process = Process::of(replica, number);
+        (process.life, process.restoring) = (stored.life, stored.restoring);
+        process.line = process.replica.unsaved_uids().into_iter().filter_map(commits).collect();
+        process.open.clone_from(&process.line);
+        let undone = stored.undone.iter().map(|(commit, _)| *commit);
+        history.push(Event::Reopened { process: number, made: process.line.iter().copied().chain(undone).collect() });
+        process.perform(ids, history);
+        process.undone.clone_from(&stored.undone);
+        process.stored = Some(Box::new(stored.clone()));
+        Ok(process)
+    }
+
+    /// A copy of it that goes on in another instance.
+    pub fn copy(&self, number: ProcessNo, replica: Replica) -> Process {
+        Process {
+            views: self.views.clone(),
+            segments: self.segments.clone(),
+            loading: self.loading.clone(),
+            line: self.line.clone(),
+            open: self.open.clone(),
+            undone: self.undone.clone(),
+            life: self.life,
+            restoring: self.restoring,
+            displaced: self.displaced,
+            ..Process::of(replica, number)
+        }
+    }
+
+    /// What it is shown of these segments.
+    fn sight(&self, ids: &[SegmentId], of: &[SegmentId]) -> Sight {
+        let here = self.views.iter().filter_map(|(index, view)| Some((*self.segments.get(index)?, view.marks)));
+        here.filter(|(segment, _)| ids.get(*segment).is_some_and(|id| of.contains(id))).collect()
+    }
+
+    /// What goes out says which lines are its own, and what it gives back.
+    fn sends(&mut self, message: &Bytes, ids: &[SegmentId]) -> Result<(), Malformed> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        link.up.push_back(message.clone());
+        // The kind of the first frame: what is looked for goes alone.
+        let Some(HELLO | RESTORE | CHUNK) = message.get(1).copied() else { return Ok(()) };
+        for (kind, body) in split(message)? {
+            match Up::decode(kind, &body)? {
+                Some(Up::Hello(hello)) => link.own = hello.own.into_iter().map(|(id, _)| id).collect(),
+                Some(Up::Restore(bulk)) => {
+                    link.pieces = Some(bulk.bytes.to_vec());
+                    if bulk.stream == 0 {
+                        return self.gives(ids);
+                    }
+                }
+                Some(Up::Chunk(chunk)) => {
+                    let Some(pieces) = &mut link.pieces else { continue };
+                    pieces.extend_from_slice(&chunk.bytes);
+                    if chunk.last {
+                        return self.gives(ids);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// All that it gives back is on its way.
+    fn gives(&mut self, ids: &[SegmentId]) -> Result<(), Malformed> {
+        let pieces = self.link.as_mut().and_then(|link| link.pieces.take()).unwrap_or_default();
+        let restore = Restore::decode(&pieces.into())?;
+        let held: Vec<SegmentId> = restore.segments.iter().map(|held| held.id).collect();
+        let sight = self.sight(ids, &held);
+        if let Some(link) = &mut self.link {
+            link.giving.push_back(sight);
+        }
+        Ok(())
     }
 
     /// The index of a segment that is here.
@@ -257,13 +420,16 @@ impl Process {
         let process = self.number;
         match output {
             Output::Send(message) => {
-                if let Some(link) = &mut self.link {
-                    link.up.push_back(message);
+                if let Err(error) = self.sends(&message, ids) {
+                    self.problems.push(format!("it says what does not parse: {error}"));
                 }
             }
             Output::Indexed { segment, index } => {
                 let number = ids.iter().position(|id| *id == segment).expect("segments are known to the world");
                 self.segments.insert(index, number);
+                if let Some((commit, place)) = self.making.take_if(|(_, place)| place.segment == number) {
+                    self.views.entry(index).or_default().wrote(commit, &place, false);
+                }
             }
             Output::Apply { segments, .. } => self.patch(&segments),
             Output::Committed { seq, corrections, .. } => {
@@ -293,6 +459,7 @@ impl Process {
                 self.open.retain(|commit| {
                     if acked.contains(*commit) {
                         history.push(Event::Acked { process, commit: *commit });
+                        self.news.push(*commit);
                     }
                     !acked.contains(*commit)
                 });
@@ -308,10 +475,13 @@ impl Process {
             Output::Online { .. } => self.online = true,
             Output::Done { ticket, version } => self.told.push(Told::Done(ticket, version)),
             Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
-            // Nobody is copied here, and no log is lost.
-            output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Reconnect | Output::Restoring { .. }) => {
-                self.problems.push(format!("{output:?}"));
+            Output::Restoring { begins } => self.restoring = begins,
+            Output::Forked { .. } if self.copied || self.displaced >= DISPLACED_MAX => {
+                (self.displaced, self.hangs_up) = (0, true);
             }
+            Output::Reconnect => self.hangs_up = true,
+            // No line is forgotten here, and nobody else goes by this one's ids.
+            output @ (Output::Forked { .. } | Output::InDoubt(_)) => self.problems.push(format!("{output:?}")),
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
             Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
             _ => {}

@@ -12,17 +12,18 @@ use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, Offset, SegmentId};
+use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId};
 use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
-use coheap_core::replica::{Input, Section, Target, WaitKind};
+use coheap_core::replica::{Input, Section, Target, WaitError, WaitKind};
 use coheap_core::segment::write::Draw;
 use coheap_core::value::Value;
+use coheap_core::wire::code::Code;
 
 use super::coverage::{Coverage, Phase, Phases};
 use super::disk::Platter;
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::MARKS_MAX;
-use super::oracle::{Oracle, label};
+use super::oracle::{Log, Oracle, Sight, label};
 use super::plan::{Deed, Plan, WaitFor};
 use super::process::{COUNTER, Link, Process, REGISTER, Told, cut};
 use super::{Failure, Tally, fails};
@@ -31,6 +32,8 @@ use crate::node::options;
 
 /// Segments that one heap of a schedule can have.
 const SEGMENTS_MAX: usize = 6;
+/// How long a process waits at most before it comes again that another connection displaced, while the world comes to rest.
+const DISPLACED_RESTS_MS: usize = 60;
 /// Characters of one of the three strings of a large commit: together they are more than one piece of a long message.
 const LARGE: usize = 100_000;
 
@@ -38,8 +41,8 @@ const LARGE: usize = 100_000;
 #[derive(Clone, PartialEq, Debug)]
 enum Waiting {
     Flush(Option<CommitNo>),
-    /// The log reached to here when it was asked for.
-    Sync(Offset),
+    /// The log reached to here when it was asked for, in that life of it.
+    Sync(usize, Offset),
     Version,
     Reach(usize),
 }
@@ -53,6 +56,24 @@ pub struct Job {
     upto: Offset,
     keep: Offset,
     made: Option<Vec<u8>>,
+}
+
+/// A version that was given.
+#[derive(Clone, Debug)]
+pub struct Given {
+    token: String,
+    /// In this life of the log.
+    life: usize,
+    /// Where its giver was.
+    cut: Offset,
+}
+
+/// What is known of a heap that is on a disk.
+#[derive(Clone, Debug, Default)]
+struct OnDisk {
+    log: Log,
+    synced: Offset,
+    epochs_synced: usize,
 }
 
 /// One heap.
@@ -74,16 +95,16 @@ pub struct OneHeap {
     pub reads: VecDeque<RelayOutput>,
     /// Folds under way.
     pub folds: Vec<Job>,
-    /// A fold of an earlier machine has ended since this one was loaded.
-    foreign_fold: bool,
     /// The machine began a life of the log that is not on the disk yet.
     beginning: bool,
     processes: ProcessNo,
-    /// The commits of every process, in the order of its line.
-    lines: Vec<Vec<CommitNo>>,
+    /// What replicas were shown of what they gave back last, as it reached the relay.
+    given: BTreeMap<ReplicaId, Sight>,
+    /// Processes were copied.
+    copies: bool,
     /// Versions that were given.
-    pub versions: Vec<String>,
-    waits: BTreeMap<u64, (ProcessNo, Waiting)>,
+    pub versions: Vec<Given>,
+    waits: BTreeMap<(ProcessNo, u64), Waiting>,
 }
 
 /// The world.
@@ -100,6 +121,10 @@ pub struct World {
     life: u64,
     /// The disk.
     pub platter: Platter,
+    /// How often the disk was lost.
+    losses: usize,
+    /// A copy of the disk: what is known of each heap on it.
+    backup: Option<Vec<OnDisk>>,
     /// The heaps.
     pub heaps: Vec<OneHeap>,
     /// One process per place; a place whose process died has another one.
@@ -128,6 +153,8 @@ impl World {
             at: 0,
             is_up: true,
             life: 0,
+            losses: 0,
+            backup: None,
             platter,
             heaps: (0..plan.heaps).map(|_| heap()).collect(),
             processes: Vec::new(),
@@ -167,7 +194,6 @@ impl World {
     fn open(&mut self, heap: usize) -> Process {
         let of = &mut self.heaps[heap];
         of.processes += 1;
-        of.lines.push(Vec::new());
         Process::new(options(&mut self.draws), of.processes - 1)
     }
 
@@ -218,6 +244,17 @@ impl World {
             Deed::Pass { ms } => self.pass(u64::from(ms)),
             Deed::Notice { at } => self.notice(place(at)),
             Deed::Start => self.start(),
+            Deed::Store { at } => {
+                let at = place(at);
+                if !self.is_paused(at) {
+                    self.processes[at].store();
+                }
+                Ok(())
+            }
+            Deed::Backup => {
+                self.back_up();
+                Ok(())
+            }
             Deed::Fault { fault, at, pick } => self.strike(fault, place(at), pick),
         }
     }
@@ -226,6 +263,7 @@ impl World {
     fn input(&mut self, at: usize, input: Input) -> Result<(), Failure> {
         let heap = &mut self.heaps[self.plan.heaps_of[at]];
         let process = &mut self.processes[at];
+        process.copied |= heap.copies;
         process.input(self.now, input, &heap.segments, &mut heap.history);
         self.after(at)
     }
@@ -233,9 +271,21 @@ impl World {
     /// A step of a process is over.
     fn after(&mut self, at: usize) -> Result<(), Failure> {
         let heap = &mut self.heaps[self.plan.heaps_of[at]];
-        self.processes[at].look(&mut heap.history);
+        let process = &mut self.processes[at];
+        if let (Some(link), true, false) = (&process.link, process.online, process.restoring) {
+            process.life = link.life;
+        }
+        process.look(&mut heap.history);
         self.hear(at)?;
-        self.judge(at)
+        self.told_durable(at)?;
+        self.judge(at)?;
+        if std::mem::take(&mut self.processes[at].hangs_up)
+            && let Some(link) = self.hang_up(at)?
+        {
+            let heap = self.heap_of(at);
+            self.closed(heap, &link)?;
+        }
+        Ok(())
     }
 
     /// A program makes a commit.
@@ -264,6 +314,7 @@ impl World {
         let entropy = self.draws.draw();
         let process = &mut self.processes[at];
         process.committed = None;
+        process.making = places.iter().find(|place| place.makes_counter).map(|place| (commit, *place));
         let of = &mut self.heaps[heap];
         process.input(
             self.now,
@@ -271,20 +322,18 @@ impl World {
             &of.segments,
             &mut of.history,
         );
-        let Some(seq) = process.committed else {
+        process.making = None;
+        let uid = process.replica.unsaved_uids().pop();
+        let (Some(uid), Some(_)) = (uid, process.committed) else {
             return fails("P9", format!("a program cannot commit: {:?}", process.problems));
         };
-        of.oracle.make(process.replica.id(), seq, places.clone());
+        of.oracle.make(uid, places.clone());
         process.line.push(commit);
         process.open.push(commit);
-        of.lines[process.number].push(commit);
         for place in &places {
             let index = process.segments.iter().find(|(_, segment)| **segment == place.segment);
             let Some(index) = index.map(|(index, _)| *index) else { continue };
             process.wrote(index);
-            if !process.views.contains_key(&index) {
-                process.views.entry(index).or_default().wrote(commit, place, false);
-            }
         }
         self.tally.commits += 1;
         self.tally.wide += u64::from(places.len() > 1);
@@ -343,7 +392,7 @@ impl World {
         let (conn, heap) = (ConnId(self.conns), self.heap_of(at));
         self.load_heap(heap)?;
         let process = &mut self.processes[at];
-        process.link = Some(Link::new(conn, process.number));
+        process.link = Some(Link::new(conn, self.losses));
         self.relay(heap, RelayInput::Opened { conn, subject: String::new(), can_write })?;
         let entropy = [0; 4].map(|_: u64| self.draws.draw());
         self.input(at, Input::Connected { token: String::new(), entropy })
@@ -354,8 +403,13 @@ impl World {
         let process = &mut self.processes[at];
         process.online = false;
         let link = process.link.take();
-        if link.is_some() {
-            self.input(at, Input::Disconnected)?;
+        if let Some(link) = &link {
+            // As the npm package does (code 9, F4).
+            let replaced = !link.relay_open && link.code == Some(Code::Replaced.close_code());
+            process.displaced += u32::from(replaced);
+            // Two that go by one id, and come again at the same time whenever they displaced each other, would do so for ever.
+            process.rests_until = if replaced { self.now + self.draws.below(DISPLACED_RESTS_MS) as u64 } else { 0 };
+            self.input(at, if replaced { Input::Replaced } else { Input::Disconnected })?;
         }
         Ok(link)
     }
@@ -375,6 +429,9 @@ impl World {
             let Some(bytes) = link.up.pop_front() else { break };
             link.greeted = true;
             let conn = link.conn;
+            if let Some((by, sight)) = link.arrives(&bytes) {
+                self.heaps[heap].given.insert(by, sight);
+            }
             self.relay(heap, RelayInput::Message { conn, bytes })?;
         }
         Ok(())
@@ -389,6 +446,9 @@ impl World {
         let (heap, link) = &mut self.late[at];
         let (heap, conn) = (*heap, link.conn);
         if let (true, Some(bytes)) = (link.relay_open, link.up.pop_front()) {
+            if let Some((by, sight)) = link.arrives(&bytes) {
+                self.heaps[heap].given.insert(by, sight);
+            }
             return self.relay(heap, RelayInput::Message { conn, bytes });
         }
         let (heap, link) = self.late.remove(at);
@@ -456,16 +516,16 @@ impl World {
         let (of, process) = (&mut self.heaps[heap], &self.processes[at]);
         let (kind, waiting) = match kind {
             WaitFor::Flush => (WaitKind::Flush, Waiting::Flush(process.line.last().copied())),
-            WaitFor::Sync => (WaitKind::Sync, Waiting::Sync(of.synced)),
+            WaitFor::Sync => (WaitKind::Sync, Waiting::Sync(self.losses, of.synced)),
             WaitFor::Version => (WaitKind::Version, Waiting::Version),
             WaitFor::Reach if of.versions.is_empty() => return Ok(()),
             WaitFor::Reach => {
                 let version = pick % of.versions.len();
-                (WaitKind::Reach(of.versions[version].clone()), Waiting::Reach(version))
+                (WaitKind::Reach(of.versions[version].token.clone()), Waiting::Reach(version))
             }
         };
         self.tickets += 1;
-        of.waits.insert(self.tickets, (process.number, waiting));
+        of.waits.insert((process.number, self.tickets), waiting);
         self.input(at, Input::Wait { ticket: self.tickets, kind })
     }
 
@@ -476,30 +536,36 @@ impl World {
         let cut = process.replica.cut();
         for told in std::mem::take(&mut process.told) {
             let (Told::Done(ticket, _) | Told::Failed(ticket, _)) = &told;
-            let Some((number, waiting)) = of.waits.remove(ticket) else {
-                return fails("P4", format!("wait {ticket} ends twice"));
+            let Some(waiting) = of.waits.remove(&(process.number, *ticket)) else {
+                return fails(
+                    "P4",
+                    format!("wait {ticket} ends twice, or at process {}, which did not ask", process.number),
+                );
             };
-            if number != process.number {
-                return fails("P4", format!("wait {ticket} of process {number} ends at process {}", process.number));
-            }
-            let process = process.number;
+            let (process, life) = (process.number, process.life);
             match (told, waiting) {
                 (Told::Done(..), Waiting::Flush(upto)) => of.history.push(Event::Flushed { process, upto }),
                 (Told::Done(_, version), Waiting::Version) => {
                     of.history.push(Event::Version { process, version: of.versions.len() });
-                    of.versions.push(version);
+                    of.versions.push(Given { token: version, life, cut });
                 }
                 (Told::Done(..), Waiting::Reach(version)) => of.history.push(Event::Reached { process, version }),
-                (Told::Done(..), Waiting::Sync(upto)) => {
-                    if cut < upto {
+                (Told::Done(..), Waiting::Sync(asked_in, upto)) => {
+                    if asked_in == life && cut < upto {
                         return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));
                     }
                 }
                 (Told::Failed(_, error), Waiting::Flush(_)) => {
-                    if !matches!(error, coheap_core::replica::WaitError::Refused(_)) {
+                    if !matches!(error, WaitError::Refused(_)) {
                         return fails("P4", format!("a flush fails: {error:?}"));
                     }
                 }
+                // T3: it is of another life of the log than the one that is known here. Or a heap that was empty again gave
+                // it, or is all that is known here: its lineage is not on the disk before its first entry is, and another
+                // process may begin another.
+                (Told::Failed(_, WaitError::VersionLost), Waiting::Reach(version))
+                    if of.versions[version].life != life
+                        || (self.losses > 0 && of.versions[version].cut.min(cut) == Offset(0)) => {}
                 (Told::Failed(_, error), waiting) => {
                     return fails("P4", format!("a wait for {waiting:?} fails: {error:?}"));
                 }
@@ -536,6 +602,17 @@ impl World {
         Ok(())
     }
 
+    /// The disk is copied.
+    fn back_up(&mut self) {
+        self.platter.keep_copy();
+        let of = |heap: &OneHeap| OnDisk {
+            log: heap.oracle.log().clone(),
+            synced: heap.synced,
+            epochs_synced: heap.epochs_synced,
+        };
+        self.backup = Some(self.heaps.iter().map(of).collect());
+    }
+
     /// What a process is at.
     pub fn phases(&self, at: usize) -> Phases {
         let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
@@ -558,6 +635,10 @@ impl World {
                 Some((_, goal)) if process.replica.cut() < goal => phases.insert(Phase::Resuming),
                 _ => {}
             },
+        }
+        if process.restoring && process.online {
+            // It waits for the states of all that is here.
+            phases.insert(Phase::CatchingUp);
         }
         if !process.loading.is_empty() && process.link.is_some() {
             phases.insert(Phase::Loading);

@@ -189,6 +189,24 @@ pub enum Down {
         /// Of the Ping.
         nonce: Nonce,
     },
+    /// An entry of the log: a part that no engine can take in is left out from here on (CORE-PROTOCOL R12).
+    Quarantine {
+        /// Its place in the log.
+        offset: Offset,
+        /// The segment.
+        segment: SegRef,
+        /// The entry that has the part.
+        at: Offset,
+        /// The client id that wrote it, and from which of its clocks on nothing of it counts.
+        client: Option<(u64, u32)>,
+    },
+    /// The answer to a Report: the segment is to be loaded anew. What was reported is left out now, or the relay's engine takes it in.
+    Reload {
+        /// The segment.
+        segment: SegRef,
+        /// As it was reported.
+        at: Offset,
+    },
     /// What was asked for is not done, and nothing has changed.
     Declined {
         /// What it was.
@@ -211,6 +229,8 @@ pub enum Asked {
     Claim,
     /// A Presence, which has no nonce (0): it is not shown.
     Presence,
+    /// A Report, whose nonce is its offset: nobody looks at it now. The segment stays as it is with the replica.
+    Report,
 }
 
 /// How a claim stands.
@@ -245,6 +265,8 @@ const CLAIMED: u8 = 0x53;
 const LOST: u8 = 0x54;
 const MEMBER: u8 = 0x55;
 const PONG: u8 = 0x56;
+const QUARANTINE: u8 = 0x57;
+const RELOAD: u8 = 0x58;
 /// Optional: who does not know it waits for an answer that does not come, as before there was one.
 const DECLINED: u8 = 0xc0;
 
@@ -400,12 +422,29 @@ impl Down {
                 out.varint(nonce.0);
                 PONG
             }
+            Down::Quarantine { offset, segment, at, client } => {
+                out.varint(offset.0);
+                segment.encode(out);
+                out.varint(at.0);
+                out.push(u8::from(client.is_some()));
+                if let Some((client, clock)) = client {
+                    out.varint(*client);
+                    out.varint(u64::from(*clock));
+                }
+                QUARANTINE
+            }
+            Down::Reload { segment, at } => {
+                segment.encode(out);
+                out.varint(at.0);
+                RELOAD
+            }
             Down::Declined { asked, nonce, code } => {
                 out.push(match asked {
                     Asked::Load => 0x03,
                     Asked::Join => 0x09,
                     Asked::Claim => 0x0b,
                     Asked::Presence => 0x0d,
+                    Asked::Report => 0x07,
                 });
                 out.varint(nonce.0);
                 out.varint(*code);
@@ -507,12 +546,24 @@ impl Down {
                 state: slice(body, r.bytes(limits::PRESENCE_BYTES_MAX, "presence")?),
             },
             PONG => Down::Pong { nonce: Nonce(r.varint()?) },
+            QUARANTINE => {
+                let (offset, segment, at) = (Offset(r.varint()?), SegRef::decode(&mut r)?, Offset(r.varint()?));
+                let client = if flag(r.u8()?)? {
+                    let client = r.varint()?;
+                    Some((client, u32::try_from(r.varint()?).map_err(|_| Malformed::Limit("clock"))?))
+                } else {
+                    None
+                };
+                Down::Quarantine { offset, segment, at, client }
+            }
+            RELOAD => Down::Reload { segment: SegRef::decode(&mut r)?, at: Offset(r.varint()?) },
             DECLINED => Down::Declined {
                 asked: match r.u8()? {
                     0x03 => Asked::Load,
                     0x09 => Asked::Join,
                     0x0b => Asked::Claim,
                     0x0d => Asked::Presence,
+                    0x07 => Asked::Report,
                     // The frame is optional, so what it says of a frame that is not known here is passed over too.
                     _ => return Ok(None),
                 },

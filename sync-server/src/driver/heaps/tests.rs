@@ -121,6 +121,43 @@ async fn what_an_earlier_opening_asked_for_does_not_reach_the_heap_that_was_open
     }
 }
 
+/// R8: an earlier machine's fold spares the log that its own streams need, and knows nothing of those that begin later.
+#[tokio::test]
+async fn no_stream_of_a_heap_that_was_opened_again_starts_where_an_earlier_fold_is_about_to_drop_the_log() {
+    let mut rig = Rig::new("fold");
+    let (folds, mut jobs) = mpsc::unbounded_channel();
+    rig.driver.folds = Some(folds);
+    let first = {
+        let _told = rig.connect(1);
+        let first = rig.opened().await;
+        let fold = FoldJob {
+            of: first.clone(),
+            segment: coheap_core::id::SegmentNumber(0),
+            engine: coheap_core::commit::EngineKind::Yrs,
+            upto: Offset(9),
+            keep: Offset(7),
+        };
+        rig.driver.fold(fold);
+        rig.driver.event(Event::NotCommitted { of: first.clone(), attempt: 0, why: NotWritten::Failed, bytes: 0 });
+        first
+    };
+    let _told = rig.connect(2);
+    let second = rig.opened().await;
+    assert_eq!(rig.relay().floor(), Offset(7), "the fold may drop that much at any moment");
+    // The heap is read again while it is open.
+    let again = Event::Recovered { of: second, recovered: Ok(Recovered::default()) };
+    let recovered = |rig: &Rig| rig.driver.above_folds(&HEAP.into(), Recovered::default()).floor;
+    rig.driver.event(again);
+    assert_eq!(recovered(&rig), Offset(7));
+    // It is over, and dropped less.
+    let Ok(Job::Fold(job)) = jobs.try_recv() else { panic!("the fold was handed over") };
+    assert_eq!(job.of, first);
+    let result = FoldResult { folded: Default::default(), floor: Offset(3), holder: None };
+    rig.driver.event(Event::Folded(Folded { job, result: Ok(result) }));
+    assert_eq!(recovered(&rig), Offset(0), "nothing is under way any more");
+    assert_eq!(rig.relay().floor(), Offset(7), "a floor that was told is not lowered");
+}
+
 #[tokio::test]
 async fn what_another_attempt_left_in_the_queue_is_not_taken_for_this_one() {
     let mut rig = Rig::new("attempt");

@@ -1,11 +1,11 @@
 //! What must hold after every step: of what a program sees, of what the relay says, of what is found on the disk.
 
 use coheap_core::heap::Index;
-use coheap_core::id::Offset;
+use coheap_core::id::{Offset, Seq, Uid};
 use coheap_core::relay::{ConnId, Recovered};
 use coheap_core::wire::frame::Down;
 
-use super::super::history::SegmentNo;
+use super::super::history::{SegmentNo, Touch};
 use super::super::oracle::Amount;
 use super::{Failure, World, fails};
 
@@ -15,6 +15,9 @@ impl World {
         let process = &self.processes[at];
         if let Some(problem) = process.problems.first() {
             return fails("P8", format!("process {} in place {at}: {problem}", process.number));
+        }
+        if process.restoring && self.losses == 0 {
+            return fails("R1", format!("process {} is to give back what was not lost", process.number));
         }
         for (index, view) in &process.views {
             let segment = process.segments[index];
@@ -39,7 +42,7 @@ impl World {
 
     fn must_see(&self, at: usize, index: Index, segment: SegmentNo) -> Amount {
         let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
-        let mut content = heap.oracle.content(segment, process.replica.cut());
+        let mut content = heap.oracle.life(process.life).content(segment, process.replica.cut());
         let undone = process.undone.iter().filter(|(_, of)| *of == index).map(|(commit, _)| commit);
         for commit in process.open.iter().chain(undone) {
             for place in heap.oracle.made[*commit].places.iter().filter(|place| place.segment == segment) {
@@ -98,13 +101,19 @@ impl World {
                 (entry.offset.next(), "an entry")
             }
             Down::Advance { position } => (*position, "an advance"),
-            Down::Ack { position, seq, .. } => {
-                self.acks(heap, to, seq.0, false)?;
+            Down::Ack { position, seq, owner } => {
+                self.acks(heap, to, *owner, *seq)?;
                 (*position, "an ack")
             }
-            Down::Refused { position, seq, .. } => {
-                self.acks(heap, to, seq.0, true)?;
+            Down::Refused { position, seq, owner, .. } => {
+                self.acks(heap, to, *owner, *seq)?;
                 (*position, "a refusal")
+            }
+            Down::Restored(frame) => {
+                if self.losses == 0 {
+                    return fails("R1", "something was given back, and nothing was lost");
+                }
+                (frame.position.max(frame.offset.next()), "what was given back")
             }
             Down::Snapshot { position, .. } => (*position, "a snapshot"),
             Down::Ok(welcome) => {
@@ -126,6 +135,8 @@ impl World {
                 }
                 (welcome.position, "an answer to a Hello")
             }
+            // F1: two go by one id.
+            Down::Conflict { .. } if self.plan.clones => return Ok(()),
             Down::Conflict { .. } | Down::Unknown { .. } | Down::Rebase { .. } => {
                 return fails("R2", format!("an honest replica is told {frame:?}"));
             }
@@ -138,20 +149,35 @@ impl World {
         Ok(())
     }
 
-    /// Commits up to this one are said to be durable, or this one to be refused.
-    fn acks(&self, heap: usize, to: &[ConnId], seq: u64, void: bool) -> Result<(), Failure> {
+    /// A line is said to be durable up to a number, by commits or by their refusals.
+    fn acks(&self, heap: usize, to: &[ConnId], line: u64, seq: Seq) -> Result<(), Failure> {
         let late = self.late.iter().map(|(_, link)| link);
         let links = self.processes.iter().filter_map(|process| process.link.as_ref()).chain(late);
         for link in links.filter(|link| to.contains(&link.conn)) {
             let of = &self.heaps[heap];
-            let line = &of.lines[link.process];
-            let from = if void { seq.saturating_sub(1) } else { 0 };
-            for commit in line.iter().take(seq as usize).skip(from as usize) {
-                let place = of.oracle.place(*commit);
-                if place.is_none_or(|place| place >= of.synced.0) || (void && !of.oracle.is_void(*commit)) {
-                    let what = if void { "refused" } else { "acknowledged" };
-                    return fails("P5", format!("commit {commit} is {what} and is at {place:?} of {:?}", of.synced));
-                }
+            let owner = link.own.get(line as usize).copied().unwrap_or_default();
+            let upto = of.oracle.reaches(owner, seq);
+            if upto.is_none_or(|upto| upto > of.synced) {
+                let what = format!("line {owner:?} is said to be durable up to {seq:?}");
+                return fails("P5", format!("{what}, which the log has below {upto:?} of {:?}", of.synced));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a program is told is durable is on the disk, by itself or by what was given back; or was, when the relay said so.
+    pub(super) fn told_durable(&mut self, at: usize) -> Result<(), Failure> {
+        let news = std::mem::take(&mut self.processes[at].news);
+        let (process, of) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
+        if process.link.as_ref().is_none_or(|link| link.life < self.losses) {
+            return Ok(());
+        }
+        for commit in news {
+            let place = of.oracle.place(commit).filter(|place| *place < of.synced.0 && !of.oracle.is_void(commit));
+            let held = |place: &Touch| of.oracle.log().content(place.segment, of.synced).marks.contains(commit);
+            if place.is_none() && !of.oracle.made[commit].places.iter().all(held) {
+                let what = format!("process {} in place {at}: commit {commit} is acknowledged", process.number);
+                return fails("P5", format!("{what}, and is not in the log below {:?}", of.synced));
             }
         }
         Ok(())
@@ -180,11 +206,12 @@ impl World {
         for owner in of.oracle.owners() {
             let row = recovered.admit.iter().find(|(id, _)| *id == owner);
             let row = row.map(|(_, row)| (row.last(), row.line_uid()));
-            if row != of.oracle.line(owner) {
+            // Of a line of which somebody gave back what is not acknowledged, nothing else is known.
+            if row != Some(of.oracle.line(owner).unwrap_or((Seq(0), Uid::NONE))) {
                 return fails("P6", format!("the disk has {row:?} of {owner:?}, the log {:?}", of.oracle.line(owner)));
             }
         }
-        if recovered.admit.len() != of.oracle.owners().count() {
+        if recovered.admit.len() != of.oracle.owners().len() {
             return fails("P6", "the disk has lines that the log does not know");
         }
         Ok(())

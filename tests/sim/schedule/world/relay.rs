@@ -1,12 +1,16 @@
 //! The relay's half of the world: its machines' outputs, the store's answers, folds, and the lives of its process.
 
+use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
-use coheap_core::id::Offset;
+use coheap_core::commit::EngineKind;
+use coheap_core::id::{Offset, SegmentNumber, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, Config, Input as RelayInput, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
+    Append, Config, Examined, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay,
+    StoredState,
 };
 use coheap_core::segment::fold;
+use coheap_core::segment::merge::{Merged, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -16,6 +20,8 @@ use coheap_core::wire::frame::{Down, split};
 use super::{Failure, Job, World, cut, fails, message};
 use crate::schedule::disk::Written;
 
+/// One of so many merges fails.
+const WORKER_DIES: usize = 9;
 /// How long a machine without connections stays loaded.
 const IDLE: Millis = Millis(4_000);
 /// Codes with which a relay may close an honest connection.
@@ -52,7 +58,7 @@ impl World {
                     let late = self.late.iter_mut().map(|(_, link)| link);
                     let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut()).chain(late);
                     for link in links.filter(|link| link.conn == conn) {
-                        link.relay_open = false;
+                        (link.relay_open, link.code) = (false, Some(code));
                     }
                     // Codes of 4000 and more say what is wrong with the other side.
                     if code >= 4000 && !HONEST.iter().any(|known| known.close_code() == code) {
@@ -63,17 +69,20 @@ impl World {
                     self.appended(heap, &append)?;
                     self.platter.append(heap, append);
                 }
-                RelayOutput::ReadLog { .. } | RelayOutput::ReadStates { .. } | RelayOutput::Recover => {
+                RelayOutput::ReadLog { .. }
+                | RelayOutput::ReadStates { .. }
+                | RelayOutput::Recover
+                | RelayOutput::Examine { .. }
+                | RelayOutput::Merge { .. } => {
+                    self.note(|| format!("heap {heap} asks for {output:?}"));
                     self.heaps[heap].reads.push_back(output);
                 }
                 RelayOutput::Fold { segment, engine, upto, keep } => {
+                    self.note(|| format!("heap {heap} asks for {output:?}"));
                     let opening = self.heaps[heap].opening;
                     self.heaps[heap].folds.push(Job { opening, segment, engine, upto, keep, made: None });
                 }
                 RelayOutput::Idle | RelayOutput::Stopped => self.unload(heap),
-                RelayOutput::Merge { .. } => {
-                    return fails("R1", "something is given back, and nothing was lost".to_owned());
-                }
             }
         }
         Ok(())
@@ -93,6 +102,7 @@ impl World {
         }
         let recovered = self.platter.recover(heap)?;
         self.found_on_disk(heap, &recovered)?;
+        let recovered = self.above_folds(heap, recovered);
         let begins = recovered.epochs.last().is_some_and(|(epoch, _)| epoch.random != self.life);
         let config = Config {
             heap: format!("heap{heap}"),
@@ -106,10 +116,15 @@ impl World {
         };
         let of = &mut self.heaps[heap];
         of.opening += 1;
-        of.foreign_fold = false;
         of.beginning = begins;
         of.relay = Some(Relay::new(config, recovered, Time(self.now)));
         self.drain(heap)
+    }
+
+    /// As sync-server's driver does: no stream starts where a fold that an earlier machine asked for is about to drop the log.
+    fn above_folds(&self, heap: usize, recovered: Recovered) -> Recovered {
+        let keep = self.heaps[heap].folds.iter().map(|job| job.keep).max().unwrap_or_default();
+        Recovered { floor: recovered.floor.max(keep), ..recovered }
     }
 
     /// An append has been handed over: the log has grown, and the rows that go with it say the same.
@@ -127,13 +142,13 @@ impl World {
             let entry = entry.or_else(|error| fails("P5", format!("an entry does not read back: {error}")))?;
             let segments = &of.segments;
             let number = |id| segments.iter().position(|known| *known == id);
-            of.oracle.append(Offset(offset), &entry, number)?;
+            of.oracle.append(Offset(offset), &entry, number, |by| of.given.get(&by).cloned())?;
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
         }
         for (owner, row) in &append.admit {
             let row = AdmitRow::decode(row).or_else(|error| fails("P5", format!("a line does not parse: {error}")))?;
-            let line = of.oracle.line(*owner);
-            if line != Some((row.last(), row.line_uid())) {
+            let line = of.oracle.line(*owner).unwrap_or((Seq(0), Uid::NONE));
+            if line != (row.last(), row.line_uid()) {
                 return fails("P6", format!("the line of {owner:?} says {:?}, the log {line:?}", row.last()));
             }
         }
@@ -193,9 +208,11 @@ impl World {
             RelayOutput::ReadLog { ticket, from, upto, bytes_max } => {
                 match self.platter.log(heap, from, upto, bytes_max) {
                     Some(entries) => RelayInput::Log { ticket, entries },
-                    // A fold that an earlier machine had asked for knew nothing of this one's streams.
-                    None if self.heaps[heap].foreign_fold => RelayInput::ReadFailed { ticket },
-                    None => return fails("R8", format!("the log is read from {from:?}, which has been dropped")),
+                    // The log stays for a stream as long as there is the stream.
+                    None if self.heaps[heap].relay.as_ref().is_some_and(|relay| relay.awaits(ticket)) => {
+                        return fails("R8", format!("the log is read from {from:?}, which has been dropped"));
+                    }
+                    None => RelayInput::ReadFailed { ticket },
                 }
             }
             RelayOutput::ReadStates { ticket, position, segments, .. } => {
@@ -204,13 +221,49 @@ impl World {
                     None => return fails("P5", "states cannot be read"),
                 }
             }
+            RelayOutput::Merge { ticket, engine, segment, position, given } => {
+                let merge = self.merge(heap, engine, segment, position, &given, pick)?;
+                RelayInput::Merged { ticket, merge }
+            }
+            // A fold that failed may be a delta's fault; here it never is.
+            RelayOutput::Examine { ticket, .. } => RelayInput::Examined { ticket, examined: Examined::Well },
             _ => {
                 let recovered = self.platter.recover(heap)?;
                 self.found_on_disk(heap, &recovered)?;
-                RelayInput::Recovered(recovered)
+                RelayInput::Recovered(self.above_folds(heap, recovered))
             }
         };
         self.relay(heap, input)
+    }
+
+    /// What the worker makes of a segment that was given back. Now and then it dies over it.
+    fn merge(
+        &self,
+        heap: usize,
+        engine: EngineKind,
+        segment: Option<SegmentNumber>,
+        position: Offset,
+        given: &Bytes,
+        pick: usize,
+    ) -> Result<Merge, Failure> {
+        let (mut snapshot, mut deltas) = (Bytes::new(), Vec::new());
+        if let Some(segment) = segment {
+            let states = self.platter.states(heap, position, &[segment]);
+            let Some(StoredState::At { snapshot: stored, deltas: behind, .. }) = states.and_then(|mut all| all.pop())
+            else {
+                // Folded beyond that meanwhile: it is asked for again.
+                return Ok(Merge::Failed);
+            };
+            (snapshot, deltas) = (stored, behind);
+        }
+        if pick % WORKER_DIES == 1 {
+            return Ok(Merge::Failed);
+        }
+        match merge(engine, &snapshot, &deltas, given) {
+            Ok(Merged::Nothing) => Ok(Merge::Nothing),
+            Ok(Merged::Adds { state, clocks }) => Ok(Merge::Adds { state, clocks }),
+            Err(error) => fails("P7", format!("what a replica gives back is not merged: {error}")),
+        }
     }
 
     /// A fold goes on: first the worker makes the snapshot, then the store takes it.
@@ -235,6 +288,7 @@ impl World {
         let made = job.made.as_deref();
         let result = made.and_then(|made| self.platter.fold(heap, job.segment, job.upto, job.keep, made));
         let segment = job.segment;
+        self.note(|| format!("heap {heap}: a fold of {segment:?} ends: {result:?}"));
         let input = match result {
             Some(result) => {
                 self.tally.folds += 1;
@@ -242,7 +296,6 @@ impl World {
                     let (folded, floor, holder) = (Some(result.folded), result.floor, result.holder);
                     RelayInput::Folded { segment, folded, floor, holder }
                 } else {
-                    self.heaps[heap].foreign_fold = true;
                     RelayInput::Floor { floor: result.floor }
                 }
             }

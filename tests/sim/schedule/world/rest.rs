@@ -1,6 +1,7 @@
 //! The world comes to rest: everything that can go on goes on, and then everybody must have everything, once.
 
 use coheap_core::heap::Index;
+use coheap_core::id::Offset;
 use coheap_core::relay::Relay;
 use coheap_core::replica::{Input, LoadStatus, Output};
 
@@ -19,6 +20,17 @@ const FAR_MS: u64 = 600_000;
 impl World {
     /// The schedule is over: what it came to, if all is well.
     pub fn end(mut self) -> Result<Tally, Failure> {
+        self.rest()?;
+        Ok(self.tally())
+    }
+
+    /// What came of the schedule.
+    pub fn tally(self) -> Tally {
+        Tally { schedules: 1, faults: self.faults, ..self.tally }
+    }
+
+    /// All that can go on goes on, and then all must be whole.
+    pub fn rest(&mut self) -> Result<(), Failure> {
         self.start()?;
         let everybody: Vec<usize> = (0..self.processes.len()).collect();
         for at in &everybody {
@@ -47,9 +59,7 @@ impl World {
         for heap in 0..self.heaps.len() {
             self.heap_rests(heap)?;
         }
-        self.tally.schedules = 1;
-        self.tally.faults = self.faults;
-        Ok(self.tally)
+        Ok(())
     }
 
     /// Everything that is under way for these processes arrives; time stands still.
@@ -66,10 +76,17 @@ impl World {
     fn settle(&mut self, who: &[usize]) -> Result<(), Failure> {
         for _ in 0..ROUNDS_MAX {
             for at in who {
-                self.connect(*at, true)?;
+                if self.processes[*at].rests_until <= self.now {
+                    self.connect(*at, true)?;
+                }
             }
+            let rests = who.iter().filter(|at| self.processes[**at].link.is_none());
+            let rests = rests.map(|at| self.processes[*at].rests_until).min();
             if !self.round(who)? && !self.pass_to_the_next_deadline()? {
-                return Ok(());
+                match rests {
+                    Some(until) => self.now = self.now.max(until),
+                    None => return Ok(()),
+                }
             }
         }
         let left = self.processes.iter().map(|process| (process.open.len(), &process.loading));
@@ -191,7 +208,9 @@ impl World {
         let recovered = self.platter.recover(heap)?;
         self.found_on_disk(heap, &recovered)?;
         let of = &mut self.heaps[heap];
-        of.history.push(Event::Rest { log: of.oracle.commits() });
+        let all = |segment| of.oracle.log().content(segment, Offset(u64::MAX)).marks;
+        let log = (0..of.segments.len()).map(all).collect();
+        of.history.push(Event::Rest { log });
         checker::check(&of.history).or_else(|complaint| {
             fails(
                 complaint.promise,

@@ -1,0 +1,143 @@
+//! Faults put into the machines on purpose, one at a time and by name: what the checks of the simulator are worth shows in how
+//! soon they notice each of them (`cargo xtask mutate`, `tests/README.md`).
+//!
+//! Only with the feature `mutate`, which nothing that ships has. Without it [`on`] is `false` when the compiler sees it, and
+//! nothing of a mutation is left in the code.
+
+#[cfg(feature = "mutate")]
+use std::cell::Cell;
+
+/// A rule that is not kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Mutation {
+    /// R3: acknowledge what has been appended, before the disk has synced.
+    AckBeforeSync,
+    /// R4: deliver up to the head, not up to what is durable.
+    DeliverUndurable,
+    /// R4: pass over an entry now and then.
+    SkipEntry,
+    /// R4: answer two entries in each other's place when the log is read from the disk.
+    ReplayOutOfOrder,
+    /// P3: deliver the first part of a commit alone.
+    SplitCommit,
+    /// R5: leave the parts out of every entry of a connection's own ids, also of one that another connection brought.
+    OwnPartsLeftOut,
+    /// R1: let an earlier connection of the same replica go on.
+    NoFence,
+    /// R2a: append what the log has already.
+    ForgetAdmitted,
+    /// R2b: take the next number of a line whatever comes before it.
+    AnyPrev,
+    /// R2d: take a commit whatever it must come after.
+    AnyAfter,
+    /// R6: answer a Hello before the epoch is on the disk.
+    HelloBeforeEpoch,
+    /// R6: go on in the epoch of the life before.
+    SameEpoch,
+    /// R7: give a load the durable state, not the one at its stream's position.
+    SnapshotAtDurable,
+    /// R8: drop log that a stream still needs.
+    FoldPastStreams,
+    /// Lose the newest delta when deltas are folded into a snapshot, and check that snapshot against the rest alone.
+    FoldLoses,
+    /// P5: do not sync what the store writes.
+    NoSync,
+    /// Read a record of the store whatever its checksum says.
+    SkipChecksum,
+    /// Read records of the store one after another whatever their chain says.
+    SkipChain,
+    /// P5: take a write that the disk had no room for, for written.
+    FullIsWritten,
+    /// C2: forget what is not acknowledged when the connection is lost.
+    ForgetUnacknowledged,
+    /// C3: do not send again after a reconnect what was sent before.
+    NoResend,
+    /// C4: apply what an entry does to one segment, and not what it does to the others.
+    ApplyOneSegment,
+    /// C4: lose a delta now and then.
+    LoseDelta,
+    /// C6: put the cut one entry ahead of what is applied.
+    CutAhead,
+    /// L3: show a loaded segment without what came while it was loading.
+    LoadWithoutBuffer,
+    /// L3: show a loaded segment without own unacknowledged commits.
+    LoadWithoutOwn,
+    /// R11: keep showing what was refused.
+    KeepRefused,
+    /// R11: let the line behind a refused commit name that commit.
+    KeepPrev,
+    /// R11: apply a redone commit beside its first version.
+    RedoBeside,
+    /// T1: end a flush when its commits have been sent.
+    FlushWhenSent,
+    /// T2: compare the positions of versions without their epochs.
+    VersionWithoutEpoch,
+    /// D1: do not give back what the relay's disk has lost.
+    GiveNothingBack,
+    /// F1: take what a copy of this process did for this process's own.
+    CopyUnseen,
+}
+
+/// All of them.
+pub const ALL: [Mutation; 33] = {
+    use Mutation::*;
+    [
+        AckBeforeSync,
+        DeliverUndurable,
+        SkipEntry,
+        ReplayOutOfOrder,
+        SplitCommit,
+        OwnPartsLeftOut,
+        NoFence,
+        ForgetAdmitted,
+        AnyPrev,
+        AnyAfter,
+        HelloBeforeEpoch,
+        SameEpoch,
+        SnapshotAtDurable,
+        FoldPastStreams,
+        FoldLoses,
+        NoSync,
+        SkipChecksum,
+        SkipChain,
+        FullIsWritten,
+        ForgetUnacknowledged,
+        NoResend,
+        ApplyOneSegment,
+        LoseDelta,
+        CutAhead,
+        LoadWithoutBuffer,
+        LoadWithoutOwn,
+        KeepRefused,
+        KeepPrev,
+        RedoBeside,
+        FlushWhenSent,
+        VersionWithoutEpoch,
+        GiveNothingBack,
+        CopyUnseen,
+    ]
+};
+
+#[cfg(feature = "mutate")]
+thread_local! {
+    static NOW: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+/// From here on this thread's machines have this fault, or none.
+#[cfg(feature = "mutate")]
+pub fn set(mutation: Option<Mutation>) {
+    NOW.set(mutation);
+}
+
+/// Whether the machines of this thread have this fault.
+#[cfg(feature = "mutate")]
+pub fn on(mutation: Mutation) -> bool {
+    NOW.get() == Some(mutation)
+}
+
+/// No machine has any.
+#[cfg(not(feature = "mutate"))]
+#[inline(always)]
+pub const fn on(_: Mutation) -> bool {
+    false
+}

@@ -1,0 +1,38 @@
+//! A segment as its log makes it, delta by delta, to find the one that an engine cannot take in (CORE-PROTOCOL R12). For the
+//! relay's worker process: what traps, hangs or eats memory there costs that process, and what it had said last tells where.
+
+use bytes::Bytes;
+
+use super::engine::EngineError;
+use super::merge::guarded;
+use super::{Segment, check_fold};
+use crate::commit::EngineKind;
+use crate::guard;
+use crate::id::SegmentId;
+
+/// Applies the deltas one by one, as replicas do, each shown as it would be shown to a program; then encodes what came of them, and
+/// reads that back. `begins` hears of each before it is applied, by its place, and of the end by the number of deltas. The error
+/// comes with the same number.
+pub fn replay(
+    kind: EngineKind,
+    snapshot: &[u8],
+    deltas: &[Bytes],
+    mut begins: impl FnMut(usize),
+) -> Result<(), (usize, EngineError)> {
+    let decode = || Segment::decode(SegmentId::default(), kind, kind.generation_zero(), 0, snapshot, &[]);
+    // A snapshot was verified when it was made: that it cannot be read is no delta's fault.
+    let mut segment = decode().map_err(|error| (deltas.len(), error))?;
+    segment.show();
+    for (at, delta) in deltas.iter().enumerate() {
+        begins(at);
+        let engine = guarded(kind);
+        let passes = guard::structure(engine, delta).map(drop).or_else(|_| guard::whole(engine, delta).map(drop));
+        passes
+            .map_err(|error| EngineError::Decode(error.to_string()))
+            .and_then(|()| segment.apply(std::slice::from_ref(delta)))
+            .map_err(|error| (at, error))?;
+    }
+    begins(deltas.len());
+    let encoded = segment.encode();
+    check_fold(kind, snapshot, deltas, &encoded).map_err(|error| (deltas.len(), error))
+}
