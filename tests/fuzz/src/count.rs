@@ -61,6 +61,14 @@ pub fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (done, used)
 }
 
+/// Does work that another process would do: what it has on the way is not counted, what it leaves behind is.
+pub fn elsewhere<T>(work: impl FnOnce() -> T) -> T {
+    let before = PEAK.get();
+    let done = work();
+    PEAK.set(before.max(NOW.get()));
+    done
+}
+
 /// What decoders and guards may have for so many bytes of input.
 pub fn reads<T>(what: &str, input: usize, work: impl FnOnce() -> T) -> T {
     within(what, input, 4 * input + (64 << 10), work)

@@ -8,22 +8,44 @@ use coheap_core::segment::engine::Raw;
 use coheap_core::segment::layout;
 use coheap_core::version::Version;
 use coheap_core::wire::codec::Reader;
+use coheap_core::wire::frame::restore::{Restore, Restored};
 use coheap_core::wire::frame::up::Hello;
 use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, SegmentState, Up, message_of, split};
 use coheap_core::{edge, limits};
 
 use crate::count::reads;
 
-/// The first byte says what the rest is to be.
+/// The longest input that one with a repeated piece stands for.
+const REPEATED_BYTES_MAX: usize = 1 << 20;
+
+/// The first byte says what the rest is to be. Its highest bit: the rest has a piece that is repeated, as only lists do that
+/// show what a decoder allocates for each item.
+///
+/// ```text
+/// input = what:1 bytes | what:1 (head:1 piece:1 times:2) bytes        head and piece: their lengths
+/// ```
 pub fn frames(data: &[u8]) {
     let Some((what, rest)) = data.split_first() else { return };
+    let repeated = if what & 0x80 == 0 { None } else { repeated(rest) };
+    read(what & 0x7f, repeated.as_deref().unwrap_or(rest));
+}
+
+fn repeated(data: &[u8]) -> Option<Vec<u8>> {
+    let ([head, piece, low, high], rest) = data.split_first_chunk::<4>()?;
+    let (head, rest) = rest.split_at_checked((*head).into())?;
+    let (piece, tail) = rest.split_at_checked((*piece).into())?;
+    let times = usize::from(u16::from_le_bytes([*low, *high])).min(REPEATED_BYTES_MAX / piece.len().max(1));
+    Some([head, &piece.repeat(times), tail].concat())
+}
+
+fn read(what: u8, rest: &[u8]) {
     let (bytes, len) = (Bytes::copy_from_slice(rest), rest.len());
-    match what % 10 {
+    match what % 12 {
         0 => message(&bytes, Up::decode, Up::encode),
         1 => message(&bytes, Down::decode, Down::encode),
         2 => {
             let Ok(states) = reads("a list of states", len, || SegmentState::decode_list(&bytes)) else { return };
-            for state in states {
+            for state in &states {
                 let mut out = Vec::new();
                 state.encode(&mut out);
                 let out = Bytes::from(out);
@@ -63,7 +85,15 @@ pub fn frames(data: &[u8]) {
                 assert_eq!(version.to_text(), text);
             }
         }
-        _ => value(rest),
+        9 => value(rest),
+        10 => {
+            let Ok(restore) = reads("what is given back", len, || Restore::decode(&bytes)) else { return };
+            assert_eq!(restore.encode(), *bytes);
+        }
+        _ => {
+            let Ok(restored) = reads("what was given back", len, || Restored::decode(&bytes)) else { return };
+            assert_eq!(restored.encode(), *bytes);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Pieces of an input: a delta each, the tag its author. Stages: documents of random programs, with their clock tables.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
@@ -15,7 +15,7 @@ use coheap_core::segment::engine::EngineError;
 use coheap_core::value::Value;
 use coheap_tests::Draws;
 use coheap_tests::mirror::{Mirror, Node};
-use coheap_tests::program::{Statistics, Step, walk};
+use coheap_tests::program::{Statistics, Turn, walk};
 use coheap_tests::world::World;
 
 use crate::contained::forgiving;
@@ -23,7 +23,7 @@ use crate::count::{applies, reads};
 use crate::input::parse;
 
 /// How many stages an engine has.
-pub const STAGES: usize = 24;
+pub const STAGES: usize = 12;
 
 /// A document that honest replicas wrote.
 #[derive(Clone, Debug)]
@@ -48,32 +48,29 @@ fn engine_of(kind: EngineKind) -> guard::Engine {
     }
 }
 
-/// The stages of an engine, always the same ones.
-pub fn stages(kind: EngineKind) -> &'static [Stage] {
-    static YRS: LazyLock<Vec<Stage>> = LazyLock::new(|| make(EngineKind::Yrs));
-    static AUTOMERGE: LazyLock<Vec<Stage>> = LazyLock::new(|| make(EngineKind::Automerge));
-    match kind {
+/// A stage of an engine, always the same one; the first is an empty document. It takes a while, so it is made when it is met.
+pub fn stage(kind: EngineKind, number: usize) -> &'static Stage {
+    static YRS: [OnceLock<Stage>; STAGES] = [const { OnceLock::new() }; STAGES];
+    static AUTOMERGE: [OnceLock<Stage>; STAGES] = [const { OnceLock::new() }; STAGES];
+    let stages = match kind {
         EngineKind::Yrs => &YRS,
         EngineKind::Automerge => &AUTOMERGE,
-    }
+    };
+    let number = number % STAGES;
+    stages[number].get_or_init(|| make(kind, number as u64, number * 3))
 }
 
-fn make(kind: EngineKind) -> Vec<Stage> {
-    // The first stage is an empty document.
-    (0..STAGES).map(|n| stage(kind, n as u64, n * 3)).collect()
-}
-
-fn stage(kind: EngineKind, seed: u64, steps: usize) -> Stage {
+fn make(kind: EngineKind, seed: u64, steps: usize) -> Stage {
     let mut world = World::new(kind, SegmentId::ROOT, 3, seed);
     for peer in &mut world.peers {
         peer.is_checked = false;
     }
     let mut draws = Draws(seed ^ 0x57a6e);
-    let program: Vec<Step> = (0..steps).map(|_| Step::draw(&mut draws)).collect();
+    let program: Vec<Turn> = (0..steps).map(|_| Turn::draw(&mut draws)).collect();
     walk(&mut world, &program, &mut Statistics::default());
     world.meet();
     let (snapshot, clocks, seen) = (world.peers[0].stored(), world.clocks.clone(), world.log.len());
-    let program: Vec<Step> = (0..12).map(|_| Step::draw(&mut draws)).collect();
+    let program: Vec<Turn> = (0..12).map(|_| Turn::draw(&mut draws)).collect();
     walk(&mut world, &program, &mut Statistics::default());
     world.meet();
     let next = world.log[seen..].iter().map(|entry| (entry.author as u8, entry.delta.clone())).collect();
@@ -89,7 +86,7 @@ pub fn guard(kind: EngineKind, data: &[u8]) {
         return;
     }
     let Some((number, pieces)) = parse(data) else { return };
-    let stage = &stages(kind)[usize::from(number) % STAGES];
+    let stage = stage(kind, number.into());
     let mut clocks = stage.clocks.clone();
     let mut passed: Vec<Bytes> = Vec::new();
     for piece in pieces {

@@ -26,7 +26,7 @@ pub mod talk;
 
 pub use coheap_core::commit::EngineKind;
 pub use frames::frames;
-pub use guard::{STAGES, Stage, guard, stages};
+pub use guard::{STAGES, Stage, guard, stage};
 pub use packed::packed;
 pub use relay::relay;
 pub use replica::replica;

@@ -13,7 +13,7 @@ pub fn packed(data: &[u8]) {
     forgiving("automerge", || {
         let Ok(mut replica) = applies("an import", data.len(), || Replica::import(options(9), data)) else { return };
         while replica.poll().is_some() {}
-        for (op, bytes) in [(op::CONNECTED, &[0][..]), (op::STATS, &[]), (op::TICK, &[]), (op::DUMP, &[0])] {
+        for (op, bytes) in [(op::CONNECTED, &[0; 33][..]), (op::STATS, &[]), (op::TICK, &[]), (op::DUMP, &[0])] {
             let (now, input) = edge::read(op.into(), &timed(5, bytes)).expect("a call of ours");
             turn(&mut replica, now, input);
         }

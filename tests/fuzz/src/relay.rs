@@ -4,11 +4,16 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use coheap_core::relay::{Config, ConnId, Input, Output, Recovered, Relay};
+use coheap_core::commit::EngineKind;
+use coheap_core::relay::{
+    Config, ConnId, Examined, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, StoredState,
+};
+use coheap_core::segment::merge::{Merged, merge};
 use coheap_core::time::{Millis, Time};
-use coheap_tests::disk::Disk;
+use coheap_tests::disk::PlainDisk;
 
-use crate::count::applies;
+use crate::contained::forgiving;
+use crate::count::{applies, elsewhere};
 use crate::input::{Piece, parse};
 use crate::talk::talk;
 
@@ -19,7 +24,7 @@ const CONNS: u64 = 3;
 #[derive(Debug)]
 pub struct Desk {
     relay: Relay,
-    disk: Disk,
+    disk: PlainDisk,
     now: Time,
     /// Appends are not synced until something else happens to fail them.
     failing: bool,
@@ -54,7 +59,7 @@ impl Desk {
 
     /// An empty heap.
     pub fn new() -> Desk {
-        let (now, disk) = (Time(0), Disk::default());
+        let (now, disk) = (Time(0), PlainDisk::default());
         let relay = Relay::new(config(1), Recovered::default(), now);
         let mut desk = Desk { relay, disk, now, failing: false, sent: Vec::new(), closed: Vec::new() };
         desk.perform();
@@ -123,6 +128,18 @@ impl Desk {
                     Output::ReadStates { ticket, position, segments, .. } => {
                         answers.push_back(Input::States { ticket, states: self.disk.states(position, &segments) });
                     }
+                    Output::Merge { ticket, engine, segment, position, given } => {
+                        let deltas = match self.disk.states(position, segment.as_slice()).into_iter().next() {
+                            Some(StoredState::At { deltas, .. }) => deltas,
+                            _ => Vec::new(),
+                        };
+                        answers.push_back(Input::Merged { ticket, merge: worker_merges(engine, &deltas, &given) });
+                    }
+                    Output::Examine { ticket, segment, engine, upto, position } => {
+                        let work = || self.disk.examine(segment, engine, upto, position);
+                        let examined = elsewhere(|| forgiving(crate_of(engine), work)).unwrap_or(Examined::Unknown);
+                        answers.push_back(Input::Examined { ticket, examined });
+                    }
                     Output::Recover => answers.push_back(Input::Recovered(self.disk.recover())),
                     Output::Fold { .. } | Output::Idle | Output::Stopped => {}
                 }
@@ -144,8 +161,34 @@ impl Default for Desk {
     }
 }
 
+/// The worker process merges: it dies of what the engine panics over, and what it has is its own.
+fn worker_merges(engine: EngineKind, deltas: &[Bytes], given: &Bytes) -> Merge {
+    match elsewhere(|| forgiving(crate_of(engine), || merge(engine, &[], deltas, given))) {
+        Some(Ok(Merged::Nothing)) => Merge::Nothing,
+        Some(Ok(Merged::Adds { state, clocks })) => Merge::Adds { state, clocks },
+        Some(Err(_)) => Merge::Refused,
+        None => Merge::Failed,
+    }
+}
+
+fn crate_of(engine: EngineKind) -> &'static str {
+    match engine {
+        EngineKind::Yrs => "yrs",
+        EngineKind::Automerge => "automerge",
+    }
+}
+
 fn config(life: u64) -> Config {
-    Config { heap: "h".into(), life, entropy: life * 7919, unix_ms: 1, idle: Millis(30_000), fold_bytes: Some(1 << 18) }
+    Config {
+        heap: "h".into(),
+        life,
+        entropy: life * 7919,
+        unix_ms: 1,
+        idle: Millis(30_000),
+        fold_bytes: Some(1 << 18),
+        refuses_after: REFUSES_AFTER,
+        admits_from: Time(0),
+    }
 }
 
 /// The target.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_fuzz::input::{Piece, build};
 use coheap_fuzz::talk::talk;
-use coheap_fuzz::{STAGES, stages};
+use coheap_fuzz::{STAGES, stage};
 
 fn main() -> std::io::Result<()> {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -38,7 +38,7 @@ fn frames(folder: &Path, golden: &str) -> std::io::Result<()> {
         let Some((name, hex)) = line.split_once(' ') else { continue };
         let digits: Vec<u8> = hex.bytes().filter_map(|c| char::from(c).to_digit(16)).map(|d| d as u8).collect();
         let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-        for what in 0..10_u8 {
+        for what in 0..12_u8 {
             // The body of a frame is one of the other things, now and then.
             let skipped = if what < 2 { 0 } else { 3.min(bytes.len()) };
             put(folder, &format!("{name}-{what}"), &[&[what], &bytes[skipped..]].concat())?;
@@ -50,10 +50,25 @@ fn frames(folder: &Path, golden: &str) -> std::io::Result<()> {
     for (n, piece) in talk().relay.iter().enumerate().filter(|(_, piece)| piece.tag & 7 == 1) {
         put(folder, &format!("up-{n}"), &[&[0], &piece.bytes[..]].concat())?;
     }
-    for (n, stage) in stages(EngineKind::Yrs).iter().chain(stages(EngineKind::Automerge)).enumerate() {
+    let kinds = [EngineKind::Yrs, EngineKind::Automerge];
+    for (n, stage) in kinds.iter().flat_map(|kind| (0..STAGES).map(|n| stage(*kind, n))).enumerate() {
         let mut table = vec![7];
         stage.clocks.encode(&mut table);
         put(folder, &format!("clocks-{n}"), &table)?;
+    }
+    // Lists of very many small items: parts of a commit, of an entry and of a stored one, states, names, deltas of a state.
+    let lists: [(u8, &[u8], &[u8], u16); 6] = [
+        (0, &[0, 2, 0x8d, 0x80, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0x80, 0x20], &[2, 1, 0, 0], 4096),
+        (1, &[0, 0x42, 0x8e, 0x80, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0x80, 0x20], &[2, 1, 0, 0], 4096),
+        (0, &[0], &[0x80, 0], 60_000),
+        (2, &[0x80, 0x80, 2], &[0; 23], 32_768),
+        (3, &[0x80, 0x80, 2], &[0; 17], 32_768),
+        (10, &[0, 0, 0x80, 0x80, 2], &[0; 21], 32_768),
+    ];
+    for (n, (what, head, piece, times)) in lists.into_iter().enumerate() {
+        let [low, high] = times.to_le_bytes();
+        let lengths = [what | 0x80, head.len() as u8, piece.len() as u8, low, high];
+        put(folder, &format!("list-{n}"), &[&lengths, head, piece].concat())?;
     }
     put(folder, "value", &[&[9], &b"nAAAAAAAAAAAAAAAA"[..]].concat())
 }
@@ -61,7 +76,7 @@ fn frames(folder: &Path, golden: &str) -> std::io::Result<()> {
 /// What the authors of every stage would have written next, one by one and together; and deltas by themselves.
 fn guards(folder: &Path, kind: EngineKind) -> std::io::Result<()> {
     for number in 0..STAGES {
-        let next = &stages(kind)[number].next;
+        let next = &stage(kind, number).next;
         let piece = |(author, delta): &(u8, Bytes)| Piece { tag: *author, bytes: delta.to_vec() };
         let pieces: Vec<Piece> = next.iter().map(piece).collect();
         for count in [1, 3, pieces.len()] {

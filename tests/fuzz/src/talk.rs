@@ -65,7 +65,7 @@ fn record(build: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-/// A commit that edits one segment.
+/// A commit that edits one segment, without its entropy.
 fn commit(target: impl FnOnce(&mut Vec<u8>), edits: &[u8]) -> Vec<u8> {
     record(|out| {
         out.str("label");
@@ -123,13 +123,26 @@ struct Hall {
     replicas: [Replica; 2],
     desk: Desk,
     now: u64,
+    drawn: u64,
     /// Calls to be made, by replica.
     calls: VecDeque<(usize, u8, Vec<u8>)>,
 }
 
 impl Hall {
+    /// What the operating system would have drawn for a call.
+    fn entropy(&mut self, words: u64) -> Vec<u8> {
+        let from = self.drawn;
+        self.drawn += words;
+        (from..self.drawn).flat_map(|n| (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect()
+    }
+
     /// A call, and all that comes of it on both sides.
     fn call(&mut self, who: usize, op: u8, bytes: Vec<u8>) {
+        let bytes = match op {
+            op::COMMIT => [self.entropy(1), bytes].concat(),
+            op::CONNECTED => [self.entropy(4), bytes].concat(),
+            _ => bytes,
+        };
         self.calls.push_back((who, op, bytes));
         while let Some((who, op, bytes)) = self.calls.pop_front() {
             self.now += 1;
@@ -196,7 +209,7 @@ fn name(group: &str, run: &str, key: &[&str]) -> Vec<u8> {
 
 fn hold() -> Talk {
     let replicas = [Replica::new(options(7)), Replica::new(options(8))];
-    let mut hall = Hall { talk: Talk::default(), replicas, desk: Desk::new(), now: 0, calls: VecDeque::new() };
+    let mut hall = Hall { talk: Talk::default(), replicas, desk: Desk::new(), now: 0, drawn: 0, calls: VecDeque::new() };
     let token = || record(|out| out.str(""));
     let wait = |ticket: u64, kind: u8| record(|out| out.extend_from_slice(&[ticket as u8, kind]));
     for who in [0, 1] {
