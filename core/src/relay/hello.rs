@@ -18,6 +18,7 @@ use crate::wire::codec::Write;
 use crate::wire::frame::down::Welcome;
 use crate::wire::frame::up::Hello;
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState, SegmentStatus, VERSION};
+use crate::wire::list::List;
 
 /// Bytes of states read for a catch-up in one go.
 const CATCH_UP_READ_BYTES: usize = 4 << 20;
@@ -276,7 +277,7 @@ pub(super) fn unknown_state(id: SegmentId) -> SegmentState {
         layout: LAYOUT,
         generation: EngineKind::Yrs.generation_zero(),
         snapshot: Bytes::new(),
-        deltas: Vec::new(),
+        deltas: List::new(),
     }
 }
 
@@ -295,7 +296,7 @@ pub(super) fn alive_state(
         layout: row.layout,
         generation: row.generation,
         snapshot,
-        deltas,
+        deltas: deltas.into(),
     }
 }
 

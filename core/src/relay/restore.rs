@@ -190,7 +190,8 @@ impl Relay {
             self.interest.follow(id, segment, number);
         }
         let given = Given { pending, acked, verdicts: BTreeMap::new() };
-        let merging = Merging { given, begun: false, todo: restore.segments.into(), asked: None, done: Vec::new() };
+        let merging =
+            Merging { given, begun: false, todo: restore.segments.iter().collect(), asked: None, done: Vec::new() };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
         self.next_restore();
@@ -392,7 +393,7 @@ impl Relay {
         let (Given { pending, acked, .. }, Reading { position, states, .. }) = (*given, *reading);
         conn.cursor = position;
         conn.told = position;
-        let bulk = Bytes::from(Restored { pending, acked, segments: states }.encode());
+        let bulk = Bytes::from(Restored { pending, acked, segments: states.into() }.encode());
         self.send_long(id, bulk, true, |bulk| Down::Restored(RestoredFrame { offset, yours: true, position, bulk }));
         self.pump(id);
     }
@@ -460,10 +461,10 @@ impl Relay {
         }
         // Those that see the same share the bytes.
         if self.restored.as_ref().is_none_or(|(of, parts, _)| *of != offset || *parts != seen) {
-            let parts = seen.iter().filter_map(|at| entry.segments.get(*at));
-            let segments = parts.filter_map(|part| {
+            let parts = (0..).zip(&entry.segments).filter(|(at, _)| seen.binary_search(at).is_ok());
+            let segments = parts.filter_map(|(_, part)| {
                 let row = self.log.segment(part.segment)?;
-                let state = alive_state(part.segment, row, Bytes::new(), vec![part.state.clone()]);
+                let state = alive_state(part.segment, row, Bytes::new(), vec![part.state]);
                 Some((Verdict::Merged, SegmentState { generation: part.generation, ..state }))
             });
             let restored = Restored { pending: Vec::new(), acked: Vec::new(), segments: segments.collect() };
@@ -481,10 +482,10 @@ impl Relay {
 /// Those of an entry's segments that it adds to.
 pub(super) fn added_to(entry: &LogEntry) -> impl Iterator<Item = SegmentNumber> + '_ {
     let segments = match entry {
-        LogEntry::Restored(restore) => &restore.segments[..],
-        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => &[],
+        LogEntry::Restored(restore) => Some(&restore.segments),
+        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => None,
     };
-    segments.iter().filter(|part| !part.state.is_empty()).map(|part| part.segment)
+    segments.into_iter().flatten().filter(|part| !part.state.is_empty()).map(|part| part.segment)
 }
 
 /// The time for which refusals are held after a restore, where nobody says otherwise.

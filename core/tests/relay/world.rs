@@ -474,7 +474,8 @@ impl World {
             at += 1;
             if let Some((welcome, bulk)) = whole {
                 link.frames.drain(..at);
-                let states = if bulk.is_empty() { Vec::new() } else { SegmentState::decode_list(&bulk).unwrap() };
+                let states =
+                    if bulk.is_empty() { Vec::new() } else { SegmentState::decode_list(&bulk).unwrap().to_vec() };
                 return (welcome, states);
             }
         }
@@ -602,7 +603,7 @@ impl Writer {
             after: None,
             claim: None,
             label: None,
-            parts,
+            parts: parts.into(),
         }
     }
 }

@@ -21,7 +21,7 @@ pub const KINDS: u8 = 10;
 /// Reads what stands behind the seal of a row of this kind, or a record as it is; whether that worked.
 pub fn read(kind: u8, bytes: &[u8]) -> bool {
     match kind % KINDS {
-        0 => Record::read(&sum(bytes)).is_ok_and(|record| record.entries(Offset(0)).is_ok()),
+        0 => Record::read(&sum(bytes)).is_ok_and(|record| record.entries(Offset(0)).all(|entry| entry.is_ok())),
         1 => Meta::decode(bytes).is_ok(),
         2 => Totals::decode(bytes).is_ok(),
         3 => SnapHead::decode(bytes).is_ok(),
