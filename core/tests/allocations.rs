@@ -7,6 +7,7 @@ mod count;
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
+use coheap_core::guard::{self, GuardError};
 use coheap_core::log::LogEntry;
 use coheap_core::wire::codec::{Reader, Write};
 use coheap_core::wire::frame::restore::{Restore, Restored};
@@ -96,4 +97,43 @@ fn what_is_stored_of_the_smallest_items() {
     assert!(matches!(entry(&later), Ok(LogEntry::Quarantine(quarantine)) if quarantine.later().count() == 65_536));
     let row = list(&[0, 0, 0, 0, 0], 65_536, &zeros(9), &[]);
     assert!(reads("a line", row.len(), || AdmitRow::decode(&row)).is_ok());
+}
+
+/// A delta of one client whose items, texts and list elements by turns, lie between two of others: clients from `first` on,
+/// no two alike if `step` is 1. All of them are deleted, too.
+fn torn(count: u64, first: u64, step: u64) -> Vec<u8> {
+    let client = |n: u64| first + n * step;
+    let mut out = vec![1];
+    out.varint(count);
+    out.varint(1 << 52);
+    out.push(0);
+    for n in 0..count {
+        let (kind, content): (u8, &[u8]) = if n % 2 == 0 { (4, &[1, b'x']) } else { (8, &[1, 126]) };
+        out.push(0xc0 | kind);
+        for neighbour in [2 * n, 2 * n + 1] {
+            out.varint(client(neighbour));
+            out.push(0);
+        }
+        out.extend_from_slice(content);
+    }
+    let deleted = if step == 0 { 1 } else { 2 * count };
+    out.varint(deleted);
+    for n in 0..deleted {
+        out.varint(client(n));
+        out.extend_from_slice(&[1, 0, 1]);
+    }
+    out
+}
+
+#[test]
+fn a_delta_that_remembers_as_much_as_it_can() {
+    let structure = |bytes: &[u8]| reads("a delta", bytes.len(), || guard::structure(guard::Engine::Yrs, bytes));
+    // Ids of eight bytes, as replicas draw them: such a delta passes however long it is.
+    for step in [0, 1] {
+        let summary = structure(&torn(60_000, 1 << 51, step)).expect("a valid delta");
+        assert_eq!((summary.beside.len(), summary.spaces.len()), (120_000, 60_000));
+    }
+    // Ids of a byte: a long one needs more room than it may have.
+    assert!(structure(&torn(1000, 1, 0)).is_ok());
+    assert_eq!(structure(&torn(60_000, 1, 0)), Err(GuardError::TooMany));
 }
