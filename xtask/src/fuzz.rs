@@ -75,8 +75,9 @@ fn install(workspace: &Workspace) -> Result<Outcome> {
 fn build(workspace: &Workspace, only: Option<&str>) -> Result<Outcome> {
     let folder = folder(workspace);
     let mut command = workspace.cargo(&["fuzz", "build", "--fuzz-dir", "tests/fuzz", "--sanitizer", "address"]);
-    // Without this, one unit of code for each crate, whatever the profile says: twice the time on two cores.
-    command.args(["--codegen-units", "16"]);
+    // Debug assertions are for the profile to say, crate by crate; and with one unit of code for each crate, whatever the
+    // profile says, a build takes twice the time on two cores.
+    command.args(["--release", "--codegen-units", "16"]);
     command.arg("--target-dir").arg(&folder).args(only);
     // Sanitizers are not stable: the one toolchain that there is builds them all the same.
     run::visibly(command.env("RUSTC_BOOTSTRAP", "1"))?;

@@ -16,7 +16,7 @@ use coheap_core::{edge, limits};
 use crate::count::reads;
 
 /// The longest input that one with a repeated piece stands for.
-const REPEATED_BYTES_MAX: usize = 1 << 20;
+const REPEATED_BYTES_MAX: usize = 1 << 18;
 
 /// The first byte says what the rest is to be. Its highest bit: the rest has a piece that is repeated, as only lists do that
 /// show what a decoder allocates for each item.
