@@ -228,6 +228,11 @@ impl AdmitTable {
         self.rows.get(&owner)
     }
 
+    /// Every line, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, &AdmitRow)> {
+        self.rows.iter().map(|(owner, line)| (*owner, line))
+    }
+
     /// The whole rule, R2a to R2e: whether this commit is the next entry of the log. Changes nothing.
     pub fn admit(&self, commit: &Candidate, parts: impl IntoIterator<Item = PartGeneration>) -> Verdict {
         match self.line(commit) {

@@ -34,7 +34,7 @@ mod yrs;
 
 use thiserror::Error;
 
-pub use clocks::{BARRED, Clocks, Continuity, UNBOUND};
+pub use clocks::{BARRED, Clocks, Continuity, RELAY, UNBOUND};
 pub use space::{Beside, Claim, Runs, Says, Space};
 
 /// Client ids lie below this: a JavaScript number holds them, and yrs keeps no more bits.

@@ -109,6 +109,26 @@ impl GenId {
     pub const ZERO_YRS: GenId = GenId([0; 16]);
     /// Generation 0 of a segment of engine `automerge`.
     pub const ZERO_AUTOMERGE: GenId = GenId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
+    /// Whether it is the first of a segment, which nothing came before.
+    pub fn is_zero(self) -> bool {
+        self == GenId::ZERO_YRS || self == GenId::ZERO_AUTOMERGE
+    }
+
+    /// One that a relay makes (CORE-PROTOCOL G1): as unlike all others as what it draws for it.
+    pub fn drawn(segment: SegmentId, drawn: [u64; 3]) -> GenId {
+        let mut name = Vec::with_capacity(41);
+        name.push(b'G');
+        name.extend_from_slice(&segment.0);
+        name.extend(drawn.iter().flat_map(|word| word.to_be_bytes()));
+        GenId(*Uuid::new_v5(&namespace(), &name).as_bytes())
+    }
+
+    /// The engine identity under which the generation's first document is written: 53 bits, never 0. No other generation has it.
+    pub fn writer(self) -> u64 {
+        let (high, low) = ((self.to_u128() >> 64) as u64, self.to_u128() as u64);
+        ((high ^ low) >> 11).max(1)
+    }
 }
 
 macro_rules! counter {

@@ -29,8 +29,25 @@ pub enum LogEntry {
     },
     /// What a replica still held of a log that was lost (CORE-PROTOCOL D4).
     Restored(StoredRestore),
+    /// From here on a segment is of another generation (CORE-PROTOCOL G1).
+    Roll(StoredRoll),
     /// A part that no engine can take in: it counts for nothing from here on, as if it had never been (CORE-PROTOCOL R12).
     Quarantine(StoredQuarantine),
+}
+
+/// A generation as it was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredRoll {
+    /// The segment's number in this log.
+    pub segment: SegmentNumber,
+    /// The new generation.
+    pub generation: GenId,
+    /// The one that it follows.
+    pub parent: GenId,
+    /// Its [`crate::wire::frame::roll::GenerationHeader`], which says both again, and whose commits are in the snapshot.
+    pub header: Bytes,
+    /// Its first document, in the stored form of a segment: everything below this entry.
+    pub snapshot: Bytes,
 }
 
 /// A part that is left out, and what goes with it. All of it follows from the log before this entry.
@@ -187,17 +204,26 @@ impl LogEntry {
                 out.push(4);
                 quarantine.encode(out);
             }
+            LogEntry::Roll(roll) => {
+                out.push(3);
+                out.varint(roll.segment.0);
+                out.generation(roll.generation);
+                out.generation(roll.parent);
+                Write::bytes(out, &roll.header);
+                Write::bytes(out, &roll.snapshot);
+            }
         }
     }
 
-    /// The deltas in it, each with its segment; a whole segment is one more delta of it, to whoever reads its state.
+    /// The deltas in it, each with its segment; a whole segment is one more delta of it, to whoever reads its state. Not the
+    /// document of a new generation: it takes the place of all deltas before it.
     pub fn deltas(&self) -> Vec<(SegmentNumber, Bytes)> {
         match self {
             LogEntry::Commit(commit) => {
                 let deltas = commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
                 deltas.map(|part| (part.segment, part.bytes)).collect()
             }
-            LogEntry::Void { .. } | LogEntry::Quarantine(_) => Vec::new(),
+            LogEntry::Void { .. } | LogEntry::Roll(_) | LogEntry::Quarantine(_) => Vec::new(),
             LogEntry::Restored(restore) => {
                 let added = restore.segments.iter().filter(|part| !part.state.is_empty());
                 added.map(|part| (part.segment, part.state)).collect()
@@ -235,6 +261,13 @@ impl LogEntry {
                 code: reader.varint()?,
             }),
             2 => Ok(LogEntry::Restored(StoredRestore::decode(whole, reader)?)),
+            3 => Ok(LogEntry::Roll(StoredRoll {
+                segment: SegmentNumber(reader.varint()?),
+                generation: reader.generation()?,
+                parent: reader.generation()?,
+                header: whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?),
+                snapshot: whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "snapshot")?),
+            })),
             4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(whole, reader)?)),
             kind => Err(Malformed::Kind(kind)),
         }

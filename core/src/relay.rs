@@ -13,7 +13,7 @@
 //! others, on the input that says its append is durable, and nowhere else (`deliver.rs`).
 //!
 //! Reading order: `relay/port.rs` (inputs and outputs), `sequencer.rs` (the log), `session.rs` and `hello.rs` (a connection
-//! begins), `restore.rs` (it gives back what the log has lost), `quarantine.rs` (what engines fail on), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
+//! begins), `restore.rs` (it gives back what the log has lost), `roll.rs` (a new generation of a segment), `quarantine.rs` (what engines fail on), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
 
 mod claims;
 mod deliver;
@@ -24,6 +24,7 @@ mod port;
 mod presence;
 mod quarantine;
 mod restore;
+mod roll;
 mod sequencer;
 mod session;
 mod timers;
@@ -39,6 +40,7 @@ use crate::mutate::{self, Mutation};
 use crate::time::{Millis, Time};
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
+use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{Down, Up, split};
 use claims::Claims;
 use interest::Interest;
@@ -51,8 +53,8 @@ use timers::{Timer, Timers};
 pub use restore::REFUSES_AFTER;
 
 pub use port::{
-    Append, Config, ConnId, DeltaPlace, Examined, Failing, Folded, Input, Merge, Output, Recovered, SegmentRow,
-    SegmentTail, StoredState, Ticket,
+    Append, Config, ConnId, DeltaPlace, Examined, Failing, Folded, GenerationBegins, Input, Merge, NotRolled, Output,
+    Recovered, Roll, SegmentRow, SegmentTail, StoredState, Ticket,
 };
 
 /// How long a connection may take over a Hello that came in pieces.
@@ -115,6 +117,10 @@ pub struct Relay {
     refuses_from: Time,
     /// The Restored that was sent last: its place, which of its segments, and the bytes.
     restored: Option<(Offset, Vec<usize>, Bytes)>,
+    /// A generation that is being made.
+    rolling: Option<roll::Rolling>,
+    /// The Roll that was sent last: its place, all of its header, and its document's bytes.
+    rolled: Option<(Offset, GenerationHeader, Bytes)>,
 }
 
 impl Relay {
@@ -143,6 +149,8 @@ impl Relay {
             reports: Reports::default(),
             refuses_from: now,
             restored: None,
+            rolling: None,
+            rolled: None,
             config,
         };
         relay.timers.set(Timer::Idle, now + relay.config.idle);
@@ -216,6 +224,8 @@ impl Relay {
             Input::States { ticket, states } => self.states_read(ticket, states),
             Input::Merged { ticket, merge } => self.merged(ticket, merge),
             Input::Examined { ticket, examined } => self.examined(ticket, examined),
+            Input::Roll { segment } => self.roll(segment),
+            Input::RollMade { ticket, roll } => self.roll_made(ticket, roll),
             Input::ReadFailed { ticket } => {
                 if let Some(conn) = self.reads.remove(&ticket) {
                     self.close(conn, Code::StoreFailed);
@@ -270,7 +280,8 @@ impl Relay {
     fn idle(&mut self) {
         // A new epoch on its way to the disk would begin there once more with the next machine of this process.
         let written = self.log.head == self.log.durable && self.log.ready();
-        let quiet = self.conns.is_empty() && written && self.folding.is_none() && !self.reports.are_under_way();
+        let working = self.folding.is_some() || self.rolling.is_some() || self.reports.are_under_way();
+        let quiet = self.conns.is_empty() && written && !working;
         if quiet && self.claims.is_empty() && self.standing == Standing::Running {
             self.out.push_back(Output::Idle);
         }
@@ -453,6 +464,7 @@ impl Relay {
         self.standing = Standing::Recovering;
         self.restores_undone();
         self.reports_undone();
+        self.roll_undone();
         self.out.push_back(Output::Recover);
     }
 
@@ -496,6 +508,7 @@ impl Relay {
         if folded.is_some() && self.log.wants_fold(segment, bytes_max, FOLD_DELTAS) {
             self.fold_wanted.insert(segment);
         }
+        self.next_roll();
         self.next_fold();
     }
 
@@ -506,6 +519,10 @@ impl Relay {
             return;
         }
         while let Some(segment) = self.fold_wanted.pop_first() {
+            // It is looked at again when the roll is over.
+            if self.is_rolling(segment) {
+                continue;
+            }
             let Some(row) = self.log.segment(segment) else { continue };
             let (engine, upto) = (row.engine, self.log.durable);
             let keep =

@@ -9,7 +9,7 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `restore.rs` (a relay has lost its log), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `restore.rs` (a relay has lost its log), `roll.rs` (a segment goes over to another generation), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
@@ -20,6 +20,7 @@ pub mod packed;
 pub mod pending;
 mod quarantine;
 mod restore;
+mod roll;
 mod session;
 mod waits;
 
@@ -46,6 +47,9 @@ use crate::segment::{Overruled, Segment};
 use crate::value::Kind;
 use crate::wire::frame::Up;
 use crate::wire::frame::down::ClaimState;
+
+/// A segment up to this size is dumped by way of its encoding.
+const DUMP_BYTES_ENCODED: usize = 16 * 1024;
 
 /// How a replica is opened.
 #[derive(Debug, Clone)]
@@ -560,23 +564,27 @@ impl Replica {
     }
 
     fn dump(&mut self, index: Index) {
-        let Some(document) = self.heap.slot(index).and_then(|slot| slot.peek()) else {
+        let Some(document) = self.heap.slot_mut(index).and_then(|slot| slot.document()) else {
             return self.error("ERR_NOT_LOADED", "not loaded");
         };
-        // A copy shows itself, so that nothing is disturbed; its handles are its own.
-        let (bytes, id) = (document.encode(), document.id());
-        let copy = Segment::decode(id, document.engine(), document.generation(), 1, &bytes, &[]);
-        match copy {
-            Ok(mut copy) => {
-                let patches = copy.show();
-                self.out.push_back(Output::Loaded {
-                    segment: index,
-                    status: LoadStatus::There,
-                    bytes: bytes.len(),
-                    reset: true,
-                    patches,
-                });
-            }
+        let size = document.size();
+        // The bytes of a small one are looked at with it. Those of a large one would take as long, with each call that changes a
+        // register, as all the changes before.
+        let patches = if size > DUMP_BYTES_ENCODED {
+            Ok(document.dump())
+        } else {
+            let (bytes, id) = (document.encode(), document.id());
+            let copy = Segment::decode(id, document.engine(), document.generation(), 1, &bytes, &[]);
+            copy.map(|mut copy| copy.show())
+        };
+        match patches {
+            Ok(patches) => self.out.push_back(Output::Loaded {
+                segment: index,
+                status: LoadStatus::There,
+                bytes: size,
+                reset: true,
+                patches,
+            }),
             Err(error) => self.error("ERR_ENGINE", error.to_string()),
         }
     }

@@ -11,6 +11,7 @@ pub mod objects;
 mod outside;
 pub mod packed;
 pub mod replay;
+pub mod roll;
 mod show;
 mod values;
 pub mod write;
@@ -34,6 +35,8 @@ use crate::value::Kind;
 pub struct Segment {
     id: SegmentId,
     generation: GenId,
+    /// Of that generation, as the relay sent it; empty for generation 0 (G4).
+    header: Bytes,
     engine: Box<dyn Engine>,
     /// The client id it writes as.
     writer: u64,
@@ -168,8 +171,8 @@ impl Segment {
             engine.apply(deltas)?;
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-        let objects = Objects::new(id, writer);
-        Ok(Segment { id, generation, engine, writer, objects, size, unborn: false, told: 1 })
+        let (header, objects) = (Bytes::new(), Objects::new(id, writer));
+        Ok(Segment { id, generation, header, engine, writer, objects, size, unborn: false, told: 1 })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or
@@ -189,6 +192,9 @@ impl Segment {
     pub fn take_over(&mut self, other: Segment) {
         self.engine = other.engine;
         self.writer = other.writer;
+        if self.generation != other.generation {
+            self.header = other.header;
+        }
         self.generation = other.generation;
         self.size = other.size;
         self.objects.forget();
@@ -203,6 +209,16 @@ impl Segment {
     /// Its generation.
     pub fn generation(&self) -> GenId {
         self.generation
+    }
+
+    /// The header of its generation; empty for generation 0.
+    pub fn header(&self) -> &Bytes {
+        &self.header
+    }
+
+    /// Notes the header of its generation.
+    pub fn set_header(&mut self, header: Bytes) {
+        self.header = header;
     }
 
     /// What merges it.
@@ -238,6 +254,12 @@ impl Segment {
     /// Everything it shows, for a mirror that holds nothing of it (or forgets what it held).
     pub fn show(&mut self) -> Vec<Patch> {
         self.objects.show_all(self.engine.as_mut())
+    }
+
+    /// Everything the document holds, found anew in it and under handles of its own. What is known of its objects here is neither
+    /// asked nor changed. It takes as long as what is shown is large, not as all that ever happened.
+    pub fn dump(&mut self) -> Vec<Patch> {
+        Objects::new(self.id, self.writer).show_all(self.engine.as_mut())
     }
 
     /// Applies deltas of others, in one step. THE place where a delta is applied.

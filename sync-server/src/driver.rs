@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use coheap_core::id::Offset;
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{ConnId, Examined, Merge, Recovered, StoredState, Ticket};
+use coheap_core::relay::{ConnId, Examined, Merge, Recovered, Roll, StoredState, Ticket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
@@ -68,6 +68,7 @@ enum Event {
     Folded(worker::Folded),
     Merged { of: Opening, ticket: Ticket, merge: Merge },
     Examined { of: Opening, ticket: Ticket, examined: Examined },
+    RollMade { of: Opening, ticket: Ticket, roll: Roll },
     Scrubbed { heap: Arc<str>, error: StoreError },
     Stop,
 }
@@ -182,6 +183,7 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
                     worker::Done::Folded(folded) => Event::Folded(folded),
                     worker::Done::Merged { of, ticket, merge } => Event::Merged { of, ticket, merge },
                     worker::Done::Examined { of, ticket, examined } => Event::Examined { of, ticket, examined },
+                    worker::Done::Rolled { of, ticket, roll } => Event::RollMade { of, ticket, roll },
                 };
                 drop(events.send(event));
             };

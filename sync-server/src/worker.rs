@@ -11,10 +11,13 @@
 //!
 //!   body    := … | 3 segment: replay it           answer  := (5 place:u64)* and then 0, or 6 place:u64 error:str
 //!                                                            place: of the delta it begins with, or fails on
+//!   body    := … | 4 segment id:16 gen            answer  := 0 snapshot | 8 it shows a list or a text | 9 it keeps history
+//!              | 5 segment id:16 gen snapshot:bytes          | 7 clocks:bytes
 //! ```
 //!
 //! A snapshot takes the place of log only when another process has decoded it and compared it, value by value, with its own
-//! replay of what was folded (`coheap_core::segment::check_fold`). Merging puts what a replica gave back together with what
+//! replay of what was folded (`coheap_core::segment::check_fold`); so does the document of a new generation become one
+//! (4 and 5, CORE-PROTOCOL G1, `coheap_core::segment::roll`). Merging puts what a replica gave back together with what
 //! the log has (CORE-PROTOCOL D4), for an entry of its own (`coheap_core::segment::merge`, which decodes and compares too).
 
 mod examine;
@@ -26,12 +29,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::guard::Clocks;
-use coheap_core::id::{Offset, SegmentNumber};
+use coheap_core::id::{GenId, Offset, SegmentId, SegmentNumber};
 use coheap_core::limits;
-use coheap_core::relay::{Examined, Merge, StoredState, Ticket};
+use coheap_core::relay::{Examined, Merge, NotRolled, Roll, StoredState, Ticket};
 use coheap_core::segment;
 use coheap_core::segment::merge::{self as merging, MergeError, Merged};
 use coheap_core::segment::replay;
+use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::wire::codec::{Malformed, Reader, Write as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -45,11 +49,14 @@ use crate::store::{FoldResult, Store, StoreError};
 
 /// A whole message: one segment at its hard limit with its deltas, and what they fold to.
 const MESSAGE_BYTES_MAX: usize = limits::LONG_BYTES_MAX + 2 * limits::SEGMENT_BYTES_HARD;
-/// Requests: make a snapshot; say whether one is right; merge what was given; take in delta by delta, and say so.
+/// Requests: make a snapshot; say whether one is right; merge what was given; take in delta by delta, and say so; make a new
+/// generation's document; say whether one is right.
 const FOLD: u8 = 0;
 const CHECK: u8 = 1;
 const MERGE: u8 = 2;
 const REPLAY: u8 = 3;
+const ROLL: u8 = 4;
+const CHECK_ROLL: u8 = 5;
 
 /// What there is to do.
 #[derive(Debug)]
@@ -57,6 +64,7 @@ pub(crate) enum Job {
     Fold(FoldJob),
     Merge(MergeJob),
     Examine(ExamineJob),
+    Roll(RollJob),
 }
 
 /// What came of it.
@@ -65,6 +73,26 @@ pub(crate) enum Done {
     Folded(Folded),
     Merged { of: Opening, ticket: Ticket, merge: Merge },
     Examined { of: Opening, ticket: Ticket, examined: Examined },
+    Rolled { of: Opening, ticket: Ticket, roll: Roll },
+}
+
+/// A segment that is to have a new generation.
+#[derive(Debug)]
+pub(crate) struct RollJob {
+    /// Of this heap, while it was open this time.
+    pub of: Opening,
+    /// Comes back with the answer.
+    pub ticket: Ticket,
+    /// What the store knows it by.
+    pub segment: SegmentNumber,
+    /// Its id.
+    pub id: SegmentId,
+    /// Merged by this engine.
+    pub engine: EngineKind,
+    /// As it is below here.
+    pub position: Offset,
+    /// Which generation it will be.
+    pub generation: GenId,
 }
 
 /// A segment that a replica gave back.
@@ -169,6 +197,14 @@ pub(crate) async fn run(
                 let examined = examined.unwrap_or(Examined::Unknown);
                 done(Done::Examined { of: job.of, ticket: job.ticket, examined });
             }
+            Job::Roll(job) => {
+                let roll = roll(&mut workers, &store, &job).await.unwrap_or_else(|error| {
+                    let (heap, segment) = (&job.of.heap, job.id);
+                    eprintln!("coheap-relay: heap {heap:?}: no new generation of segment {segment}: {error}");
+                    Roll::Failed
+                });
+                done(Done::Rolled { of: job.of, ticket: job.ticket, roll });
+            }
         }
     }
 }
@@ -203,6 +239,35 @@ async fn merge(workers: &mut Workers, store: &Arc<Store>, job: &MergeJob) -> Res
         }
         _ => Err("the worker answers something else".to_owned().into()),
     }
+}
+
+async fn roll(workers: &mut Workers, store: &Arc<Store>, job: &RollJob) -> Result<Roll, FoldError> {
+    let state = {
+        let (store, heap, segment, position) = (Arc::clone(store), Arc::clone(&job.of.heap), job.segment, job.position);
+        blocking(move || store.read_states(&heap, position, &[segment], 1)).await?
+    };
+    let Some(StoredState::At { snapshot, deltas, .. }) = state.into_iter().next() else {
+        return Err("its state cannot be read".to_owned().into());
+    };
+    let mut request = encode_segment(ROLL, job.engine, &snapshot, &deltas);
+    drop((snapshot, deltas));
+    request.extend_from_slice(&job.id.0);
+    request.generation(job.generation);
+    let snapshot = match ask(&workers.bounds, &mut workers.folder, &request).await? {
+        (0, snapshot) => snapshot,
+        (8, _) => return Ok(Roll::Declined(NotRolled::Sequences)),
+        (9, _) => return Ok(Roll::Declined(NotRolled::History)),
+        _ => return Err("the worker answers something else".to_owned().into()),
+    };
+    if let Some(what) = request.first_mut() {
+        *what = CHECK_ROLL;
+    }
+    request.bytes(&snapshot);
+    let (7, table) = ask(&workers.bounds, &mut workers.checker, &request).await? else {
+        return Err("the checking worker answers something else".to_owned().into());
+    };
+    let clocks = Clocks::decode(&table).map_err(|error| error.to_string())?;
+    Ok(Roll::Made { snapshot, clocks })
 }
 
 async fn fold(workers: &mut Workers, store: &Arc<Store>, job: &FoldJob) -> Result<FoldResult, FoldError> {
@@ -357,6 +422,10 @@ enum Wanted {
     Merge(Bytes),
     /// Whether it can be taken in.
     Replay,
+    /// A new generation's document.
+    Roll(SegmentId, GenId),
+    /// Whether this one is right.
+    CheckRoll(SegmentId, GenId, Bytes),
 }
 
 fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
@@ -374,6 +443,11 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
         CHECK => Wanted::Check(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "folded")?)),
         MERGE => Wanted::Merge(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "given")?)),
         REPLAY => Wanted::Replay,
+        ROLL => Wanted::Roll(SegmentId(reader.array()?), reader.generation()?),
+        CHECK_ROLL => {
+            let (id, generation) = (SegmentId(reader.array()?), reader.generation()?);
+            Wanted::CheckRoll(id, generation, body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "rolled")?))
+        }
         _ => return Err(Malformed::Field("request")),
     };
     reader.end()?;
@@ -446,6 +520,22 @@ pub fn answer(request: &Bytes, mut say: impl FnMut(&[u8])) -> Vec<u8> {
             Ok(()) => vec![0],
             Err((at, error)) => [&place(6, at), error.to_string().as_bytes()].concat(),
         },
+        Wanted::Roll(id, generation) => match roll_unchecked(engine, id, &snapshot, &deltas, generation) {
+            Ok(Ok(snapshot)) => with(0, &snapshot),
+            Ok(Err(Unrollable::Sequences)) => vec![8],
+            Ok(Err(Unrollable::History)) => vec![9],
+            Err(error) => failed(error.to_string()),
+        },
+        Wanted::CheckRoll(id, generation, rolled) => {
+            match check_roll(engine, id, &snapshot, &deltas, generation, &rolled) {
+                Ok(clocks) => {
+                    let mut table = Vec::new();
+                    clocks.encode(&mut table);
+                    with(7, &table)
+                }
+                Err(error) => failed(error.to_string()),
+            }
+        }
     }
 }
 
@@ -477,6 +567,29 @@ mod tests {
         let mut merge = encode_segment(MERGE, EngineKind::Yrs, b"", &[]);
         merge.bytes(b"rubbish");
         assert_eq!(answer(&Bytes::from(merge), |_| ()).first(), Some(&4));
+    }
+
+    #[test]
+    fn g1_a_new_generation_is_made_by_one_process_and_proved_by_another() {
+        let (id, generation) = (SegmentId::ROOT, GenId::drawn(SegmentId::ROOT, [1, 2, 3]));
+        let mut request = encode_segment(ROLL, EngineKind::Yrs, b"", &[]);
+        request.extend_from_slice(&id.0);
+        request.generation(generation);
+        let made = answer(&request.clone().into(), |_| ());
+        let (Some(0), snapshot) = (made.first(), made.get(1..).unwrap()) else { panic!("{made:?}") };
+        request[0] = CHECK_ROLL;
+        let with = |snapshot: &[u8]| {
+            let mut request = request.clone();
+            request.bytes(snapshot);
+            answer(&request.into(), |_| ()).first().copied()
+        };
+        assert_eq!(with(snapshot), Some(7));
+        assert_eq!(with(b"rubbish"), Some(1));
+        request[0] = ROLL;
+        request[1] = EngineKind::Automerge.code();
+        assert_eq!(answer(&request.clone().into(), |_| ()), [9]);
+        request.pop();
+        assert_eq!(answer(&request.into(), |_| ()).first(), Some(&1), "cut off");
     }
 
     #[test]

@@ -35,6 +35,7 @@ const QUIET: Plan = Plan {
     shares: false,
     copies: false,
     counters: true,
+    rolls: false,
     losses: false,
     harm: false,
 };
@@ -46,6 +47,7 @@ const FAULTS: Plan = Plan {
     shares: false,
     copies: false,
     counters: true,
+    rolls: false,
     losses: false,
     harm: false,
 };
@@ -153,6 +155,32 @@ fn f3_copies_of_which_commits_are_refused_agree_on_what_stands_and_in_which_vers
     assert!(sum.copied > 60 || is_replay(), "few processes were copied: {sum:?}");
     assert!(sum.restarts > 60 || is_replay(), "few processes went on from a store: {sum:?}");
     assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
+}
+
+#[test]
+fn g1_to_g4_new_generations_lose_and_double_nothing() {
+    let sum = lives(40, Plan { rolls: true, ..QUIET });
+    assert!(sum.rolled > 80 || is_replay(), "little was rolled: {sum:?}");
+}
+
+#[test]
+fn g1_to_g4_new_generations_hold_through_faults() {
+    let sum = lives(60, Plan { rolls: true, ..FAULTS });
+    assert!(sum.rolled > 150 || is_replay(), "little was rolled: {sum:?}");
+    let why = |why: &str| sum.not_rolled.get(why).copied().unwrap_or(0);
+    assert!(why("Sequences") > 3 && why("History") > 30 || is_replay(), "G2 was rarely asked for: {sum:?}");
+}
+
+#[test]
+fn g3_new_generations_and_refusals() {
+    let sum = lives(40, Plan { rolls: true, rights: true, ..FAULTS });
+    assert!(sum.rolled > 60 && sum.refused > 200 || is_replay(), "{sum:?}");
+}
+
+#[test]
+fn g3_new_generations_and_copies_of_a_process_and_old_stores() {
+    let sum = lives(60, Plan { rolls: true, copies: true, ..FAULTS });
+    assert!(sum.rolled > 60 && sum.restarts > 10 || is_replay(), "{sum:?}");
 }
 
 #[test]

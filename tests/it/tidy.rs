@@ -124,6 +124,7 @@ fn documents_speak_of_files_that_exist() {
 /// Rules of CORE-PROTOCOL that are not kept yet, and why. A rule that is here and is found must leave this list.
 const LATER: &[(&str, &str)] = &[
     ("R9", "several relays on one log are not built"),
+    ("G6", "deletion is not built"),
     ("L5", "a load names no stored copy yet"),
     ("L6", "segments are not packed in memory yet"),
 ];
@@ -173,7 +174,7 @@ fn every_rule_of_the_protocol_is_named_where_it_is_kept_and_where_it_is_tested()
     let kept: String = files(&root.join("core/src"), ".rs").iter().map(|file| comments(file) + "\n").collect();
     let (kept, tested) = (rules_in(&kept), rules_in(&tests_say(&root)));
     let mut wrong = Vec::new();
-    for (letter, last) in [('R', 12), ('C', 10), ('L', 6), ('T', 5), ('D', 7), ('F', 4)] {
+    for (letter, last) in [('R', 12), ('C', 10), ('L', 6), ('T', 5), ('D', 7), ('F', 4), ('G', 6)] {
         for rule in (1..=last).map(|number| format!("{letter}{number}")) {
             let later = LATER.iter().any(|(name, _)| *name == rule);
             match (kept.contains(&rule), tested.contains(&rule)) {

@@ -12,6 +12,7 @@ use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use coheap_core::log::{
     AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredQuarantine, StoredRestore,
+    StoredRoll,
 };
 use coheap_core::segment::engine::Raw;
 use coheap_core::segment::layout::{self, Slot};
@@ -19,6 +20,7 @@ use coheap_core::value::Value;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{Asked, ClaimState, EntryFrame, Fate, Row, Welcome};
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, RestoredFrame, Verdict};
+use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
 use coheap_core::wire::frame::{
     Bulk, Chunk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up,
@@ -29,6 +31,7 @@ use proptest::prelude::*;
 const ID: SegmentId = SegmentId(*b"0123456789abcdef");
 const REPLICA: ReplicaId = ReplicaId(*b"replica 89abcdef");
 const EPOCH: EpochId = EpochId { counter: 3, random: 0x0102_0304_0506_0708 };
+const GENERATION: GenId = GenId(*b"generation89abcd");
 const UID: Uid = Uid(0x1122_3344_5566_7788);
 
 fn bytes(text: &'static str) -> Bytes {
@@ -224,6 +227,14 @@ fn downs() -> Vec<(&'static str, Down)> {
                 )),
             }),
         ),
+        (
+            "roll",
+            Down::Roll(RollFrame {
+                offset: Offset(79),
+                header: header().encode().into(),
+                bulk: Bulk { stream: 4, bytes: bytes("state") },
+            }),
+        ),
         ("advance", Down::Advance { position: Offset(1 << 40) }),
         ("ack", Down::Ack { owner: 0, seq: Seq(5), position: Offset(80) }),
         ("snapshot", Down::Snapshot { nonce: Nonce(1), position: Offset(80), bulk: Bulk::whole(bytes("state")) }),
@@ -370,6 +381,16 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
                 later: Vec::new().into(),
             }),
         ),
+        (
+            "log-roll",
+            LogEntry::Roll(StoredRoll {
+                segment: SegmentNumber(300),
+                generation: GENERATION,
+                parent: GenId::ZERO_YRS,
+                header: header().encode().into(),
+                snapshot: bytes("snapshot"),
+            }),
+        ),
     ]
 }
 
@@ -381,9 +402,21 @@ fn state() -> SegmentState {
         engine: EngineKind::Yrs,
         layout: 1,
         generation: GenId::ZERO_YRS,
+        header: Bytes::new(),
         snapshot: bytes("snapshot"),
         deltas: vec![bytes("d1"), Bytes::new()].into(),
     }
+}
+
+/// A segment of a later generation.
+fn rolled() -> SegmentState {
+    SegmentState { generation: GENERATION, header: header().encode().into(), ..state() }
+}
+
+fn header() -> GenerationHeader {
+    let line = |last, voids: &[u64]| Included { last: Seq(last), voids: voids.iter().copied().map(Uid).collect() };
+    let included = [(ReplicaId([1; 16]), line(300, &[])), (REPLICA, line(7, &[0x1122, 9]))].into();
+    GenerationHeader { generation: GENERATION, parent: GenId::ZERO_YRS, partial: false, included }
 }
 
 /// All vectors as this version writes them.
@@ -407,6 +440,10 @@ fn vectors() -> Vec<(&'static str, Vec<u8>)> {
     let mut bytes = Vec::new();
     state().encode(&mut bytes);
     out.push(("segment-state", bytes));
+    let mut bytes = Vec::new();
+    rolled().encode(&mut bytes);
+    out.push(("segment-state-rolled", bytes));
+    out.push(("generation-header", header().encode()));
     out
 }
 
@@ -464,6 +501,9 @@ fn golden_frames_are_written_and_read_as_ever() {
     }
     let whole = Bytes::from(stored["segment-state"].clone());
     assert_eq!(SegmentState::decode(&whole, &mut Reader::new(&whole)), Ok(state()));
+    let whole = Bytes::from(stored["segment-state-rolled"].clone());
+    assert_eq!(SegmentState::decode(&whole, &mut Reader::new(&whole)), Ok(rolled()));
+    assert_eq!(GenerationHeader::decode(&stored["generation-header"]), Ok(header()));
 }
 
 #[test]
@@ -510,6 +550,9 @@ fn decode_everything(bytes: &Bytes) {
     }
     if let Ok(restored) = Restored::decode(bytes) {
         assert_eq!(&restored.encode(), bytes);
+    }
+    if let Ok(header) = GenerationHeader::decode(bytes) {
+        assert_eq!(&header.encode(), bytes);
     }
     let _ = Hello::decode_residents(bytes);
     if let Ok(entry) = LogEntry::decode(bytes, &mut Reader::new(bytes)) {

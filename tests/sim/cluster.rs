@@ -2,12 +2,13 @@
 //!
 //! One seed decides everything: who edits what, which message arrives next, when the disk syncs, which connection breaks,
 //! when the relay dies. [`Cluster::settle`] then lets everything arrive, and the invariants must hold. A failure prints its seed.
-//! What happens to processes themselves is in `cluster/processes.rs`, the relay and its disk in `cluster/relay.rs`, what
-//! strangers do in `cluster/harm.rs`.
+//! What happens to processes themselves is in `cluster/processes.rs`, the relay and its disk in `cluster/relay.rs`, new
+//! generations of segments in `cluster/rolls.rs`, what strangers do in `cluster/harm.rs`.
 
 mod harm;
 mod processes;
 mod relay;
+mod rolls;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{ObjectId, Offset, SegmentId, Seq, Uid};
+use coheap_core::log::LogEntry;
 use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Output, Section, Stats, Target, WaitKind};
 use coheap_core::segment::write::Draw;
@@ -85,6 +87,14 @@ pub struct Cluster {
     pub harms: bool,
     /// How many parts were left out of the log.
     pub left_out: usize,
+    /// Segments get new generations, now and then.
+    pub rolls: bool,
+    /// How many did.
+    pub rolled: usize,
+    /// How many did not, by why.
+    pub not_rolled: BTreeMap<String, usize>,
+    /// The entries of an append before the one that is judged.
+    appending: Vec<LogEntry>,
 }
 
 impl Cluster {
@@ -121,6 +131,10 @@ impl Cluster {
             restores: 0,
             harms: false,
             left_out: 0,
+            rolls: false,
+            rolled: 0,
+            not_rolled: BTreeMap::new(),
+            appending: Vec::new(),
         };
         cluster.start_relay();
         for at in 0..replicas {
@@ -315,6 +329,10 @@ impl Cluster {
         }
         if self.harms && self.entropy.below(12) == 0 {
             self.harm();
+        }
+        if self.rolls && self.entropy.below(12) == 0 {
+            let at = self.entropy.below(self.segments.len());
+            return self.roll(self.segments[at]);
         }
         match self.draws.below(if faults { 42 } else { 30 }) {
             0..8 => self.deliver_up(at),

@@ -8,7 +8,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::guard;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Append, DeltaPlace, Examined, Failing, Recovered, SegmentRow, StoredState};
+use coheap_core::relay::{Append, DeltaPlace, Examined, Failing, GenerationBegins, Recovered, SegmentRow, StoredState};
 use coheap_core::segment::replay::replay;
 use coheap_core::wire::codec::Reader;
 
@@ -22,6 +22,8 @@ pub struct PlainDisk {
     deltas: Vec<DeltaPlace>,
     clocks: BTreeMap<(SegmentNumber, GenId), Bytes>,
     unsynced: Vec<Append>,
+    /// The documents that generations began with, the oldest first.
+    generations: Vec<GenerationBegins>,
     /// Entries below are not to be had any more, only the states that they led to.
     floor: Offset,
     roll_hold_ms: u64,
@@ -76,6 +78,7 @@ impl PlainDisk {
         self.segments.extend(append.segments);
         self.deltas.extend(append.deltas);
         self.deltas.retain(|place| !append.skipped.contains(&(place.segment, place.offset)));
+        self.generations.extend(append.generations);
         self.clocks.extend(append.clocks.into_iter().map(|(number, generation, table)| ((number, generation), table)));
     }
 
@@ -122,14 +125,31 @@ impl PlainDisk {
     pub fn states(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
         let mut written = self.clone();
         written.sync();
-        written.states_written(position, segments)
+        let states = written.states_written(position, segments);
+        // A store has nothing of a generation before the one it has written last.
+        let later = |state: &StoredState| {
+            let StoredState::At { segment, .. } = state else { return None };
+            let last = self.generations.iter().rfind(|begins| begins.segment == *segment)?;
+            (last.position > position).then_some((*segment, last.position))
+        };
+        let state = |state| match later(&state) {
+            Some((segment, position)) => StoredState::NotBefore { segment, position },
+            None => state,
+        };
+        states.into_iter().map(state).collect()
     }
 
     fn states_written(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
         segments
             .iter()
             .map(|segment| {
-                let places = self.deltas.iter().filter(|place| place.segment == *segment && place.offset < position);
+                let generation = self.generations.iter().rfind(|of| of.segment == *segment && of.position <= position);
+                let from = generation.map_or(Offset(0), |begins| begins.position);
+                let (header, snapshot) =
+                    generation.map(|begins| (begins.header.clone(), begins.snapshot.clone())).unwrap_or_default();
+                let behind = from..position;
+                let places =
+                    self.deltas.iter().filter(|place| place.segment == *segment && behind.contains(&place.offset));
                 let deltas = places
                     .filter_map(|place| {
                         self.entries
@@ -137,7 +157,7 @@ impl PlainDisk {
                             .map(|entry| entry.slice(place.at..place.at + place.len))
                     })
                     .collect();
-                StoredState::At { segment: *segment, snapshot: Bytes::new(), deltas }
+                StoredState::At { segment: *segment, header, snapshot, deltas }
             })
             .collect()
     }
@@ -146,7 +166,10 @@ impl PlainDisk {
     pub fn examine(&self, segment: SegmentNumber, engine: EngineKind, upto: Offset, position: Offset) -> Examined {
         let mut written = self.clone();
         written.sync();
-        let places = written.deltas.iter().filter(|place| place.segment == segment && place.offset < position);
+        let begins = written.generations.iter().rfind(|begins| begins.segment == segment);
+        let (from, snapshot) = begins.map(|begins| (begins.position, begins.snapshot.clone())).unwrap_or_default();
+        let behind = from..position;
+        let places = written.deltas.iter().filter(|place| place.segment == segment && behind.contains(&place.offset));
         let deltas: Vec<(Offset, Bytes)> = places
             .filter_map(|place| {
                 let entry = written.entries.get(place.offset.0 as usize)?;
@@ -155,7 +178,7 @@ impl PlainDisk {
             .collect();
         let wanted: Vec<Bytes> =
             deltas.iter().filter(|(offset, _)| *offset < upto).map(|(_, delta)| delta.clone()).collect();
-        let Err((at, _)) = replay(engine, &[], &wanted, |_| {}) else { return Examined::Well };
+        let Err((at, _)) = replay(engine, &snapshot, &wanted, |_| {}) else { return Examined::Well };
         let Some((_, failing)) = deltas.get(at).filter(|_| at < wanted.len()) else { return Examined::Unknown };
         let of = match engine {
             EngineKind::Yrs => guard::Engine::Yrs,

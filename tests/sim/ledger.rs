@@ -439,7 +439,7 @@ impl Ledger {
             let (uid, fate) = match entry {
                 LogEntry::Commit(commit) => (commit.uid, Outcome::Stands),
                 LogEntry::Void { uid, code, .. } => (*uid, Outcome::Refused(*code)),
-                LogEntry::Restored(_) | LogEntry::Quarantine(_) => continue,
+                LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => continue,
             };
             if self.hostile.contains(&uid) {
                 continue;

@@ -36,6 +36,8 @@ pub struct Plan {
     pub copies: bool,
     /// Programs count on counters of their own. Without, all that would be added to the ledger's totals is left out.
     pub counters: bool,
+    /// Segments get new generations. Most have neither lists nor texts then, which are not rolled.
+    pub rolls: bool,
     /// The relay loses its disk, or gets an older one. Nothing is evicted then: what nobody holds would be gone.
     pub losses: bool,
     /// Somebody commits what no engine takes in (R12). Not where the right to write comes and goes, or processes are copied.
@@ -54,6 +56,8 @@ impl Plan {
             shares: seed % 7 < 3,
             copies: seed % 7 > 4 && !seed.is_multiple_of(5),
             counters: true,
+            // Not with copies: about one in a hundred of those is not whole yet.
+            rolls: seed.is_multiple_of(4) && seed % 7 <= 4,
             losses: false,
             harm: seed % 11 == 5 && seed % 3 != 1 && seed % 7 <= 4,
         }
@@ -90,6 +94,10 @@ pub struct Tally {
     /// Parts that no engine takes in, left out of the log, and how often a segment stood still for one.
     pub left_out: usize,
     pub quarantines: usize,
+    /// New generations of segments.
+    pub rolled: usize,
+    /// Segments that got none, by why.
+    pub not_rolled: BTreeMap<String, usize>,
     /// Keys of shared work that were done.
     pub done: usize,
     /// `done()`s that came too late.
@@ -151,6 +159,10 @@ impl AddAssign for Tally {
         self.restores += other.restores;
         self.left_out += other.left_out;
         self.quarantines += other.quarantines;
+        self.rolled += other.rolled;
+        for (why, count) in other.not_rolled {
+            *self.not_rolled.entry(why).or_default() += count;
+        }
         self.done += other.done;
         self.stale += other.stale;
         self.concurrent += other.concurrent;
@@ -171,6 +183,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.copies = plan.copies && !plan.shares;
     cluster.keeps = plan.losses;
     cluster.harms = plan.harm;
+    cluster.rolls = plan.rolls;
     let mut copy = PlainDisk::default();
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
@@ -279,6 +292,8 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         restores: cluster.restores,
         left_out: cluster.left_out,
         quarantines: cluster.nodes.iter().map(|node| node.quarantines).sum(),
+        rolled: cluster.rolled,
+        not_rolled: std::mem::take(&mut cluster.not_rolled),
         done,
         stale: cluster.ledger.commits.values().filter(|written| written.fate == Outcome::Refused(lost)).count(),
         concurrent: cluster.concurrent,
@@ -351,6 +366,10 @@ fn random_wishes(cluster: &mut Cluster, at: usize, plan: Plan) -> Vec<(Index, Ve
         if plan.counters && op == Op::Add && is_kept(mirror, &wish) {
             (op, wish) = count_on(mirror, &act);
         }
+        // Every fifth segment has them all the same, and is not rolled.
+        if plan.rolls && index.0 % 5 != 4 && makes_a_sequence(&wish) {
+            (op, wish) = count_on(mirror, &act);
+        }
         if !is_kept(mirror, &wish) {
             *cluster.ops.entry(op).or_default() += 1;
         }
@@ -360,6 +379,23 @@ fn random_wishes(cluster: &mut Cluster, at: usize, plan: Plan) -> Vec<(Index, Ve
         sections.push((index, vec![wish]));
     }
     sections
+}
+
+/// Whether a list or a text comes to be.
+fn makes_a_sequence(wish: &Wish) -> bool {
+    fn is_one(value: &Literal) -> bool {
+        match value {
+            Literal::List(_) | Literal::Text(_) => true,
+            Literal::Map(entries) => entries.iter().any(|(_, value)| is_one(value)),
+            Literal::Scalar(_) | Literal::Counter(_) | Literal::Set(_) => false,
+        }
+    }
+    match wish {
+        Wish::Set { value, .. } | Wish::Put { value, .. } | Wish::Default { value, .. } | Wish::Near { value, .. } => {
+            is_one(value)
+        }
+        _ => false,
+    }
 }
 
 /// Adds to a counter that is not the ledger's, or makes one: at a key that others may make one at, at the same time.

@@ -221,6 +221,19 @@ impl Stage {
         self.cluster.nodes[at].down.pop_front().expect("a message is under way");
     }
 
+    /// All that is under way to the replica is lost, and the connection goes on.
+    pub fn drop_all_down(&mut self, name: &str) {
+        let at = self.at(name);
+        assert!(!self.cluster.nodes[at].down.is_empty(), "nothing is under way");
+        self.cluster.nodes[at].down.clear();
+    }
+
+    /// The relay is to make a new generation of a segment.
+    pub fn roll(&mut self, segment: &str) {
+        self.cluster.roll(self.id(segment));
+        self.look();
+    }
+
     /// The disk follows, by at most so many appends.
     pub fn sync(&mut self, most: usize) {
         self.cluster.sync_some(most);

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use coheap_core::admit::AdmitTable;
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart};
-use coheap_core::relay::{Append, DeltaPlace, Recovered, SegmentRow, SegmentTail, StoredState};
+use coheap_core::log::{AuthorInfo, Created, LogEntry, StoredCommit, StoredPart, StoredRoll};
+use coheap_core::relay::{Append, DeltaPlace, GenerationBegins, Recovered, SegmentRow, SegmentTail, StoredState};
 use coheap_core::segment::write::Draw;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{Fate, Row};
+use coheap_core::wire::frame::roll::{GenerationHeader, Included};
 use coheap_sync_server::{HeapAppend, Store, StoreError};
 
 use crate::Draws;
@@ -61,6 +62,31 @@ impl Grower {
         for _ in 0..commits {
             self.commit(&mut append);
         }
+        HeapAppend { heap: Arc::clone(&self.name), appends: vec![append] }
+    }
+
+    /// A segment gets another generation, with this document.
+    pub fn roll(&mut self, segment: SegmentNumber, snapshot: &[u8]) -> HeapAppend {
+        let offset = self.head();
+        let id = self.segments[segment.0 as usize];
+        let generation = GenId::drawn(id, [self.draws.draw(), 0, 0]);
+        let lines = self.lines.iter().map(|(owner, line)| (owner, Included { last: line.last(), voids: Vec::new() }));
+        let (parent, included) = (GenId::default(), lines.collect());
+        let header = Bytes::from(GenerationHeader { generation, parent, partial: false, included }.encode());
+        let snapshot = Bytes::copy_from_slice(snapshot);
+        let mut entry = Vec::new();
+        let roll = StoredRoll { segment, generation, parent, header: header.clone(), snapshot: snapshot.clone() };
+        LogEntry::Roll(roll).encode(&mut entry);
+        self.head += 1;
+        let (engine, layout, tail) = (EngineKind::Yrs, 1, SegmentTail::default());
+        let append = Append {
+            first: offset,
+            entries: vec![entry.into()],
+            segments: vec![(segment, SegmentRow { id, engine, layout, generation, born: Offset(0), tail })],
+            generations: vec![GenerationBegins { segment, position: self.head(), header, snapshot }],
+            clocks: vec![(segment, generation, Bytes::from_static(b"clocks"))],
+            ..Append::default()
+        };
         HeapAppend { heap: Arc::clone(&self.name), appends: vec![append] }
     }
 

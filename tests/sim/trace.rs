@@ -23,7 +23,8 @@
 //! store A        reopen A         it stores what it is; the process ends, and another one opens that store
 //! rights A yes|no                 from its next connection on
 //! copy-disk      roll-back   wipe-disk      `start` comes next
-//! drop-up A      drop-down A   repeat-up A  what no link does
+//! drop-up A      drop-down A [all]   repeat-up A  what no link does
+//! roll s                          the relay is asked for a new generation; `read` makes it
 //! pass MS        settle           time passes; everything arrives
 //! wait A w flush|sync|version     or: wait A w reach V, where V is a wait that ended with a version
 //!
@@ -32,6 +33,7 @@
 //! fate c1 open|saved|refused      what its author was told
 //! ended w yes|no|lost|refused
 //! log 4                           so many entries are durable
+//! rolled 1                        so many generations were made, and are durable; `not-rolled Held`: one was not, and why
 //! problems A 0                    so many things went wrong; more than none are forgiven by it
 //! check                           everything arrives, then all invariants of a world at rest
 //! ```
@@ -99,8 +101,6 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["restart", name] => stage.restart(name),
         ["kill", name] => stage.kill(name),
         ["move", name] => stage.moves(name),
-        ["store", name] => stage.store(name),
-        ["reopen", name] => stage.reopen(name),
         ["clone", name, copy] => stage.clone_of(name, copy),
         ["rights", name, "yes"] => stage.rights(name, true),
         ["rights", name, "no"] => stage.rights(name, false),
@@ -109,6 +109,10 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["wipe-disk"] => stage.wipe(),
         ["drop-up", name] => stage.drop_up(name),
         ["drop-down", name] => stage.drop_down(name),
+        ["drop-down", name, "all"] => stage.drop_all_down(name),
+        ["roll", segment] => stage.roll(segment),
+        ["store", name] => stage.store(name),
+        ["reopen", name] => stage.reopen(name),
         ["repeat-up", name] => stage.repeat_up(name),
         ["pass", ms] => stage.pass(number(ms)? as u64),
         ["settle"] => stage.settle(),
@@ -138,6 +142,8 @@ fn expect(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
             same(&ended, how)
         }
         ["log", count] => same(&stage.cluster.disk.len(), &number(count)?),
+        ["rolled", count] => same(&stage.cluster.rolled, &number(count)?),
+        ["not-rolled", why] => same(&stage.cluster.not_rolled.keys().map(String::as_str).collect(), &vec![*why]),
         ["link", name, how] => {
             let is_open = stage.cluster.nodes[stage.at(name)].conn.is_some();
             same(&if is_open { "open" } else { "closed" }, how)

@@ -31,6 +31,10 @@ pub const UNBOUND: ReplicaId = ReplicaId([0; 16]);
 /// The owner of clients of which a part is quarantined: nobody goes on as one of them (CORE-PROTOCOL R12).
 pub const BARRED: ReplicaId = ReplicaId([0xff; 16]);
 
+/// The owner of the client that a relay writes a new generation's document under (CORE-PROTOCOL G1). No connection may declare
+/// this id, so nobody goes on as that client. Another one than [`BARRED`]: what it wrote counts.
+pub const RELAY: ReplicaId = ReplicaId([0xfe; 16]);
+
 /// How a delta's structs stand to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Continuity {
@@ -175,6 +179,13 @@ impl Clocks {
                     }
                 }
             }
+        }
+    }
+
+    /// Clients that are nobody's are this owner's from here on.
+    pub fn bind(&mut self, owner: ReplicaId) {
+        for client in self.clients.values_mut().filter(|client| client.owner == UNBOUND) {
+            client.owner = owner;
         }
     }
 

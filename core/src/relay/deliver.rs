@@ -15,6 +15,7 @@ use super::restore::added_to;
 use super::session::{Conn, Owed};
 use super::timers::Timer;
 use super::{FOLD_DELTAS, Output, Relay, Ticket};
+use crate::guard::RELAY;
 use crate::id::{Offset, ReplicaId};
 use crate::limits;
 use crate::log::{LogEntry, StoredCommit, StoredPart, StoredRestore};
@@ -47,7 +48,7 @@ impl Relay {
             let offset = Offset(offset);
             let Some(entry) = self.log.entry(offset).cloned() else { continue };
             match &*entry {
-                LogEntry::Restored(_) => self.fall_behind(offset, added_to(&entry)),
+                LogEntry::Restored(_) | LogEntry::Roll(_) => self.fall_behind(offset, added_to(&entry)),
                 LogEntry::Quarantine(quarantine) => {
                     self.log.skip(quarantine);
                     self.fall_behind(offset, std::iter::once(quarantine.segment));
@@ -86,11 +87,13 @@ impl Relay {
         }
         self.restored_durable();
         self.reports_durable();
+        self.next_roll();
         self.release_waiting();
         self.next_fold();
     }
 
-    /// A Restored may be long, and entries wait behind it; of a Quarantine there are few: whom one concerns is pumped from here on.
+    /// A Restored, or a Roll, may be long, and entries wait behind it; of a Quarantine there are few: whom one concerns is pumped
+    /// from here on.
     fn fall_behind(&mut self, offset: Offset, segments: impl Iterator<Item = crate::id::SegmentNumber>) {
         for segment in segments {
             for id in self.interest.followers(segment) {
@@ -213,7 +216,7 @@ impl Relay {
                 (frame.seq, frame.uid, frame.void) = (*seq, *uid, true);
             }
             // They have frames of their own.
-            LogEntry::Restored(_) | LogEntry::Quarantine(_) => {}
+            LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => {}
             LogEntry::Commit(commit) => {
                 (frame.seq, frame.uid) = (commit.seq, commit.uid);
                 frame.label.clone_from(&commit.label);
@@ -331,17 +334,24 @@ impl Relay {
                 }
             },
         };
-        let concerns = match &*entry {
-            LogEntry::Commit(commit) => {
-                let mut parts = commit.parts.iter().filter(|part| !self.log.skips(part.segment, offset));
-                conn.owns(commit.owner) || parts.any(|part| self.interest.follows(id, part.segment))
-            }
-            LogEntry::Void { owner, .. } => conn.owns(*owner),
-            LogEntry::Restored(_) | LogEntry::Quarantine(_) => false,
-        };
+        let concerns = conn.owns(owner_of(&entry))
+            || match &*entry {
+                LogEntry::Commit(commit) => {
+                    let mut parts = commit.parts.iter().filter(|part| !self.log.skips(part.segment, offset));
+                    parts.any(|part| self.interest.follows(id, part.segment))
+                }
+                LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => false,
+            };
+        if matches!(*entry, LogEntry::Roll(_)) {
+            // R11: a refusal is handled before G3.
+            self.settle(id);
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
         conn.cursor = offset.next();
         if let LogEntry::Restored(restore) = &*entry {
             self.send_restored(id, offset, restore);
+        } else if let LogEntry::Roll(roll) = &*entry {
+            self.send_roll(id, offset, roll);
         } else if let LogEntry::Quarantine(quarantine) = &*entry {
             self.send_quarantine(id, offset, quarantine);
         } else if concerns {
@@ -393,7 +403,7 @@ impl Relay {
         let Some(bytes_max) = self.config.fold_bytes else { return };
         let parts = match entry {
             LogEntry::Commit(commit) => Some(&commit.parts),
-            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Quarantine(_) => None,
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => None,
         };
         for number in parts.into_iter().flatten().map(|part| part.segment).chain(added_to(entry)) {
             let under_way = self.folding.is_some_and(|(segment, _)| segment == number);
@@ -408,8 +418,8 @@ fn owner_of(entry: &LogEntry) -> ReplicaId {
     match entry {
         LogEntry::Commit(StoredCommit { owner, .. }) | LogEntry::Void { owner, .. } => *owner,
         LogEntry::Restored(StoredRestore { by, .. }) => *by,
-        // Nobody's; it has a frame of its own.
-        LogEntry::Quarantine(_) => ReplicaId::default(),
+        // Nobody's; they have frames of their own.
+        LogEntry::Roll(_) | LogEntry::Quarantine(_) => RELAY,
     }
 }
 

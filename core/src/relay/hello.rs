@@ -9,13 +9,15 @@ use super::session::{CatchUp, Greeted, LongOut, OwnId, Phase};
 use super::timers::Timer;
 use super::{Output, Relay, Standing};
 use crate::commit::{EngineKind, LAYOUT};
-use crate::id::{GenId, Offset, SegmentId, SegmentNumber};
+use crate::guard::RELAY;
+use crate::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::AuthorInfo;
 use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
-use crate::wire::codec::Write;
+use crate::wire::codec::{Malformed, Write};
 use crate::wire::frame::down::Welcome;
+use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::up::Hello;
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState, SegmentStatus, VERSION};
 use crate::wire::list::List;
@@ -62,6 +64,10 @@ impl Relay {
     fn hello_whole(&mut self, id: ConnId, hello: Hello, bulk: &[u8]) {
         let residents = if bulk.is_empty() { Ok(Vec::new()) } else { Hello::decode_residents(bulk) };
         let Ok(residents) = residents else { return self.close(id, Code::BadFrame) };
+        // The id under which relays write is nobody's (G1).
+        if hello.own.iter().any(|(own, _)| *own == RELAY) {
+            return self.close(id, Code::BadFrame);
+        }
         self.timers.clear(Timer::Hello(id));
         // R1: from here on no frame of an earlier connection that declares one of these ids is looked at.
         for (own, _) in &hello.own {
@@ -141,8 +147,8 @@ impl Relay {
             let can_write = self.conns.get(&id).is_some_and(|conn| conn.can_write);
             return if can_write { Start::Restore } else { Start::CatchUp };
         }
-        // A generation that is not the current one would need the Roll that made it; rolls are not served yet. A replica that
-        // is to make a document anew names one that there never was, of a segment without commits too.
+        // A generation that is not the current one: states instead of the Roll that made it, which may have been folded away.
+        // A replica that is to make a document anew names one that there never was, of a segment without commits too.
         let stale = greeted.residents.iter().any(|(segment, generation)| {
             let row = self.log.number(*segment).and_then(|number| self.log.segment(number));
             *generation == GenId::NONE || row.is_some_and(|row| row.generation != *generation)
@@ -197,10 +203,13 @@ impl Relay {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Catching(catch_up) = &mut conn.phase else { return };
             match state {
-                StoredState::At { segment, snapshot, deltas } if catch_up.wanted.front() == Some(&segment) => {
+                StoredState::At { segment, header, snapshot, deltas } if catch_up.wanted.front() == Some(&segment) => {
                     catch_up.wanted.pop_front();
-                    let Some(row) = self.log.segment(segment) else { return self.close(id, Code::StoreFailed) };
-                    alive_state(segment, row, snapshot, deltas).encode(&mut catch_up.states);
+                    let own: Vec<_> = conn.own.iter().map(|own| own.id).collect();
+                    let (Some(row), Ok(header)) = (self.log.segment(segment), header_for(&header, &own)) else {
+                        return self.close(id, Code::StoreFailed);
+                    };
+                    alive_state(segment, row, header.as_ref(), snapshot, deltas).encode(&mut catch_up.states);
                     catch_up.count += 1;
                     if catch_up.states.len() > limits::LONG_BYTES_MAX {
                         return self.close(id, Code::MessageTooLarge);
@@ -276,25 +285,38 @@ pub(super) fn unknown_state(id: SegmentId) -> SegmentState {
         engine: EngineKind::Yrs,
         layout: LAYOUT,
         generation: EngineKind::Yrs.generation_zero(),
+        header: Bytes::new(),
         snapshot: Bytes::new(),
         deltas: List::new(),
     }
 }
 
-/// What a replica is told of a segment, as read from the store.
-pub(super) fn alive_state(
+/// A generation's header, as stored, with the lines of a connection's own ids (G4); `None`: generation 0.
+pub(super) fn header_for(stored: &[u8], own: &[ReplicaId]) -> Result<Option<GenerationHeader>, Malformed> {
+    if stored.is_empty() {
+        return Ok(None);
+    }
+    GenerationHeader::decode(stored).map(|header| Some(header.of_lines(|line| own.contains(&line))))
+}
+
+/// What a replica is told of a segment, as read from the store. The generation is that of the state, which is at a position
+/// that is durable; the row may be ahead of it.
+pub(super) fn alive_state<'a>(
     number: SegmentNumber,
     row: &super::SegmentRow,
+    header: impl Into<Option<&'a GenerationHeader>>,
     snapshot: Bytes,
     deltas: Vec<Bytes>,
 ) -> SegmentState {
+    let header = header.into();
     SegmentState {
         id: row.id,
         number: Some(number),
         status: SegmentStatus::Alive,
         engine: row.engine,
         layout: row.layout,
-        generation: row.generation,
+        generation: header.map_or(row.engine.generation_zero(), |header| header.generation),
+        header: header.map(|header| header.encode().into()).unwrap_or_default(),
         snapshot,
         deltas: deltas.into(),
     }

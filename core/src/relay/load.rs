@@ -98,13 +98,22 @@ impl Relay {
         let mut wanted = wanted.into_iter();
         for (state, next) in states.into_iter().zip(wanted.by_ref()) {
             match state {
-                StoredState::At { segment, snapshot, deltas } => {
+                StoredState::At { segment, header, snapshot, deltas } => {
                     let Some(row) = self.log.segment(segment).filter(|row| row.id == next.id).copied() else {
                         return self.close(id, Code::StoreFailed);
                     };
                     // Given up meanwhile: nobody waits for it.
                     if self.interest.follows(id, segment) {
-                        self.snapshot(id, next, position, &hello::alive_state(segment, &row, snapshot, deltas));
+                        let own: Vec<_> = self
+                            .conns
+                            .get(&id)
+                            .map(|conn| conn.own.iter().map(|own| own.id).collect())
+                            .unwrap_or_default();
+                        let Ok(header) = hello::header_for(&header, &own) else {
+                            return self.close(id, Code::StoreFailed);
+                        };
+                        let state = hello::alive_state(segment, &row, header.as_ref(), snapshot, deltas);
+                        self.snapshot(id, next, position, &state);
                     }
                 }
                 // A fold overtook the position: once more, when the stream has passed the fold.

@@ -41,6 +41,8 @@ pub struct Config {
     pub refuses_after: Millis,
     /// Before this time no commit is admitted: whoever holds what a restored backup lacks comes first (D7).
     pub admits_from: Time,
+    /// Before this time no generation is made: only a replica that comes can say that the disk was rolled back (D6).
+    pub rolls_from: Time,
 }
 
 /// A heap as the store has it.
@@ -176,6 +178,19 @@ pub enum Input {
         /// What it came to.
         examined: Examined,
     },
+    /// Make a new generation of this segment (G1); answered with [`Output::Rolled`]. No shell sends it yet: when a relay rolls by
+    /// itself is not decided.
+    Roll {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// The answer to [`Output::MakeRoll`].
+    RollMade {
+        /// Of that.
+        ticket: Ticket,
+        /// What it came to.
+        roll: Roll,
+    },
     /// A read failed: the store is damaged or gone.
     ReadFailed {
         /// Of the read.
@@ -241,6 +256,43 @@ pub struct Failing {
     pub parts: Vec<(Offset, u64)>,
 }
 
+/// What came of making a new generation's document.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Roll {
+    /// One of equal values, verified.
+    Made {
+        /// In the stored form of a segment.
+        snapshot: Bytes,
+        /// Its clock table.
+        clocks: Clocks,
+    },
+    /// The segment is not one that is rolled.
+    Declined(NotRolled),
+    /// The worker did not do it; it may be asked again.
+    Failed,
+}
+
+/// Why a segment has no new generation. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotRolled {
+    /// The log does not know it.
+    Unknown,
+    /// It shows a list or a text (G2).
+    Sequences,
+    /// It keeps its history (G2).
+    History,
+    /// Too soon after a start, or after a lost log was given back (D6).
+    Held,
+    /// Another roll is under way, the segment is written to all the time, or the relay reads its log again or stops.
+    Busy,
+    /// There is no worker.
+    NoWorker,
+    /// The document, or the list of all lines, is over its bound.
+    TooLarge,
+    /// The worker, or the disk, failed.
+    Failed,
+}
+
 /// A segment's state, exactly at the position asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoredState {
@@ -248,12 +300,14 @@ pub enum StoredState {
     At {
         /// The segment.
         segment: SegmentNumber,
+        /// The header of its generation at that position; empty: generation 0.
+        header: Bytes,
         /// The snapshot.
         snapshot: Bytes,
         /// The deltas, in log order.
         deltas: Vec<Bytes>,
     },
-    /// It has been folded up to a later position; ask again from there on.
+    /// It has been folded up to a later position, or is of a later generation; ask again from there on.
     NotBefore {
         /// The segment.
         segment: SegmentNumber,
@@ -331,6 +385,28 @@ pub enum Output {
         /// The deltas below here that go with one that it fails on are named.
         position: Offset,
     },
+    /// Make a fresh document of equal values of this segment (G1). The result is verified as a fold is.
+    MakeRoll {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// The segment, as the store knows it.
+        segment: SegmentNumber,
+        /// Its id.
+        id: SegmentId,
+        /// What merges it.
+        engine: EngineKind,
+        /// The position of the state.
+        position: Offset,
+        /// The generation that it will be.
+        generation: GenId,
+    },
+    /// What came of [`Input::Roll`]: the new generation, durable, or why there is none.
+    Rolled {
+        /// The segment.
+        segment: SegmentId,
+        /// What came of it.
+        outcome: Result<GenId, NotRolled>,
+    },
     /// Read the heap again: what was appended and not written is forgotten.
     Recover,
     /// Fold this segment up to this position.
@@ -363,8 +439,10 @@ pub struct Append {
     pub entries: Vec<Bytes>,
     /// Lines as they are after the entries, encoded.
     pub admit: Vec<(ReplicaId, Bytes)>,
-    /// Segments that the entries create.
+    /// Segments that the entries create, or give another generation.
     pub segments: Vec<(SegmentNumber, SegmentRow)>,
+    /// The documents that generations begin with.
+    pub generations: Vec<GenerationBegins>,
     /// Where the deltas of a segment lie: entry, and the place of the bytes in the encoded entry.
     pub deltas: Vec<DeltaPlace>,
     /// Deltas that no state has any more, of these or of earlier entries (CORE-PROTOCOL R12).
@@ -373,6 +451,19 @@ pub struct Append {
     pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
     /// No generation is made before this time from here on, in Unix milliseconds (D6).
     pub roll_hold_ms: Option<u64>,
+}
+
+/// A segment's state as of a new generation's first position. What came before it in the log is not of this generation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GenerationBegins {
+    /// The segment.
+    pub segment: SegmentNumber,
+    /// The position of the document: entries from here on are behind it.
+    pub position: Offset,
+    /// The generation's header.
+    pub header: Bytes,
+    /// The document, in stored form; empty: it is in the deltas from that position on.
+    pub snapshot: Bytes,
 }
 
 /// Where a delta lies in the log.

@@ -110,7 +110,9 @@ impl Relay {
     pub(super) fn report(&mut self, id: ConnId, segment: SegmentId, at: Offset) {
         let Some(number) = self.log.number(segment) else { return self.reload(id, segment, at) };
         let upto = Offset(at.0.saturating_add(1)).min(self.log.durable);
-        let well = self.reports.well.get(&number).is_some_and(|well| *well >= upto);
+        // G1: what lies below the generation of now is in no document any more.
+        let below = upto <= self.log.begun(number) && self.log.begun(number) <= self.log.durable;
+        let well = below || self.reports.well.get(&number).is_some_and(|well| *well >= upto);
         if well || self.log.skips(number, at) {
             return self.reload(id, segment, at);
         }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::hello::{alive_state, unknown_state};
+use super::hello::{alive_state, header_for, unknown_state};
 use super::port::{ConnId, Merge, StoredState};
 use super::sequencer::GivenBack;
 use super::session::{Greeted, Phase};
@@ -32,6 +32,7 @@ use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Welcome;
 use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
 /// When a Restore, or a commit, that was put off may be sent again.
@@ -404,12 +405,15 @@ impl Relay {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Restoring(Restoring::Reading(_, given, reading)) = &mut conn.phase else { return };
             match state {
-                StoredState::At { segment, snapshot, deltas } if reading.wanted.front() == Some(&segment) => {
+                StoredState::At { segment, header, snapshot, deltas } if reading.wanted.front() == Some(&segment) => {
                     reading.wanted.pop_front();
-                    let Some(row) = self.log.segment(segment) else { return self.close(id, Code::StoreFailed) };
+                    let own: Vec<_> = conn.own.iter().map(|own| own.id).collect();
+                    let (Some(row), Ok(header)) = (self.log.segment(segment), header_for(&header, &own)) else {
+                        return self.close(id, Code::StoreFailed);
+                    };
                     reading.bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
                     let verdict = given.verdicts.get(&row.id).copied().unwrap_or(Verdict::NotGiven);
-                    reading.states.push((verdict, alive_state(segment, row, snapshot, deltas)));
+                    reading.states.push((verdict, alive_state(segment, row, header.as_ref(), snapshot, deltas)));
                     if reading.bytes > limits::LONG_BYTES_MAX {
                         return self.close(id, Code::MessageTooLarge);
                     }
@@ -464,7 +468,8 @@ impl Relay {
             let parts = (0..).zip(&entry.segments).filter(|(at, _)| seen.binary_search(at).is_ok());
             let segments = parts.filter_map(|(_, part)| {
                 let row = self.log.segment(part.segment)?;
-                let state = alive_state(part.segment, row, Bytes::new(), vec![part.state]);
+                let header = GenerationHeader::decode(&part.header).ok();
+                let state = alive_state(part.segment, row, header.as_ref(), Bytes::new(), vec![part.state]);
                 Some((Verdict::Merged, SegmentState { generation: part.generation, ..state }))
             });
             let restored = Restored { pending: Vec::new(), acked: Vec::new(), segments: segments.collect() };
@@ -479,13 +484,15 @@ impl Relay {
     }
 }
 
-/// Those of an entry's segments that it adds to.
+/// Those segments that an entry brings whole, and so may be long for: a Restored adds to them, a Roll replaces one.
 pub(super) fn added_to(entry: &LogEntry) -> impl Iterator<Item = SegmentNumber> + '_ {
-    let segments = match entry {
-        LogEntry::Restored(restore) => Some(&restore.segments),
-        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => None,
+    let (segments, rolled) = match entry {
+        LogEntry::Restored(restore) => (Some(&restore.segments), None),
+        LogEntry::Roll(roll) => (None, Some(roll.segment)),
+        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => (None, None),
     };
-    segments.into_iter().flatten().filter(|part| !part.state.is_empty()).map(|part| part.segment)
+    let segments = segments.into_iter().flatten().filter(|part| !part.state.is_empty());
+    segments.map(|part| part.segment).chain(rolled)
 }
 
 /// The time for which refusals are held after a restore, where nobody says otherwise.

@@ -18,18 +18,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::skips::Watched;
-use super::port::{Append, DeltaPlace, Folded, Recovered, SegmentRow, SegmentTail};
+use super::port::{Append, DeltaPlace, Folded, GenerationBegins, Recovered, SegmentRow, SegmentTail};
 use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
 use crate::commit::{EngineKind, LAYOUT, content_hash};
 use crate::guard::{self, Clocks, GuardError, Summary};
-use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
 use crate::limits;
-use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore};
+use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore, StoredRoll};
 use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
 use crate::wire::frame::restore::Place;
+use crate::wire::frame::roll::Included;
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// Durable entries kept in memory, so that connections at the live edge never read the disk.
@@ -102,6 +103,10 @@ struct Segment {
     clocks: Clocks,
     /// How often folding it has failed since it last went well.
     failed_folds: u32,
+    /// The position after the last entry that it is in, as far as this machine has appended them.
+    changed: Offset,
+    /// Where its generation begins, if this machine has appended that.
+    begun: Offset,
 }
 
 #[derive(Debug)]
@@ -126,7 +131,7 @@ pub(super) struct Sequencer {
     touched_segments: BTreeSet<SegmentNumber>,
     pub attempt: u32,
     /// No generation is made before this time, in Unix milliseconds (D6).
-    roll_hold_ms: u64,
+    pub roll_hold_ms: u64,
     /// Parts that are left out, as the disk has it: what is sent follows these. The clock tables have them as of the head.
     skips: BTreeMap<SegmentNumber, BTreeSet<Offset>>,
     /// A segment that is being replayed, and the parts of it that the store may not have given for that.
@@ -153,7 +158,13 @@ impl Sequencer {
         let mut segments: Vec<Segment> = recovered
             .segments
             .iter()
-            .map(|row| Segment { row: *row, clocks: Clocks::default(), failed_folds: 0 })
+            .map(|row| Segment {
+                row: *row,
+                clocks: Clocks::default(),
+                failed_folds: 0,
+                changed: head,
+                begun: Offset(0),
+            })
             .collect();
         for (number, generation, bytes) in &recovered.clocks {
             let segment = usize::try_from(number.0).ok().and_then(|at| segments.get_mut(at));
@@ -236,8 +247,8 @@ impl Sequencer {
             LogEntry::Restored(StoredRestore { pending, acked, .. }) => {
                 pending.iter().chain(acked).any(|(owner, _, _)| lines.contains(owner))
             }
-            // It leaves out parts, and no commit.
-            LogEntry::Quarantine(_) => false,
+            // They leave out parts, or bring another document, and concern no commit.
+            LogEntry::Quarantine(_) | LogEntry::Roll(_) => false,
         };
         let undurable = self.tail.iter().rev().take_while(|held| held.offset >= self.durable);
         let newest = undurable.into_iter().find(|held| concerns(&held.entry));
@@ -416,6 +427,9 @@ impl Sequencer {
                     parts.push((offset, summary.own.map(|own| own.client), part.bytes.len() as u64));
                 }
             }
+            if let Some(segment) = self.segment_mut(number) {
+                segment.changed = offset.next();
+            }
             parts.push(StoredPart {
                 segment: number,
                 generation: part.generation,
@@ -445,7 +459,8 @@ impl Sequencer {
         let number = SegmentNumber(self.segments.len() as u64);
         let generation = engine.generation_zero();
         let row = SegmentRow { id, engine, layout, generation, born, tail: SegmentTail::default() };
-        self.segments.push(Segment { row, clocks: Clocks::default(), failed_folds: 0 });
+        let (clocks, begun) = (Clocks::default(), Offset(0));
+        self.segments.push(Segment { row, clocks, failed_folds: 0, changed: born.next(), begun });
         self.by_id.insert(id, number);
         number
     }
@@ -489,6 +504,7 @@ impl Sequencer {
                 segment.clocks.merge(clocks);
                 segment.row.tail.deltas += 1;
                 segment.row.tail.bytes += bytes.len() as u64;
+                segment.changed = offset.next();
                 self.touched_segments.insert(number);
                 state = bytes;
             }
@@ -512,6 +528,58 @@ impl Sequencer {
         self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
         self.batch.roll_hold_ms = Some(self.roll_hold_ms);
         (offset, created)
+    }
+
+    /// The position after the last entry that a segment is in.
+    pub fn changed(&self, number: SegmentNumber) -> Offset {
+        let at = usize::try_from(number.0).ok();
+        at.and_then(|at| self.segments.get(at)).map_or(self.head, |segment| segment.changed)
+    }
+
+    /// The position at which a segment's generation begins; 0 if that was before this machine.
+    pub fn begun(&self, number: SegmentNumber) -> Offset {
+        let at = usize::try_from(number.0).ok();
+        at.and_then(|at| self.segments.get(at)).map_or(Offset(0), |segment| segment.begun)
+    }
+
+    /// Every line as it is at the head, for the header of a generation that is made there (G1).
+    pub fn included(&self) -> BTreeMap<ReplicaId, Included> {
+        let lines = self.admit.iter().filter(|(_, line)| line.last() > Seq(0));
+        let included = lines.map(|(owner, line)| {
+            let voids = line.rows().filter(|row| matches!(row.fate, Fate::Void(_))).map(|row| row.uid).collect();
+            (owner, Included { last: line.last(), voids })
+        });
+        included.collect()
+    }
+
+    /// G1: from here on the segment is of another generation. Its place. Nobody's clocks of the old one are barred any more;
+    /// what was left out of entries stays left out of them.
+    pub fn roll(&mut self, roll: StoredRoll, mut clocks: Clocks) -> Offset {
+        let offset = self.head;
+        let (number, generation) = (roll.segment, roll.generation);
+        self.push(&LogEntry::Roll(roll));
+        // The bytes that stay in memory, not those that came from the worker.
+        if let Some(LogEntry::Roll(roll)) = self.tail.back().map(|last| &*last.entry) {
+            let (header, snapshot) = (roll.header.clone(), roll.snapshot.clone());
+            let position = offset.next();
+            self.batch.generations.push(GenerationBegins { segment: number, position, header, snapshot });
+        }
+        let snapshot_bytes = self.batch.generations.last().map_or(0, |begins| begins.snapshot.len() as u64);
+        let floor = self.floor;
+        if let Some(segment) = self.segment_mut(number) {
+            for at in segment.clocks.skipped().filter(|at| *at >= floor) {
+                clocks.skip(at);
+            }
+            segment.begun = offset.next();
+            segment.row.generation = generation;
+            segment.row.tail = SegmentTail { deltas: 0, bytes: 0, snapshot_bytes };
+            (segment.clocks, segment.failed_folds, segment.changed) = (clocks, 0, offset.next());
+        }
+        // R12: what is being replayed is of the old one.
+        self.watched.take_if(|(watched, _)| *watched == number);
+        self.touched_segments.insert(number);
+        self.note_created(&[number]);
+        offset
     }
 
     fn note_created(&mut self, created: &[SegmentNumber]) {

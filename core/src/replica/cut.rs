@@ -16,6 +16,7 @@ use crate::segment::Segment;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
 use crate::wire::frame::restore::RestoredFrame;
+use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, SegmentState, SegmentStatus};
 
 /// Heads of long messages while their pieces come.
@@ -24,6 +25,7 @@ pub(super) enum Long {
     Ok(Box<Welcome>),
     Snapshot(Nonce, Offset),
     Restored(RestoredFrame),
+    Roll(Offset, Bytes),
 }
 
 impl Replica {
@@ -58,7 +60,16 @@ impl Replica {
             if let (Some((engine, _)), Some((_, slot))) = (part.create, self.heap.by_id_mut(id))
                 && matches!(&slot.state, State::Live(segment) if segment.engine() != engine)
             {
-                other.push(id);
+                other.push((id, None));
+                continue;
+            }
+            // C4: never a delta of another generation.
+            let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
+            if let Some(State::Live(document)) = slot.map(|slot| &slot.state)
+                && !frozen
+                && document.generation() != part.generation
+            {
+                other.push((id, Some("it is of another generation")));
                 continue;
             }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
@@ -130,7 +141,10 @@ impl Replica {
                 self.tell_overruled(index);
             }
         }
-        for id in other {
+        for (id, why) in other {
+            if let Some(why) = why {
+                self.problem("ERR_ENGINE", format!("a delta of segment {id} is not applied: {why}"));
+            }
             self.reload(id, false);
         }
         // R12: each by itself; the rest of the commit is shown.
@@ -152,7 +166,7 @@ impl Replica {
 
     /// A segment that was deleted or quarantined, or of which this version does not know a part (`WIRE.md` §4), is here no
     /// longer. The rest of the heap goes on.
-    fn stop(&mut self, id: SegmentId, status: LoadStatus, why: &str) {
+    pub(super) fn stop(&mut self, id: SegmentId, status: LoadStatus, why: &str) {
         let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
         if matches!(std::mem::replace(&mut slot.state, State::Away), State::Away) {
             return;
@@ -375,8 +389,9 @@ impl Replica {
         self.cut = position;
     }
 
-    /// Makes a document of what the relay sent and of own pending parts, and shows it. `last`: the newest entry that is in it.
-    fn install(
+    /// Makes a document of what the relay sent and of own pending parts, and shows it. Parts of another generation are dealt with
+    /// first (G3). `last`: the newest entry that is in it.
+    pub(super) fn install(
         &mut self,
         index: Index,
         state: &SegmentState,
@@ -394,12 +409,19 @@ impl Replica {
             }
             _ => (state.engine, state.generation),
         };
+        let header = match generation.is_zero() {
+            true => Ok(None),
+            false => GenerationHeader::decode(&state.header).map(Some),
+        };
+        redo |= matches!(&header, Ok(header) if self.switch(state.id, generation, header.as_ref()));
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
         let theirs = deltas;
         let mut deltas: Vec<Bytes> = theirs.iter().cloned().chain(self.own_deltas(state.id)).collect();
         let witness = self.witness;
         witness(Some(index));
+        let header = header.err().map(|error| error.to_string());
         let mut make = |deltas: &[Bytes]| -> Result<Box<Segment>, String> {
+            header.clone().map_or(Ok(()), Err)?;
             guard_whole(engine, deltas)?;
             let made = Segment::decode(state.id, engine, generation, writer, &state.snapshot, deltas);
             let made = made.map_err(|error| error.to_string())?;
@@ -428,6 +450,7 @@ impl Replica {
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
+        segment.set_header(state.header.clone());
         let redone = if redo { self.redo_into(&mut segment) } else { Vec::new() };
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
@@ -541,7 +564,7 @@ impl Replica {
 }
 
 /// The layout of a state's document, if this version cannot read it.
-fn unknown_layout(state: &SegmentState) -> Option<String> {
+pub(super) fn unknown_layout(state: &SegmentState) -> Option<String> {
     let unknown = state.status == SegmentStatus::Alive && state.layout != LAYOUT;
     unknown.then(|| format!("this version does not know layout {}", state.layout))
 }

@@ -103,7 +103,7 @@ impl Replica {
             let anew = one.stale.contains(&true);
             one.void = false;
             let (there, same) = match rows.iter().find(|row| row.seq == seq).map(|row| row.fate) {
-                Some(Fate::Admitted(hash)) => (true, !anew && hash == one.hash()),
+                Some(Fate::Admitted(hash)) => (true, !anew && one.has_hash(hash)),
                 Some(Fate::Void(code)) => {
                     one.void = true;
                     voids.push((seq, uid, code));

@@ -31,6 +31,8 @@ pub(super) struct Lines {
     told: usize,
     /// What is kept outside is of no use: all of these are to be told.
     anew: bool,
+    /// Up to which numbers the log of this connection has lines, without the commits that its rings name.
+    settled: Vec<(ReplicaId, Seq)>,
     /// How often a connection of this id was closed because another one declares the id (F4).
     pub displaced: u32,
 }
@@ -44,6 +46,18 @@ impl Lines {
     /// How a frame of this connection names an id.
     pub fn place(&self, owner: ReplicaId) -> Option<u64> {
         (0..).zip(&self.declared).find(|(_, id)| **id == owner).map(|(at, _)| at)
+    }
+
+    /// What the rings of an Ok begin behind: the relay takes those commits for seen (R2a).
+    pub fn settle(&mut self, rings: &[(u64, Vec<Row>)]) {
+        let before = |rows: &[Row]| rows.first().map(|row| Seq(row.seq.0.saturating_sub(1)));
+        let settled = rings.iter().filter_map(|(at, rows)| Some((self.owner(*at)?, before(rows)?)));
+        self.settled = settled.collect();
+    }
+
+    /// Whether the log has this commit, which lies behind what a ring reaches back to.
+    pub fn is_settled(&self, owner: ReplicaId, seq: Seq) -> bool {
+        self.settled.iter().any(|(of, upto)| *of == owner && seq <= *upto)
     }
 
     /// A commit of the own line has ended: it is durable, or refused.

@@ -309,8 +309,8 @@ impl Replica {
         books += &format!("{:?} {:?} {:?} {acked:?} made {made:?}\n", self.seq, self.last_uid, self.number);
         books += &format!("{} {:?}\n", self.nonce, self.stats);
         for one in self.pending.iter() {
-            let Unsaved { commit, number, edits, offered, stale, outdone, bytes, .. } = one;
-            books += &format!("{number:?} {offered} {stale:?} {outdone} {bytes} {commit:?} {edits:?}\n");
+            let Unsaved { commit, number, edits, offered, stale, outdone, was, bytes, .. } = one;
+            books += &format!("{number:?} {offered} {stale:?} {outdone} {was:?} {bytes} {commit:?} {edits:?}\n");
         }
         for (index, slot) in self.heap.iter() {
             let state = match &slot.state {
@@ -321,7 +321,8 @@ impl Replica {
                 State::Loading { redo: true, .. } => "loading anew, redo",
             };
             let unborn = slot.peek().is_some_and(Segment::is_unborn);
-            books += &format!("{} {} {state} {unborn} {}\n", index.0, slot.id, slot.derived);
+            let of = slot.peek().map(|document| (document.generation(), document.header().clone()));
+            books += &format!("{} {} {state} {unborn} {} {of:?}\n", index.0, slot.id, slot.derived);
         }
         books
     }

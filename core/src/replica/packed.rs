@@ -15,13 +15,14 @@
 //!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
 //!             16 it is not to be had · 32 and the relay is to look at it, at:varint follows: the entry with which the engine failed ·
 //!             64 it was
-//! document := engine:u8 generation unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
+//! document := engine:u8 generation [header:bytes] unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
 //! unsaved  := owner:16 seq:varint uid:u64 prev:u64 after:u8 [owner:16 seq:varint uid:u64] number:varint
-//!             admitted:varint (offset+1; 0: not yet) flags:u8 claim:u8 [group:str run:str key:str grant:varint]
+//!             admitted:varint (offset+1; 0: not yet) flags:u8 [was:u64] claim:u8 [group:str run:str key:str grant:varint]
 //!             label:u8 [str] parts:list(segment:16 generation part stale:u8 edits:list(edit))
-//!             flags: 1 it was sent, once · 2 the log has it with other bytes
+//!             flags: 1 it was sent, once · 2 the log has it with other bytes · 4 parts of it are in later generations (G3);
+//!             was: its hash with those
 //! part     := 0 delta:bytes · 1 engine:u8 layout:u8 delta:bytes · 2 (deleted) · 3 kind:u8 bytes
 //! wait     := ticket:varint kind:u8 …                 0 saved number:varint · 1 clean · 2 head · 3 version:str
 //! ```
@@ -60,6 +61,7 @@ const THAWING: u8 = 64;
 
 const OFFERED: u8 = 1;
 const OUTDONE: u8 = 2;
+const REDUCED: u8 = 4;
 
 impl Replica {
     /// Everything that another instance needs to go on from here.
@@ -196,11 +198,12 @@ impl Replica {
             out.push(Output::Indexed { segment: slot.id, index });
             let Some(document) = slot.document() else { continue };
             let (id, engine, generation) = (document.id(), document.engine(), document.generation());
-            let (unborn, snapshot) = (document.is_unborn(), document.encode());
+            let (unborn, header, snapshot) = (document.is_unborn(), document.header().clone(), document.encode());
             // Its handles are those of a mirror that is no more.
             let writer = replica.entropy.writer();
             let mut anew = Segment::decode(id, engine, generation, writer, &snapshot, &[])?;
             anew.set_unborn(unborn);
+            anew.set_header(header);
             let (patches, bytes) = (anew.show(), anew.size());
             let kept = anew.keep_made(&snapshot, &[]);
             *document = anew;
@@ -277,7 +280,11 @@ pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
     }
     out.varint(unsaved.number.0);
     out.varint(unsaved.admitted.map_or(0, |offset| offset.0 + 1));
-    out.push(if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 });
+    let reduced = if unsaved.was.is_some() { REDUCED } else { 0 };
+    out.push(if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 } | reduced);
+    if let Some(was) = unsaved.was {
+        Write::u64(out, was);
+    }
     out.push(u8::from(commit.claim.is_some()));
     if let Some(claim) = &commit.claim {
         out.str(&claim.group);
@@ -328,6 +335,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     let number = Seq(r.varint()?);
     let admitted = r.varint()?.checked_sub(1).map(Offset);
     let flags = r.u8()?;
+    let was = if flags & REDUCED != 0 { Some(r.u64()?) } else { None };
     let name = |r: &mut Reader<'_>| r.str(limits::CLAIM_NAME_BYTES_MAX, "name").map(str::to_owned);
     let claim = match r.u8()? {
         0 => None,
@@ -364,5 +372,6 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     let unsaved = Unsaved::new(commit, all, number, anew);
     // It comes from another instance, which has told it.
     let told = true;
-    Ok(Unsaved { admitted, told, offered: flags & OFFERED != 0, outdone: flags & OUTDONE != 0, ..unsaved })
+    let (offered, outdone) = (flags & OFFERED != 0, flags & OUTDONE != 0);
+    Ok(Unsaved { admitted, told, offered, outdone, was, ..unsaved })
 }

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::commit::{After, Commit, PartBody, content_hash};
+use crate::commit::{After, Commit, Part, PartBody, content_hash};
 use crate::edit::Edit;
-use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
+use crate::id::{GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::mutate::{self, Mutation};
 
 /// One unacknowledged commit.
@@ -29,6 +29,9 @@ pub struct Unsaved {
     pub outdone: bool,
     /// The log has it for good, and as it is here: whatever is made anew, this is not.
     pub settled: bool,
+    /// Parts of it are in the documents of later generations, and are in it no more (G3): its hash when it had them, which is that
+    /// of the log's commit, unless the log has it with other bytes.
+    pub was: Option<u64>,
     /// The log has it as refused (R11): nothing behind it goes out before that is told and handled.
     pub void: bool,
     /// What is kept of it outside (`outside.rs`) says what it is.
@@ -63,6 +66,7 @@ impl Unsaved {
             stale,
             outdone: false,
             settled: false,
+            was: None,
             void: false,
             told: false,
             bytes,
@@ -82,12 +86,17 @@ impl Unsaved {
         }))
     }
 
+    /// Whether the log's commit of this content is this one.
+    pub fn has_hash(&self, hash: u64) -> bool {
+        hash == self.hash() || self.was == Some(hash)
+    }
+
     /// The segments it touches.
     pub fn segments(&self) -> impl Iterator<Item = SegmentId> {
         self.commit.parts.iter().map(|part| part.segment)
     }
 
-    /// Its parts in these segments are to be made anew; if the log has it, there is nothing to make.
+    /// Its parts in these segments are to be made anew; if the log has it, in its version or as it is, there is nothing to make.
     fn spoil(&mut self, segments: &BTreeSet<SegmentId>) {
         if self.outdone || self.settled {
             return;
@@ -335,6 +344,39 @@ impl Pending {
     /// R12: what is here of a segment cannot be put on what the relay has of it. It is made anew.
     pub fn spoil_all(&mut self, segment: SegmentId) {
         self.spoil_behind(0, &BTreeSet::from([segment]));
+    }
+
+    /// G3: the segment is of another generation now. A part of an older one goes where `in_base` says that the new document has
+    /// it, and is to be made anew otherwise; true: some are. From the first of those on everything is sent again (C7).
+    pub fn switch(&mut self, segment: SegmentId, to: GenId, in_base: impl Fn(&Unsaved) -> bool) -> bool {
+        let mut first = None;
+        for (at, one) in self.list.iter_mut().enumerate() {
+            let old = |part: &Part| part.segment == segment && part.generation != to;
+            // F3: the log's version of it counts, in whatever generation that is.
+            let place = one.commit.parts.iter().position(old).filter(|_| !one.outdone);
+            let Some(place) = place else { continue };
+            (one.told, self.untold) = (false, true);
+            if in_base(one) {
+                let hash = one.hash();
+                one.was.get_or_insert(hash);
+                one.commit.parts.remove(place);
+                one.edits.remove(place);
+                one.stale.remove(place);
+            } else {
+                if let Some(stale) = one.stale.get_mut(place) {
+                    *stale = true;
+                }
+                first.get_or_insert(at);
+            }
+        }
+        if let Some(first) = first {
+            for later in self.list.iter_mut().skip(first) {
+                later.sent = false;
+                later.admitted = None;
+            }
+        }
+        self.recount();
+        first.is_some()
     }
 
     /// G5: takes out what was ever sent of a line that the relay no longer knows.

@@ -110,7 +110,7 @@ impl Replica {
                 engine: document.engine(),
                 layout: LAYOUT,
                 generation: document.generation(),
-                header: Bytes::new(),
+                header: document.header().clone(),
                 state: document.whole().into(),
             });
         }
@@ -189,7 +189,8 @@ impl Replica {
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.
     fn apply_restored(&mut self, offset: Offset, restored: &Restored) {
         let frozen = self.is_frozen();
-        let (mut shown, mut failed, mut kept, mut other) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let mut switching = Vec::new();
         let witness = self.witness;
         for (_, state) in &restored.segments {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
@@ -199,6 +200,8 @@ impl Replica {
             let (engine, deltas) = (state.engine, state.deltas.to_vec());
             match &mut slot.state {
                 State::Away => {}
+                // D5: another generation is switched to, not merged.
+                State::Live(document) if !frozen && document.generation() != state.generation => switching.push(state),
                 State::Loading { before, buffer, .. } => {
                     witness(Some(index));
                     if let Some(before) = before.as_deref_mut().filter(|_| !frozen)
@@ -215,10 +218,6 @@ impl Replica {
                 }
                 // The own verdict has all of it (D2).
                 State::Live(_) if frozen => {}
-                // Another generation is switched to, not merged (G3); there is none yet.
-                State::Live(segment) if segment.generation() != state.generation => {
-                    other.push(state.id);
-                }
                 State::Live(segment) => {
                     segment.set_unborn(false);
                     witness(Some(index));
@@ -251,11 +250,11 @@ impl Replica {
                 self.tell_overruled(index);
             }
         }
-        for id in other {
-            let why = "it is of another generation";
-            self.problem("ERR_ENGINE", format!("what was restored of a segment could not be merged: {why}"));
-            self.reload(id, false);
+        for state in switching {
+            let deltas = state.deltas.clone();
+            self.switch_to(&state, &deltas, offset);
         }
+        self.send_pending();
         for (id, error) in failed {
             self.quarantine(id, offset, &error);
         }

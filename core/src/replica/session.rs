@@ -250,6 +250,11 @@ impl Replica {
                 online.authors.insert(number, Author { replica, name, subject });
             }
             Down::Entry(entry) => self.entry(entry),
+            Down::Roll(frame) => {
+                let bulk = frame.bulk.clone();
+                let whole = online.assembly.head(Long::Roll(frame.offset, frame.header), bulk)?;
+                self.long(whole)?;
+            }
             Down::Advance { .. } if online.frozen.is_some() => {}
             Down::Advance { position } => self.cut = self.cut.max(position),
             Down::Restored(frame) => {
@@ -289,9 +294,12 @@ impl Replica {
                     self.unknown(owner);
                 }
             }
-            Down::Rebase { .. } => {
-                self.problem("ERR_CONFLICT", "a commit was made against an old generation");
+            // Two replicas have made one segment with different engines: no Roll comes (C10).
+            Down::Rebase { generation, .. } if generation.is_zero() => {
+                self.problem("ERR_CONFLICT", "a commit was made against a segment of another engine");
             }
+            // X5: its Roll is on its way, and says what was admitted before it; this does not.
+            Down::Rebase { .. } => {}
             Down::SyncAt { nonce, position } => self.waits.head(nonce, position),
             Down::Quarantine { offset, segment, client, .. } => self.quarantined(offset, segment, client),
             Down::Reload { segment, .. } => {
@@ -325,6 +333,7 @@ impl Replica {
                 None => Ok(()),
             },
             Some((Long::Restored(frame), bulk)) => self.restored(&frame, &bulk),
+            Some((Long::Roll(offset, header), bulk)) => self.rolled(offset, header, &bulk),
             Some((Long::Ok(_), _)) | None => Ok(()),
         }
     }
@@ -334,6 +343,7 @@ impl Replica {
         if !self.compare_rings(&welcome.ring, welcome.restore && !self.fresh) {
             return Ok(());
         }
+        self.lines.settle(&welcome.ring);
         let first = self.fresh;
         let epoch = welcome.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
         self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
@@ -442,6 +452,8 @@ impl Replica {
         self.pending.changed(offered);
         if !frames.is_empty() {
             messages.push(frames);
+            // C8: what was made anew is told outside before it goes out.
+            self.keep_commits();
         }
         for frames in messages {
             self.stats.bytes_out += frames.len() as u64;

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! kept := list of item, up to the end; the first is a document
-//! item := 1 engine:u8 generation unborn:u8 snapshot:bytes list(delta:bytes)     the document as it was made
+//! item := 1 engine:u8 generation [header:bytes] unborn:u8 snapshot:bytes list(delta:bytes)    the document as it was made;
+//!                                                                      header: not of generation 0
 //!       | 2 own:u8 list(delta:bytes)                                         changes since, in order; own 1: of this replica
 //!       | 3 list(object:16 kind:u8)       the next handles, from 1 on; of several that an object has the last is current
 //!       | 4 creations                     (`replica/packed.rs`)
@@ -38,7 +39,7 @@ impl Segment {
         let mut out = Vec::with_capacity(size + 64);
         out.push(DOCUMENT);
         out.push(self.engine().code());
-        out.generation(self.generation);
+        self.pack_generation(&mut out);
         out.push(u8::from(self.unborn));
         Write::bytes(&mut out, snapshot);
         list(deltas, &mut out);
@@ -111,7 +112,7 @@ impl Segment {
         if !is_built_in(engine) {
             return Err(EngineError::Decode(format!("this module has no engine {engine:?}")).into());
         }
-        let generation = r.generation()?;
+        let (generation, header) = super::packed::read_generation(r)?;
         let mut unborn = r.u8()? != 0;
         let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
         let mut deltas = read_list(kept, r)?;
@@ -134,7 +135,7 @@ impl Segment {
             }
         }
         let mut segment = Segment::decode(id, engine, generation, writer, snapshot, &deltas)?;
-        segment.unborn = unborn;
+        (segment.unborn, segment.header) = (unborn, header);
         for (object, kind) in objects {
             let handle = segment.objects.enter(object, kind, Sight::Stale);
             segment.objects.by_id.insert((object, kind), handle);

@@ -1,13 +1,15 @@
 //! A segment as part of a packed replica (`replica/packed.rs` has the format): its document, and the handles that JavaScript
 //! knows its objects by. What else is known of the objects follows from the document when it is shown.
 
+use bytes::Bytes;
+
 use super::creations::Creations;
 use super::engine::EngineError;
 use super::objects::Sight;
 use super::{Segment, is_built_in};
 use crate::commit::EngineKind;
 use crate::edit::Handle;
-use crate::id::{ObjectId, SegmentId};
+use crate::id::{GenId, ObjectId, SegmentId};
 use crate::limits;
 use crate::value::Kind;
 use crate::wire::codec::{Malformed, Reader, Write};
@@ -26,11 +28,28 @@ pub enum ImportError {
     Engine(#[from] EngineError),
 }
 
+/// A generation and its header, which generation 0 does not have.
+pub(super) fn read_generation(r: &mut Reader<'_>) -> Result<(GenId, Bytes), Malformed> {
+    let generation = r.generation()?;
+    if generation.is_zero() {
+        return Ok((generation, Bytes::new()));
+    }
+    let header = r.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?;
+    Ok((generation, Bytes::copy_from_slice(header)))
+}
+
 impl Segment {
+    pub(super) fn pack_generation(&self, out: &mut Vec<u8>) {
+        out.generation(self.generation);
+        if !self.generation.is_zero() {
+            Write::bytes(out, &self.header);
+        }
+    }
+
     /// Appends `document`.
     pub(crate) fn pack(&self, out: &mut Vec<u8>) {
         out.push(self.engine().code());
-        out.generation(self.generation);
+        self.pack_generation(out);
         out.push(u8::from(self.unborn));
         // Handles above these are borrowed by a redo.
         let handles = self.objects.redo.as_ref().map_or(self.objects.table.len(), |redo| redo.handles);
@@ -51,7 +70,7 @@ impl Segment {
         if !is_built_in(kind) {
             return Err(EngineError::Decode(format!("this module has no engine {kind:?}")).into());
         }
-        let generation = r.generation()?;
+        let (generation, header) = read_generation(r)?;
         let unborn = r.u8()? != 0;
         let mut objects = Vec::new();
         for _ in 0..r.count(OBJECTS_MAX, 1, "objects")? {
@@ -62,7 +81,7 @@ impl Segment {
         let creations = Creations::unpack(r)?;
         let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
         let mut segment = Segment::decode(id, kind, generation, writer, snapshot, &[])?;
-        segment.unborn = unborn;
+        (segment.unborn, segment.header) = (unborn, header);
         segment.objects.creations = creations;
         match objects.first() {
             Some((first, kind, _)) if *first == id.first() => {

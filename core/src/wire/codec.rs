@@ -147,7 +147,9 @@ impl<'a> Reader<'a> {
         match self.u8()? {
             0 => Ok(GenId::ZERO_YRS),
             1 => Ok(GenId::ZERO_AUTOMERGE),
-            2 => Ok(GenId(self.array()?)),
+            // One form for each: a generation 0 has a number of its own.
+            2 => Ok(GenId(self.array()?))
+                .and_then(|id: GenId| if id.is_zero() { Err(Malformed::Field("generation")) } else { Ok(id) }),
             _ => Err(Malformed::Field("generation")),
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod down;
 pub mod restore;
+pub mod roll;
 pub mod up;
 
 use bytes::Bytes;
@@ -276,6 +277,9 @@ pub struct SegmentState {
     pub layout: u8,
     /// Its current generation.
     pub generation: GenId,
+    /// The header of that generation ([`roll::GenerationHeader`]), with the lines of the connection's own ids; empty for
+    /// generation 0, which has none.
+    pub header: Bytes,
     /// The stored snapshot; empty if there is none yet.
     pub snapshot: Bytes,
     /// Deltas since the snapshot, in log order.
@@ -309,6 +313,9 @@ impl SegmentState {
         out.push(self.engine.code());
         out.push(self.layout);
         out.generation(self.generation);
+        if !self.generation.is_zero() {
+            Write::bytes(out, &self.header);
+        }
         Write::bytes(out, &self.snapshot);
         self.deltas.encode(out);
     }
@@ -327,9 +334,13 @@ impl SegmentState {
         let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
         let layout = reader.u8()?;
         let generation = reader.generation()?;
+        let header = match generation.is_zero() {
+            true => Bytes::new(),
+            false => slice(whole, reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?),
+        };
         let snapshot = slice(whole, reader.bytes(limits::LONG_BYTES_MAX, "snapshot")?);
         let deltas = List::decode(whole, reader, usize::MAX, "deltas")?;
-        Ok(SegmentState { id, number, status, engine, layout, generation, snapshot, deltas })
+        Ok(SegmentState { id, number, status, engine, layout, generation, header, snapshot, deltas })
     }
 
     /// Reads a catch-up: a list of states that fills `whole`.

@@ -8,5 +8,6 @@ mod groups;
 mod hello;
 mod quarantine;
 mod restore;
+mod roll;
 mod stream;
 mod world;

@@ -9,6 +9,7 @@ use coheap_core::id::*;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::*;
 use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{EntryFrame, Welcome};
@@ -27,6 +28,8 @@ pub struct Disk {
     clocks: BTreeMap<SegmentNumber, (GenId, Bytes)>,
     /// Per segment: position and bytes of its snapshot.
     pub snaps: BTreeMap<SegmentNumber, (Offset, Bytes)>,
+    /// Per segment: the header of its generation.
+    headers: BTreeMap<SegmentNumber, Bytes>,
     /// Everything that was written, to be written again up to some place.
     appends: Vec<Append>,
     /// Parts that no state has any more.
@@ -49,8 +52,17 @@ impl Disk {
             assert!(delta.at + delta.len <= entry.len());
         }
         for (number, row) in append.segments {
-            assert_eq!(number.0, self.recovered.segments.len() as u64, "numbers are dense");
-            self.recovered.segments.push(row);
+            match self.recovered.segments.get_mut(number.0 as usize) {
+                Some(known) => *known = row,
+                None => {
+                    assert_eq!(number.0, self.recovered.segments.len() as u64, "numbers are dense");
+                    self.recovered.segments.push(row);
+                }
+            }
+        }
+        for begins in append.generations {
+            self.headers.insert(begins.segment, begins.header);
+            self.snaps.insert(begins.segment, (begins.position, begins.snapshot));
         }
         self.entries.extend(append.entries);
         self.skipped.extend(append.skipped);
@@ -72,6 +84,26 @@ impl Disk {
         LogEntry::decode(bytes, &mut Reader::new(bytes)).unwrap()
     }
 
+    /// What a worker makes of a segment, and another one has checked.
+    fn roll(
+        &self,
+        segment: SegmentNumber,
+        id: SegmentId,
+        engine: EngineKind,
+        position: Offset,
+        generation: GenId,
+    ) -> Roll {
+        let StoredState::At { snapshot, deltas, .. } = self.state(segment, position) else { return Roll::Failed };
+        match roll_unchecked(engine, id, &snapshot, &deltas, generation).unwrap() {
+            Ok(made) => {
+                let clocks = check_roll(engine, id, &snapshot, &deltas, generation, &made).unwrap();
+                Roll::Made { snapshot: made, clocks }
+            }
+            Err(Unrollable::Sequences) => Roll::Declined(NotRolled::Sequences),
+            Err(Unrollable::History) => Roll::Declined(NotRolled::History),
+        }
+    }
+
     fn state(&self, segment: SegmentNumber, position: Offset) -> StoredState {
         let (from, snapshot) = self.snaps.get(&segment).cloned().unwrap_or_default();
         if from > position {
@@ -91,10 +123,11 @@ impl Disk {
                     let added = restore.segments.into_iter().filter(|part| !part.state.is_empty());
                     deltas.extend(added.filter(|part| part.segment == segment).map(|part| part.state));
                 }
-                LogEntry::Void { .. } | LogEntry::Quarantine(_) => {}
+                LogEntry::Void { .. } | LogEntry::Roll(_) | LogEntry::Quarantine(_) => {}
             }
         }
-        StoredState::At { segment, snapshot, deltas }
+        let header = self.headers.get(&segment).cloned().unwrap_or_default();
+        StoredState::At { segment, header, snapshot, deltas }
     }
 }
 
@@ -139,7 +172,7 @@ pub struct World {
     pub replays: Replays,
     /// Replays that were asked for: the segment and up to where.
     pub examined: Vec<(SegmentNumber, Offset)>,
-    waiting: Option<Output>,
+    pub waiting: Option<Output>,
     /// The machine of the next start.
     pub config: fn(Config) -> Config,
     pub relay: Relay,
@@ -155,6 +188,11 @@ pub struct World {
     pub reads: bool,
     pub links: BTreeMap<ConnId, Link>,
     pub folds: Vec<(SegmentNumber, Offset)>,
+    /// What came of rolls.
+    pub rolled: Vec<Result<GenId, NotRolled>>,
+    /// What the worker has made waits here until a test gives it.
+    pub slow: bool,
+    pub made: Vec<(Ticket, Roll)>,
     pub stopped: bool,
     pub idle: bool,
     /// Sends that went to more than one connection.
@@ -175,6 +213,7 @@ pub fn config(life: u64) -> Config {
         fold_bytes: Some(1 << 18),
         refuses_after: REFUSES_AFTER,
         admits_from: Time(0),
+        rolls_from: Time(0),
     }
 }
 
@@ -195,6 +234,9 @@ impl World {
             reads: true,
             links: BTreeMap::new(),
             folds: Vec::new(),
+            rolled: Vec::new(),
+            slow: false,
+            made: Vec::new(),
             stopped: false,
             idle: false,
             shared: 0,
@@ -316,6 +358,18 @@ impl World {
                     self.examined.push((segment, upto));
                     answers.push_back(self.examine(ticket, segment, upto, position));
                 }
+                Output::MakeRoll { .. } if self.merges == Merges::Never => {}
+                Output::MakeRoll { ticket, .. } if self.merges == Merges::Fail => {
+                    answers.push_back(Input::RollMade { ticket, roll: Roll::Failed });
+                }
+                Output::MakeRoll { ticket, segment, id, engine, position, generation } => {
+                    let roll = self.disk.roll(segment, id, engine, position, generation);
+                    match self.slow {
+                        true => self.made.push((ticket, roll)),
+                        false => answers.push_back(Input::RollMade { ticket, roll }),
+                    }
+                }
+                Output::Rolled { outcome, .. } => self.rolled.push(outcome),
                 Output::Recover if self.recovers => answers.push_back(Input::Recovered(self.disk.recover())),
                 Output::Recover => {}
                 Output::Fold { segment, upto, .. } => self.folds.push((segment, upto)),
@@ -341,7 +395,8 @@ impl World {
 
     /// The same as of the worker that ships, but for the engine: who wrote what is read from the bytes.
     fn examine(&self, ticket: Ticket, segment: SegmentNumber, upto: Offset, position: Offset) -> Input {
-        let parts = (0..position.0).filter(|offset| !self.disk.skipped.contains(&(segment, Offset(*offset))));
+        let from = self.disk.snaps.get(&segment).map_or(0, |(from, _)| from.0);
+        let parts = (from..position.0).filter(|offset| !self.disk.skipped.contains(&(segment, Offset(*offset))));
         let parts: Vec<(Offset, Bytes)> = parts
             .filter_map(|offset| match self.disk.entry(offset) {
                 LogEntry::Commit(commit) => commit

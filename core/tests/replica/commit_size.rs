@@ -198,6 +198,7 @@ fn a_commit_that_is_too_large_while_its_segment_is_made_anew_does_nothing() {
             engine: *engine,
             layout: LAYOUT,
             generation: engine.generation_zero(),
+            header: Bytes::new(),
             snapshot: Bytes::new(),
             deltas: deltas(&sent, ONE).into(),
         };

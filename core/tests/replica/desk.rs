@@ -79,6 +79,7 @@ pub(crate) fn unknown(id: SegmentId) -> SegmentState {
         engine: EngineKind::Yrs,
         layout: LAYOUT,
         generation: EngineKind::Yrs.generation_zero(),
+        header: Bytes::new(),
         snapshot: Bytes::new(),
         deltas: Vec::new().into(),
     }

@@ -5,9 +5,11 @@
 mod answers;
 mod commit_size;
 mod desk;
+mod dump;
 mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
 mod quarantine;
 mod restore;
+mod roll;
 mod unknown;

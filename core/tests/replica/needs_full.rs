@@ -24,6 +24,7 @@ fn answer(replica: &mut Replica, nonce: Nonce, id: SegmentId, engine: Option<Eng
         engine: kind,
         layout: LAYOUT,
         generation: kind.generation_zero(),
+        header: Bytes::new(),
         snapshot: Bytes::new(),
         deltas: engine.map(|_| Bytes::from_static(b"what only automerge reads")).into_iter().collect(),
     };

@@ -8,10 +8,12 @@ use coheap_core::heap::Index;
 use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use coheap_core::replica::{Input, LoadStatus, Output, Replica, Section, Target};
 use coheap_core::segment::Segment;
+use coheap_core::segment::roll::roll_unchecked;
 use coheap_core::value::Value;
 use coheap_core::wire::frame::down::{EntryFrame, Fate, Row};
+use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
 use coheap_core::wire::frame::up::CommitFrame;
-use coheap_core::wire::frame::{Down, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up};
+use coheap_core::wire::frame::{Bulk, Down, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up};
 
 use crate::desk::{connect_after, connect_at, errors, give, loads, options, problems, replica, snapshot, tell, ups};
 
@@ -70,6 +72,7 @@ fn state(id: SegmentId, deltas: &[Bytes]) -> SegmentState {
         engine: EngineKind::Yrs,
         layout: LAYOUT,
         generation: GenId::ZERO_YRS,
+        header: Bytes::new(),
         snapshot: Bytes::new(),
         deltas: deltas.to_vec().into(),
     }
@@ -304,4 +307,49 @@ fn r12_what_is_not_saved_and_fits_nowhere_any_more_is_made_anew() {
     assert_eq!((again.seq, again.uid), (next.seq, next.uid));
     assert_ne!(again.parts.to_vec()[0].bytes, next.parts.to_vec()[0].bytes);
     assert!(value(&mut replica, ONE).unwrap().contains("Number(6.0)"));
+}
+
+/// A new generation of ONE, of these deltas; of the line nothing is in it.
+fn rolled(offset: u64, deltas: &[Bytes], line: ReplicaId) -> Down {
+    let (generation, parent) = (GenId::drawn(ONE, [1, 2, 3]), GenId::ZERO_YRS);
+    let snapshot = roll_unchecked(EngineKind::Yrs, ONE, &[], deltas, generation).unwrap().unwrap();
+    let included = [(line, Included { last: Seq(0), voids: Vec::new() })].into();
+    let header = GenerationHeader { generation, parent, partial: false, included }.encode().into();
+    let mut bulk = Vec::new();
+    SegmentState { generation, snapshot, ..state(ONE, &[]) }.encode(&mut bulk);
+    Down::Roll(RollFrame { offset: Offset(offset), header, bulk: Bulk::whole(bulk.into()) })
+}
+
+#[test]
+fn g3_what_is_frozen_is_to_be_had_again_with_the_next_generation() {
+    let made = made();
+    for thaws in [false, true] {
+        let mut replica = with_both(&made);
+        let own = commits(&commit(&mut replica, Target::Here(Index(1)), set(7))).remove(0);
+        tell(&mut replica, &entry(2, &[(ONE, &made[0][2])]));
+        assert!(value(&mut replica, ONE).is_none());
+        let asked = if thaws { loads(&tell(&mut replica, &reload(2))) } else { Vec::new() };
+        assert_eq!(asked.len(), usize::from(thaws));
+        let id = replica.id();
+        let told = tell(&mut replica, &rolled(3, &made[0][..1], id));
+        assert_eq!(loaded(&told), [(Index(1), LoadStatus::There, true)], "onto the mirror that is there");
+        assert_eq!(problems(&told), [] as [&str; 0]);
+        assert_eq!(replica.cut(), Offset(4));
+        // What was not saved goes along.
+        let sent = commits(&told);
+        assert_eq!(sent.iter().map(|frame| frame.uid).collect::<Vec<_>>(), [own.uid]);
+        assert_eq!(sent[0].parts[0].generation, GenId::drawn(ONE, [1, 2, 3]));
+        assert_eq!(errors(&commit(&mut replica, Target::Here(Index(1)), set(9))), [] as [&str; 0]);
+        // The answer to what was asked for before means nothing.
+        for nonce in asked {
+            let late = tell(&mut replica, &snapshot(nonce, 3, &state(ONE, &made[0][..1])));
+            assert!(late.is_empty(), "{late:?}");
+        }
+        // It may go and come like any other.
+        tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(2), position: Offset(6) });
+        give(&mut replica, Input::Evict(Index(1)));
+        assert_eq!(loads(&give(&mut replica, Input::Load(vec![(ONE, false)]))).len(), 1);
+        give(&mut replica, Input::Disconnected);
+        assert_eq!(reports(&connect_at(&mut replica, 4, &[])), []);
+    }
 }

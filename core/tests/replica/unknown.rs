@@ -70,6 +70,7 @@ fn state(id: SegmentId, status: SegmentStatus, layout: u8, deltas: Vec<Bytes>) -
         engine,
         layout,
         generation,
+        header: Bytes::new(),
         snapshot: Bytes::new(),
         deltas: deltas.into(),
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use coheap_core::id::Offset;
 use coheap_core::relay::{
-    Append, Config as RelayConfig, ConnId, Examined, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Ticket,
+    Append, Config as RelayConfig, ConnId, Examined, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Roll,
+    Ticket,
 };
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{Command, Event, NotWritten, Opening, ToConn};
 use crate::store::{FoldResult, Store, StoreError};
-use crate::worker::{ExamineJob, FoldError, FoldJob, Folded, Job, MergeJob};
+use crate::worker::{ExamineJob, FoldError, FoldJob, Folded, Job, MergeJob, RollJob};
 
 /// Bytes of entries on their way to the disk, and of messages for heaps that are being read, over which no more are taken.
 const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
@@ -27,6 +28,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(8);
 const FOLD_BYTES: u64 = 256 * 1024;
 /// How long a relay over a backup admits no commits (D7).
 const ADMITS_AFTER_MS: u64 = 60_000;
+/// How long after its start a relay makes no generation: if its disk was rolled back, a replica comes and says so (D6).
+const ROLLS_AFTER_MS: u64 = 10 * 60_000;
 /// Damaged heaps that are remembered; of more, each is read again when somebody comes.
 const HALTED_MAX: usize = 4_096;
 /// Handled in one go before timers are looked at.
@@ -58,6 +61,8 @@ pub(super) struct Driver {
     life: u64,
     /// Before that, no commit is admitted (D7).
     admits_from: Time,
+    /// Before that, no generation is made (D6).
+    rolls_from: Time,
     /// The way to the worker; `None`: nothing is folded.
     folds: Option<mpsc::UnboundedSender<Job>>,
     /// Folds under way, at most one of each opening of a heap: below these places the log may go at any moment.
@@ -91,6 +96,7 @@ impl Driver {
             unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
             life: random(),
             admits_from: if restored { Time(ADMITS_AFTER_MS) } else { Time(0) },
+            rolls_from: Time(ROLLS_AFTER_MS),
             folds,
             folding: BTreeMap::new(),
             stopping: None,
@@ -239,6 +245,7 @@ impl Driver {
             Event::Folded(folded) => self.folded(folded),
             Event::Merged { of, ticket, merge } => self.feed_opening(&of, Input::Merged { ticket, merge }),
             Event::Examined { of, ticket, examined } => self.feed_opening(&of, Input::Examined { ticket, examined }),
+            Event::RollMade { of, ticket, roll } => self.feed_opening(&of, Input::RollMade { ticket, roll }),
             Event::Scrubbed { heap, error } if !self.halted.contains(&heap) => self.give_up(&heap, &error),
             Event::Scrubbed { .. } => {}
             Event::Stop => {
@@ -347,6 +354,7 @@ impl Driver {
             fold_bytes: self.folds.is_some().then_some(FOLD_BYTES),
             refuses_after: REFUSES_AFTER,
             admits_from: self.admits_from,
+            rolls_from: self.rolls_from,
         };
         let recovered = self.above_folds(heap, recovered);
         let relay = Box::new(Relay::new(config, recovered, self.now()));
@@ -467,6 +475,16 @@ impl Driver {
                         let _ = self.events.send(Event::Examined { of, ticket, examined: Examined::Unknown });
                     }
                 }
+                Output::MakeRoll { ticket, segment, id, engine, position, generation } => {
+                    let job = RollJob { of: of.clone(), ticket, segment, id, engine, position, generation };
+                    if self.folds.as_ref().is_none_or(|jobs| jobs.send(Job::Roll(job)).is_err()) {
+                        let _ = self.events.send(Event::RollMade { of, ticket, roll: Roll::Failed });
+                    }
+                }
+                Output::Rolled { segment, outcome: Err(why) } => {
+                    eprintln!("coheap-relay: heap {heap:?}: segment {segment} has no new generation: {why:?}");
+                }
+                Output::Rolled { outcome: Ok(_), .. } => {}
                 Output::Idle | Output::Stopped => {
                     self.drop_heap(heap);
                     return;

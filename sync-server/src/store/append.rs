@@ -8,10 +8,12 @@ use coheap_core::relay::Append;
 use coheap_core::wire::codec::{Malformed, Reader, Write};
 use redb::{Table, WriteTransaction};
 
+use super::fold::put_snapshot;
 use super::handle::{Store, number};
 use super::record::RecordWriter;
 use super::tables::{
-    ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Meta, Place, SEGIDX, SEGMENTS, Sealed, TOTALS, Totals, damaged, failed,
+    ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Meta, Place, SEGIDX, SEGMENTS, SNAPS, Sealed, TOTALS, Totals, damaged,
+    failed,
 };
 use super::{Appended, HeapAppend, StoreError, recover};
 
@@ -69,6 +71,7 @@ fn append_heap(transaction: &WriteTransaction, append: &HeapAppend) -> Result<Ap
     meta.roll_hold_ms = append.appends.iter().filter_map(|part| part.roll_hold_ms).fold(meta.roll_hold_ms, u64::max);
     put_rows(transaction, heap, &mut meta, &append.appends)?;
     put_records(transaction, heap, &mut meta, &append.appends)?;
+    put_generations(transaction, heap, &mut meta, &append.appends)?;
     metas.put(&mut 0, heap, &meta.encode())?;
     Ok(Appended::Written)
 }
@@ -172,6 +175,25 @@ fn put_records(
     for (segment, offset) in appends.iter().flat_map(|append| &append.skipped) {
         let row = (heap, segment.0, offset.0)..(heap, segment.0, offset.0 + 1);
         index.remove(&mut meta.digest, row, |_, _| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// The documents that generations begin with: each takes the place of the snapshot, and of the deltas below its position,
+/// which are of an older generation and are read by nobody any more.
+fn put_generations(
+    transaction: &WriteTransaction,
+    heap: u64,
+    meta: &mut Meta,
+    appends: &[Append],
+) -> Result<(), StoreError> {
+    for begins in appends.iter().flat_map(|append| &append.generations) {
+        let of = (heap, begins.segment.0);
+        let bytes = [&begins.header[..], &begins.snapshot[..]].concat();
+        let mut snaps = Sealed::open(transaction, SNAPS)?;
+        put_snapshot(transaction, &mut snaps, &mut meta.digest, of, begins.position, begins.header.len(), &bytes)?;
+        let below = (of.0, of.1, 0)..(of.0, of.1, begins.position.0);
+        Sealed::open(transaction, SEGIDX)?.remove(&mut meta.digest, below, |_, _| Ok(()))?;
     }
     Ok(())
 }

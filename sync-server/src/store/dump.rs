@@ -5,6 +5,7 @@ use std::io::Write;
 
 use coheap_core::id::{Offset, encode_id};
 use coheap_core::log::LogEntry;
+use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA};
 
 use super::StoreError;
@@ -98,6 +99,13 @@ fn line(heap: &str, offset: Offset, entry: &LogEntry) -> String {
             }
             let later: Vec<String> = quarantine.later().map(|offset| offset.0.to_string()).collect();
             let _ = write!(out, ",\"later\":[{}]", later.join(","));
+        }
+        LogEntry::Roll(roll) => {
+            let (segment, generation) = (roll.segment.0, encode_id(&roll.generation.0));
+            let (parent, bytes) = (encode_id(&roll.parent.0), roll.snapshot.len());
+            let lines = GenerationHeader::decode(&roll.header).map_or(0, |header| header.included.len());
+            let _ = write!(out, ",\"kind\":\"roll\",\"segment\":{segment},\"generation\":\"{generation}\"");
+            let _ = write!(out, ",\"parent\":\"{parent}\",\"lines\":{lines},\"bytes\":{bytes}");
         }
     }
     out.push('}');

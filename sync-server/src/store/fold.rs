@@ -27,6 +27,21 @@ impl Store {
     }
 }
 
+/// Puts the header of a generation and the snapshot behind it.
+pub(super) fn put_snapshot(
+    transaction: &WriteTransaction,
+    snaps: &mut Sealed<'_, (u64, u64)>,
+    digest: &mut u64,
+    of: (u64, u64),
+    position: Offset,
+    header_len: usize,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
+    snaps.put(digest, of, &SnapHead::of(position, header_len, bytes).encode())?;
+    transaction.open_table(SNAP).map_err(failed)?.insert(of, bytes).map_err(failed)?;
+    Ok(())
+}
+
 fn fold(
     transaction: &WriteTransaction,
     heap: u64,
@@ -39,8 +54,25 @@ fn fold(
     let mut meta = meta_of(&metas, heap)?;
     let mut folded = Folded { snapshot_bytes: snapshot.len() as u64, ..Folded::default() };
     let mut snaps = Sealed::open(transaction, SNAPS)?;
-    snaps.put(&mut meta.digest, (heap, segment.0), &SnapHead::of(position, snapshot).encode())?;
-    transaction.open_table(SNAP).map_err(failed)?.insert((heap, segment.0), snapshot).map_err(failed)?;
+    let before = snaps.get(&(heap, segment.0), SnapHead::decode)?;
+    // What was made of an older state than the stored one: of another generation, or by a fold that was asked for twice.
+    if let Some(head) = before.filter(|head| head.position > position) {
+        folded.snapshot_bytes = head.len;
+        return Ok(FoldResult { folded, floor: meta.floor, holder: None });
+    }
+    // The header of the generation stays.
+    let mut bytes = match before {
+        Some(head) if head.header_len > 0 => {
+            let table = transaction.open_table(SNAP).map_err(failed)?;
+            let stored = table.get((heap, segment.0)).map_err(failed)?;
+            let stored = stored.ok_or_else(|| damaged("a snapshot is missing"))?;
+            head.check(stored.value())?.header.to_vec()
+        }
+        _ => Vec::new(),
+    };
+    let header_len = bytes.len();
+    bytes.extend_from_slice(snapshot);
+    put_snapshot(transaction, &mut snaps, &mut meta.digest, (heap, segment.0), position, header_len, &bytes)?;
 
     let mut index = Sealed::open(transaction, SEGIDX)?;
     index.remove(&mut meta.digest, (heap, segment.0, 0)..(heap, segment.0, position.0), |_, rest| {

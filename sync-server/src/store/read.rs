@@ -11,7 +11,9 @@ use super::StoreError;
 use super::append::last_key;
 use super::handle::{Store, number};
 use super::record::Record;
-use super::tables::{HEAPS, LOG, META, Meta, Place, SEGIDX, SNAP, SNAPS, SnapHead, damaged, failed, get_row, read_row};
+use super::tables::{
+    HEAPS, LOG, META, Meta, Place, SEGIDX, SNAP, SNAPS, SnapHead, Snapshot, damaged, failed, get_row, read_row,
+};
 
 impl Store {
     /// Entries from a position on, at least one, until `bytes_max` is reached.
@@ -91,7 +93,8 @@ impl Store {
     ) -> Result<(Bytes, Vec<(Offset, Bytes)>), StoreError> {
         self.read(|transaction| {
             let heap = number_of(transaction, heap)?.ok_or(StoreError::Gone)?;
-            let (from, snapshot) = snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
+            let Snapshot { position: from, bytes: snapshot, .. } =
+                snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
             Ok((snapshot, tail(transaction, heap, segment, from, position.max(from))?))
         })
     }
@@ -134,11 +137,11 @@ pub(super) fn snapshot_of(
     transaction: &ReadTransaction,
     heap: u64,
     segment: u64,
-) -> Result<Option<(Offset, Bytes)>, StoreError> {
+) -> Result<Option<Snapshot>, StoreError> {
     let Some(head) = get_row(transaction, SNAPS, (heap, segment), SnapHead::decode)? else { return Ok(None) };
     let snaps = transaction.open_table(SNAP).map_err(failed)?;
     let bytes = snaps.get((heap, segment)).map_err(failed)?.ok_or_else(|| damaged("a snapshot is missing"))?;
-    Ok(Some((head.position, head.check(bytes.value())?)))
+    head.check(bytes.value()).map(Some)
 }
 
 pub(super) fn read_state(
@@ -147,12 +150,13 @@ pub(super) fn read_state(
     segment: SegmentNumber,
     position: Offset,
 ) -> Result<StoredState, StoreError> {
-    let (from, snapshot) = snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
+    let Snapshot { position: from, header, bytes: snapshot } =
+        snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
     if from > position {
         return Ok(StoredState::NotBefore { segment, position: from });
     }
     let deltas = tail(transaction, heap, segment, from, position)?.into_iter().map(|(_, delta)| delta).collect();
-    Ok(StoredState::At { segment, snapshot, deltas })
+    Ok(StoredState::At { segment, header, snapshot, deltas })
 }
 
 /// The deltas of a segment between two positions, each with its entry.

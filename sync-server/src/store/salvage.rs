@@ -23,6 +23,7 @@ use coheap_core::log::{AuthorInfo, LogEntry, StoredCommit};
 use coheap_core::relay::{SegmentRow, SegmentTail};
 use coheap_core::wire::codec::{Malformed, Write};
 use coheap_core::wire::frame::down::{Fate, Row};
+use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::{PART_CREATE, PART_DELTA};
 use redb::{Key, ReadTransaction, WriteTransaction};
 
@@ -35,7 +36,7 @@ use super::record::Record;
 use super::recover::{decode_clocks, decode_segment, encode_segment};
 use super::tables::{
     ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Meta, Place, Rows, SEGIDX, SEGMENTS, SNAP, SNAPS, Sealed, SnapHead,
-    TOTALS, Totals, failed, read_row,
+    Snapshot, TOTALS, Totals, failed, read_row,
 };
 
 /// What became of one heap.
@@ -236,6 +237,8 @@ struct Kept {
     clocks: BTreeMap<u64, (GenId, Vec<u8>)>,
     /// Positions of the snapshots that are whole.
     snapshots: BTreeMap<u64, Offset>,
+    /// Where a generation began whose snapshot is lost, and whose Roll is in the log.
+    rolled: BTreeMap<u64, Offset>,
     /// Parts that no state has, by segment and entry (R12).
     skipped: BTreeSet<(u64, Offset)>,
     lost: Vec<String>,
@@ -248,7 +251,7 @@ impl Kept {
         whole_rows(old, META, heap..=heap, |key, value| {
             meta_before = read_row(META, key, value, Meta::decode).ok().map(|(meta, _)| meta);
         })?;
-        let snapshots = whole_snapshots(old, heap, &mut lost)?;
+        let (snapshots, generations) = whole_snapshots(old, heap, &mut lost)?;
         let log = WholeLog::read(old, heap, meta_before.as_ref())?;
         let complete = meta_before.as_ref().is_some_and(|meta| meta.head == log.end && meta.floor == log.begin);
         match &meta_before {
@@ -257,7 +260,12 @@ impl Kept {
             None => lost.push(format!("entries from {} on, if there were any, and the heap's own row", log.end.0)),
         }
         let (epochs, epoch_counter) = whole_epochs(old, heap, meta_before.as_ref(), log.end, &mut lost)?;
-        let segments = log.segments(old, heap, &snapshots, &mut lost)?;
+        let mut segments = log.segments(old, heap, &snapshots, &mut lost)?;
+        // A generation is kept with its document: a whole snapshot's own, or the last that the log tells of.
+        for (number, row) in (0..).zip(&mut segments) {
+            let told = if snapshots.contains_key(&number) { generations.get(&number) } else { log.told.get(&number) };
+            row.generation = told.copied().unwrap_or(row.engine.generation_zero());
+        }
         let clocks = log.clocks(old, heap, &segments, &snapshots, &mut lost)?;
         // An entry that says so may be lost, and the table that follows from it is not.
         let tables = clocks.iter().filter_map(|(number, (_, table))| Some((*number, Clocks::decode(table).ok()?)));
@@ -277,8 +285,10 @@ impl Kept {
             roll_hold_ms: 0,
             name: name.to_owned(),
         };
-        let snapshots = snapshots.into_iter().filter(|(number, _)| *number < segments.len() as u64).collect();
-        Ok(Kept { heap, meta, epochs, epoch_counter, lines, segments, clocks, snapshots, skipped, lost })
+        let snapshots: BTreeMap<u64, Offset> =
+            snapshots.into_iter().filter(|(number, _)| *number < segments.len() as u64).collect();
+        let rolled = log.rolled.into_iter().filter(|(number, _)| !snapshots.contains_key(number)).collect();
+        Ok(Kept { heap, meta, epochs, epoch_counter, lines, segments, clocks, snapshots, skipped, rolled, lost })
     }
 
     fn write(&self, old: &Store, new: &Store, random: u64) -> Result<(), StoreError> {
@@ -313,10 +323,11 @@ impl Kept {
         }
         let (mut snaps, mut snap) = (Sealed::open(to, SNAPS)?, to.open_table(SNAP).map_err(failed)?);
         for (number, position) in &self.snapshots {
-            let Some((_, bytes)) = snapshot_of(from, heap, *number)? else { continue };
-            let head = SnapHead::of((*position).min(meta.head), &bytes);
+            let Some(Snapshot { header, bytes, .. }) = snapshot_of(from, heap, *number)? else { continue };
+            let whole = [&header[..], &bytes[..]].concat();
+            let head = SnapHead::of((*position).min(meta.head), header.len(), &whole);
             snaps.put(&mut meta.digest, (heap, *number), &head.encode())?;
-            snap.insert((heap, *number), &bytes[..]).map_err(failed)?;
+            snap.insert((heap, *number), &whole[..]).map_err(failed)?;
         }
         let (source, mut log) = (from.open_table(LOG).map_err(failed)?, to.open_table(LOG).map_err(failed)?);
         let mut index = Sealed::open(to, SEGIDX)?;
@@ -327,8 +338,17 @@ impl Kept {
             log.insert(key.value(), value.value()).map_err(failed)?;
             for entry in record.entries(record.first) {
                 let (offset, entry) = entry.map_err(super::tables::damaged)?;
+                if let LogEntry::Roll(roll) = &entry
+                    && self.rolled.get(&roll.segment.0) == Some(&offset.next())
+                {
+                    let (of, whole) = ((heap, roll.segment.0), [&roll.header[..], &roll.snapshot[..]].concat());
+                    let head = SnapHead::of(offset.next(), roll.header.len(), &whole);
+                    snaps.put(&mut meta.digest, of, &head.encode())?;
+                    snap.insert(of, &whole[..]).map_err(failed)?;
+                }
                 for (segment, delta) in entry.deltas() {
-                    let covered = self.snapshots.get(&segment.0).is_some_and(|position| offset < *position);
+                    let begun = self.snapshots.get(&segment.0).or_else(|| self.rolled.get(&segment.0));
+                    let covered = begun.is_some_and(|position| offset < *position);
                     let skipped = self.skipped.contains(&(segment.0, offset));
                     if covered || skipped || segment.0 >= self.segments.len() as u64 {
                         continue;
@@ -344,7 +364,13 @@ impl Kept {
     }
 }
 
-fn whole_snapshots(old: &Store, heap: u64, lost: &mut Vec<String>) -> Result<BTreeMap<u64, Offset>, StoreError> {
+/// Positions of the snapshots that are whole, and the generations of those that have a header.
+#[expect(clippy::type_complexity, reason = "two maps by segment")]
+fn whole_snapshots(
+    old: &Store,
+    heap: u64,
+    lost: &mut Vec<String>,
+) -> Result<(BTreeMap<u64, Offset>, BTreeMap<u64, GenId>), StoreError> {
     let mut numbers = BTreeSet::new();
     whole_rows(old, SNAPS, (heap, 0)..=(heap, u64::MAX), |key, _| {
         numbers.insert(key.1);
@@ -352,15 +378,19 @@ fn whole_snapshots(old: &Store, heap: u64, lost: &mut Vec<String>) -> Result<BTr
     whole_rows(old, SNAP, (heap, 0)..=(heap, u64::MAX), |key, _| {
         numbers.insert(key.1);
     })?;
-    let mut whole = BTreeMap::new();
+    let (mut whole, mut generations) = (BTreeMap::new(), BTreeMap::new());
     for number in numbers {
         match old.read(|transaction| snapshot_of(transaction, heap, number)) {
-            Ok(Some((position, _))) => drop(whole.insert(number, position)),
+            Ok(Some(Snapshot { position, header, .. })) => {
+                whole.insert(number, position);
+                let header = GenerationHeader::decode(&header).ok();
+                generations.extend(header.map(|header| (number, header.generation)));
+            }
             Ok(None) | Err(StoreError::Damaged(_)) => lost.push(format!("the snapshot of segment {number}")),
             Err(other) => return Err(other),
         }
     }
-    Ok(whole)
+    Ok((whole, generations))
 }
 
 /// The lives that the log still tells apart: the newest ones without a gap, as far as they began within it. If one is missing,
@@ -401,6 +431,9 @@ struct WholeLog {
     /// The last commits of each line, and what its author said.
     lines: BTreeMap<ReplicaId, (AuthorInfo, Vec<LineRow>)>,
     tables: BTreeMap<u64, Clocks>,
+    /// The last generations that it tells of, and the positions at which they begin.
+    told: BTreeMap<u64, GenId>,
+    rolled: BTreeMap<u64, Offset>,
     /// Parts that its entries leave out.
     skipped: BTreeSet<(u64, Offset)>,
 }
@@ -420,8 +453,8 @@ impl WholeLog {
         })?;
         // Without a floor, and with a log that does not begin at 0, what lies before it is in snapshots.
         let begin = meta.map_or(Offset(first.unwrap_or(0)), |meta| meta.floor);
-        let (created, lines, tables, skipped) = Default::default();
-        let mut log = WholeLog { begin, end: begin, chain: 0, created, lines, tables, skipped };
+        let (created, lines, tables, skipped, told, rolled) = Default::default();
+        let mut log = WholeLog { begin, end: begin, chain: 0, created, lines, tables, skipped, told, rolled };
         let mut run = Run { end: begin, chain: None };
         let mut at = begin;
         loop {
@@ -482,6 +515,15 @@ impl WholeLog {
                     for at in quarantine.skipped() {
                         table.skip(at);
                         self.skipped.insert((segment, at));
+                    }
+                }
+                LogEntry::Roll(roll) => {
+                    self.told.insert(roll.segment.0, roll.generation);
+                    self.rolled.insert(roll.segment.0, offset.next());
+                    // Clocks of the old generation mean nothing in the new one; what was left out of entries stays left out.
+                    let before = self.tables.remove(&roll.segment.0).unwrap_or_default();
+                    for at in before.skipped() {
+                        self.tables.entry(roll.segment.0).or_default().skip(at);
                     }
                 }
                 LogEntry::Restored(restore) => {
@@ -586,7 +628,7 @@ impl WholeLog {
                 let mut table = Vec::new();
                 clocks.encode(&mut table);
                 tables.insert(*number, (row.generation, table));
-                if snapshots.contains_key(number) {
+                if snapshots.contains_key(number) || self.rolled.contains_key(number) {
                     lost.push(format!(
                         "segment {number}: the clocks of its snapshot; edits of what is in it are refused"
                     ));

@@ -104,18 +104,35 @@ pub(super) struct SnapHead {
     pub len: u64,
     /// Of the bytes.
     pub checksum: u64,
+    /// So many of them, the first, are the header of the segment's generation; 0: generation 0.
+    pub header_len: u64,
+}
+
+/// A segment's snapshot as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Snapshot {
+    pub position: Offset,
+    /// Of its generation; empty for generation 0.
+    pub header: Bytes,
+    pub bytes: Bytes,
 }
 
 impl SnapHead {
-    pub fn of(position: Offset, bytes: &[u8]) -> SnapHead {
-        SnapHead { position, len: bytes.len() as u64, checksum: checksum(bytes) }
+    /// Of a header and the bytes behind it, together.
+    pub fn of(position: Offset, header_len: usize, bytes: &[u8]) -> SnapHead {
+        let header_len = header_len as u64;
+        SnapHead { position, len: bytes.len() as u64, checksum: checksum(bytes), header_len }
     }
 
     pub fn decode(bytes: &[u8]) -> Result<SnapHead, Malformed> {
         let mut r = Reader::new(bytes);
-        let head = SnapHead { position: Offset(r.varint()?), len: r.varint()?, checksum: r.u64()? };
+        let (position, len, checksum) = (Offset(r.varint()?), r.varint()?, r.u64()?);
+        let header_len = if r.is_empty() { 0 } else { r.varint()? };
         r.end()?;
-        Ok(head)
+        if header_len > len || header_len > limits::GENERATION_HEADER_BYTES_MAX as u64 {
+            return Err(Malformed::Limit("header"));
+        }
+        Ok(SnapHead { position, len, checksum, header_len })
     }
 
     pub fn encode(self) -> Vec<u8> {
@@ -123,15 +140,20 @@ impl SnapHead {
         out.varint(self.position.0);
         out.varint(self.len);
         Write::u64(&mut out, self.checksum);
+        if self.header_len > 0 {
+            out.varint(self.header_len);
+        }
         out
     }
 
     /// The bytes it is about.
-    pub fn check(self, bytes: &[u8]) -> Result<Bytes, StoreError> {
+    pub fn check(self, bytes: &[u8]) -> Result<Snapshot, StoreError> {
         if bytes.len() as u64 != self.len || checksum(bytes) != self.checksum {
             return Err(damaged("a snapshot's checksum does not hold"));
         }
-        Ok(Bytes::copy_from_slice(bytes))
+        let mut bytes = Bytes::copy_from_slice(bytes);
+        let header = bytes.split_to(usize::try_from(self.header_len).unwrap_or(0).min(bytes.len()));
+        Ok(Snapshot { position: self.position, header, bytes })
     }
 }
 

@@ -5,5 +5,6 @@
 mod conformance;
 mod crash;
 mod damage;
+mod generations;
 mod salvage;
 mod world;

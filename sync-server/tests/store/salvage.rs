@@ -309,3 +309,29 @@ fn r12_what_was_left_out_stays_out() {
     store.verify_heap("h", |_| true).unwrap();
     assert_eq!(offsets(&store), left);
 }
+
+/// A generation whose snapshot is lost is made again of its Roll, as long as the log has that.
+#[test]
+fn g1_a_generation_is_kept_with_its_document_or_made_again_of_its_roll() {
+    for lost in [false, true] {
+        let disk = SimDisk::new(9);
+        let mut grower = Grower::new("rolled", 5, 1);
+        let segment = coheap_core::id::SegmentNumber(0);
+        let store = open(&disk).unwrap();
+        for append in [grower.grow(10), grower.roll(segment, b"a fresh document"), grower.grow(3)] {
+            assert_eq!(store.append(&[append]).unwrap(), [Appended::Written]);
+        }
+        let before = picture(&store, "rolled").unwrap();
+        drop(store);
+        let directory = Directory::with(&disk.medium());
+        match lost {
+            true => directory.spoil::<(u64, u64)>("snap", (0, 0), |value| flip(value)),
+            false => directory.spoil::<(u64, u64)>("clocks", (0, 0), |value| flip(value)),
+        }
+        let (salvaged, _) = directory.salvage();
+        assert_eq!(salvaged.len(), 1);
+        let after = picture(&directory.open().unwrap(), "rolled").unwrap();
+        assert!(after.states == before.states, "lost {lost}: {:?}", after.states);
+        assert_eq!(after.recovered.segments[0].generation, before.recovered.segments[0].generation);
+    }
+}

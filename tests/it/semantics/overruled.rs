@@ -194,6 +194,7 @@ fn s02_losses_are_told_by_replicas_around_a_relay() {
                     copies: false,
                     counters: false,
                     losses: false,
+                    rolls: false,
                     harm: false,
                 },
             )

@@ -114,7 +114,9 @@ impl Cluster {
         node.rebuilding.clone_from(&rebuilding);
         node.stored = Some((stored, rebuilding));
         self.nodes[at] = node;
-        self.ledger.restarted(at, &unsaved);
+        if !self.ledger.off {
+            self.ledger.restarted(at, &unsaved);
+        }
         self.input(at, Input::Load(vec![(SegmentId::ROOT, true)]));
     }
 }

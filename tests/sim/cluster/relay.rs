@@ -39,6 +39,7 @@ impl Cluster {
             fold_bytes: Some(u64::MAX),
             refuses_after: REFUSES_AFTER,
             admits_from,
+            rolls_from: Time(0),
         };
         let relay = Relay::new(config, self.disk.recover(), Time(self.now));
         self.relay = Some(relay);
@@ -117,15 +118,22 @@ impl Cluster {
                     for (place, bytes) in (first..).zip(&append.entries) {
                         let entry = LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("an entry reads back");
                         self.judge(&entry, Offset(place));
+                        self.appending.push(entry);
                     }
+                    self.appending.clear();
                     self.disk.append(append);
                 }
                 read @ (RelayOutput::ReadLog { .. }
                 | RelayOutput::ReadStates { .. }
                 | RelayOutput::Merge { .. }
-                | RelayOutput::Examine { .. }) => {
+                | RelayOutput::Examine { .. }
+                | RelayOutput::MakeRoll { .. }) => {
                     self.reads.push(read);
                 }
+                RelayOutput::Rolled { outcome, .. } => match outcome {
+                    Ok(_) => self.rolled += 1,
+                    Err(why) => *self.not_rolled.entry(format!("{why:?}")).or_default() += 1,
+                },
                 RelayOutput::Recover => {
                     let recovered = self.disk.recover();
                     self.relay_input(RelayInput::Recovered(recovered));
@@ -166,6 +174,7 @@ impl Cluster {
                     other => panic!("a commit is refused: {other:?}"),
                 }
             }
+            LogEntry::Roll(_) => self.is_of_now(entry, place),
             LogEntry::Restored(restore) => {
                 assert_eq!(
                     self.rights.get(&self.conn_of(restore.by)),
@@ -226,11 +235,11 @@ impl Cluster {
             }
             RelayOutput::Merge { ticket, engine, segment, position, given } => {
                 let states = self.disk.states(position, segment.as_slice());
-                let deltas = match states.into_iter().next() {
-                    Some(StoredState::At { deltas, .. }) => deltas,
-                    _ => Vec::new(),
+                let (snapshot, deltas) = match states.into_iter().next() {
+                    Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
+                    _ => (Bytes::new(), Vec::new()),
                 };
-                let merge = match merge(engine, &[], &deltas, &given).expect("what a replica holds is merged") {
+                let merge = match merge(engine, &snapshot, &deltas, &given).expect("what a replica holds is merged") {
                     Merged::Nothing => Merge::Nothing,
                     Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
                 };
@@ -239,6 +248,10 @@ impl Cluster {
             RelayOutput::Examine { ticket, segment, engine, upto, position } => {
                 let examined = self.disk.examine(segment, engine, upto, position);
                 RelayInput::Examined { ticket, examined }
+            }
+            RelayOutput::MakeRoll { ticket, segment, id, engine, position, generation } => {
+                let states = self.disk.states(position, &[segment]);
+                RelayInput::RollMade { ticket, roll: super::rolls::made(engine, id, states, generation) }
             }
             _ => return,
         };

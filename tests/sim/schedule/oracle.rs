@@ -290,6 +290,7 @@ impl Oracle {
                 None => fails("R1", format!("{:?} gives something back at {offset:?}, and sent nothing", restored.by)),
             },
             LogEntry::Quarantine(_) => fails("R12", "nobody writes what engines cannot take in".to_owned()),
+            LogEntry::Roll(_) => fails("G1", "a roll, and nobody asked for one".to_owned()),
         }
     }
 

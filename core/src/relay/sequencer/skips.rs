@@ -62,6 +62,8 @@ impl Sequencer {
             segment.row.tail.bytes = segment.row.tail.bytes.saturating_sub(*bytes);
         }
         segment.failed_folds = 0;
+        // G1: a generation that is being made has it.
+        segment.changed = at.next();
         self.touched_segments.insert(number);
         self.batch.skipped.extend(parts.iter().map(|(offset, _)| (number, *offset)));
         let later = StoredQuarantine::behind(offset, parts.iter().skip(1).map(|(offset, _)| *offset));

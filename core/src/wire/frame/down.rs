@@ -8,6 +8,7 @@ use bytes::Bytes;
 pub use self::entry::EntryFrame;
 pub use self::welcome::{Fate, Row, Welcome};
 use super::restore::RestoredFrame;
+use super::roll::RollFrame;
 use super::{Bulk, Chunk, SegRef, flag, push_frame, slice};
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
@@ -22,6 +23,8 @@ pub enum Down {
     Ok(Welcome),
     /// An entry of the log.
     Entry(EntryFrame),
+    /// A segment goes over to another generation.
+    Roll(RollFrame),
     /// An entry that was made of what a replica held, for a log that had lost it.
     Restored(RestoredFrame),
     /// Entries below this position that were not sent hold nothing for this connection.
@@ -247,6 +250,7 @@ pub enum ClaimState {
 
 const OK: u8 = 0x41;
 const ENTRY: u8 = 0x42;
+const ROLL: u8 = 0x43;
 const RESTORED: u8 = 0x44;
 const ADVANCE: u8 = 0x45;
 const ACK: u8 = 0x46;
@@ -288,6 +292,10 @@ impl Down {
             Down::Entry(entry) => {
                 entry.encode(out);
                 ENTRY
+            }
+            Down::Roll(roll) => {
+                roll.encode(out);
+                ROLL
             }
             Down::Restored(restored) => {
                 restored.encode(out);
@@ -454,6 +462,7 @@ impl Down {
         let down = match kind {
             OK => Down::Ok(Welcome::decode(body, &mut r)?),
             ENTRY => Down::Entry(EntryFrame::decode(body, &mut r)?),
+            ROLL => Down::Roll(RollFrame::decode(body, &mut r)?),
             RESTORED => Down::Restored(RestoredFrame::decode(body, &mut r)?),
             ADVANCE => Down::Advance { position: Offset(r.varint()?) },
             ACK => Down::Ack { owner: r.varint()?, seq: Seq(r.varint()?), position: Offset(r.varint()?) },

@@ -83,6 +83,9 @@ impl World {
                     self.heaps[heap].folds.push(Job { opening, segment, engine, upto, keep, made: None });
                 }
                 RelayOutput::Idle | RelayOutput::Stopped => self.unload(heap),
+                RelayOutput::MakeRoll { .. } | RelayOutput::Rolled { .. } => {
+                    return fails("G1", "a roll, and nobody asked for one".to_owned());
+                }
             }
         }
         Ok(())
@@ -113,6 +116,7 @@ impl World {
             fold_bytes: self.plan.fold_bytes,
             refuses_after: REFUSES_AFTER,
             admits_from: Time(0),
+            rolls_from: Time(0),
         };
         let of = &mut self.heaps[heap];
         of.opening += 1;

@@ -1,0 +1,74 @@
+//! A segment goes over to another generation (CORE-PROTOCOL G3): by a Roll of the stream, or because a catch-up, a load or a
+//! verdict has another one. One step, with the cut: own writes stay visible, and count once.
+//!
+//! ```text
+//!   a pending commit has a part of the old generation
+//!     its line's row in the header reaches it, and it was not refused ──► it is in the new document: the part goes, the
+//!                                                                         commit stays until it is acknowledged [X25]
+//!     else ──► it was not admitted, and never can be as it is: the part is made anew from its edits, number and uid stay
+//! ```
+//!
+//! From the first commit that was made anew on, everything is sent again (C7), after it was told outside (C8). A Rebase alone
+//! changes nothing: it says that a Roll is on its way [X5].
+
+use bytes::Bytes;
+
+use super::cut::unknown_layout;
+use super::pending::Unsaved;
+use super::{LoadStatus, Replica};
+use crate::heap::State;
+use crate::id::{GenId, Offset, SegmentId};
+use crate::wire::codec::{Malformed, Reader};
+use crate::wire::frame::SegmentState;
+use crate::wire::frame::roll::GenerationHeader;
+
+impl Replica {
+    /// A Roll is whole. What it brings is all that lies below it, so a load that is under way ends with it, too.
+    pub(super) fn rolled(&mut self, offset: Offset, header: Bytes, bulk: &Bytes) -> Result<(), Malformed> {
+        let mut reader = Reader::new(bulk);
+        let state = SegmentState { header, ..SegmentState::decode(bulk, &mut reader)? };
+        reader.end()?;
+        if GenerationHeader::decode(&state.header)?.generation != state.generation {
+            return Err(Malformed::Field("generation"));
+        }
+        // D2: the verdict that is waited for has it.
+        if self.is_frozen() {
+            return Ok(());
+        }
+        self.switch_to(&state, &[], offset);
+        self.cut = self.cut.max(offset.next());
+        self.send_pending();
+        Ok(())
+    }
+
+    /// The segment, if it is here or asked for, has this document from now on. `last`: the newest entry that is in it. One that
+    /// the engine could not take in, and that the relay was to look at, is to be had again (R12): nothing of that is left.
+    pub(super) fn switch_to(&mut self, state: &SegmentState, deltas: &[Bytes], last: Offset) {
+        let Some((index, slot)) = self.heap.by_id_mut(state.id) else { return };
+        if let Some(layout) = unknown_layout(state) {
+            return self.stop(state.id, LoadStatus::Quarantined, &layout);
+        }
+        let before = match std::mem::replace(&mut slot.state, State::Away) {
+            State::Live(before) => Some(before),
+            State::Loading { before, .. } => before.or_else(|| slot.known.take()),
+            State::Away => match slot.broken.take() {
+                Some(broken) => broken.before,
+                None => return,
+            },
+        };
+        (slot.stopped, slot.thawing) = (false, false);
+        self.install(index, state, deltas, last, before, true);
+        self.send_reports();
+    }
+
+    /// G3 for the commits that are not acknowledged. True: some have to be made anew in the document that takes the place.
+    pub(super) fn switch(&mut self, id: SegmentId, generation: GenId, header: Option<&GenerationHeader>) -> bool {
+        let lines = &self.lines;
+        self.pending.switch(id, generation, |Unsaved { commit, settled, .. }| {
+            let in_base = header.is_some_and(|header| header.includes(commit.owner, commit.seq, commit.uid));
+            // What the log has byte for byte as it is here is never made anew. X34: nor what it has so far back that the ring does
+            // not name it any more.
+            in_base || *settled || lines.is_settled(commit.owner, commit.seq)
+        })
+    }
+}
