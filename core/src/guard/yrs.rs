@@ -89,7 +89,7 @@ pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
         _ => return Err(GuardError::SeveralClients),
     };
     deletes(&mut cursor, &mut |client, end| match own {
-        Some(own) if own.client == client && end > own.end => return Err(GuardError::UnknownClock),
+        Some(own) if own.client == client && end > own.end => Err(GuardError::UnknownClock),
         _ => outside.delete(client, end),
     })?;
     cursor.end()?;

@@ -251,7 +251,7 @@ impl Replica {
             }
         }
         for state in switching {
-            let deltas = state.deltas.clone();
+            let deltas = state.deltas.to_vec();
             self.switch_to(&state, &deltas, offset);
         }
         self.send_pending();

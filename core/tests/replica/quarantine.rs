@@ -338,7 +338,7 @@ fn g3_what_is_frozen_is_to_be_had_again_with_the_next_generation() {
         // What was not saved goes along.
         let sent = commits(&told);
         assert_eq!(sent.iter().map(|frame| frame.uid).collect::<Vec<_>>(), [own.uid]);
-        assert_eq!(sent[0].parts[0].generation, GenId::drawn(ONE, [1, 2, 3]));
+        assert_eq!(sent[0].parts.to_vec()[0].generation, GenId::drawn(ONE, [1, 2, 3]));
         assert_eq!(errors(&commit(&mut replica, Target::Here(Index(1)), set(9))), [] as [&str; 0]);
         // The answer to what was asked for before means nothing.
         for nonce in asked {
