@@ -9,6 +9,7 @@ use coheap_core::segment::layout;
 use coheap_core::version::Version;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::restore::{Restore, Restored};
+use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
 use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, SegmentState, Up, message_of, split};
 use coheap_core::{edge, limits};
@@ -40,7 +41,7 @@ fn repeated(data: &[u8]) -> Option<Vec<u8>> {
 
 fn read(what: u8, rest: &[u8]) {
     let (bytes, len) = (Bytes::copy_from_slice(rest), rest.len());
-    match what % 12 {
+    match what % 13 {
         0 => message(&bytes, Up::decode, Up::encode),
         1 => message(&bytes, Down::decode, Down::encode),
         2 => {
@@ -90,9 +91,13 @@ fn read(what: u8, rest: &[u8]) {
             let Ok(restore) = reads("what is given back", len, || Restore::decode(&bytes)) else { return };
             assert_eq!(restore.encode(), *bytes);
         }
-        _ => {
+        11 => {
             let Ok(restored) = reads("what was given back", len, || Restored::decode(&bytes)) else { return };
             assert_eq!(restored.encode(), *bytes);
+        }
+        _ => {
+            let Ok(header) = GenerationHeader::decode(rest) else { return };
+            assert_eq!(header.encode(), rest);
         }
     }
 }

@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
+use coheap_core::id::{GenId, SegmentId};
 use coheap_core::relay::{
-    Config, ConnId, Examined, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, StoredState,
+    Config, ConnId, Examined, Input, Merge, NotRolled, Output, REFUSES_AFTER, Recovered, Relay, Roll, StoredState,
 };
 use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_tests::disk::PlainDisk;
 
@@ -49,7 +51,7 @@ impl Desk {
     pub const OPEN_TO_READ: u8 = 5;
     /// The process dies and starts anew.
     pub const CRASH: u8 = 6;
-    /// It stops in good order.
+    /// It stops in good order; if there is a byte, the first segment gets a new generation instead.
     pub const STOP: u8 = 7;
 
     /// The tag of something that happens to a connection.
@@ -96,10 +98,8 @@ impl Desk {
                 self.relay = Relay::new(config(self.now.0 + 2), self.disk.recover(), self.now);
                 self.perform();
             }
-            _ => {
-                self.input(Input::Stop);
-                self.perform();
-            }
+            Desk::STOP if piece.bytes.is_empty() => self.input(Input::Stop),
+            _ => self.input(Input::Roll { segment: SegmentId::ROOT }),
         }
     }
 
@@ -129,19 +129,27 @@ impl Desk {
                         answers.push_back(Input::States { ticket, states: self.disk.states(position, &segments) });
                     }
                     Output::Merge { ticket, engine, segment, position, given } => {
-                        let deltas = match self.disk.states(position, segment.as_slice()).into_iter().next() {
-                            Some(StoredState::At { deltas, .. }) => deltas,
-                            _ => Vec::new(),
+                        let (snapshot, deltas) = match self.disk.states(position, segment.as_slice()).into_iter().next()
+                        {
+                            Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
+                            _ => (Bytes::new(), Vec::new()),
                         };
-                        answers.push_back(Input::Merged { ticket, merge: worker_merges(engine, &deltas, &given) });
+                        let merge = worker_merges(engine, &snapshot, &deltas, &given);
+                        answers.push_back(Input::Merged { ticket, merge });
                     }
                     Output::Examine { ticket, segment, engine, upto, position } => {
                         let work = || self.disk.examine(segment, engine, upto, position);
                         let examined = elsewhere(|| forgiving(crate_of(engine), work)).unwrap_or(Examined::Unknown);
                         answers.push_back(Input::Examined { ticket, examined });
                     }
+                    Output::MakeRoll { ticket, segment, id, engine, position, generation } => {
+                        let states = self.disk.states(position, &[segment]);
+                        let work = || worker_rolls(engine, id, states, generation);
+                        let roll = elsewhere(|| forgiving(crate_of(engine), work)).unwrap_or(Roll::Failed);
+                        answers.push_back(Input::RollMade { ticket, roll });
+                    }
                     Output::Recover => answers.push_back(Input::Recovered(self.disk.recover())),
-                    Output::Fold { .. } | Output::Idle | Output::Stopped => {}
+                    Output::Fold { .. } | Output::Rolled { .. } | Output::Idle | Output::Stopped => {}
                 }
             }
             if !self.failing
@@ -162,12 +170,26 @@ impl Default for Desk {
 }
 
 /// The worker process merges: it dies of what the engine panics over, and what it has is its own.
-fn worker_merges(engine: EngineKind, deltas: &[Bytes], given: &Bytes) -> Merge {
-    match elsewhere(|| forgiving(crate_of(engine), || merge(engine, &[], deltas, given))) {
+fn worker_merges(engine: EngineKind, snapshot: &Bytes, deltas: &[Bytes], given: &Bytes) -> Merge {
+    match elsewhere(|| forgiving(crate_of(engine), || merge(engine, snapshot, deltas, given))) {
         Some(Ok(Merged::Nothing)) => Merge::Nothing,
         Some(Ok(Merged::Adds { state, clocks })) => Merge::Adds { state, clocks },
         Some(Err(_)) => Merge::Refused,
         None => Merge::Failed,
+    }
+}
+
+/// The same for a new generation; a document that is not proved to show the same is none.
+fn worker_rolls(engine: EngineKind, id: SegmentId, states: Vec<StoredState>, generation: GenId) -> Roll {
+    let Some(StoredState::At { snapshot, deltas, .. }) = states.into_iter().next() else { return Roll::Failed };
+    match roll_unchecked(engine, id, &snapshot, &deltas, generation) {
+        Ok(Ok(made)) => match check_roll(engine, id, &snapshot, &deltas, generation, &made) {
+            Ok(clocks) => Roll::Made { snapshot: made, clocks },
+            Err(_) => Roll::Failed,
+        },
+        Ok(Err(Unrollable::Sequences)) => Roll::Declined(NotRolled::Sequences),
+        Ok(Err(Unrollable::History)) => Roll::Declined(NotRolled::History),
+        Err(_) => Roll::Failed,
     }
 }
 
@@ -188,6 +210,7 @@ fn config(life: u64) -> Config {
         fold_bytes: Some(1 << 18),
         refuses_after: REFUSES_AFTER,
         admits_from: Time(0),
+        rolls_from: Time(0),
     }
 }
 

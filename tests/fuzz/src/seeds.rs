@@ -38,7 +38,7 @@ fn frames(folder: &Path, golden: &str) -> std::io::Result<()> {
         let Some((name, hex)) = line.split_once(' ') else { continue };
         let digits: Vec<u8> = hex.bytes().filter_map(|c| char::from(c).to_digit(16)).map(|d| d as u8).collect();
         let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-        for what in 0..12_u8 {
+        for what in 0..13_u8 {
             // The body of a frame is one of the other things, now and then.
             let skipped = if what < 2 { 0 } else { 3.min(bytes.len()) };
             put(folder, &format!("{name}-{what}"), &[&[what], &bytes[skipped..]].concat())?;

@@ -209,7 +209,8 @@ fn name(group: &str, run: &str, key: &[&str]) -> Vec<u8> {
 
 fn hold() -> Talk {
     let replicas = [Replica::new(options(7)), Replica::new(options(8))];
-    let mut hall = Hall { talk: Talk::default(), replicas, desk: Desk::new(), now: 0, drawn: 0, calls: VecDeque::new() };
+    let mut hall =
+        Hall { talk: Talk::default(), replicas, desk: Desk::new(), now: 0, drawn: 0, calls: VecDeque::new() };
     let token = || record(|out| out.str(""));
     let wait = |ticket: u64, kind: u8| record(|out| out.extend_from_slice(&[ticket as u8, kind]));
     for who in [0, 1] {
