@@ -73,8 +73,8 @@ impl Replica {
                 continue;
             }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
-                Some((_, deltas)) => deltas.push(part.bytes.clone()),
-                None => by_segment.push((id, vec![part.bytes.clone()])),
+                Some((_, deltas)) => deltas.push(part.bytes),
+                None => by_segment.push((id, vec![part.bytes])),
             }
         }
         if mutate::on(Mutation::ApplyOneSegment) {
@@ -313,7 +313,7 @@ impl Replica {
         let before = before.or_else(|| slot.known.take());
         let behind = buffer.into_iter().filter(|(offset, _)| *offset >= position).flat_map(|(_, deltas)| deltas);
         let behind = behind.filter(|_| !mutate::on(Mutation::LoadWithoutBuffer));
-        let deltas: Vec<Bytes> = state.deltas.iter().cloned().chain(behind).collect();
+        let deltas: Vec<Bytes> = state.deltas.iter().chain(behind).collect();
         self.install(index, &state, &deltas, last.max(Offset(position.0.saturating_sub(1))), before, redo);
         self.send_pending();
         Ok(())
@@ -339,16 +339,15 @@ impl Replica {
     /// nothing of its lines. What is here it made itself, and what the relay does not know of it is as it is; what the relay
     /// does know came by a copy of this process, or by one that had its store.
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes, alone: bool) -> Result<(), Malformed> {
-        let mut states = SegmentState::decode_list(bulk)?;
-        if alone && !self.heap.is_undoing() {
-            states.retain(|state| state.status != SegmentStatus::Unknown);
-        }
+        let left_out = alone && !self.heap.is_undoing();
+        let states = SegmentState::decode_list(bulk)?;
+        let states = states.iter().filter(|state| !left_out || state.status != SegmentStatus::Unknown);
         self.catch_up_with(position, states);
         Ok(())
     }
 
     /// The same, of a catch-up or of a verdict (D2).
-    pub(super) fn catch_up_with(&mut self, position: Offset, states: Vec<SegmentState>) {
+    pub(super) fn catch_up_with(&mut self, position: Offset, states: impl IntoIterator<Item = SegmentState>) {
         for state in states {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
@@ -384,7 +383,7 @@ impl Replica {
                     continue;
                 }
             };
-            let deltas = state.deltas.clone();
+            let deltas = state.deltas.to_vec();
             self.install(index, &state, &deltas, Offset(position.0.saturating_sub(1)), Some(before), redo);
         }
         self.cut = position;
