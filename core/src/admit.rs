@@ -21,6 +21,7 @@ use crate::log::AuthorInfo;
 use crate::mutate::{self, Mutation};
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::down::{Fate, Row};
+use crate::wire::frame::restore::Content;
 
 /// What the rule says about a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,12 @@ pub enum Verdict {
     Admit,
     /// The log has it: acknowledge it when it is durable (R2a, R3).
     Duplicate,
+    /// The log had it, lost it, and knows its line and this of its content by a Restored (D4): with the same content its parts
+    /// are taken in, since they may be in no segment that was given back; otherwise it is a duplicate.
+    Hollow {
+        /// The hash of its content.
+        hash: u64,
+    },
     /// The log has it as void: say so again (R11).
     Refused {
         /// Why it was refused.
@@ -100,6 +107,8 @@ pub struct AdmitRow {
     pub seen_ms: u64,
     /// Commits behind the last one whose parts a Restored holds: what becomes of them is shown already (D4).
     listed: Vec<(Seq, Uid)>,
+    /// Those of the ring, ascending, that the log knows by a Restored alone: it has no entry of them.
+    hollow: Vec<Seq>,
 }
 
 impl AdmitRow {
@@ -134,6 +143,8 @@ impl AdmitRow {
         self.ring.push_back(row);
         let last = self.last();
         self.listed.retain(|(seq, _)| *seq > last);
+        let first = self.ring.front().map_or(last, |row| row.seq);
+        self.hollow.retain(|seq| *seq >= first);
     }
 
     /// Whether a Restored holds this commit, which is not in the log by itself.
@@ -162,11 +173,17 @@ impl AdmitRow {
             out.push(kind);
             Write::u64(out, value);
         }
-        if !self.listed.is_empty() {
+        if !self.listed.is_empty() || !self.hollow.is_empty() {
             out.varint(self.listed.len() as u64);
             for (seq, uid) in &self.listed {
                 out.varint(seq.0);
                 Write::u64(out, uid.0);
+            }
+        }
+        if !self.hollow.is_empty() {
+            out.varint(self.hollow.len() as u64);
+            for seq in &self.hollow {
+                out.varint(seq.0);
             }
         }
     }
@@ -190,14 +207,19 @@ impl AdmitRow {
             };
             ring.push_back(Row { seq: Seq(seq), uid, fate });
         }
-        let mut listed = Vec::new();
+        let (mut listed, mut hollow) = (Vec::new(), Vec::new());
         if !reader.is_empty() {
             for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, "listed")? {
                 listed.push((Seq(reader.varint()?), Uid(reader.u64()?)));
             }
         }
+        if !reader.is_empty() {
+            for _ in 0..reader.count(limits::WINDOW, "hollow")? {
+                hollow.push(Seq(reader.varint()?));
+            }
+        }
         reader.end()?;
-        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms, listed })
+        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms, listed, hollow })
     }
 }
 
@@ -250,6 +272,9 @@ impl AdmitTable {
                 None => Verdict::Duplicate,
                 Some(known) if known.uid != commit.uid => Verdict::Conflict { uid: row.line_uid() },
                 Some(Row { fate: Fate::Void(code), .. }) => Verdict::Refused { code: *code },
+                Some(Row { fate: Fate::Admitted(hash), .. }) if row.hollow.contains(&commit.seq) => {
+                    Verdict::Hollow { hash: *hash }
+                }
                 Some(_) => Verdict::Duplicate,
             };
         }
@@ -293,18 +318,30 @@ impl AdmitTable {
     }
 
     /// D4: a line goes on from a commit that the log has lost, unless it has one that is as new [X13]. What is before it is
-    /// forgotten: it counts as seen. `None`: nothing changes.
-    pub fn raise(&mut self, owner: ReplicaId, seq: Seq, uid: Uid, seen_ms: u64) -> Option<&mut AdmitRow> {
+    /// forgotten, and counts as seen, but for those right before it of which the content is `known`. `None`: nothing changes.
+    pub fn raise(
+        &mut self,
+        owner: ReplicaId,
+        (seq, uid): (Seq, Uid),
+        known: &[Content<ReplicaId>],
+        seen_ms: u64,
+    ) -> Option<&mut AdmitRow> {
         let line = self.rows.get(&owner);
         if seq == Seq(0) || line.is_some_and(|line| line.last() >= seq) {
             return None;
         }
         let line = self.rows.entry(owner).or_default();
-        line.ring.clear();
-        // The hash of what was lost is not known.
-        line.ring.push_back(Row { seq, uid, fate: Fate::Admitted(0) });
+        (line.ring, line.hollow) = raised((seq, uid), known.iter().filter(|(of, ..)| *of == owner));
         line.listed.retain(|(listed, _)| *listed > seq);
         line.seen_ms = seen_ms;
+        Some(line)
+    }
+
+    /// D4: a commit that the log had lost has its entry. `None`: it was not hollow.
+    pub fn fill(&mut self, owner: ReplicaId, seq: Seq) -> Option<&mut AdmitRow> {
+        let line = self.rows.get_mut(&owner)?;
+        let at = line.hollow.iter().position(|hollow| *hollow == seq)?;
+        line.hollow.remove(at);
         Some(line)
     }
 
@@ -320,6 +357,28 @@ impl AdmitTable {
         }
         Some(line)
     }
+}
+
+/// The rows of a line that was lost and goes on from `last`, and which of them are hollow: `last`, and those right before it, as
+/// far as what was in them is known. What was in `last` need not be.
+pub fn raised<'a>(
+    last: (Seq, Uid),
+    known: impl Iterator<Item = &'a Content<ReplicaId>>,
+) -> (VecDeque<Row>, Vec<Seq>) {
+    let known: BTreeMap<Seq, (Uid, u64)> = known.map(|(_, seq, uid, hash)| (*seq, (*uid, *hash))).collect();
+    let (mut ring, mut hollow) = (VecDeque::new(), Vec::new());
+    for seq in (0..limits::WINDOW as u64).map_while(|back| last.0.0.checked_sub(back).map(Seq)) {
+        let content = known.get(&seq).filter(|(uid, hash)| *hash != 0 && (seq != last.0 || *uid == last.1));
+        match content {
+            Some((uid, hash)) if seq > Seq(0) => {
+                ring.push_front(Row { seq, uid: *uid, fate: Fate::Admitted(*hash) });
+                hollow.insert(0, seq);
+            }
+            _ if seq == last.0 => ring.push_front(Row { seq, uid: last.1, fate: Fate::Admitted(0) }),
+            _ => break,
+        }
+    }
+    (ring, hollow)
 }
 
 /// R2e: every part was made against its segment's current generation [X23].

@@ -7,7 +7,7 @@ use crate::commit::EngineKind;
 use crate::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
-use crate::wire::frame::restore::{Place, decode_lines, encode_lines};
+use crate::wire::frame::restore::{Content, Place, decode_known, decode_lines, encode_known, encode_lines};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// One entry of a heap's log; its place in the log is its offset.
@@ -76,6 +76,9 @@ pub struct StoredRestore {
     pub acked: Vec<Place<ReplicaId>>,
     /// Its segments, those that the log had whole included.
     pub segments: Vec<RestoredSegment>,
+    /// Commits of those lines that the replica knows to have been admitted, with what was in them: one of them is taken in again
+    /// from who still has it.
+    pub known: Vec<Content<ReplicaId>>,
 }
 
 /// One segment of them.
@@ -203,8 +206,11 @@ impl LogEntry {
                 out.varint(*code);
             }
             LogEntry::Restored(restore) => {
-                out.push(2);
+                out.push(if restore.known.is_empty() { 2 } else { 5 });
                 restore.encode(out);
+                if !restore.known.is_empty() {
+                    encode_known(&restore.known, out);
+                }
             }
             LogEntry::Quarantine(quarantine) => {
                 out.push(4);
@@ -284,6 +290,10 @@ impl LogEntry {
                 snapshot: whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "snapshot")?),
             })),
             4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(reader)?)),
+            5 => {
+                let restore = StoredRestore::decode(whole, reader)?;
+                Ok(LogEntry::Restored(StoredRestore { known: decode_known(reader)?, ..restore }))
+            }
             kind => Err(Malformed::Kind(kind)),
         }
     }
@@ -368,6 +378,6 @@ impl StoredRestore {
             let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
             segments.push(RestoredSegment { segment, generation, creates, header, state });
         }
-        Ok(StoredRestore { by, pending, acked, segments })
+        Ok(StoredRestore { by, pending, acked, segments, known: Vec::new() })
     }
 }

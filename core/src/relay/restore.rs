@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::hello::{alive_state, header_for, unknown_state};
 use super::port::{ConnId, Merge, StoredState};
-use super::sequencer::GivenBack;
+use super::sequencer::{GivenBack, GivenLines};
 use super::session::{Greeted, Phase};
 use super::{Output, Relay, Standing, Ticket};
 use crate::commit::LAYOUT;
@@ -31,7 +31,7 @@ use crate::log::{LogEntry, StoredRestore};
 use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Welcome;
-use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
 use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
@@ -60,6 +60,7 @@ pub(super) enum Restoring {
 pub(super) struct Given {
     pending: Vec<Place<ReplicaId>>,
     acked: Vec<Place<ReplicaId>>,
+    known: Vec<Content<ReplicaId>>,
     verdicts: BTreeMap<SegmentId, Verdict>,
 }
 
@@ -166,6 +167,9 @@ impl Relay {
         let (Some(acked), Some(pending)) = (named(restore.acked), named(restore.pending)) else {
             return self.close(id, Code::BadFrame);
         };
+        let own = |of: u64| usize::try_from(of).ok().and_then(|at| conn.own.get(at)).map(|own| own.id);
+        let known = restore.known.into_iter().map(|(of, seq, uid, hash)| Some((own(of)?, seq, uid, hash)));
+        let Some(known) = known.collect::<Option<Vec<_>>>() else { return self.close(id, Code::BadFrame) };
         let mut seen = BTreeSet::new();
         if !restore.segments.iter().all(|held| seen.insert(held.id)) {
             return self.close(id, Code::BadFrame);
@@ -190,7 +194,7 @@ impl Relay {
         for (segment, number) in held {
             self.interest.follow(id, segment, number);
         }
-        let given = Given { pending, acked, verdicts: BTreeMap::new() };
+        let given = Given { pending, acked, known, verdicts: BTreeMap::new() };
         let merging = Merging { given, begun: false, todo: restore.segments.into(), asked: None, done: Vec::new() };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
@@ -313,7 +317,8 @@ impl Relay {
             segments.push(GivenBack { id, engine, layout, generation, header, adds });
         }
         let unix_ms = self.config.unix_ms + self.now.0;
-        let lines = (by, given.pending.clone(), given.acked.clone());
+        let (pending, acked, known) = (given.pending.clone(), given.acked.clone(), std::mem::take(&mut given.known));
+        let lines = GivenLines { by, pending, acked, known };
         let (offset, created) = self.log.restore(lines, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
         for number in created {
             if let Some(row) = self.log.segment(number) {

@@ -190,8 +190,8 @@ impl Replica {
         self.disconnected();
         let id = self.entropy.replica();
         let (moved, segments) = self.pending.move_line(owner, from);
+        self.lines.begin(self.id);
         (self.id, self.seq, self.last_uid) = (id, Seq(0), Uid::NONE);
-        self.lines.begin();
         for id in segments {
             self.reload(id, true);
         }

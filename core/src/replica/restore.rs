@@ -23,7 +23,7 @@ use crate::id::{EpochId, Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
-use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
 use crate::wire::frame::{SegmentStatus, Up};
 
 /// The stream of a Restore's pieces; a Hello's is 1.
@@ -119,7 +119,14 @@ impl Replica {
         let pending = standing.filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
         let pending = pending.take(limits::RESTORE_PENDING_MAX).collect();
         let acked: Vec<Place<u64>> = self.own_lines().into_iter().filter_map(place).collect();
-        let restore = Restore { acked, pending, segments };
+        let mut known: Vec<Content<u64>> = Vec::new();
+        for ended in self.lines.made().filter(|ended| ended.hash != 0) {
+            let Some(of) = self.lines.place(ended.of.unwrap_or(self.id)) else { continue };
+            if acked.iter().any(|(line, upto, _)| *line == of && ended.seq <= *upto) {
+                known.push((of, ended.seq, ended.uid, ended.hash));
+            }
+        }
+        let restore = Restore { acked, pending, segments, known };
         let bulk = Bytes::from(restore.encode());
         if bulk.len() > limits::LONG_BYTES_MAX {
             return self

@@ -26,6 +26,7 @@ fn restore_of(writer: &Writer, segments: &[SegmentId]) -> Restore {
         acked: vec![(0, Seq(writer.seq), writer.prev)],
         pending: Vec::new(),
         segments: segments.iter().map(|segment| held(*segment, writer.whole(*segment))).collect(),
+        known: Vec::new(),
     }
 }
 

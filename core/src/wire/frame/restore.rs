@@ -10,6 +10,8 @@ use crate::wire::codec::{Malformed, Reader, Write};
 
 /// One commit of a line: whose, its number, its uid.
 pub type Place<O> = (O, Seq, Uid);
+/// The same, and the hash of its content.
+pub type Content<O> = (O, Seq, Uid, u64);
 
 /// The bulk of a Restore: all that a replica holds resident. Lines are named by their index in the Hello.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -20,6 +22,8 @@ pub struct Restore {
     pub pending: Vec<Place<u64>>,
     /// The segments.
     pub segments: Vec<HeldSegment>,
+    /// Of the same lines, commits up to the acknowledged one that were admitted, with what was in them.
+    pub known: Vec<Content<u64>>,
 }
 
 /// A whole segment as a replica holds it.
@@ -98,6 +102,28 @@ fn decode_places<O>(
     Ok(places)
 }
 
+fn encode_contents<O: Copy>(contents: &[Content<O>], owner: impl Fn(O, &mut Vec<u8>), out: &mut Vec<u8>) {
+    out.varint(contents.len() as u64);
+    for (of, seq, uid, hash) in contents {
+        owner(*of, out);
+        out.varint(seq.0);
+        Write::u64(out, uid.0);
+        Write::u64(out, *hash);
+    }
+}
+
+fn decode_contents<O>(
+    r: &mut Reader<'_>,
+    owner: impl Fn(&mut Reader<'_>) -> Result<O, Malformed>,
+) -> Result<Vec<Content<O>>, Malformed> {
+    let count = r.count(limits::RESTORE_KNOWN_MAX, "known")?;
+    let mut contents = Vec::with_capacity(count);
+    for _ in 0..count {
+        contents.push((owner(r)?, Seq(r.varint()?), Uid(r.u64()?), r.u64()?));
+    }
+    Ok(contents)
+}
+
 /// A line as its index in the Hello.
 fn index(r: &mut Reader<'_>) -> Result<u64, Malformed> {
     r.varint()
@@ -111,6 +137,16 @@ pub(crate) fn encode_lines(places: &[Place<ReplicaId>], out: &mut Vec<u8>) {
 /// Reads one.
 pub(crate) fn decode_lines(r: &mut Reader<'_>, max: usize) -> Result<Vec<Place<ReplicaId>>, Malformed> {
     decode_places(r, max, |r| r.array().map(ReplicaId))
+}
+
+/// Appends a list of commits, with what is in them, of lines that are named by id.
+pub(crate) fn encode_known(known: &[Content<ReplicaId>], out: &mut Vec<u8>) {
+    encode_contents(known, |id, out| out.extend_from_slice(&id.0), out);
+}
+
+/// Reads one.
+pub(crate) fn decode_known(r: &mut Reader<'_>) -> Result<Vec<Content<ReplicaId>>, Malformed> {
+    decode_contents(r, |r| r.array().map(ReplicaId))
 }
 
 impl Restore {
@@ -127,6 +163,9 @@ impl Restore {
             out.generation(held.generation);
             Write::bytes(&mut out, &held.header);
             Write::bytes(&mut out, &held.state);
+        }
+        if !self.known.is_empty() {
+            encode_contents(&self.known, |of, out| out.varint(of), &mut out);
         }
         out
     }
@@ -147,8 +186,9 @@ impl Restore {
             let state = slice(whole, r.bytes(limits::LONG_BYTES_MAX, "state")?);
             segments.push(HeldSegment { id, engine, layout, generation, header, state });
         }
+        let known = if r.is_empty() { Vec::new() } else { decode_contents(r, index)? };
         r.end()?;
-        Ok(Restore { acked, pending, segments })
+        Ok(Restore { acked, pending, segments, known })
     }
 }
 
