@@ -361,10 +361,7 @@ impl AdmitTable {
 
 /// The rows of a line that was lost and goes on from `last`, and which of them are hollow: `last`, and those right before it, as
 /// far as what was in them is known. What was in `last` need not be.
-pub fn raised<'a>(
-    last: (Seq, Uid),
-    known: impl Iterator<Item = &'a Content<ReplicaId>>,
-) -> (VecDeque<Row>, Vec<Seq>) {
+pub fn raised<'a>(last: (Seq, Uid), known: impl Iterator<Item = &'a Content<ReplicaId>>) -> (VecDeque<Row>, Vec<Seq>) {
     let known: BTreeMap<Seq, (Uid, u64)> = known.map(|(_, seq, uid, hash)| (*seq, (*uid, *hash))).collect();
     let (mut ring, mut hollow) = (VecDeque::new(), Vec::new());
     for seq in (0..limits::WINDOW as u64).map_while(|back| last.0.0.checked_sub(back).map(Seq)) {

@@ -276,6 +276,13 @@ impl Relay {
             Merge::Nothing => None,
             Merge::Adds { state, clocks } => Some((state, clocks)),
             Merge::Refused => return self.close(id, Code::BadFrame),
+            // D4: the log's state stays. Put off, it would be put off for ever.
+            Merge::Clashes => {
+                if let Some(held) = merging.todo.pop_front() {
+                    merging.given.verdicts.insert(held.id, Verdict::Conflict);
+                }
+                return self.merge_next(id);
+            }
             // What the log has of it may be what no engine takes in (R12).
             Merge::Failed => {
                 let suspect = merging.todo.front().and_then(|held| self.log.number(held.id));
@@ -317,6 +324,10 @@ impl Relay {
             segments.push(GivenBack { id, engine, layout, generation, header, adds });
         }
         let unix_ms = self.config.unix_ms + self.now.0;
+        // What is not taken in of a segment may be a part of any of its commits: nothing is said of what the states hold.
+        if given.verdicts.values().any(|verdict| *verdict == Verdict::Conflict) {
+            (given.pending, given.known) = (Vec::new(), Vec::new());
+        }
         let (pending, acked, known) = (given.pending.clone(), given.acked.clone(), std::mem::take(&mut given.known));
         let lines = GivenLines { by, pending, acked, known };
         let (offset, created) = self.log.restore(lines, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);

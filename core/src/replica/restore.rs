@@ -24,7 +24,7 @@ use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
 use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
-use crate::wire::frame::{SegmentStatus, Up};
+use crate::wire::frame::{SegmentState, SegmentStatus, Up};
 
 /// The stream of a Restore's pieces; a Hello's is 1.
 const STREAM: u64 = 2;
@@ -176,8 +176,7 @@ impl Replica {
         let mut states = Vec::with_capacity(restored.segments.len());
         for (verdict, state) in restored.segments {
             if verdict == Verdict::Conflict {
-                let id = state.id;
-                self.problem("ERR_CONFLICT", format!("the relay has another generation of segment {id}, which stays"));
+                self.given_up(&state);
             }
             states.push(state);
         }
@@ -191,6 +190,31 @@ impl Replica {
         self.send_pending();
         self.ask_heads();
         Ok(())
+    }
+
+    /// D4: what is here of a segment does not go with what the relay has, which counts. What is not acknowledged is made anew on
+    /// that, as another writer: the identities of what is here may be those of something else there.
+    fn given_up(&mut self, state: &SegmentState) {
+        let id = state.id;
+        self.problem(
+            "ERR_CONFLICT",
+            format!("what was here of segment {id} does not go with what the relay has, which stays"),
+        );
+        let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
+        let same = slot.peek().is_some_and(|document| document.generation() == state.generation);
+        // Of another generation it is made anew anyway (G3).
+        if !same {
+            return;
+        }
+        if let State::Live(_) = &slot.state
+            && let State::Live(before) = std::mem::replace(&mut slot.state, State::Away)
+        {
+            slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true };
+        } else if let State::Loading { redo, .. } = &mut slot.state {
+            *redo = true;
+        }
+        self.heap.undo(index);
+        self.pending.spoil_all(id);
     }
 
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.

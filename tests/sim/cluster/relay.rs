@@ -7,7 +7,7 @@ use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
 };
 use coheap_core::replica::Input;
-use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::merge::{MergeError, Merged, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -239,9 +239,12 @@ impl Cluster {
                     Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
                     _ => (Bytes::new(), Vec::new()),
                 };
-                let merge = match merge(engine, &snapshot, &deltas, &given).expect("what a replica holds is merged") {
-                    Merged::Nothing => Merge::Nothing,
-                    Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
+                let merge = match merge(engine, &snapshot, &deltas, &given) {
+                    Ok(Merged::Nothing) => Merge::Nothing,
+                    Ok(Merged::Adds { state, clocks }) => Merge::Adds { state, clocks },
+                    // Two processes have written under one identity.
+                    Err(MergeError::Clashes(_)) if self.copied > 0 => Merge::Clashes,
+                    Err(error) => panic!("what a replica holds is not merged: {error}"),
                 };
                 RelayInput::Merged { ticket, merge }
             }
