@@ -48,6 +48,9 @@ use crate::value::Kind;
 use crate::wire::frame::Up;
 use crate::wire::frame::down::ClaimState;
 
+/// A segment up to this size is dumped by way of its encoding.
+const DUMP_BYTES_ENCODED: usize = 16 * 1024;
+
 /// How a replica is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -500,7 +503,13 @@ impl Replica {
         self.now_ms = now_ms;
         match input {
             // What a Busy put off goes out again (R11).
-            Input::Tick => self.send_pending(),
+            Input::Tick => {
+                self.send_pending();
+                // A timer may fire a little early, by what its clock and ours are rounded to: it was too soon, not in vain.
+                if let Some(at) = self.deadline() {
+                    self.out.push_back(Output::Deadline(at));
+                }
+            }
             Input::Commit { label, sections, size, entropy } => self.commit(label, sections, size, entropy),
             Input::Receive(message) => self.receive(&message),
             Input::Connected { token, entropy } => self.connected(token, entropy),
@@ -561,23 +570,27 @@ impl Replica {
     }
 
     fn dump(&mut self, index: Index) {
-        let Some(document) = self.heap.slot(index).and_then(|slot| slot.peek()) else {
+        let Some(document) = self.heap.slot_mut(index).and_then(|slot| slot.document()) else {
             return self.error("ERR_NOT_LOADED", "not loaded");
         };
-        // A copy shows itself, so that nothing is disturbed; its handles are its own.
-        let (bytes, id) = (document.encode(), document.id());
-        let copy = Segment::decode(id, document.engine(), document.generation(), 1, &bytes, &[]);
-        match copy {
-            Ok(mut copy) => {
-                let patches = copy.show();
-                self.out.push_back(Output::Loaded {
-                    segment: index,
-                    status: LoadStatus::There,
-                    bytes: bytes.len(),
-                    reset: true,
-                    patches,
-                });
-            }
+        let size = document.size();
+        // The bytes of a small one are looked at with it. Those of a large one would take as long, with each call that changes a
+        // register, as all the changes before.
+        let patches = if size > DUMP_BYTES_ENCODED {
+            Ok(document.dump())
+        } else {
+            let (bytes, id) = (document.encode(), document.id());
+            let copy = Segment::decode(id, document.engine(), document.generation(), 1, &bytes, &[]);
+            copy.map(|mut copy| copy.show())
+        };
+        match patches {
+            Ok(patches) => self.out.push_back(Output::Loaded {
+                segment: index,
+                status: LoadStatus::There,
+                bytes: size,
+                reset: true,
+                patches,
+            }),
             Err(error) => self.error("ERR_ENGINE", error.to_string()),
         }
     }

@@ -256,6 +256,12 @@ impl Segment {
         self.objects.show_all(self.engine.as_mut())
     }
 
+    /// Everything the document holds, found anew in it and under handles of its own. What is known of its objects here is neither
+    /// asked nor changed. It takes as long as what is shown is large, not as all that ever happened.
+    pub fn dump(&mut self) -> Vec<Patch> {
+        Objects::new(self.id, self.writer).show_all(self.engine.as_mut())
+    }
+
     /// Applies deltas of others, in one step. THE place where a delta is applied.
     pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
         let changes = self.engine.apply(deltas)?;

@@ -12,6 +12,7 @@
 
 import { OP, Reader, RECORD, Writer, type WasmReplica } from './edge.js'
 import { HeapError } from './errors.js'
+import { GONE } from './instance.js'
 import { Keeper } from './keeper.js'
 import { unrefTimer } from './link.js'
 import { trapError } from './rebuild.js'
@@ -294,6 +295,8 @@ export class Driver {
     clearTimeout(this.#timer)
     this.failAll(error)
     if (this.#plight === undefined) this.#replica.free?.()
+    this.#replica = GONE.replica
+    this.keeper.clear()
   }
 
   #dispatch(op: number, records: Uint8Array): Answer {

@@ -20,7 +20,7 @@ import { Events, listenerError, reportUnheard } from './events.js'
 import { Groups } from './groups.js'
 import { defaultKey } from './write.js'
 import { formatPath } from './input.js'
-import { fullModule, loadFullModule, makeReplica, type MakeReplica, type ReplicaInstance } from './instance.js'
+import { fullModule, GONE, loadFullModule, makeReplica, type MakeReplica, type ReplicaInstance } from './instance.js'
 import { Link } from './link.js'
 import { PresenceGroups } from './presence.js'
 import { Rebuilds } from './rebuild.js'
@@ -660,6 +660,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     this.#space.end(over)
     this.#groups.failAll(over)
     this.#driver.close(over)
+    this.#instance = GONE
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -19,6 +19,16 @@ export interface ReplicaInstance {
   touching(): number | undefined
 }
 
+/**
+ * In the place of the instance of a heap that is closed: who still holds that heap, or an object of it, holds no module's memory.
+ * Nothing calls it.
+ */
+export const GONE: ReplicaInstance = {
+  replica: { call() { throw new Error('the heap is closed') } },
+  memory: () => 0,
+  touching: () => undefined,
+}
+
 /** Makes a replica from the options that `core/src/edge.rs` describes. */
 export type MakeReplica = (options: Uint8Array) => ReplicaInstance
 

@@ -97,6 +97,14 @@ export class Keeper {
     this.#segments.delete(segment)
   }
 
+  /** Nothing goes on from this any more. */
+  clear(): void {
+    this.#lives = this.#place = NOTHING
+    this.#made = new Writer(16)
+    this.#commits.clear()
+    this.#segments.clear()
+  }
+
   has(segment: number): boolean {
     return this.#segments.has(segment)
   }

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { afterEach, test } from 'node:test'
 import { isDeepStrictEqual } from 'node:util'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { counter, HeapError, move, open, set, snapshot, text, type Counter, type LiveSet, type Ref, type Text } from '../src/index.js'
 import { assertClean, closeAll, closeClean, expecting, keep, openOn } from './clean.js'
 import { FakeRelay } from './fake-relay.js'
@@ -359,6 +361,36 @@ test('S19, S20: close waits for what is unsaved, says what it lost, and afterwar
   assertClean(b)
   await assert.rejects(b.close({ timeoutMs: 50 }), (error: HeapError) => error.code === 'ERR_UNSAVED' && error.details['unsaved'] === 1)
   await waiting.catch(error => assert.equal(error.code, 'ERR_CLOSED'))
+})
+
+test('who holds a closed heap, and objects of it, holds no memory of its wasm instance', async () => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const memories: WeakRef<object>[] = []
+  const { Instance } = WebAssembly
+  WebAssembly.Instance = class extends Instance {
+    constructor(module: WebAssembly.Module, imports?: WebAssembly.Imports) {
+      super(module, imports)
+      memories.push(new WeakRef(this.exports['memory'] as object))
+    }
+  }
+  try {
+    const relay = new FakeRelay()
+    const [closed, lives] = [await openOn<Any>(relay, { initial: { box: { x: 1 } } }), await openOn<Any>(relay)]
+    const box = closed.root['box'] as Any
+    await closeClean(closed)
+    assert.deepEqual([closed.stats().bytes.wasm, closed.stats().bytes.packed], [0, 0])
+    const there = (): boolean[] => memories.map(memory => memory.deref() !== undefined)
+    for (let turn = 0; there()[0] === true && turn < 50; turn++) {
+      await new Promise(resolve => setTimeout(resolve, 10))
+      collect()
+    }
+    assert.deepEqual(there(), [false, true])
+    assert.equal(box['x'], 1)
+    assert.ok(lives.stats().bytes.wasm > 0)
+  } finally {
+    WebAssembly.Instance = Instance
+  }
 })
 
 test('waits end with a timeout or a signal', async () => {

@@ -55,7 +55,7 @@ for (const leftOut of [true, false]) {
     heap.watch(held, () => { seen.push(held.n) })
     const at = relay.log.length
     relay.inject(segmentOf(bad), RUBBISH)
-    await until(() => quarantined.length > 0)
+    await until(() => quarantined.length > 0 && relay.reports.length > 0)
     assert.deepEqual(quarantined, [bad])
     assert.deepEqual(errors.map(error => error.code), ['ERR_QUARANTINED'])
     assert.deepEqual(relay.reports, [{ segment: segmentOf(bad), at }])

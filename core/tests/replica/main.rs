@@ -5,6 +5,7 @@
 mod answers;
 mod commit_size;
 mod desk;
+mod dump;
 mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
