@@ -12,7 +12,7 @@
 //!
 //! Next: `relay/sequencer.rs`, which calls it and appends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::commit::After;
 use crate::id::{GenId, ReplicaId, SegmentId, Seq, Uid};
@@ -105,8 +105,9 @@ pub struct AdmitRow {
     pub author: AuthorInfo,
     /// When it last appended, in Unix milliseconds of the relay; for the retention of rows only.
     pub seen_ms: u64,
-    /// Commits behind the last one whose parts a Restored holds: what becomes of them is shown already (D4).
-    listed: Vec<(Seq, Uid)>,
+    /// Commits that are not in the log by themselves, and whose parts a Restored holds: what becomes of them is shown already (D4).
+    /// The hash is of what it holds of them; 0: not known.
+    listed: BTreeMap<Uid, (Seq, u64)>,
     /// Those of the ring, ascending, that the log knows by a Restored alone: it has no entry of them.
     hollow: Vec<Seq>,
 }
@@ -141,15 +142,16 @@ impl AdmitRow {
             self.ring.pop_front();
         }
         self.ring.push_back(row);
+        // Another one in the place of a listed one is a copy's: that goes to another line (F2), and is still held.
+        self.listed.remove(&row.uid);
         let last = self.last();
-        self.listed.retain(|(seq, _)| *seq > last);
         let first = self.ring.front().map_or(last, |row| row.seq);
         self.hollow.retain(|seq| *seq >= first);
     }
 
     /// Whether a Restored holds this commit, which is not in the log by itself.
     pub fn lists(&self, seq: Seq, uid: Uid) -> bool {
-        self.listed.contains(&(seq, uid))
+        self.listed.get(&uid).is_some_and(|(of, _)| *of == seq)
     }
 
     /// Whether the log has this commit as void.
@@ -175,15 +177,16 @@ impl AdmitRow {
         }
         if !self.listed.is_empty() || !self.hollow.is_empty() {
             out.varint(self.listed.len() as u64);
-            for (seq, uid) in &self.listed {
+            for (uid, (seq, _)) in &self.listed {
                 out.varint(seq.0);
                 Write::u64(out, uid.0);
             }
-        }
-        if !self.hollow.is_empty() {
             out.varint(self.hollow.len() as u64);
             for seq in &self.hollow {
                 out.varint(seq.0);
+            }
+            for (_, hash) in self.listed.values() {
+                Write::u64(out, *hash);
             }
         }
     }
@@ -207,15 +210,19 @@ impl AdmitRow {
             };
             ring.push_back(Row { seq: Seq(seq), uid, fate });
         }
-        let (mut listed, mut hollow) = (Vec::new(), Vec::new());
+        let (mut listed, mut hollow) = (BTreeMap::new(), Vec::new());
         if !reader.is_empty() {
             for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, "listed")? {
-                listed.push((Seq(reader.varint()?), Uid(reader.u64()?)));
+                let seq = Seq(reader.varint()?);
+                listed.insert(Uid(reader.u64()?), (seq, 0));
             }
         }
         if !reader.is_empty() {
             for _ in 0..reader.count(limits::WINDOW, "hollow")? {
                 hollow.push(Seq(reader.varint()?));
+            }
+            for (_, hash) in listed.values_mut() {
+                *hash = reader.u64()?;
             }
         }
         reader.end()?;
@@ -235,12 +242,16 @@ fn line_uid(row: &Row) -> Uid {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AdmitTable {
     rows: BTreeMap<ReplicaId, AdmitRow>,
+    /// The lines that ever had something listed.
+    listing: BTreeSet<ReplicaId>,
 }
 
 impl AdmitTable {
     /// A table of stored rows.
     pub fn from_rows(rows: impl IntoIterator<Item = (ReplicaId, AdmitRow)>) -> Self {
-        AdmitTable { rows: rows.into_iter().collect() }
+        let rows: BTreeMap<ReplicaId, AdmitRow> = rows.into_iter().collect();
+        let listing = rows.iter().filter(|(_, line)| !line.listed.is_empty()).map(|(owner, _)| *owner).collect();
+        AdmitTable { rows, listing }
     }
 
     /// One line.
@@ -332,7 +343,7 @@ impl AdmitTable {
         }
         let line = self.rows.entry(owner).or_default();
         (line.ring, line.hollow) = raised((seq, uid), known.iter().filter(|(of, ..)| *of == owner));
-        line.listed.retain(|(listed, _)| *listed > seq);
+        line.listed.retain(|_, (listed, _)| *listed > seq);
         line.seen_ms = seen_ms;
         Some(line)
     }
@@ -345,17 +356,34 @@ impl AdmitTable {
         Some(line)
     }
 
-    /// D4: a Restored holds the parts of this commit. `None`: the log has it by itself, or knows that it is held.
-    pub fn list(&mut self, owner: ReplicaId, seq: Seq, uid: Uid) -> Option<&mut AdmitRow> {
+    /// D4: a Restored holds the parts of this commit, with this content. `None`: the log has it by itself, or knows that it is held.
+    pub fn list(&mut self, owner: ReplicaId, (seq, uid): (Seq, Uid), hash: u64) -> Option<&mut AdmitRow> {
         let line = self.rows.get(&owner);
-        if line.is_some_and(|line| line.last() >= seq || line.lists(seq, uid)) {
+        if line.is_some_and(|line| line.last() >= seq) || self.held(uid).is_some() {
             return None;
         }
+        self.listing.insert(owner);
         let line = self.rows.entry(owner).or_default();
         if line.listed.len() < limits::RESTORE_PENDING_MAX {
-            line.listed.push((seq, uid));
+            line.listed.insert(uid, (seq, hash));
         }
         Some(line)
+    }
+
+    /// D4: the hash of what a Restored holds of a commit that is not in the log by itself, in whatever line it comes.
+    pub fn held(&self, uid: Uid) -> Option<u64> {
+        let mut lines = self.listing.iter().filter_map(|owner| self.rows.get(owner));
+        lines.find_map(|line| line.listed.get(&uid)).map(|(_, hash)| *hash)
+    }
+
+    /// Whether the log has, or holds, this commit with other content: both would count.
+    pub fn has_otherwise(&self, (owner, seq, uid, hash): &Content<ReplicaId>) -> bool {
+        let row = self.rows.get(owner).and_then(|line| line.row(*seq)).filter(|row| row.uid == *uid);
+        let held = match row.map(|row| row.fate) {
+            Some(Fate::Admitted(hash)) => Some(hash),
+            Some(Fate::Void(_)) | None => self.held(*uid),
+        };
+        held.is_some_and(|held| held != 0 && held != *hash)
     }
 }
 

@@ -76,8 +76,8 @@ pub struct StoredRestore {
     pub acked: Vec<Place<ReplicaId>>,
     /// Its segments, those that the log had whole included.
     pub segments: Vec<RestoredSegment>,
-    /// Commits of those lines that the replica knows to have been admitted, with what was in them: one of them is taken in again
-    /// from who still has it.
+    /// What is in the pending commits, as far as it is known, and was in commits of those lines that the replica knows to have been
+    /// admitted: one of those is taken in again from who still has it.
     pub known: Vec<Content<ReplicaId>>,
 }
 

@@ -75,6 +75,21 @@ pub(super) struct Merging {
     done: Vec<(HeldSegment, Option<(Bytes, Clocks)>)>,
 }
 
+impl Given {
+    fn verdict(&self, id: SegmentId) -> Verdict {
+        self.verdicts.get(&id).copied().unwrap_or(Verdict::NotGiven)
+    }
+}
+
+impl Merging {
+    /// A copy of its process has written other things under the same identities. In which segments, what the log lacks of them shows
+    /// nobody; and what is pending is made anew in all of them or in none. So none is taken.
+    fn clashes(&mut self) {
+        let held = self.todo.drain(..).chain(self.done.drain(..).map(|(held, _)| held));
+        self.given.verdicts.extend(held.map(|held| (held.id, Verdict::Conflict)));
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Reading {
     pub position: Offset,
@@ -235,6 +250,11 @@ impl Relay {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
+            // Another version of a commit of it counts, and is in the log's states: both would count.
+            if self.log.has_otherwise(&merging.given.known) {
+                merging.clashes();
+                break;
+            }
             if !self.is_mergeable(&held) {
                 self.conflicts(id, &held);
                 continue;
@@ -278,9 +298,7 @@ impl Relay {
             Merge::Refused => return self.close(id, Code::BadFrame),
             // D4: the log's state stays. Put off, it would be put off for ever.
             Merge::Clashes => {
-                if let Some(held) = merging.todo.pop_front() {
-                    merging.given.verdicts.insert(held.id, Verdict::Conflict);
-                }
+                merging.clashes();
                 return self.merge_next(id);
             }
             // What the log has of it may be what no engine takes in (R12).
@@ -324,7 +342,7 @@ impl Relay {
             segments.push(GivenBack { id, engine, layout, generation, header, adds });
         }
         let unix_ms = self.config.unix_ms + self.now.0;
-        // What is not taken in of a segment may be a part of any of its commits: nothing is said of what the states hold.
+        // What is not taken in of a segment may be a part of any of its commits: they are not said to be held.
         if given.verdicts.values().any(|verdict| *verdict == Verdict::Conflict) {
             (given.pending, given.known) = (Vec::new(), Vec::new());
         }
@@ -382,10 +400,10 @@ impl Relay {
                     reading.wanted.push_back(number);
                 }
                 Ok(number) => {
-                    let unknown = self.log.segment(number).map(|row| unknown_state(row.id));
-                    reading.states.extend(unknown.map(|state| (Verdict::NotGiven, state)));
+                    let unknown = self.log.segment(number).map(|row| row.id);
+                    reading.states.extend(unknown.map(|id| (given.verdict(id), unknown_state(id))));
                 }
-                Err(unborn) => reading.states.push((Verdict::NotGiven, unknown_state(unborn))),
+                Err(unborn) => reading.states.push((given.verdict(unborn), unknown_state(unborn))),
             }
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -427,7 +445,7 @@ impl Relay {
                         return self.close(id, Code::StoreFailed);
                     };
                     reading.bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-                    let verdict = given.verdicts.get(&row.id).copied().unwrap_or(Verdict::NotGiven);
+                    let verdict = given.verdict(row.id);
                     reading.states.push((verdict, alive_state(segment, row, header.as_ref(), snapshot, deltas)));
                     if reading.bytes > limits::LONG_BYTES_MAX {
                         return self.close(id, Code::MessageTooLarge);

@@ -22,7 +22,7 @@ use super::port::{Append, DeltaPlace, Folded, GenerationBegins, Recovered, Segme
 use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
 use crate::commit::{EngineKind, LAYOUT, content_hash};
 use crate::guard::{self, Clocks, GuardError, Summary};
-use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore, StoredRoll};
 use crate::mutate::{self, Mutation};
@@ -68,6 +68,8 @@ pub(super) struct Incoming {
 pub(super) enum Placed {
     /// It is in the log, and created these segments.
     Appended { offset: Offset, created: Vec<SegmentNumber> },
+    /// It is in the log without its parts: the log's states hold another version of it.
+    Bared { offset: Offset },
     /// It was refused; its place is void.
     Voided { offset: Offset, code: Code },
     /// The log has it already.
@@ -344,6 +346,13 @@ impl Sequencer {
             Err(code) if held && depends_on_the_log(code) => return Placed::Held,
             Err(code) => return self.void(&commit.line, author, code, unix_ms),
         };
+        // D4: a Restored holds it otherwise, as a copy of its process made it anew. That version counts.
+        let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
+        if self.admit.held(commit.line.uid).is_some_and(|hash| hash != content_hash(parts)) {
+            let (offset, bare) = (self.head, Incoming { parts: Vec::new(), ..commit });
+            self.append(bare, author, &[], unix_ms);
+            return Placed::Bared { offset };
+        }
         let generations = commit.parts.iter().map(|part| PartGeneration {
             segment: part.segment,
             given: part.generation,
@@ -558,8 +567,9 @@ impl Sequencer {
                 self.touched_lines.insert(*owner);
             }
         }
+        let contents: BTreeMap<Uid, u64> = known.iter().map(|(_, _, uid, hash)| (*uid, *hash)).collect();
         for (owner, seq, uid) in &pending {
-            if let Some(line) = self.admit.list(*owner, *seq, *uid) {
+            if let Some(line) = self.admit.list(*owner, (*seq, *uid), contents.get(uid).copied().unwrap_or(0)) {
                 line.author.clone_from(author);
                 self.touched_lines.insert(*owner);
             }
@@ -569,6 +579,11 @@ impl Sequencer {
         self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
         self.batch.roll_hold_ms = Some(self.roll_hold_ms);
         (offset, created)
+    }
+
+    /// Whether the log has one of these commits with other content.
+    pub fn has_otherwise(&self, known: &[Content<ReplicaId>]) -> bool {
+        known.iter().any(|content| self.admit.has_otherwise(content))
     }
 
     /// The position after the last entry that a segment is in.

@@ -90,7 +90,7 @@ impl Lines {
 
     /// A commit of this process has ended.
     pub fn ended(&mut self, ended: Ended) {
-        if self.made.len() == limits::RESTORE_KNOWN_MAX {
+        if self.made.len() == limits::ENDED_MAX {
             self.made.pop_front();
         }
         self.made.push_back(ended);
@@ -105,7 +105,7 @@ impl Lines {
 
     /// What has to be told, and whether in the place of all that was told before.
     pub fn tell(&mut self) -> Option<(bool, impl ExactSizeIterator<Item = &Ended>)> {
-        let anew = std::mem::take(&mut self.anew) || self.told + self.untold > 2 * limits::RESTORE_KNOWN_MAX;
+        let anew = std::mem::take(&mut self.anew) || self.told + self.untold > 2 * limits::ENDED_MAX;
         let untold = std::mem::take(&mut self.untold);
         if !anew && untold == 0 {
             return None;

@@ -236,7 +236,7 @@ impl Replica {
         let ended = &mut Reader::new(r.bytes(limits::LONG_BYTES_MAX, "made")?);
         let mut made = VecDeque::new();
         while ended.remaining() > 0 {
-            if made.len() == limits::RESTORE_KNOWN_MAX {
+            if made.len() == limits::ENDED_MAX {
                 made.pop_front();
             }
             made.push_back(Ended::decode(ended)?);

@@ -154,7 +154,7 @@ impl Replica {
         replica.last_uid = Uid(r.u64()?);
         replica.number = Seq(r.varint()?);
         let mut made = VecDeque::new();
-        for _ in 0..r.count(limits::RESTORE_KNOWN_MAX, "made")? {
+        for _ in 0..r.count(limits::ENDED_MAX, "made")? {
             made.push_back(Ended::decode(r)?);
         }
         replica.lines.recall(made);

@@ -22,7 +22,7 @@ pub struct Restore {
     pub pending: Vec<Place<u64>>,
     /// The segments.
     pub segments: Vec<HeldSegment>,
-    /// Of the same lines, commits up to the acknowledged one that were admitted, with what was in them.
+    /// Of the same lines, what is in the pending commits, and was in those up to the acknowledged one that were admitted.
     pub known: Vec<Content<u64>>,
 }
 
@@ -80,6 +80,13 @@ pub enum Verdict {
     NotGiven,
 }
 
+impl Verdict {
+    /// The log has what was given.
+    pub fn is_taken(self) -> bool {
+        matches!(self, Verdict::Merged | Verdict::Nothing)
+    }
+}
+
 fn encode_places<O: Copy>(places: &[Place<O>], owner: impl Fn(O, &mut Vec<u8>), out: &mut Vec<u8>) {
     out.varint(places.len() as u64);
     for (of, seq, uid) in places {
@@ -117,7 +124,7 @@ fn decode_contents<O>(
     owner: impl Fn(&mut Reader<'_>) -> Result<O, Malformed>,
 ) -> Result<Vec<Content<O>>, Malformed> {
     let count = r.count(limits::RESTORE_KNOWN_MAX, "known")?;
-    let mut contents = Vec::with_capacity(count);
+    let mut contents = Vec::with_capacity(count.min(1024));
     for _ in 0..count {
         contents.push((owner(r)?, Seq(r.varint()?), Uid(r.u64()?), r.u64()?));
     }
