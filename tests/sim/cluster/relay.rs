@@ -68,6 +68,12 @@ impl Cluster {
     /// The same; no relay begins yet.
     pub fn change_disk(&mut self, disk: PlainDisk) {
         self.kill_relay(0);
+        let durable = self.disk.history();
+        self.ledger.durable.extend(durable.iter().flat_map(|entry| match entry {
+            LogEntry::Commit(commit) => vec![commit.uid],
+            LogEntry::Restored(restore) => restore.pending.iter().map(|(_, _, uid)| *uid).collect(),
+            _ => Vec::new(),
+        }));
         self.disk = disk;
         self.disk.crash(0);
         let head = Offset(self.disk.len() as u64);
