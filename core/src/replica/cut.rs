@@ -544,10 +544,8 @@ impl Replica {
         self.stats.refused += 1;
         let of = Some(owner).filter(|owner| *owner != self.id);
         self.lines.ended(Ended { of, seq, uid, hash: 0 });
-        if owner == self.id {
-            if self.last_uid == uid {
-                self.last_uid = uid.voided();
-            }
+        if owner == self.id && self.last_uid == uid {
+            self.last_uid = uid.voided();
         }
         self.fail_flushes(refused.number, WaitError::Refused(code));
         let mut segments = Vec::new();
