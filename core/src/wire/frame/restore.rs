@@ -124,6 +124,10 @@ fn decode_contents<O>(
     owner: impl Fn(&mut Reader<'_>) -> Result<O, Malformed>,
 ) -> Result<Vec<Content<O>>, Malformed> {
     let count = r.count(limits::RESTORE_KNOWN_MAX, "known")?;
+    // Where there are none, there is no list.
+    if count == 0 {
+        return Err(Malformed::Field("known"));
+    }
     let mut contents = Vec::with_capacity(count.min(1024));
     for _ in 0..count {
         contents.push((owner(r)?, Seq(r.varint()?), Uid(r.u64()?), r.u64()?));
