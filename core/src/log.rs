@@ -7,7 +7,7 @@ use crate::commit::EngineKind;
 use crate::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
-use crate::wire::frame::restore::{Place, decode_lines, encode_lines};
+use crate::wire::frame::restore::{Content, Place, decode_known, decode_lines, encode_known, encode_lines};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 use crate::wire::list::{Item, List};
 
@@ -77,6 +77,9 @@ pub struct StoredRestore {
     pub acked: Vec<Place<ReplicaId>>,
     /// Its segments, those that the log had whole included.
     pub segments: List<RestoredSegment>,
+    /// What is in the pending commits, as far as it is known, and was in commits of those lines that the replica knows to have been
+    /// admitted: one of those is taken in again from who still has it.
+    pub known: Vec<Content<ReplicaId>>,
 }
 
 /// One segment of them.
@@ -197,8 +200,11 @@ impl LogEntry {
                 out.varint(*code);
             }
             LogEntry::Restored(restore) => {
-                out.push(2);
+                out.push(if restore.known.is_empty() { 2 } else { 5 });
                 restore.encode(out);
+                if !restore.known.is_empty() {
+                    encode_known(&restore.known, out);
+                }
             }
             LogEntry::Quarantine(quarantine) => {
                 out.push(4);
@@ -269,6 +275,10 @@ impl LogEntry {
                 snapshot: whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "snapshot")?),
             })),
             4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(whole, reader)?)),
+            5 => {
+                let restore = StoredRestore::decode(whole, reader)?;
+                Ok(LogEntry::Restored(StoredRestore { known: decode_known(reader)?, ..restore }))
+            }
             kind => Err(Malformed::Kind(kind)),
         }
     }
@@ -408,6 +418,6 @@ impl StoredRestore {
         let pending = decode_lines(reader, limits::RESTORE_PENDING_MAX)?;
         let acked = decode_lines(reader, limits::OWN_IDS_MAX)?;
         let segments = List::decode(whole, reader, limits::FOLLOWS_MAX, "segments")?;
-        Ok(StoredRestore { by, pending, acked, segments })
+        Ok(StoredRestore { by, pending, acked, segments, known: Vec::new() })
     }
 }

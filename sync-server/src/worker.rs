@@ -237,6 +237,10 @@ async fn merge(workers: &mut Workers, store: &Arc<Store>, job: &MergeJob) -> Res
             eprintln!("coheap-relay: heap {:?}: {}", job.of.heap, String::from_utf8_lossy(&error));
             Ok(Merge::Refused)
         }
+        (10, error) => {
+            eprintln!("coheap-relay: heap {:?}: {}", job.of.heap, String::from_utf8_lossy(&error));
+            Ok(Merge::Clashes)
+        }
         _ => Err("the worker answers something else".to_owned().into()),
     }
 }
@@ -514,6 +518,7 @@ pub fn answer(request: &Bytes, mut say: impl FnMut(&[u8])) -> Vec<u8> {
                 out
             }
             Err(error @ MergeError::Guard(_)) => with(4, error.to_string().as_bytes()),
+            Err(error @ MergeError::Clashes(_)) => with(10, error.to_string().as_bytes()),
             Err(error) => failed(error.to_string()),
         },
         Wanted::Replay => match replay::replay(engine, &snapshot, &deltas, |at| say(&place(5, at))) {

@@ -131,6 +131,18 @@ fn ups() -> Vec<(&'static str, Up)> {
                         state: bytes("state"),
                     }]
                     .into(),
+                    known: Vec::new(),
+                }
+                .encode(),
+            ))),
+        ),
+        (
+            "restore-known",
+            Up::Restore(Bulk::whole(Bytes::from(
+                Restore {
+                    acked: vec![(0, Seq(7), UID)],
+                    known: vec![(0, Seq(6), Uid(9), 11), (0, Seq(7), UID, 12)],
+                    ..Restore::default()
                 }
                 .encode(),
             ))),
@@ -359,6 +371,17 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
                     },
                 ]
                 .into(),
+                known: Vec::new(),
+            }),
+        ),
+        (
+            "log-restored-known",
+            LogEntry::Restored(StoredRestore {
+                by: REPLICA,
+                pending: Vec::new(),
+                acked: vec![(REPLICA, Seq(7), UID)],
+                segments: Vec::new().into(),
+                known: vec![(REPLICA, Seq(6), Uid(9), 11), (REPLICA, Seq(7), UID, 12)],
             }),
         ),
         (

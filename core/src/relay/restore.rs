@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::hello::{alive_state, header_for, unknown_state};
 use super::port::{ConnId, Merge, StoredState};
-use super::sequencer::GivenBack;
+use super::sequencer::{GivenBack, GivenLines};
 use super::session::{Greeted, Phase};
 use super::{Output, Relay, Standing, Ticket};
 use crate::commit::LAYOUT;
@@ -31,7 +31,7 @@ use crate::log::{LogEntry, StoredRestore};
 use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Welcome;
-use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
 use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
@@ -60,6 +60,7 @@ pub(super) enum Restoring {
 pub(super) struct Given {
     pending: Vec<Place<ReplicaId>>,
     acked: Vec<Place<ReplicaId>>,
+    known: Vec<Content<ReplicaId>>,
     verdicts: BTreeMap<SegmentId, Verdict>,
 }
 
@@ -72,6 +73,21 @@ pub(super) struct Merging {
     todo: VecDeque<HeldSegment>,
     asked: Option<Ticket>,
     done: Vec<(HeldSegment, Option<(Bytes, Clocks)>)>,
+}
+
+impl Given {
+    fn verdict(&self, id: SegmentId) -> Verdict {
+        self.verdicts.get(&id).copied().unwrap_or(Verdict::NotGiven)
+    }
+}
+
+impl Merging {
+    /// A copy of its process has written other things under the same identities. In which segments, what the log lacks of them shows
+    /// nobody; and what is pending is made anew in all of them or in none. So none is taken.
+    fn clashes(&mut self) {
+        let held = self.todo.drain(..).chain(self.done.drain(..).map(|(held, _)| held));
+        self.given.verdicts.extend(held.map(|held| (held.id, Verdict::Conflict)));
+    }
 }
 
 #[derive(Debug)]
@@ -166,6 +182,9 @@ impl Relay {
         let (Some(acked), Some(pending)) = (named(restore.acked), named(restore.pending)) else {
             return self.close(id, Code::BadFrame);
         };
+        let own = |of: u64| usize::try_from(of).ok().and_then(|at| conn.own.get(at)).map(|own| own.id);
+        let known = restore.known.into_iter().map(|(of, seq, uid, hash)| Some((own(of)?, seq, uid, hash)));
+        let Some(known) = known.collect::<Option<Vec<_>>>() else { return self.close(id, Code::BadFrame) };
         let mut seen = BTreeSet::new();
         if !restore.segments.iter().all(|held| seen.insert(held.id)) {
             return self.close(id, Code::BadFrame);
@@ -190,7 +209,7 @@ impl Relay {
         for (segment, number) in held {
             self.interest.follow(id, segment, number);
         }
-        let given = Given { pending, acked, verdicts: BTreeMap::new() };
+        let given = Given { pending, acked, known, verdicts: BTreeMap::new() };
         let merging =
             Merging { given, begun: false, todo: restore.segments.iter().collect(), asked: None, done: Vec::new() };
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -232,6 +251,11 @@ impl Relay {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
+            // Another version of a commit of it counts, and is in the log's states: both would count.
+            if self.log.has_otherwise(&merging.given.known) {
+                merging.clashes();
+                break;
+            }
             if !self.is_mergeable(&held) {
                 self.conflicts(id, &held);
                 continue;
@@ -273,6 +297,11 @@ impl Relay {
             Merge::Nothing => None,
             Merge::Adds { state, clocks } => Some((state, clocks)),
             Merge::Refused => return self.close(id, Code::BadFrame),
+            // D4: the log's state stays. Put off, it would be put off for ever.
+            Merge::Clashes => {
+                merging.clashes();
+                return self.merge_next(id);
+            }
             // What the log has of it may be what no engine takes in (R12).
             Merge::Failed => {
                 let suspect = merging.todo.front().and_then(|held| self.log.number(held.id));
@@ -314,7 +343,12 @@ impl Relay {
             segments.push(GivenBack { id, engine, layout, generation, header, adds });
         }
         let unix_ms = self.config.unix_ms + self.now.0;
-        let lines = (by, given.pending.clone(), given.acked.clone());
+        // What is not taken in of a segment may be a part of any of its commits: they are not said to be held.
+        if given.verdicts.values().any(|verdict| *verdict == Verdict::Conflict) {
+            (given.pending, given.known) = (Vec::new(), Vec::new());
+        }
+        let (pending, acked, known) = (given.pending.clone(), given.acked.clone(), std::mem::take(&mut given.known));
+        let lines = GivenLines { by, pending, acked, known };
         let (offset, created) = self.log.restore(lines, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
         for number in created {
             if let Some(row) = self.log.segment(number) {
@@ -367,10 +401,10 @@ impl Relay {
                     reading.wanted.push_back(number);
                 }
                 Ok(number) => {
-                    let unknown = self.log.segment(number).map(|row| unknown_state(row.id));
-                    reading.states.extend(unknown.map(|state| (Verdict::NotGiven, state)));
+                    let unknown = self.log.segment(number).map(|row| row.id);
+                    reading.states.extend(unknown.map(|id| (given.verdict(id), unknown_state(id))));
                 }
-                Err(unborn) => reading.states.push((Verdict::NotGiven, unknown_state(unborn))),
+                Err(unborn) => reading.states.push((given.verdict(unborn), unknown_state(unborn))),
             }
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -412,7 +446,7 @@ impl Relay {
                         return self.close(id, Code::StoreFailed);
                     };
                     reading.bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-                    let verdict = given.verdicts.get(&row.id).copied().unwrap_or(Verdict::NotGiven);
+                    let verdict = given.verdict(row.id);
                     reading.states.push((verdict, alive_state(segment, row, header.as_ref(), snapshot, deltas)));
                     if reading.bytes > limits::LONG_BYTES_MAX {
                         return self.close(id, Code::MessageTooLarge);

@@ -22,14 +22,14 @@ use super::port::{Append, DeltaPlace, Folded, GenerationBegins, Recovered, Segme
 use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
 use crate::commit::{EngineKind, LAYOUT, content_hash};
 use crate::guard::{self, Clocks, GuardError, Summary};
-use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore, StoredRoll};
 use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
-use crate::wire::frame::restore::Place;
+use crate::wire::frame::restore::{Content, Place};
 use crate::wire::frame::roll::Included;
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
@@ -68,6 +68,8 @@ pub(super) struct Incoming {
 pub(super) enum Placed {
     /// It is in the log, and created these segments.
     Appended { offset: Offset, created: Vec<SegmentNumber> },
+    /// It is in the log without its parts: the log's states hold another version of it.
+    Bared { offset: Offset },
     /// It was refused; its place is void.
     Voided { offset: Offset, code: Code },
     /// The log has it already.
@@ -136,6 +138,15 @@ pub(super) struct Sequencer {
     skips: BTreeMap<SegmentNumber, BTreeSet<Offset>>,
     /// A segment that is being replayed, and the parts of it that the store may not have given for that.
     watched: Option<(SegmentNumber, Vec<Watched>)>,
+}
+
+/// What a replica that gives back what it holds says of its lines (`StoredRestore`).
+#[derive(Debug)]
+pub(super) struct GivenLines {
+    pub by: ReplicaId,
+    pub pending: Vec<Place<ReplicaId>>,
+    pub acked: Vec<Place<ReplicaId>>,
+    pub known: Vec<Content<ReplicaId>>,
 }
 
 /// A segment that a replica gave back, looked at: it is of the current generation, and what the log has of it was merged
@@ -322,6 +333,7 @@ impl Sequencer {
         match self.admit.line(&commit.line) {
             Verdict::Admit => {}
             Verdict::Duplicate => return Placed::Duplicate,
+            Verdict::Hollow { hash } => return self.fill(commit, hash, author, refusal, held, unix_ms),
             Verdict::Refused { code } => return Placed::Refused { code },
             Verdict::Conflict { uid } => return Placed::Conflict { uid },
             Verdict::Unknown => return Placed::Unknown,
@@ -334,6 +346,13 @@ impl Sequencer {
             Err(code) if held && depends_on_the_log(code) => return Placed::Held,
             Err(code) => return self.void(&commit.line, author, code, unix_ms),
         };
+        // D4: a Restored holds it otherwise, as a copy of its process made it anew. That version counts.
+        let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
+        if self.admit.held(commit.line.uid).is_some_and(|hash| hash != content_hash(parts)) {
+            let (offset, bare) = (self.head, Incoming { parts: Vec::new(), ..commit });
+            self.append(bare, author, &[], unix_ms);
+            return Placed::Bared { offset };
+        }
         let generations = commit.parts.iter().map(|part| PartGeneration {
             segment: part.segment,
             given: part.generation,
@@ -352,6 +371,32 @@ impl Sequencer {
             }
             Err(_) if held => Placed::Held,
             Err(code) => self.void(&commit.line, author, code, unix_ms),
+        }
+    }
+
+    /// D4: what was acknowledged by a log that was lost, and comes again with the bytes that it had then. What of it was given back
+    /// is there twice, which changes nothing; the rest is there again. It cannot be refused: where it has no place any more it is
+    /// what it would be anyway, a duplicate.
+    fn fill(
+        &mut self,
+        commit: Incoming,
+        hash: u64,
+        author: &AuthorInfo,
+        refusal: Option<Code>,
+        held: bool,
+        unix_ms: u64,
+    ) -> Placed {
+        let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
+        let current = commit.parts.iter().all(|part| part.generation == self.generation_for(part));
+        if refusal.is_some() || !current || content_hash(parts) != hash {
+            return Placed::Duplicate;
+        }
+        let Ok(summaries) = self.structure(&commit.parts) else { return Placed::Duplicate };
+        match self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
+            Ok(()) => self.append(commit, author, &summaries, unix_ms),
+            // What it builds on may be given back yet.
+            Err(Code::GuardClocks) if held => Placed::Held,
+            Err(_) => Placed::Duplicate,
         }
     }
 
@@ -449,7 +494,12 @@ impl Sequencer {
             label: commit.label,
             parts: parts.into(),
         }));
-        self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) }, author, unix_ms);
+        if self.admit.fill(line.owner, line.seq).is_some() {
+            self.touched_lines.insert(line.owner);
+        } else {
+            let row = Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) };
+            self.record_line(line.owner, row, author, unix_ms);
+        }
         self.touched_segments.extend(touched);
         self.note_created(&created_now);
         Placed::Appended { offset, created: created_now }
@@ -465,9 +515,9 @@ impl Sequencer {
         number
     }
 
-    /// Whether the next commit of its line stands against nothing but what is yet to be judged (R2a–d).
+    /// Whether a commit would be appended if nothing but what is yet to be judged (R2a–d) stands against it.
     pub fn is_next(&self, line: &Candidate) -> bool {
-        self.admit.line(line) == Verdict::Admit
+        matches!(self.admit.line(line), Verdict::Admit | Verdict::Hollow { .. })
     }
 
     /// Whether a Restored holds a commit that is not in the log by itself.
@@ -479,14 +529,14 @@ impl Sequencer {
     /// The segments that it creates.
     pub fn restore(
         &mut self,
-        lines: (ReplicaId, Vec<Place<ReplicaId>>, Vec<Place<ReplicaId>>),
+        lines: GivenLines,
         given: Vec<GivenBack>,
         author: &AuthorInfo,
         unix_ms: u64,
         roll_hold_ms: u64,
     ) -> (Offset, Vec<SegmentNumber>) {
         let offset = self.head;
-        let (by, pending, acked) = lines;
+        let GivenLines { by, pending, acked, known } = lines;
         let (mut created, mut segments) = (Vec::new(), Vec::new());
         for held in given {
             let (number, creates) = match (self.number(held.id), &held.adds) {
@@ -512,22 +562,28 @@ impl Sequencer {
             segments.push(RestoredSegment { segment: number, generation, creates, header, state });
         }
         for (owner, seq, uid) in &acked {
-            if let Some(line) = self.admit.raise(*owner, *seq, *uid, unix_ms) {
+            if let Some(line) = self.admit.raise(*owner, (*seq, *uid), &known, unix_ms) {
                 line.author.clone_from(author);
                 self.touched_lines.insert(*owner);
             }
         }
+        let contents: BTreeMap<Uid, u64> = known.iter().map(|(_, _, uid, hash)| (*uid, *hash)).collect();
         for (owner, seq, uid) in &pending {
-            if let Some(line) = self.admit.list(*owner, *seq, *uid) {
+            if let Some(line) = self.admit.list(*owner, (*seq, *uid), contents.get(uid).copied().unwrap_or(0)) {
                 line.author.clone_from(author);
                 self.touched_lines.insert(*owner);
             }
         }
-        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments: segments.into() }));
+        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments: segments.into(), known }));
         self.note_created(&created);
         self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
         self.batch.roll_hold_ms = Some(self.roll_hold_ms);
         (offset, created)
+    }
+
+    /// Whether the log has one of these commits with other content.
+    pub fn has_otherwise(&self, known: &[Content<ReplicaId>]) -> bool {
+        known.iter().any(|content| self.admit.has_otherwise(content))
     }
 
     /// The position after the last entry that a segment is in.

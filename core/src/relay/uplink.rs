@@ -196,6 +196,11 @@ impl Relay {
                 }
                 return;
             }
+            // It is told in full, and so learns that its version does not count (F3).
+            Placed::Bared { offset } => {
+                own.refused = false;
+                return conn.owed.push_back((offset.next(), Owed::Ack { owner, seq }));
+            }
             Placed::Voided { offset, code } => {
                 own.refused = true;
                 conn.mine.insert(offset);

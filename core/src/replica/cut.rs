@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::lines::Ended;
 use super::{Author, LoadStatus, Output, Replica, WaitError};
 use crate::commit::{EngineKind, LAYOUT, PartBody};
 use crate::guard;
@@ -540,11 +541,10 @@ impl Replica {
     pub(super) fn refused(&mut self, owner: ReplicaId, seq: Seq, uid: Uid, code: u64) {
         let Some(refused) = self.pending.refused(owner, seq, uid) else { return };
         self.stats.refused += 1;
-        if owner == self.id {
-            self.lines.ended(seq, uid);
-            if self.last_uid == uid {
-                self.last_uid = uid.voided();
-            }
+        let of = Some(owner).filter(|owner| *owner != self.id);
+        self.lines.ended(Ended { of, seq, uid, hash: 0 });
+        if owner == self.id && self.last_uid == uid {
+            self.last_uid = uid.voided();
         }
         self.fail_flushes(refused.number, WaitError::Refused(code));
         let mut segments = Vec::new();

@@ -37,6 +37,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::lines::Ended;
 use super::pending::Unsaved;
 use super::{Keep, LoadStatus, Options, Output, Replica};
 use crate::commit::{After, ClaimOf, Commit, EngineKind, Part, PartBody};
@@ -48,7 +49,7 @@ pub use crate::segment::packed::ImportError;
 use crate::wire::codec::{Malformed, Reader, Write};
 
 const MAGIC: &[u8; 6] = b"coheap";
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const COUNT: usize = 1 << 24;
 
 const DERIVED: u8 = 1;
@@ -81,9 +82,8 @@ impl Replica {
         Write::u64(&mut out, self.last_uid.0);
         out.varint(self.number.0);
         out.varint(self.lines.made().len() as u64);
-        for (seq, uid) in self.lines.made() {
-            out.varint(seq.0);
-            Write::u64(&mut out, uid.0);
+        for ended in self.lines.made() {
+            ended.encode(&mut out);
         }
         out.varint(self.nonce);
         let stats = self.stats.to_list();
@@ -154,8 +154,8 @@ impl Replica {
         replica.last_uid = Uid(r.u64()?);
         replica.number = Seq(r.varint()?);
         let mut made = VecDeque::new();
-        for _ in 0..r.count(limits::WINDOW, 1, "made")? {
-            made.push_back((Seq(r.varint()?), Uid(r.u64()?)));
+        for _ in 0..r.count(limits::ENDED_MAX, 1, "made")? {
+            made.push_back(Ended::decode(r)?);
         }
         replica.lines.recall(made);
         replica.nonce = r.varint()?;
@@ -183,9 +183,15 @@ impl Replica {
         let mut replica = Replica::import(options.clone(), bytes)?;
         replica.out.clear();
         let fresh = Replica::new(options);
+        // D4: of the lines that it takes over it knows what the other knew.
+        let mut lines = fresh.lines;
+        let old = replica.id;
+        for ended in replica.lines.made() {
+            lines.ended(Ended { of: Some(ended.of.unwrap_or(old)), ..*ended });
+        }
         // The id that the seed gives; `import` drew engine identities behind it.
         (replica.id, replica.seq, replica.last_uid) = (fresh.id, fresh.seq, fresh.last_uid);
-        (replica.lines, replica.waits, replica.stats) = (fresh.lines, fresh.waits, fresh.stats);
+        (replica.lines, replica.waits, replica.stats) = (lines, fresh.waits, fresh.stats);
         replica.number = Seq(0);
         for one in replica.pending.iter_mut() {
             replica.number = replica.number.next();

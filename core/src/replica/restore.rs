@@ -23,8 +23,8 @@ use crate::id::{EpochId, Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
-use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
-use crate::wire::frame::{SegmentStatus, Up};
+use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::{SegmentState, SegmentStatus, Up};
 
 /// The stream of a Restore's pieces; a Hello's is 1.
 const STREAM: u64 = 2;
@@ -115,11 +115,23 @@ impl Replica {
             });
         }
         let place = |(owner, seq, uid)| self.lines.place(owner).map(|at| (at, seq, uid));
-        let standing = self.pending.iter().filter(|one| !one.void);
-        let pending = standing.filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
-        let pending = pending.take(limits::RESTORE_PENDING_MAX).collect();
+        // Those of which another version counts (F3) are in the states, too.
+        let held = |one: &&Unsaved| one.segments().all(|id| segments.iter().any(|held| held.id == id));
+        let standing = self.pending.iter().filter(|one| !one.void).filter(held).take(limits::RESTORE_PENDING_MAX);
+        let (mut pending, mut known): (Vec<Place<u64>>, Vec<Content<u64>>) = (Vec::new(), Vec::new());
+        for one in standing {
+            let Some((of, seq, uid)) = place((one.commit.owner, one.commit.seq, one.commit.uid)) else { continue };
+            pending.push((of, seq, uid));
+            known.extend(one.hash_in_the_log().map(|hash| (of, seq, uid, hash)));
+        }
         let acked: Vec<Place<u64>> = self.own_lines().into_iter().filter_map(place).collect();
-        let restore = Restore { acked, pending, segments: segments.into() };
+        for ended in self.lines.made().filter(|ended| ended.hash != 0) {
+            let Some(of) = self.lines.place(ended.of.unwrap_or(self.id)) else { continue };
+            if acked.iter().any(|(line, upto, _)| *line == of && ended.seq <= *upto) {
+                known.push((of, ended.seq, ended.uid, ended.hash));
+            }
+        }
+        let restore = Restore { acked, pending, segments: segments.into(), known };
         let bulk = Bytes::from(restore.encode());
         if bulk.len() > limits::LONG_BYTES_MAX {
             return self
@@ -168,9 +180,11 @@ impl Replica {
         self.waits.new_log();
         let mut states = Vec::with_capacity(restored.segments.len());
         for (verdict, state) in &restored.segments {
-            if verdict == Verdict::Conflict {
-                let id = state.id;
-                self.problem("ERR_CONFLICT", format!("the relay has another generation of segment {id}, which stays"));
+            match verdict {
+                Verdict::Conflict => self.given_up(&state),
+                // What had to leave it (F2, F3) could have been given back with it.
+                Verdict::NotGiven if self.is_undone(state.id) => self.tell_given_up(state.id),
+                Verdict::NotGiven | Verdict::Merged | Verdict::Nothing => {}
             }
             states.push(state);
         }
@@ -184,6 +198,43 @@ impl Replica {
         self.send_pending();
         self.ask_heads();
         Ok(())
+    }
+
+    /// D4: what is here of a segment does not go with what the relay has, which counts. What is not acknowledged is made anew on
+    /// that, as another writer: the identities of what is here may be those of something else there.
+    fn given_up(&mut self, state: &SegmentState) {
+        let id = state.id;
+        self.tell_given_up(id);
+        let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
+        let same = slot.peek().is_some_and(|document| {
+            state.status == SegmentStatus::Unknown || document.generation() == state.generation
+        });
+        // Of another generation it is made anew anyway (G3).
+        if !same {
+            return;
+        }
+        if let State::Live(_) = &slot.state
+            && let State::Live(before) = std::mem::replace(&mut slot.state, State::Away)
+        {
+            slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true };
+        } else if let State::Loading { redo, .. } = &mut slot.state {
+            *redo = true;
+        }
+        self.heap.undo(index);
+        self.pending.spoil_all(id);
+    }
+
+    fn tell_given_up(&mut self, id: SegmentId) {
+        let what = format!("what was here of segment {id} does not go with what the relay has, which stays");
+        self.problem("ERR_CONFLICT", what);
+    }
+
+    /// Whether a segment that is here is being made anew since a copy of this process has other versions of own commits in it.
+    fn is_undone(&self, id: SegmentId) -> bool {
+        let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
+        let anew = slot.is_some_and(|slot| matches!(slot.state, State::Loading { before: Some(_), redo: true, .. }));
+        let moved = |one: &Unsaved| one.outdone || one.commit.owner != self.id && one.stale.contains(&true);
+        anew && self.pending.iter().any(|one| moved(one) && one.segments().any(|of| of == id))
     }
 
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::cut::Long;
+use super::lines::Ended;
 use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
@@ -478,8 +479,10 @@ impl Replica {
         }
         let Some(owner) = self.lines.owner(owner) else { return };
         let ended = self.pending.acknowledged(owner, seq);
-        for one in ended.iter().filter(|one| one.commit.owner == self.id) {
-            self.lines.ended(one.commit.seq, one.commit.uid);
+        for one in &ended {
+            let of = Some(one.commit.owner).filter(|owner| *owner != self.id);
+            let (seq, uid) = (one.commit.seq, one.commit.uid);
+            self.lines.ended(Ended { of, seq, uid, hash: one.hash_in_the_log().unwrap_or(0) });
         }
         // Lines are acknowledged apart; the program hears of commits in the order it made them.
         let oldest = self.pending.iter().next().map_or(self.number.next(), |one| one.number);

@@ -8,7 +8,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::id::*;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::*;
-use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::merge::{MergeError, Merged, merge};
 use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::codec::Reader;
@@ -346,6 +346,7 @@ impl World {
                     let merge = match merge(engine, &snapshot, &deltas, &given) {
                         Ok(Merged::Nothing) => Merge::Nothing,
                         Ok(Merged::Adds { state, clocks }) => Merge::Adds { state, clocks },
+                        Err(MergeError::Clashes(_)) => Merge::Clashes,
                         Err(_) => Merge::Refused,
                     };
                     answers.push_back(Input::Merged { ticket, merge });

@@ -11,6 +11,8 @@ use crate::wire::list::{Item, List};
 
 /// One commit of a line: whose, its number, its uid.
 pub type Place<O> = (O, Seq, Uid);
+/// The same, and the hash of its content.
+pub type Content<O> = (O, Seq, Uid, u64);
 
 /// The bulk of a Restore: all that a replica holds resident. Lines are named by their index in the Hello.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -21,6 +23,8 @@ pub struct Restore {
     pub pending: Vec<Place<u64>>,
     /// The segments.
     pub segments: List<HeldSegment>,
+    /// Of the same lines, what is in the pending commits, and was in those up to the acknowledged one that were admitted.
+    pub known: Vec<Content<u64>>,
 }
 
 /// A whole segment as a replica holds it.
@@ -77,6 +81,13 @@ pub enum Verdict {
     NotGiven,
 }
 
+impl Verdict {
+    /// The log has what was given.
+    pub fn is_taken(self) -> bool {
+        matches!(self, Verdict::Merged | Verdict::Nothing)
+    }
+}
+
 fn encode_places<O: Copy>(places: &[Place<O>], owner: impl Fn(O, &mut Vec<u8>), out: &mut Vec<u8>) {
     out.varint(places.len() as u64);
     for (of, seq, uid) in places {
@@ -100,6 +111,33 @@ fn decode_places<O>(
     Ok(places)
 }
 
+fn encode_contents<O: Copy>(contents: &[Content<O>], owner: impl Fn(O, &mut Vec<u8>), out: &mut Vec<u8>) {
+    out.varint(contents.len() as u64);
+    for (of, seq, uid, hash) in contents {
+        owner(*of, out);
+        out.varint(seq.0);
+        Write::u64(out, uid.0);
+        Write::u64(out, *hash);
+    }
+}
+
+fn decode_contents<O>(
+    r: &mut Reader<'_>,
+    each: usize,
+    owner: impl Fn(&mut Reader<'_>) -> Result<O, Malformed>,
+) -> Result<Vec<Content<O>>, Malformed> {
+    let count = r.count(limits::RESTORE_KNOWN_MAX, each, "known")?;
+    // Where there are none, there is no list.
+    if count == 0 {
+        return Err(Malformed::Field("known"));
+    }
+    let mut contents = Vec::with_capacity(count);
+    for _ in 0..count {
+        contents.push((owner(r)?, Seq(r.varint()?), Uid(r.u64()?), r.u64()?));
+    }
+    Ok(contents)
+}
+
 /// A line as its index in the Hello.
 fn index(r: &mut Reader<'_>) -> Result<u64, Malformed> {
     r.varint()
@@ -115,6 +153,16 @@ pub(crate) fn decode_lines(r: &mut Reader<'_>, max: usize) -> Result<Vec<Place<R
     decode_places(r, max, 25, |r| r.array().map(ReplicaId))
 }
 
+/// Appends a list of commits, with what is in them, of lines that are named by id.
+pub(crate) fn encode_known(known: &[Content<ReplicaId>], out: &mut Vec<u8>) {
+    encode_contents(known, |id, out| out.extend_from_slice(&id.0), out);
+}
+
+/// Reads one.
+pub(crate) fn decode_known(r: &mut Reader<'_>) -> Result<Vec<Content<ReplicaId>>, Malformed> {
+    decode_contents(r, 33, |r| r.array().map(ReplicaId))
+}
+
 impl Restore {
     /// Its encoding.
     pub fn encode(&self) -> Vec<u8> {
@@ -122,6 +170,9 @@ impl Restore {
         encode_places(&self.acked, |of, out| out.varint(of), &mut out);
         encode_places(&self.pending, |of, out| out.varint(of), &mut out);
         self.segments.encode(&mut out);
+        if !self.known.is_empty() {
+            encode_contents(&self.known, |of, out| out.varint(of), &mut out);
+        }
         out
     }
 
@@ -131,8 +182,9 @@ impl Restore {
         let acked = decode_places(r, limits::OWN_IDS_MAX, 10, index)?;
         let pending = decode_places(r, limits::RESTORE_PENDING_MAX, 10, index)?;
         let segments = List::decode(whole, r, limits::FOLLOWS_MAX, "segments")?;
+        let known = if r.is_empty() { Vec::new() } else { decode_contents(r, 18, index)? };
         r.end()?;
-        Ok(Restore { acked, pending, segments })
+        Ok(Restore { acked, pending, segments, known })
     }
 }
 

@@ -10,7 +10,7 @@ use coheap_core::relay::{
     StoredState,
 };
 use coheap_core::segment::fold;
-use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::merge::{MergeError, Merged, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -267,6 +267,7 @@ impl World {
         match merge(engine, &snapshot, &deltas, given) {
             Ok(Merged::Nothing) => Ok(Merge::Nothing),
             Ok(Merged::Adds { state, clocks }) => Ok(Merge::Adds { state, clocks }),
+            Err(MergeError::Clashes(_)) if self.plan.clones => Ok(Merge::Clashes),
             Err(error) => fails("P7", format!("what a replica gives back is not merged: {error}")),
         }
     }
