@@ -109,6 +109,8 @@ impl Replica {
         }
         let Some(id) = self.resolve(segment) else { return };
         let Some((_, slot)) = self.heap.by_id_mut(id) else { return };
+        // The relay failed on it, too: what comes next is no failure of this replica alone.
+        slot.failures = 0;
         let engine =
             slot.peek().or(slot.broken.as_ref().and_then(|broken| broken.before.as_deref())).map(Segment::engine);
         let writes = slot.peek().map(Segment::writer);

@@ -18,7 +18,7 @@ use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
-use crate::heap::{Index, State};
+use crate::heap::{Buffered, Index, State};
 use crate::id::{EpochId, Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
@@ -214,7 +214,7 @@ impl Replica {
                         kept.push((index, state.deltas.clone()));
                     }
                     witness(None);
-                    buffer.push((offset, state.deltas));
+                    buffer.push(Buffered { at: offset, by: None, deltas: state.deltas });
                 }
                 // The own verdict has all of it (D2).
                 State::Live(_) if frozen => {}
