@@ -11,7 +11,8 @@ use coheap_core::segment::Segment;
 use coheap_core::segment::write::Draw;
 use coheap_core::value::Value;
 use coheap_core::wire::frame::down::EntryFrame;
-use coheap_core::wire::frame::{Down, PART_DELTA, PartFrame, SegRef, Up};
+use coheap_core::wire::frame::restore::{Restored, RestoredFrame, Verdict};
+use coheap_core::wire::frame::{Bulk, Down, PART_DELTA, PartFrame, SegRef, Up};
 
 use crate::desk::{alive, connect_at, give, loads, options, problems, replica, snapshot, tell, ups};
 
@@ -177,12 +178,15 @@ fn r10_nobody_goes_on_as_the_client_that_writes_here() {
     let (deltas, _) = made();
     let mut replica = with(9, &deltas[..1]);
     let own = write(&mut replica, HERE, set(5));
-    let mut copy =
-        Segment::decode(ONE, EngineKind::Yrs, GenId::ZERO_YRS, replica.document(ONE).unwrap().writer(), &[], &[
-            deltas[0].clone(),
-            own.clone(),
-        ])
-        .unwrap();
+    let mut copy = Segment::decode(
+        ONE,
+        EngineKind::Yrs,
+        GenId::ZERO_YRS,
+        replica.document(ONE).unwrap().writer(),
+        &[],
+        &[deltas[0].clone(), own.clone()],
+    )
+    .unwrap();
     copy.show();
     let next = copy.edit(vec![set(6)], Uid(1), &mut Zero).unwrap().delta;
     // A copy changes nothing, whoever brings it.
@@ -243,4 +247,21 @@ fn r12_what_only_this_replica_refuses_is_given_up_after_a_bounded_number_of_time
             }
         }
     }
+}
+
+/// A log that was lost and restored has clients that come further in a state than in entries.
+#[test]
+fn r10_what_a_restored_brings_is_gone_on_from() {
+    let (deltas, whole) = made();
+    let mut replica = with(9, &deltas[..1]);
+    assert!(problems(&tell(&mut replica, &entry(2, 1, &deltas[1]))).is_empty());
+    let segments = vec![(Verdict::Merged, alive(ONE, vec![whole]))];
+    let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
+    let restored = RestoredFrame { offset: Offset(3), yours: false, position: Offset(4), bulk };
+    assert!(problems(&tell(&mut replica, &Down::Restored(restored))).is_empty());
+    let next = write(&mut with(8, &deltas), HERE, set(4));
+    for (offset, (author, delta)) in (4..).zip([(2, &next), (1, &deltas[2]), (1, &deltas[3])]) {
+        assert!(problems(&tell(&mut replica, &entry(offset, author, delta))).is_empty());
+    }
+    assert!(shows(&mut replica, 4));
 }
