@@ -21,6 +21,7 @@ pub mod yrs;
 
 use bytes::Bytes;
 
+use self::clocks::Table;
 use self::creations::Creations;
 pub use self::creations::Overruled;
 use self::engine::{Engine, EngineError};
@@ -28,7 +29,6 @@ use self::objects::Objects;
 use self::write::{Draw, WishError};
 use crate::commit::EngineKind;
 use crate::edit::{Edit, Handle, Patch, Wish};
-use crate::guard::Clocks;
 use crate::id::{GenId, ObjectId, SegmentId, Uid};
 use crate::mutate::{self, Mutation};
 use crate::value::Kind;
@@ -44,7 +44,7 @@ pub struct Segment {
     writer: u64,
     objects: Objects,
     /// Its clock table, once somebody else's delta was to be judged by it (`clocks.rs`).
-    clocks: Option<Clocks>,
+    table: Option<Table>,
     /// Bytes that came in as snapshot and deltas: its packed size, until it is encoded anew.
     size: usize,
     /// No log knows it yet: the next commit creates it.
@@ -176,7 +176,7 @@ impl Segment {
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
         let (header, objects) = (Bytes::new(), Objects::new(id, writer));
-        Ok(Segment { id, generation, header, engine, writer, objects, clocks: None, size, unborn: false, told: 1 })
+        Ok(Segment { id, generation, header, engine, writer, objects, table: None, size, unborn: false, told: 1 })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or
@@ -200,7 +200,7 @@ impl Segment {
             self.header = other.header;
         }
         self.generation = other.generation;
-        self.clocks = other.clocks;
+        self.table = other.table;
         self.size = other.size;
         self.objects.forget();
         self.objects.set_writer(self.writer);
@@ -270,7 +270,7 @@ impl Segment {
     /// Applies deltas of others, in one step: whole states that were merged elsewhere, or what somebody else has judged. For a
     /// commit of the log there is [`Segment::apply_commit`].
     pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
-        self.clocks = None;
+        self.table = None;
         self.apply_judged(deltas)
     }
 
@@ -283,7 +283,7 @@ impl Segment {
 
     /// As [`Segment::apply`], before anybody is shown the document.
     pub fn extend(&mut self, deltas: &[Bytes]) -> Result<(), EngineError> {
-        self.clocks = None;
+        self.table = None;
         self.extend_judged(deltas)
     }
 
@@ -381,7 +381,7 @@ impl Segment {
     /// Goes on under another writer between two redos; [`Segment::show`] still comes next.
     pub fn redo_as(&mut self, writer: u64) -> Result<(), EngineError> {
         self.engine = document(self.engine.kind(), writer, &self.encode())?;
-        self.writer = writer;
+        (self.writer, self.table) = (writer, None);
         self.objects.set_writer(writer);
         Ok(())
     }

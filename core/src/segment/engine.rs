@@ -58,7 +58,7 @@ pub enum EngineError {
     Decode(String),
     /// The guard does not let the bytes through to the engine.
     #[error("the guard refuses a delta: {0}")]
-    Refused(GuardError),
+    Refused(#[from] GuardError),
     /// The engine could not apply or edit.
     #[error("engine failed: {0}")]
     Failed(String),

@@ -265,3 +265,32 @@ fn r10_what_a_restored_brings_is_gone_on_from() {
     }
     assert!(shows(&mut replica, 4));
 }
+
+/// What is written here is judged when somebody names it, or when much has come together; or the document is read anew.
+#[test]
+fn r10_what_is_written_here_is_counted_when_it_is_named() {
+    let text = |key: &str, length: usize| {
+        let value = Literal::Scalar(Value::Str("x".repeat(length)));
+        Wish::Set { object: Handle(0), key: key.into(), value }
+    };
+    // How large the document is, what is written here at once, and whether that is counted at once; `None`: it is read anew.
+    for (large, own, counted) in [(1_000, 10, Some(false)), (1_000, 2_000, None), (900_000, 300_000, Some(true))] {
+        let mut author = replica();
+        connect_at(&mut author, 0, &[]);
+        let first = vec![
+            write(&mut author, NEW, Wish::Root { value: Literal::Map(Vec::new()) }),
+            write(&mut author, HERE, text("large", large)),
+        ];
+        let second = write(&mut author, HERE, set(1));
+        let mut replica = with(9, &first);
+        tell(&mut replica, &entry(2, 1, &second));
+        let mine = write(&mut replica, HERE, text("n", own));
+        let at = structure(Engine::Yrs, &mine).unwrap().own.unwrap();
+        let table = replica.document(ONE).unwrap().clocks().map(|clocks| clocks.next(at.client) == at.end);
+        assert_eq!(table, counted, "{large} and {own}");
+        let mut other = with(8, &[first, vec![second, mine]].concat());
+        let on_mine = write(&mut other, HERE, set(6));
+        assert!(problems(&tell(&mut replica, &entry(4, 2, &on_mine))).is_empty());
+        assert_eq!(replica.document(ONE).unwrap().clocks().unwrap().next(at.client), at.end);
+    }
+}
