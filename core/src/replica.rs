@@ -503,7 +503,13 @@ impl Replica {
         self.now_ms = now_ms;
         match input {
             // What a Busy put off goes out again (R11).
-            Input::Tick => self.send_pending(),
+            Input::Tick => {
+                self.send_pending();
+                // A timer may fire a little early, by what its clock and ours are rounded to: it was too soon, not in vain.
+                if let Some(at) = self.deadline() {
+                    self.out.push_back(Output::Deadline(at));
+                }
+            }
             Input::Commit { label, sections, size, entropy } => self.commit(label, sections, size, entropy),
             Input::Receive(message) => self.receive(&message),
             Input::Connected { token, entropy } => self.connected(token, entropy),

@@ -35,7 +35,7 @@ traces! {
     d03 d04 d06 d07
     f04 g01 g03 g05
     l03 l04
-    t01 t02 t03 t04 t05
+    t01 t02 t03 t03b t04 t05
 }
 
 #[test]

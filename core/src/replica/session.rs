@@ -42,6 +42,8 @@ pub(super) struct Online {
     window: u64,
     /// After a Busy: not before this time.
     retry_at: Option<u64>,
+    /// The program has been told that the relay has no room, and nothing has been acknowledged since.
+    no_room: bool,
     /// The relay wants back what it has lost: nothing of the stream counts until that is done.
     pub frozen: Option<Box<Frozen>>,
     /// Loads that the relay declined: asked for again when a segment has gone.
@@ -277,9 +279,14 @@ impl Replica {
                     self.refused(owner, seq, uid, code);
                 }
             }
-            Down::Busy { owner, seq, retry_ms, .. } => {
+            Down::Busy { owner, seq, code, retry_ms } => {
                 let retry_at = self.now_ms.saturating_add(retry_ms);
                 online.retry_at = Some(retry_at);
+                // Said once, however often it is tried again: this can last for hours. What else is busy passes soon.
+                let no_room = Code::from_number(code) == Some(Code::DiskFull);
+                if no_room && !std::mem::replace(&mut online.no_room, true) {
+                    self.problem(js_code(code), "the relay's disk is full: what is written here stays unsaved, and is sent again until there is room");
+                }
                 if seq == Seq(0) {
                     self.restore_again();
                 }
@@ -465,6 +472,9 @@ impl Replica {
 
     fn acknowledged(&mut self, owner: u64, seq: Seq, position: crate::id::Offset) {
         self.waits.acked(position);
+        if let Session::Online(online) = &mut self.session {
+            online.no_room = false;
+        }
         let Some(owner) = self.lines.owner(owner) else { return };
         let ended = self.pending.acknowledged(owner, seq);
         for one in ended.iter().filter(|one| one.commit.owner == self.id) {

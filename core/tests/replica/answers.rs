@@ -86,6 +86,33 @@ fn a_claim_or_a_join_that_the_relay_declines_fails_with_its_code() {
     }
 }
 
+#[test]
+fn r11_a_relay_without_room_is_told_to_the_program_once_and_what_was_written_is_sent_again() {
+    let mut replica = online();
+    let first = commits(&give(&mut replica, alloc(seg(1))));
+    let busy = |code: Code, retry_ms| Down::Busy { owner: 0, seq: Seq(1), code: u64::from(code.number()), retry_ms };
+    // What passes by itself in seconds is nobody's affair.
+    assert_eq!(problems(&tell(&mut replica, &busy(Code::Restoring, 9))), [] as [&str; 0]);
+    assert_eq!(problems(&tell(&mut replica, &busy(Code::DiskFull, 9))), ["ERR_STORAGE_FULL"]);
+    // A timer that fires early is set again: who asks only once would wait for ever.
+    replica.handle(9, Input::Tick);
+    let early: Vec<Output> = std::iter::from_fn(|| replica.poll()).collect();
+    assert!(matches!(early[..], [Output::Deadline(10)]), "{early:?}");
+    let mut again = |now, answer: &Down| {
+        replica.handle(now, Input::Tick);
+        let outputs: Vec<Output> = std::iter::from_fn(|| replica.poll()).collect();
+        assert_eq!(commits(&outputs), first);
+        problems(&tell(&mut replica, answer)).len()
+    };
+    assert_eq!(again(10, &busy(Code::DiskFull, 9)), 0);
+    assert_eq!(again(10, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) }), 0);
+    assert_eq!(replica.unsaved(), 0);
+    // It had room, and now it has none again: that is news.
+    give(&mut replica, alloc(seg(2)));
+    let told = tell(&mut replica, &Down::Busy { owner: 0, seq: Seq(2), code: 48, retry_ms: 9 });
+    assert_eq!(problems(&told), ["ERR_STORAGE_FULL"]);
+}
+
 /// R11: what was refused is shown until its segment has been made anew; nobody is told before that that all is seen.
 #[test]
 fn a_sync_ends_only_when_what_was_refused_is_undone() {
