@@ -362,7 +362,7 @@ impl Replica {
         let before = before.or_else(|| slot.known.take());
         let mut behind = buffer;
         behind.retain(|buffered| buffered.at >= position && !mutate::on(Mutation::LoadWithoutBuffer));
-        self.install(index, &state, Since { deltas: &state.deltas, behind, last }, before, redo);
+        self.install(index, &state, &Since { deltas: &state.deltas, behind, last }, before, redo);
         self.send_pending();
         Ok(())
     }
@@ -434,7 +434,7 @@ impl Replica {
             };
             let last = Offset(position.0.saturating_sub(1));
             let since = Since { deltas: &state.deltas, behind: Vec::new(), last };
-            self.install(index, &state, since, Some(before), redo);
+            self.install(index, &state, &since, Some(before), redo);
         }
         self.cut = position;
     }
@@ -445,7 +445,7 @@ impl Replica {
         &mut self,
         index: Index,
         state: &SegmentState,
-        since: Since<'_>,
+        since: &Since<'_>,
         mut before: Option<Box<Segment>>,
         mut redo: bool,
     ) {
