@@ -178,7 +178,7 @@ impl AdmitRow {
         let name = reader.str(limits::NAME_BYTES_MAX, "name")?.to_owned();
         let subject = reader.str(limits::NAME_BYTES_MAX, "subject")?.to_owned();
         let last = reader.varint()?;
-        let count = reader.count(limits::WINDOW, "rows")?;
+        let count = reader.count(limits::WINDOW, 17, "rows")?;
         let first = last.checked_sub(count as u64).ok_or(Malformed::Field("rows"))?;
         let mut ring = VecDeque::with_capacity(count);
         for seq in first + 1..=last {
@@ -192,7 +192,9 @@ impl AdmitRow {
         }
         let mut listed = Vec::new();
         if !reader.is_empty() {
-            for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, "listed")? {
+            let count = reader.count(limits::RESTORE_PENDING_MAX, 9, "listed")?;
+            listed.reserve_exact(count);
+            for _ in 0..count {
                 listed.push((Seq(reader.varint()?), Uid(reader.u64()?)));
             }
         }

@@ -9,6 +9,7 @@ use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::restore::{Place, decode_lines, encode_lines};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
+use crate::wire::list::{Item, List};
 
 /// One entry of a heap's log; its place in the log is its offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,7 +63,7 @@ pub struct StoredQuarantine {
     pub client: Option<(u64, u32)>,
     /// The later parts of that client id, ascending: these entries' parts of the segment are left out too. There are none behind
     /// this entry.
-    pub later: Vec<Offset>,
+    pub later: List<Distance>,
 }
 
 /// What a replica has given back.
@@ -75,7 +76,7 @@ pub struct StoredRestore {
     /// Lines that go on from here at the earliest.
     pub acked: Vec<Place<ReplicaId>>,
     /// Its segments, those that the log had whole included.
-    pub segments: Vec<RestoredSegment>,
+    pub segments: List<RestoredSegment>,
 }
 
 /// One segment of them.
@@ -107,7 +108,7 @@ pub struct StoredCommit {
     /// What the program called it.
     pub label: Option<String>,
     /// What it does.
-    pub parts: Vec<StoredPart>,
+    pub parts: List<StoredPart>,
 }
 
 /// Who a replica says it is, and what its token proved.
@@ -186,14 +187,7 @@ impl LogEntry {
                 if let Some(label) = &commit.label {
                     out.str(label);
                 }
-                out.varint(commit.parts.len() as u64);
-                for part in &commit.parts {
-                    out.varint(part.segment.0);
-                    out.generation(part.generation);
-                    out.push(part.kind);
-                    Created::encode(part.creates, out);
-                    Write::bytes(out, &part.bytes);
-                }
+                commit.parts.encode(out);
             }
             LogEntry::Void { owner, seq, uid, code } => {
                 out.push(1);
@@ -223,16 +217,16 @@ impl LogEntry {
 
     /// The deltas in it, each with its segment; a whole segment is one more delta of it, to whoever reads its state. Not the
     /// document of a new generation: it takes the place of all deltas before it.
-    pub fn deltas(&self) -> Vec<(SegmentNumber, &Bytes)> {
+    pub fn deltas(&self) -> Vec<(SegmentNumber, Bytes)> {
         match self {
             LogEntry::Commit(commit) => {
                 let deltas = commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
-                deltas.map(|part| (part.segment, &part.bytes)).collect()
+                deltas.map(|part| (part.segment, part.bytes)).collect()
             }
             LogEntry::Void { .. } | LogEntry::Roll(_) | LogEntry::Quarantine(_) => Vec::new(),
             LogEntry::Restored(restore) => {
                 let added = restore.segments.iter().filter(|part| !part.state.is_empty());
-                added.map(|part| (part.segment, &part.state)).collect()
+                added.map(|part| (part.segment, part.state)).collect()
             }
         }
     }
@@ -257,16 +251,7 @@ impl LogEntry {
                 };
                 let label =
                     if flags & 2 != 0 { Some(reader.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
-                let count = reader.count(limits::PARTS_MAX, "parts")?;
-                let mut parts = Vec::with_capacity(count);
-                for _ in 0..count {
-                    let segment = SegmentNumber(reader.varint()?);
-                    let generation = reader.generation()?;
-                    let kind = reader.u8()?;
-                    let creates = Created::decode(reader)?;
-                    let bytes = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "delta")?);
-                    parts.push(StoredPart { segment, generation, kind, creates, bytes });
-                }
+                let parts = List::decode(whole, reader, limits::PARTS_MAX, "parts")?;
                 Ok(LogEntry::Commit(StoredCommit { owner, author, seq, uid, label, parts }))
             }
             1 => Ok(LogEntry::Void {
@@ -283,16 +268,94 @@ impl LogEntry {
                 header: whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?),
                 snapshot: whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "snapshot")?),
             })),
-            4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(reader)?)),
+            4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(whole, reader)?)),
             kind => Err(Malformed::Kind(kind)),
         }
+    }
+}
+
+impl Item for StoredPart {
+    /// Number, generation, kind, whether it creates, length.
+    const BYTES_MIN: usize = 5;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.varint(self.segment.0);
+        out.generation(self.generation);
+        out.push(self.kind);
+        Created::encode(self.creates, out);
+        Write::bytes(out, &self.bytes);
+    }
+
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let segment = SegmentNumber(reader.varint()?);
+        let generation = reader.generation()?;
+        let kind = reader.u8()?;
+        let creates = Created::decode(reader)?;
+        let bytes = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "delta")?);
+        Ok(StoredPart { segment, generation, kind, creates, bytes })
+    }
+}
+
+impl Item for RestoredSegment {
+    /// Number, generation, whether it creates, two lengths.
+    const BYTES_MIN: usize = 5;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.varint(self.segment.0);
+        out.generation(self.generation);
+        Created::encode(self.creates, out);
+        Write::bytes(out, &self.header);
+        Write::bytes(out, &self.state);
+    }
+
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let segment = SegmentNumber(reader.varint()?);
+        let generation = reader.generation()?;
+        let creates = Created::decode(reader)?;
+        let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
+        let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
+        Ok(RestoredSegment { segment, generation, creates, header, state })
+    }
+}
+
+/// What an entry lies behind the one before it in a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Distance(u64);
+
+impl Item for Distance {
+    const BYTES_MIN: usize = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.varint(self.0);
+    }
+
+    fn take(_: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        reader.varint().map(Distance)
     }
 }
 
 impl StoredQuarantine {
     /// The entries whose part of the segment is left out.
     pub fn skipped(&self) -> impl Iterator<Item = Offset> + '_ {
-        std::iter::once(self.offset).chain(self.later.iter().copied())
+        std::iter::once(self.offset).chain(self.later())
+    }
+
+    /// The later parts.
+    pub fn later(&self) -> impl Iterator<Item = Offset> + '_ {
+        self.later.iter().scan(self.offset, |last, distance| {
+            *last = Offset(last.0.saturating_add(distance.0));
+            Some(*last)
+        })
+    }
+
+    /// Later parts, ascending, as they are kept: each by its distance.
+    pub fn behind(offset: Offset, later: impl IntoIterator<Item = Offset>) -> List<Distance> {
+        let distances = later.into_iter().scan(offset, |last, next| {
+            let distance = Distance(next.0.saturating_sub(last.0));
+            *last = next;
+            Some(distance)
+        });
+        distances.collect()
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -307,15 +370,10 @@ impl StoredQuarantine {
                 out.varint(u64::from(clock));
             }
         }
-        out.varint(self.later.len() as u64);
-        let mut last = self.offset.0;
-        for offset in &self.later {
-            out.varint(offset.0.saturating_sub(last));
-            last = offset.0;
-        }
+        self.later.encode(out);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<StoredQuarantine, Malformed> {
+    fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<StoredQuarantine, Malformed> {
         let segment = SegmentNumber(reader.varint()?);
         let generation = reader.generation()?;
         let offset = Offset(reader.varint()?);
@@ -328,12 +386,10 @@ impl StoredQuarantine {
             }
             _ => return Err(Malformed::Field("client")),
         };
-        let count = reader.count(limits::QUARANTINE_LATER_MAX, "later")?;
-        let (mut later, mut last) = (Vec::with_capacity(count), offset.0);
-        for _ in 0..count {
-            let distance = reader.varint()?;
+        let later: List<Distance> = List::decode(whole, reader, limits::QUARANTINE_LATER_MAX, "later")?;
+        let mut last = offset.0;
+        for Distance(distance) in &later {
             last = last.checked_add(distance).filter(|_| distance > 0).ok_or(Malformed::Field("later"))?;
-            later.push(Offset(last));
         }
         Ok(StoredQuarantine { segment, generation, offset, client, later })
     }
@@ -344,30 +400,14 @@ impl StoredRestore {
         out.extend_from_slice(&self.by.0);
         encode_lines(&self.pending, out);
         encode_lines(&self.acked, out);
-        out.varint(self.segments.len() as u64);
-        for part in &self.segments {
-            out.varint(part.segment.0);
-            out.generation(part.generation);
-            Created::encode(part.creates, out);
-            Write::bytes(out, &part.header);
-            Write::bytes(out, &part.state);
-        }
+        self.segments.encode(out);
     }
 
     fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<StoredRestore, Malformed> {
         let by = ReplicaId(reader.array()?);
         let pending = decode_lines(reader, limits::RESTORE_PENDING_MAX)?;
         let acked = decode_lines(reader, limits::OWN_IDS_MAX)?;
-        let count = reader.count(limits::FOLLOWS_MAX, "segments")?;
-        let mut segments = Vec::with_capacity(count.min(1024));
-        for _ in 0..count {
-            let segment = SegmentNumber(reader.varint()?);
-            let generation = reader.generation()?;
-            let creates = Created::decode(reader)?;
-            let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
-            let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
-            segments.push(RestoredSegment { segment, generation, creates, header, state });
-        }
+        let segments = List::decode(whole, reader, limits::FOLLOWS_MAX, "segments")?;
         Ok(StoredRestore { by, pending, acked, segments })
     }
 }

@@ -433,7 +433,7 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
     let what = reader.u8()?;
     let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
     let snapshot = body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "snapshot")?);
-    let count = reader.count(usize::MAX, "deltas")?;
+    let count = reader.count(usize::MAX, 1, "deltas")?;
     let mut deltas = Vec::with_capacity(count);
     for _ in 0..count {
         deltas.push(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "delta")?));

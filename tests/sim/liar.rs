@@ -92,7 +92,7 @@ impl Reader {
             PartFrame { kind: PART_DELTA, segment: SegRef::Id(X), generation, create: None, bytes: delta.clone() };
         let (offset, seq, uid, author) = (Offset(at as u64), Seq(at as u64 + 1), Uid(at as u64 + 1), by as u64);
         let (yours, void, label) = (false, false, None);
-        self.tell(&Down::Entry(EntryFrame { offset, yours, void, author, seq, uid, label, parts: vec![part] }))
+        self.tell(&Down::Entry(EntryFrame { offset, yours, void, author, seq, uid, label, parts: vec![part].into() }))
     }
 
     fn loaded(&mut self, world: &World, nonce: Nonce, position: usize) -> Vec<Output> {
@@ -105,7 +105,7 @@ impl Reader {
             generation: world.engine.generation_zero(),
             header: Bytes::new(),
             snapshot: Bytes::new(),
-            deltas: world.log.iter().map(|(_, delta)| delta.clone()).collect(),
+            deltas: world.log.iter().map(|(_, delta)| delta.clone()).collect::<Vec<_>>().into(),
         };
         let mut bulk = Vec::new();
         state.encode(&mut bulk);
@@ -139,7 +139,7 @@ fn greeting() -> Down {
         epochs: vec![(lineage, position)],
         position,
         window: 256,
-        ring: Vec::new(),
+        ring: Vec::new().into(),
         bulk: Bulk::default(),
     })
 }

@@ -117,13 +117,13 @@ impl Grower {
         let mut row = Vec::new();
         line.encode(&mut row);
         append.admit.push((owner, row.into()));
-        let commit = StoredCommit { owner, author, seq, uid, label: None, parts };
+        let commit = StoredCommit { owner, author, seq, uid, label: None, parts: parts.into() };
         let mut entry = Vec::new();
         LogEntry::Commit(commit).encode(&mut entry);
         let entry = Bytes::from(entry);
         let read = LogEntry::decode(&entry, &mut Reader::new(&entry)).expect("what was encoded");
         if let LogEntry::Commit(read) = read {
-            for part in read.parts {
+            for part in &read.parts {
                 // What was read shares the entry's bytes.
                 let at = part.bytes.as_ptr() as usize - entry.as_ptr() as usize;
                 append.deltas.push(DeltaPlace { segment: part.segment, offset, at, len: part.bytes.len() });

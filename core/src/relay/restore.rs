@@ -191,7 +191,8 @@ impl Relay {
             self.interest.follow(id, segment, number);
         }
         let given = Given { pending, acked, verdicts: BTreeMap::new() };
-        let merging = Merging { given, begun: false, todo: restore.segments.into(), asked: None, done: Vec::new() };
+        let merging =
+            Merging { given, begun: false, todo: restore.segments.iter().collect(), asked: None, done: Vec::new() };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
         self.next_restore();
@@ -393,7 +394,7 @@ impl Relay {
         let (Given { pending, acked, .. }, Reading { position, states, .. }) = (*given, *reading);
         conn.cursor = position;
         conn.told = position;
-        let bulk = Bytes::from(Restored { pending, acked, segments: states }.encode());
+        let bulk = Bytes::from(Restored { pending, acked, segments: states.into() }.encode());
         self.send_long(id, bulk, true, |bulk| Down::Restored(RestoredFrame { offset, yours: true, position, bulk }));
         self.pump(id);
     }
@@ -464,11 +465,11 @@ impl Relay {
         }
         // Those that see the same share the bytes.
         if self.restored.as_ref().is_none_or(|(of, parts, _)| *of != offset || *parts != seen) {
-            let parts = seen.iter().filter_map(|at| entry.segments.get(*at));
-            let segments = parts.filter_map(|part| {
+            let parts = (0..).zip(&entry.segments).filter(|(at, _)| seen.binary_search(at).is_ok());
+            let segments = parts.filter_map(|(_, part)| {
                 let row = self.log.segment(part.segment)?;
                 let header = GenerationHeader::decode(&part.header).ok();
-                let state = alive_state(part.segment, row, header.as_ref(), Bytes::new(), vec![part.state.clone()]);
+                let state = alive_state(part.segment, row, header.as_ref(), Bytes::new(), vec![part.state]);
                 Some((Verdict::Merged, SegmentState { generation: part.generation, ..state }))
             });
             let restored = Restored { pending: Vec::new(), acked: Vec::new(), segments: segments.collect() };
@@ -486,11 +487,12 @@ impl Relay {
 /// Those segments that an entry brings whole, and so may be long for: a Restored adds to them, a Roll replaces one.
 pub(super) fn added_to(entry: &LogEntry) -> impl Iterator<Item = SegmentNumber> + '_ {
     let (segments, rolled) = match entry {
-        LogEntry::Restored(restore) => (&restore.segments[..], None),
-        LogEntry::Roll(roll) => (&[][..], Some(roll.segment)),
-        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => (&[][..], None),
+        LogEntry::Restored(restore) => (Some(&restore.segments), None),
+        LogEntry::Roll(roll) => (None, Some(roll.segment)),
+        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => (None, None),
     };
-    segments.iter().filter(|part| !part.state.is_empty()).map(|part| part.segment).chain(rolled)
+    let segments = segments.into_iter().flatten().filter(|part| !part.state.is_empty());
+    segments.map(|part| part.segment).chain(rolled)
 }
 
 /// The time for which refusals are held after a restore, where nobody says otherwise.

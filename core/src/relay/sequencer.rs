@@ -447,7 +447,7 @@ impl Sequencer {
             seq: line.seq,
             uid: line.uid,
             label: commit.label,
-            parts,
+            parts: parts.into(),
         }));
         self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) }, author, unix_ms);
         self.touched_segments.extend(touched);
@@ -523,7 +523,7 @@ impl Sequencer {
                 self.touched_lines.insert(*owner);
             }
         }
-        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments }));
+        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments: segments.into() }));
         self.note_created(&created);
         self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
         self.batch.roll_hold_ms = Some(self.roll_hold_ms);

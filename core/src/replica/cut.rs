@@ -120,8 +120,8 @@ impl Replica {
                 continue;
             }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
-                Some((_, deltas)) => deltas.push(part.bytes.clone()),
-                None => by_segment.push((id, vec![part.bytes.clone()])),
+                Some((_, deltas)) => deltas.push(part.bytes),
+                None => by_segment.push((id, vec![part.bytes])),
             }
         }
         if mutate::on(Mutation::ApplyOneSegment) {
@@ -362,7 +362,8 @@ impl Replica {
         let before = before.or_else(|| slot.known.take());
         let mut behind = buffer;
         behind.retain(|buffered| buffered.at >= position && !mutate::on(Mutation::LoadWithoutBuffer));
-        self.install(index, &state, &Since { deltas: &state.deltas, behind, last }, before, redo);
+        let deltas = state.deltas.to_vec();
+        self.install(index, &state, &Since { deltas: &deltas, behind, last }, before, redo);
         self.send_pending();
         Ok(())
     }
@@ -387,16 +388,15 @@ impl Replica {
     /// nothing of its lines. What is here it made itself, and what the relay does not know of it is as it is; what the relay
     /// does know came by a copy of this process, or by one that had its store.
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes, alone: bool) -> Result<(), Malformed> {
-        let mut states = SegmentState::decode_list(bulk)?;
-        if alone && !self.heap.is_undoing() {
-            states.retain(|state| state.status != SegmentStatus::Unknown);
-        }
+        let left_out = alone && !self.heap.is_undoing();
+        let states = SegmentState::decode_list(bulk)?;
+        let states = states.iter().filter(|state| !left_out || state.status != SegmentStatus::Unknown);
         self.catch_up_with(position, states);
         Ok(())
     }
 
     /// The same, of a catch-up or of a verdict (D2).
-    pub(super) fn catch_up_with(&mut self, position: Offset, states: Vec<SegmentState>) {
+    pub(super) fn catch_up_with(&mut self, position: Offset, states: impl IntoIterator<Item = SegmentState>) {
         for state in states {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
@@ -432,8 +432,9 @@ impl Replica {
                     continue;
                 }
             };
+            let deltas = state.deltas.to_vec();
             let last = Offset(position.0.saturating_sub(1));
-            let since = Since { deltas: &state.deltas, behind: Vec::new(), last };
+            let since = Since { deltas: &deltas, behind: Vec::new(), last };
             self.install(index, &state, &since, Some(before), redo);
         }
         self.cut = position;

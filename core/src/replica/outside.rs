@@ -226,7 +226,7 @@ impl Replica {
             let flags = r.u8()?;
             self.set_flags(flags);
             self.lineage = r.epoch()?;
-            for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {
+            for _ in 0..r.count(limits::EPOCHS_MAX, 1, "epochs")? {
                 self.epochs.push((r.epoch()?, Offset(r.varint()?)));
             }
             r.end()?;
@@ -241,7 +241,7 @@ impl Replica {
             made.push_back((Seq(ended.varint()?), Uid(ended.u64()?)));
         }
         self.lines.recall(made);
-        for _ in 0..r.count(COUNT, "segments")? {
+        for _ in 0..r.count(COUNT, 1, "segments")? {
             let id = SegmentId(r.array()?);
             let flags = r.u8()?;
             let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
@@ -258,7 +258,7 @@ impl Replica {
         if !place.is_empty() {
             self.take_place(place)?;
         }
-        for _ in 0..r.count(COUNT, "unsaved commits")? {
+        for _ in 0..r.count(COUNT, 1, "unsaved commits")? {
             let kept = &mut Reader::new(r.bytes(limits::LONG_BYTES_MAX, "unsaved commit")?);
             self.pending.push(unpack_commit(kept)?);
             kept.end()?;
@@ -277,11 +277,11 @@ impl Replica {
         self.nonce = r.varint()?;
         self.waits.acked(Offset(r.varint()?));
         let mut stats = Vec::new();
-        for _ in 0..r.count(256, "stats")? {
+        for _ in 0..r.count(256, 1, "stats")? {
             stats.push(r.varint()?);
         }
         self.stats.set_list(&stats);
-        for _ in 0..r.count(COUNT, "segments")? {
+        for _ in 0..r.count(COUNT, 1, "segments")? {
             let number = u32::try_from(r.varint()?).map_err(|_| Malformed::Limit("number"))?;
             let flags = r.u8()?;
             let (redo, thawing) = (flags & 1 != 0, flags & 2 != 0);

@@ -147,27 +147,27 @@ impl Replica {
         replica.set_flags(flags);
         replica.cut = Offset(r.varint()?);
         replica.lineage = r.epoch()?;
-        for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {
+        for _ in 0..r.count(limits::EPOCHS_MAX, 1, "epochs")? {
             replica.epochs.push((r.epoch()?, Offset(r.varint()?)));
         }
         replica.seq = Seq(r.varint()?);
         replica.last_uid = Uid(r.u64()?);
         replica.number = Seq(r.varint()?);
         let mut made = VecDeque::new();
-        for _ in 0..r.count(limits::WINDOW, "made")? {
+        for _ in 0..r.count(limits::WINDOW, 1, "made")? {
             made.push_back((Seq(r.varint()?), Uid(r.u64()?)));
         }
         replica.lines.recall(made);
         replica.nonce = r.varint()?;
         let mut stats = Vec::new();
-        for _ in 0..r.count(256, "stats")? {
+        for _ in 0..r.count(256, 1, "stats")? {
             stats.push(r.varint()?);
         }
         replica.stats.set_list(&stats);
-        for _ in 0..r.count(COUNT, "segments")? {
+        for _ in 0..r.count(COUNT, 1, "segments")? {
             replica.unpack_slot(r)?;
         }
-        for _ in 0..r.count(COUNT, "unsaved commits")? {
+        for _ in 0..r.count(COUNT, 1, "unsaved commits")? {
             replica.pending.push(unpack_commit(r)?);
         }
         replica.waits.unpack(r)?;
@@ -346,7 +346,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
         _ => Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()),
     };
     let (mut parts, mut all, mut anew) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..r.count(limits::PARTS_MAX, "parts")? {
+    for _ in 0..r.count(limits::PARTS_MAX, 1, "parts")? {
         let segment = SegmentId(r.array()?);
         let generation = r.generation()?;
         let bytes = |r: &mut Reader<'_>| r.bytes(limits::LONG_BYTES_MAX, "delta").map(Bytes::copy_from_slice);
@@ -363,7 +363,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
         parts.push(Part { segment, generation, body });
         anew.push(r.u8()? != 0);
         let mut edits = Vec::new();
-        for _ in 0..r.count(COUNT, "edits")? {
+        for _ in 0..r.count(COUNT, 1, "edits")? {
             edits.push(edits::unpack(r)?);
         }
         all.push(edits);

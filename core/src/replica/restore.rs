@@ -119,7 +119,7 @@ impl Replica {
         let pending = standing.filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
         let pending = pending.take(limits::RESTORE_PENDING_MAX).collect();
         let acked: Vec<Place<u64>> = self.own_lines().into_iter().filter_map(place).collect();
-        let restore = Restore { acked, pending, segments };
+        let restore = Restore { acked, pending, segments: segments.into() };
         let bulk = Bytes::from(restore.encode());
         if bulk.len() > limits::LONG_BYTES_MAX {
             return self
@@ -156,7 +156,7 @@ impl Replica {
     pub(super) fn restored(&mut self, frame: &RestoredFrame, bulk: &Bytes) -> Result<(), Malformed> {
         let restored = Restored::decode(bulk)?;
         if !frame.yours {
-            self.apply_restored(frame.offset, restored);
+            self.apply_restored(frame.offset, &restored);
             return Ok(());
         }
         let Session::Online(online) = &mut self.session else { return Ok(()) };
@@ -167,7 +167,7 @@ impl Replica {
         self.keep_lives();
         self.waits.new_log();
         let mut states = Vec::with_capacity(restored.segments.len());
-        for (verdict, state) in restored.segments {
+        for (verdict, state) in &restored.segments {
             if verdict == Verdict::Conflict {
                 let id = state.id;
                 self.problem("ERR_CONFLICT", format!("the relay has another generation of segment {id}, which stays"));
@@ -187,17 +187,17 @@ impl Replica {
     }
 
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.
-    fn apply_restored(&mut self, offset: Offset, restored: Restored) {
+    fn apply_restored(&mut self, offset: Offset, restored: &Restored) {
         let frozen = self.is_frozen();
         let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let mut switching = Vec::new();
         let witness = self.witness;
-        for (_, state) in restored.segments {
+        for (_, state) in &restored.segments {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status != SegmentStatus::Alive {
                 continue;
             }
-            let engine = state.engine;
+            let (engine, deltas) = (state.engine, state.deltas.to_vec());
             match &mut slot.state {
                 State::Away => {}
                 // D5: another generation is switched to, not merged.
@@ -205,31 +205,31 @@ impl Replica {
                 State::Loading { before, buffer, .. } => {
                     witness(Some(index));
                     if let Some(before) = before.as_deref_mut().filter(|_| !frozen)
-                        && guard_whole(engine, &state.deltas).is_ok()
-                        && let Ok(patches) = before.apply(&state.deltas)
+                        && guard_whole(engine, &deltas).is_ok()
+                        && let Ok(patches) = before.apply(&deltas)
                     {
                         if !patches.is_empty() {
                             shown.push((index, patches));
                         }
-                        kept.push((index, state.deltas.clone()));
+                        kept.push((index, deltas.clone()));
                     }
                     witness(None);
-                    buffer.push(Buffered { at: offset, by: None, deltas: state.deltas });
+                    buffer.push(Buffered { at: offset, by: None, deltas });
                 }
                 // The own verdict has all of it (D2).
                 State::Live(_) if frozen => {}
                 State::Live(segment) => {
                     segment.set_unborn(false);
                     witness(Some(index));
-                    let merged = guard_whole(engine, &state.deltas)
-                        .and_then(|()| segment.apply(&state.deltas).map_err(|error| error.to_string()));
+                    let merged = guard_whole(engine, &deltas)
+                        .and_then(|()| segment.apply(&deltas).map_err(|error| error.to_string()));
                     witness(None);
                     match merged {
                         Ok(patches) => {
                             if !patches.is_empty() {
                                 shown.push((index, patches));
                             }
-                            kept.push((index, state.deltas));
+                            kept.push((index, deltas));
                         }
                         Err(error) => failed.push((state.id, error)),
                     }
@@ -251,7 +251,7 @@ impl Replica {
             }
         }
         for state in switching {
-            let deltas = state.deltas.clone();
+            let deltas = state.deltas.to_vec();
             self.switch_to(&state, &deltas, offset);
         }
         self.send_pending();

@@ -317,6 +317,7 @@ impl Replica {
             Down::Declined { asked, nonce, code } => self.declined(asked, nonce, code),
             Down::Joined { group, run, member, .. } => self.out.push_back(Output::Joined { group, run, member }),
             Down::Group { group, run, members, done, held } => {
+                let (done, held) = (done.to_vec(), held.to_vec());
                 self.out.push_back(Output::Group { group, run, members, done, held });
             }
             Down::Claimed { nonce, group, run, key, grant, state } => {

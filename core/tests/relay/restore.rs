@@ -82,7 +82,7 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
     let (frame, verdict) = restored(&world.take(a)).remove(0);
     assert_eq!((frame.offset, frame.yours, frame.position), (Offset(0), true, Offset(1)));
-    let (what, state) = &verdict.segments[0];
+    let (what, state) = &verdict.segments.get(0).unwrap();
     assert_eq!((*what, state.id, state.status, state.deltas.len()), (Verdict::Merged, seg(0), SegmentStatus::Alive, 1));
     // X13: the next of its line is the fourth, and is admitted.
     let next = writer.commit(&[seg(0)]);
@@ -94,7 +94,7 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
     let frames = world.take(b);
     let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
-    assert!(bulk.bytes.len() > state.deltas[0].len());
+    assert!(bulk.bytes.len() > state.deltas.to_vec()[0].len());
 }
 
 /// C10: a segment that was made after the Hello is given back, too.
@@ -104,7 +104,7 @@ fn d4_what_is_given_back_is_followed_whether_the_hello_named_it_or_not() {
     let a = come(&mut world, 1, epoch, 3, &[]);
     world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
     let (_, verdict) = restored(&world.take(a)).remove(0);
-    let told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, *what)).collect();
+    let told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, what)).collect();
     assert_eq!(told, [(seg(0), Verdict::Merged)]);
     world.fill(2, seg(0), 1);
     assert_eq!(offsets(&world.take(a)), [1], "what others make of it comes");
@@ -146,7 +146,7 @@ fn d2_a_restoring_connection_hears_nothing_before_its_verdict_and_everything_by_
     let frames = world.take(a);
     let (frame, verdict) = restored(&frames).remove(0);
     assert_eq!((frame.offset, frame.position), (Offset(4), Offset(5)));
-    let mut told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, *what, state.deltas.len())).collect();
+    let mut told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, what, state.deltas.len())).collect();
     told.sort_by_key(|(id, _, deltas)| (*deltas, id.0));
     // What it follows is all there: its own, that of others, and what is on its way.
     assert_eq!(told, [(seg(2), Verdict::NotGiven, 0), (seg(1), Verdict::NotGiven, 2), (seg(0), Verdict::Merged, 3)]);
@@ -189,10 +189,10 @@ fn d4_a_restore_is_taken_only_from_who_was_asked_and_may_write() {
 fn d4_what_no_replica_of_ours_sends_closes_its_connection_and_leaves_nothing() {
     let (mut world, writer, epoch) = wiped();
     for (at, restore) in [
-        Restore { segments: vec![held(seg(0), Bytes::from_static(b"rubbish"))], ..Restore::default() },
+        Restore { segments: vec![held(seg(0), Bytes::from_static(b"rubbish"))].into(), ..Restore::default() },
         Restore { acked: vec![(7, Seq(1), Uid(1))], ..Restore::default() },
         Restore {
-            segments: vec![held(seg(0), writer.whole(seg(0))), held(seg(0), writer.whole(seg(0)))],
+            segments: vec![held(seg(0), writer.whole(seg(0))), held(seg(0), writer.whole(seg(0)))].into(),
             ..Restore::default()
         },
     ]
@@ -282,11 +282,11 @@ fn w9_what_adds_nothing_is_listed_without_bytes() {
         world.send(a, &[up(&restore)]);
         let (_, verdict) = restored(&world.take(a)).remove(0);
         bytes.push(world.disk.entries.last().unwrap().len());
-        assert_eq!(verdict.segments[0].0, if id == 1 { Verdict::Merged } else { Verdict::Nothing });
-        assert_eq!(verdict.segments[0].1.deltas.len(), 1, "the whole state comes with it all the same");
+        assert_eq!(verdict.segments.to_vec()[0].0, if id == 1 { Verdict::Merged } else { Verdict::Nothing });
+        assert_eq!(verdict.segments.to_vec()[0].1.deltas.len(), 1, "the whole state comes with it all the same");
     }
     assert!(bytes[1] < 64 && bytes[2] < 64, "{bytes:?}");
-    assert_eq!(entry(&world, 1).segments[0].state.len(), 0);
+    assert_eq!(entry(&world, 1).segments.to_vec()[0].state.len(), 0);
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn w9_who_gives_back_the_same_at_once_is_merged_one_after_the_other() {
     world.input(Input::Closed { conn: conns[1] });
     world.write_all();
     assert_eq!((restored(&world.take(conns[0])).len(), restored(&world.take(conns[2])).len()), (1, 1));
-    assert_eq!(entry(&world, 1).segments[0].state.len(), 0);
+    assert_eq!(entry(&world, 1).segments.to_vec()[0].state.len(), 0);
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn d5_others_get_it_as_an_entry_filtered_to_what_they_follow() {
     world.send(a, &[up(&restore_of(&writer, &[seg(0), seg(1)]))]);
     let (frame, seen) = restored(&world.take(b)).remove(0);
     assert_eq!((frame.offset, frame.yours, seen.segments.len()), (Offset(1), false, 1));
-    assert_eq!(seen.segments[0].1.id, seg(1));
+    assert_eq!(seen.segments.to_vec()[0].1.id, seg(1));
     assert!(seen.acked.is_empty(), "the lines of others are nobody's business");
     assert!(restored(&world.take(c)).is_empty());
     // The stream goes on behind it, for both.
@@ -415,10 +415,10 @@ fn d4_another_generation_stays_as_the_relay_has_it() {
     let (mut world, writer, epoch) = wiped();
     let a = come(&mut world, 1, epoch, 3, &[seg(0)]);
     let mut restore = restore_of(&writer, &[seg(0)]);
-    restore.segments[0].generation = GenId([7; 16]);
+    restore.segments.to_mut()[0].generation = GenId([7; 16]);
     world.send(a, &[up(&restore)]);
     let (_, verdict) = restored(&world.take(a)).remove(0);
-    assert_eq!(verdict.segments[0].1.status, SegmentStatus::Unknown);
+    assert_eq!(verdict.segments.to_vec()[0].1.status, SegmentStatus::Unknown);
     assert!(entry(&world, 0).segments.is_empty());
 }
 

@@ -529,7 +529,8 @@ impl World {
             at += 1;
             if let Some((welcome, bulk)) = whole {
                 link.frames.drain(..at);
-                let states = if bulk.is_empty() { Vec::new() } else { SegmentState::decode_list(&bulk).unwrap() };
+                let states =
+                    if bulk.is_empty() { Vec::new() } else { SegmentState::decode_list(&bulk).unwrap().to_vec() };
                 return (welcome, states);
             }
         }
@@ -657,7 +658,7 @@ impl Writer {
             after: None,
             claim: None,
             label: None,
-            parts,
+            parts: parts.into(),
         }
     }
 }

@@ -39,7 +39,7 @@ fn write(replica: &mut Replica, target: Target, wish: Wish) -> Bytes {
     let sections = vec![Section { target, claim: None, wishes: vec![wish] }];
     let told = give(replica, Input::Commit { label: String::new(), sections, size: 100, entropy: 0 });
     let Some(Up::Commit(commit)) = ups(&told).pop() else { panic!("{told:?}") };
-    commit.parts[0].bytes.clone()
+    commit.parts.iter().next().unwrap().bytes.clone()
 }
 
 /// The segment is made, and set to 1, 2 and 3; and all of that at once.
@@ -74,7 +74,7 @@ fn entry(offset: u64, author: u64, delta: &Bytes) -> Down {
     let (segment, generation, bytes) = (SegRef::Id(ONE), GenId::ZERO_YRS, delta.clone());
     let parts = vec![PartFrame { kind: PART_DELTA, segment, generation, create: None, bytes }];
     let (offset, seq, uid) = (Offset(offset), Seq(offset), Uid(offset));
-    Down::Entry(EntryFrame { offset, yours: false, void: false, author, seq, uid, label: None, parts })
+    Down::Entry(EntryFrame { offset, yours: false, void: false, author, seq, uid, label: None, parts: parts.into() })
 }
 
 fn reports(told: &[Output]) -> Vec<Offset> {
@@ -256,7 +256,7 @@ fn r10_what_a_restored_brings_is_gone_on_from() {
     let mut replica = with(9, &deltas[..1]);
     assert!(problems(&tell(&mut replica, &entry(2, 1, &deltas[1]))).is_empty());
     let segments = vec![(Verdict::Merged, alive(ONE, vec![whole]))];
-    let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
+    let bulk = Bulk::whole(Restored { segments: segments.into(), ..Restored::default() }.encode().into());
     let restored = RestoredFrame { offset: Offset(3), yours: false, position: Offset(4), bulk };
     assert!(problems(&tell(&mut replica, &Down::Restored(restored))).is_empty());
     let next = write(&mut with(8, &deltas), HERE, set(4));

@@ -336,7 +336,8 @@ impl Kept {
             let (key, value) = row.map_err(failed)?;
             let record = run.next(heap, key.value().1, value.value())?;
             log.insert(key.value(), value.value()).map_err(failed)?;
-            for (offset, entry) in record.entries(record.first).map_err(super::tables::damaged)? {
+            for entry in record.entries(record.first) {
+                let (offset, entry) = entry.map_err(super::tables::damaged)?;
                 if let LogEntry::Roll(roll) = &entry
                     && self.rolled.get(&roll.segment.0) == Some(&offset.next())
                 {
@@ -479,7 +480,9 @@ impl WholeLog {
 
     /// Notes what a record says.
     fn take(&mut self, record: &Record) -> Result<(), StoreError> {
-        for (offset, entry) in record.entries(record.first).map_err(super::tables::damaged)? {
+        // All of them can be read, or none of them is counted.
+        let entries: Result<Vec<_>, _> = record.entries(record.first).collect();
+        for (offset, entry) in entries.map_err(super::tables::damaged)? {
             match entry {
                 LogEntry::Commit(commit) => {
                     for part in &commit.parts {

@@ -208,6 +208,7 @@ impl Cluster {
     /// The disk had no room for what is not synced, and says so.
     pub fn fill_disk(&mut self) {
         let Some(attempt) = self.relay.as_ref().map(Relay::attempt) else { return };
+        self.filled = true;
         self.disk.crash(0);
         let head = Offset(self.disk.len() as u64);
         self.places.retain(|_, place| *place < head);

@@ -188,6 +188,7 @@ impl World {
     /// These appends failed: `full`, and nothing else is wrong; otherwise the store has been opened again, and nobody knows
     /// what of them is there.
     pub(super) fn not_durable(&mut self, appends: &[(usize, Append)], full: bool) -> Result<(), Failure> {
+        self.filled |= full;
         if !full {
             // What a reopened store shows may not have been synced: heaps begin a new life of the log, which syncs it (R6).
             self.life = self.draws.draw();
