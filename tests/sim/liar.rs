@@ -139,7 +139,7 @@ fn greeting() -> Down {
         epochs: vec![(lineage, position)],
         position,
         window: 256,
-        ring: Vec::new().into(),
+        ring: Vec::new(),
         bulk: Bulk::default(),
     })
 }
