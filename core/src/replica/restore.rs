@@ -18,7 +18,7 @@ use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
-use crate::heap::{Index, State};
+use crate::heap::{Buffered, Index, State};
 use crate::id::{EpochId, Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
@@ -265,7 +265,7 @@ impl Replica {
                         kept.push((index, deltas.clone()));
                     }
                     witness(None);
-                    buffer.push((offset, deltas));
+                    buffer.push(Buffered { at: offset, by: None, deltas });
                 }
                 // The own verdict has all of it (D2).
                 State::Live(_) if frozen => {}

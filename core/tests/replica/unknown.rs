@@ -13,7 +13,7 @@ use coheap_core::wire::frame::{
     push_frame,
 };
 
-use crate::desk::{connect, connect_at, give, loads, replica, snapshot, tell, ups};
+use crate::desk::{connect, connect_at, give, loads, options, replica, snapshot, tell, ups};
 
 const ONE: SegmentId = SegmentId([1; 16]);
 const TWO: SegmentId = SegmentId([2; 16]);
@@ -85,8 +85,11 @@ fn load(replica: &mut Replica, id: SegmentId) -> (Vec<Output>, Option<Nonce>) {
 
 /// A replica that shows two segments of somebody else; `TWO`'s index.
 fn with_two() -> (Replica, [Bytes; 2]) {
+    with_two_at(replica())
+}
+
+fn with_two_at(mut replica: Replica) -> (Replica, [Bytes; 2]) {
     let deltas = others();
-    let mut replica = replica();
     connect(&mut replica);
     tell(
         &mut replica,
@@ -116,7 +119,7 @@ fn a_part_of_an_unknown_kind_stops_its_segment_and_the_rest_of_the_entry_counts(
     let (mut replica, deltas) = with_two();
     let delta = {
         // Somebody else writes to the segment that goes on.
-        let (mut other, _) = with_two();
+        let (mut other, _) = with_two_at(Replica::new(options(9)));
         let sent = commit(&mut other, Target::Here(Index(2)), set(7));
         let Some(Up::Commit(commit)) = ups(&sent).pop() else { panic!("{sent:?}") };
         commit.parts.to_vec()[0].bytes.clone()
