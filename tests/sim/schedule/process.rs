@@ -482,8 +482,6 @@ impl Process {
             Output::Reconnect => self.hangs_up = true,
             // No line is forgotten here, and nobody else goes by this one's ids.
             output @ (Output::Forked { .. } | Output::InDoubt(_)) => self.problems.push(format!("{output:?}")),
-            // The disk is full now and then: that is one of the faults.
-            Output::Problem { code: "ERR_STORAGE_FULL", .. } => {}
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
             Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
             _ => {}
