@@ -12,7 +12,7 @@
 //!
 //! Next: `relay/sequencer.rs`, which calls it and appends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::commit::After;
 use crate::id::{GenId, ReplicaId, SegmentId, Seq, Uid};
@@ -21,6 +21,7 @@ use crate::log::AuthorInfo;
 use crate::mutate::{self, Mutation};
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::down::{Fate, Row};
+use crate::wire::frame::restore::Content;
 
 /// What the rule says about a commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,12 @@ pub enum Verdict {
     Admit,
     /// The log has it: acknowledge it when it is durable (R2a, R3).
     Duplicate,
+    /// The log had it, lost it, and knows its line and this of its content by a Restored (D4): with the same content its parts
+    /// are taken in, since they may be in no segment that was given back; otherwise it is a duplicate.
+    Hollow {
+        /// The hash of its content.
+        hash: u64,
+    },
     /// The log has it as void: say so again (R11).
     Refused {
         /// Why it was refused.
@@ -98,8 +105,11 @@ pub struct AdmitRow {
     pub author: AuthorInfo,
     /// When it last appended, in Unix milliseconds of the relay; for the retention of rows only.
     pub seen_ms: u64,
-    /// Commits behind the last one whose parts a Restored holds: what becomes of them is shown already (D4).
-    listed: Vec<(Seq, Uid)>,
+    /// Commits that are not in the log by themselves, and whose parts a Restored holds: what becomes of them is shown already (D4).
+    /// The hash is of what it holds of them; 0: not known.
+    listed: BTreeMap<Uid, (Seq, u64)>,
+    /// Those of the ring, ascending, that the log knows by a Restored alone: it has no entry of them.
+    hollow: Vec<Seq>,
 }
 
 impl AdmitRow {
@@ -132,13 +142,16 @@ impl AdmitRow {
             self.ring.pop_front();
         }
         self.ring.push_back(row);
+        // Another one in the place of a listed one is a copy's: that goes to another line (F2), and is still held.
+        self.listed.remove(&row.uid);
         let last = self.last();
-        self.listed.retain(|(seq, _)| *seq > last);
+        let first = self.ring.front().map_or(last, |row| row.seq);
+        self.hollow.retain(|seq| *seq >= first);
     }
 
     /// Whether a Restored holds this commit, which is not in the log by itself.
     pub fn lists(&self, seq: Seq, uid: Uid) -> bool {
-        self.listed.contains(&(seq, uid))
+        self.listed.get(&uid).is_some_and(|(of, _)| *of == seq)
     }
 
     /// Whether the log has this commit as void.
@@ -162,11 +175,18 @@ impl AdmitRow {
             out.push(kind);
             Write::u64(out, value);
         }
-        if !self.listed.is_empty() {
+        if !self.listed.is_empty() || !self.hollow.is_empty() {
             out.varint(self.listed.len() as u64);
-            for (seq, uid) in &self.listed {
+            for (uid, (seq, _)) in &self.listed {
                 out.varint(seq.0);
                 Write::u64(out, uid.0);
+            }
+            out.varint(self.hollow.len() as u64);
+            for seq in &self.hollow {
+                out.varint(seq.0);
+            }
+            for (_, hash) in self.listed.values() {
+                Write::u64(out, *hash);
             }
         }
     }
@@ -178,7 +198,7 @@ impl AdmitRow {
         let name = reader.str(limits::NAME_BYTES_MAX, "name")?.to_owned();
         let subject = reader.str(limits::NAME_BYTES_MAX, "subject")?.to_owned();
         let last = reader.varint()?;
-        let count = reader.count(limits::WINDOW, "rows")?;
+        let count = reader.count(limits::WINDOW, 17, "rows")?;
         let first = last.checked_sub(count as u64).ok_or(Malformed::Field("rows"))?;
         let mut ring = VecDeque::with_capacity(count);
         for seq in first + 1..=last {
@@ -190,14 +210,23 @@ impl AdmitRow {
             };
             ring.push_back(Row { seq: Seq(seq), uid, fate });
         }
-        let mut listed = Vec::new();
+        let (mut listed, mut hollow) = (BTreeMap::new(), Vec::new());
         if !reader.is_empty() {
-            for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, "listed")? {
-                listed.push((Seq(reader.varint()?), Uid(reader.u64()?)));
+            for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, 9, "listed")? {
+                let seq = Seq(reader.varint()?);
+                listed.insert(Uid(reader.u64()?), (seq, 0));
+            }
+        }
+        if !reader.is_empty() {
+            for _ in 0..reader.count(limits::WINDOW, 1, "hollow")? {
+                hollow.push(Seq(reader.varint()?));
+            }
+            for (_, hash) in listed.values_mut() {
+                *hash = reader.u64()?;
             }
         }
         reader.end()?;
-        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms, listed })
+        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms, listed, hollow })
     }
 }
 
@@ -213,12 +242,16 @@ fn line_uid(row: &Row) -> Uid {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AdmitTable {
     rows: BTreeMap<ReplicaId, AdmitRow>,
+    /// The lines that ever had something listed.
+    listing: BTreeSet<ReplicaId>,
 }
 
 impl AdmitTable {
     /// A table of stored rows.
     pub fn from_rows(rows: impl IntoIterator<Item = (ReplicaId, AdmitRow)>) -> Self {
-        AdmitTable { rows: rows.into_iter().collect() }
+        let rows: BTreeMap<ReplicaId, AdmitRow> = rows.into_iter().collect();
+        let listing = rows.iter().filter(|(_, line)| !line.listed.is_empty()).map(|(owner, _)| *owner).collect();
+        AdmitTable { rows, listing }
     }
 
     /// One line.
@@ -250,6 +283,9 @@ impl AdmitTable {
                 None => Verdict::Duplicate,
                 Some(known) if known.uid != commit.uid => Verdict::Conflict { uid: row.line_uid() },
                 Some(Row { fate: Fate::Void(code), .. }) => Verdict::Refused { code: *code },
+                Some(Row { fate: Fate::Admitted(hash), .. }) if row.hollow.contains(&commit.seq) => {
+                    Verdict::Hollow { hash: *hash }
+                }
                 Some(_) => Verdict::Duplicate,
             };
         }
@@ -293,33 +329,81 @@ impl AdmitTable {
     }
 
     /// D4: a line goes on from a commit that the log has lost, unless it has one that is as new [X13]. What is before it is
-    /// forgotten: it counts as seen. `None`: nothing changes.
-    pub fn raise(&mut self, owner: ReplicaId, seq: Seq, uid: Uid, seen_ms: u64) -> Option<&mut AdmitRow> {
+    /// forgotten, and counts as seen, but for those right before it of which the content is `known`. `None`: nothing changes.
+    pub fn raise(
+        &mut self,
+        owner: ReplicaId,
+        (seq, uid): (Seq, Uid),
+        known: &[Content<ReplicaId>],
+        seen_ms: u64,
+    ) -> Option<&mut AdmitRow> {
         let line = self.rows.get(&owner);
         if seq == Seq(0) || line.is_some_and(|line| line.last() >= seq) {
             return None;
         }
         let line = self.rows.entry(owner).or_default();
-        line.ring.clear();
-        // The hash of what was lost is not known.
-        line.ring.push_back(Row { seq, uid, fate: Fate::Admitted(0) });
-        line.listed.retain(|(listed, _)| *listed > seq);
+        (line.ring, line.hollow) = raised((seq, uid), known.iter().filter(|(of, ..)| *of == owner));
+        line.listed.retain(|_, (listed, _)| *listed > seq);
         line.seen_ms = seen_ms;
         Some(line)
     }
 
-    /// D4: a Restored holds the parts of this commit. `None`: the log has it by itself, or knows that it is held.
-    pub fn list(&mut self, owner: ReplicaId, seq: Seq, uid: Uid) -> Option<&mut AdmitRow> {
+    /// D4: a commit that the log had lost has its entry. `None`: it was not hollow.
+    pub fn fill(&mut self, owner: ReplicaId, seq: Seq) -> Option<&mut AdmitRow> {
+        let line = self.rows.get_mut(&owner)?;
+        let at = line.hollow.iter().position(|hollow| *hollow == seq)?;
+        line.hollow.remove(at);
+        Some(line)
+    }
+
+    /// D4: a Restored holds the parts of this commit, with this content. `None`: the log has it by itself, or knows that it is held.
+    pub fn list(&mut self, owner: ReplicaId, (seq, uid): (Seq, Uid), hash: u64) -> Option<&mut AdmitRow> {
         let line = self.rows.get(&owner);
-        if line.is_some_and(|line| line.last() >= seq || line.lists(seq, uid)) {
+        if line.is_some_and(|line| line.last() >= seq) || self.held(uid).is_some() {
             return None;
         }
+        self.listing.insert(owner);
         let line = self.rows.entry(owner).or_default();
         if line.listed.len() < limits::RESTORE_PENDING_MAX {
-            line.listed.push((seq, uid));
+            line.listed.insert(uid, (seq, hash));
         }
         Some(line)
     }
+
+    /// D4: the hash of what a Restored holds of a commit that is not in the log by itself, in whatever line it comes.
+    pub fn held(&self, uid: Uid) -> Option<u64> {
+        let mut lines = self.listing.iter().filter_map(|owner| self.rows.get(owner));
+        lines.find_map(|line| line.listed.get(&uid)).map(|(_, hash)| *hash)
+    }
+
+    /// Whether the log has, or holds, this commit with other content: both would count.
+    pub fn has_otherwise(&self, (owner, seq, uid, hash): &Content<ReplicaId>) -> bool {
+        let row = self.rows.get(owner).and_then(|line| line.row(*seq)).filter(|row| row.uid == *uid);
+        let held = match row.map(|row| row.fate) {
+            Some(Fate::Admitted(hash)) => Some(hash),
+            Some(Fate::Void(_)) | None => self.held(*uid),
+        };
+        held.is_some_and(|held| held != 0 && held != *hash)
+    }
+}
+
+/// The rows of a line that was lost and goes on from `last`, and which of them are hollow: `last`, and those right before it, as
+/// far as what was in them is known. What was in `last` need not be.
+pub fn raised<'a>(last: (Seq, Uid), known: impl Iterator<Item = &'a Content<ReplicaId>>) -> (VecDeque<Row>, Vec<Seq>) {
+    let known: BTreeMap<Seq, (Uid, u64)> = known.map(|(_, seq, uid, hash)| (*seq, (*uid, *hash))).collect();
+    let (mut ring, mut hollow) = (VecDeque::new(), Vec::new());
+    for seq in (0..limits::WINDOW as u64).map_while(|back| last.0.0.checked_sub(back).map(Seq)) {
+        let content = known.get(&seq).filter(|(uid, hash)| *hash != 0 && (seq != last.0 || *uid == last.1));
+        match content {
+            Some((uid, hash)) if seq > Seq(0) => {
+                ring.push_front(Row { seq, uid: *uid, fate: Fate::Admitted(*hash) });
+                hollow.insert(0, seq);
+            }
+            _ if seq == last.0 => ring.push_front(Row { seq, uid: last.1, fate: Fate::Admitted(0) }),
+            _ => break,
+        }
+    }
+    (ring, hollow)
 }
 
 /// R2e: every part was made against its segment's current generation [X23].

@@ -35,7 +35,7 @@ mod yrs;
 use thiserror::Error;
 
 pub use clocks::{BARRED, Clocks, Continuity, RELAY, UNBOUND};
-pub use space::{Beside, Claim, Runs, Space};
+pub use space::{Beside, Claim, Runs, Says, Space};
 
 /// Client ids lie below this: a JavaScript number holds them, and yrs keeps no more bits.
 pub const CLIENT_END: u64 = 1 << 53;
@@ -68,7 +68,7 @@ pub enum GuardError {
     /// A varint that is too big for its field, or longer than it need be.
     #[error("a number is too big or padded")]
     BadNumber,
-    /// A count of things that cannot lie in the bytes that remain.
+    /// A count of things that cannot lie in the bytes that remain, or more to remember than so many bytes may need.
     #[error("a count exceeds the bytes that remain")]
     TooMany,
     /// A string that is not UTF-8.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::id::{Nonce, Offset, SegmentId};
+use crate::id::{Nonce, Offset, ReplicaId, SegmentId};
 use crate::segment::Segment;
 
 /// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
@@ -22,7 +22,7 @@ pub enum State {
         /// Of the newest request; `None` until there is a connection to send it on.
         nonce: Option<Nonce>,
         /// Entries that came while it was under way.
-        buffer: Vec<(Offset, Vec<Bytes>)>,
+        buffer: Vec<Buffered>,
         /// The document it had: readable, writable and at the cut until the new one is here.
         before: Option<Box<Segment>>,
         /// What `before` shows is to be undone in part (a refusal, another id): own commits that depend on that are made anew
@@ -31,6 +31,17 @@ pub enum State {
     },
     /// Here, decoded.
     Live(Box<Segment>),
+}
+
+/// What an entry did to a segment while it was loading.
+#[derive(Debug)]
+pub struct Buffered {
+    /// Its place.
+    pub at: Offset,
+    /// Whose commit it is; `None` for whole states, which are judged as that.
+    pub by: Option<ReplicaId>,
+    /// What it did.
+    pub deltas: Vec<Bytes>,
 }
 
 /// One segment that this replica has to do with.
@@ -48,7 +59,7 @@ pub struct Slot {
     pub broken: Option<Broken>,
     /// It was broken, and is loading because the relay has answered.
     pub thawing: bool,
-    /// How often in a row the engine could not take in what the relay sent of it.
+    /// How often in a row what the relay sent of it was not taken in, and the relay found nothing wrong with it.
     pub failures: u32,
     /// What its mirror knows of it while there is no document: handles.
     pub known: Option<Box<Segment>>,

@@ -26,6 +26,10 @@ pub const LONG_STREAMS_MAX: usize = 64;
 pub const RESTORE_BYTES_MAX: usize = 3 * LONG_BYTES_MAX;
 /// Commits that a Restore lists as held by its states and not acknowledged.
 pub const RESTORE_PENDING_MAX: usize = 65_536;
+/// Commits that have ended and that a replica remembers, of all its lines.
+pub const ENDED_MAX: usize = 2 * WINDOW;
+/// Commits of which a Restore says what is in them: those and the pending ones.
+pub const RESTORE_KNOWN_MAX: usize = ENDED_MAX + RESTORE_PENDING_MAX;
 /// The header of a generation.
 pub const GENERATION_HEADER_BYTES_MAX: usize = 1 << 20;
 /// Own ids a session may present: its own and the dead ones whose unsaved commits it took over.

@@ -7,8 +7,9 @@ use crate::commit::EngineKind;
 use crate::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
-use crate::wire::frame::restore::{Place, decode_lines, encode_lines};
+use crate::wire::frame::restore::{Content, Place, decode_known, decode_lines, encode_known, encode_lines};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
+use crate::wire::list::{Item, List};
 
 /// One entry of a heap's log; its place in the log is its offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,7 +63,7 @@ pub struct StoredQuarantine {
     pub client: Option<(u64, u32)>,
     /// The later parts of that client id, ascending: these entries' parts of the segment are left out too. There are none behind
     /// this entry.
-    pub later: Vec<Offset>,
+    pub later: List<Distance>,
 }
 
 /// What a replica has given back.
@@ -75,7 +76,10 @@ pub struct StoredRestore {
     /// Lines that go on from here at the earliest.
     pub acked: Vec<Place<ReplicaId>>,
     /// Its segments, those that the log had whole included.
-    pub segments: Vec<RestoredSegment>,
+    pub segments: List<RestoredSegment>,
+    /// What is in the pending commits, as far as it is known, and was in commits of those lines that the replica knows to have been
+    /// admitted: one of those is taken in again from who still has it.
+    pub known: Vec<Content<ReplicaId>>,
 }
 
 /// One segment of them.
@@ -111,7 +115,7 @@ pub struct StoredCommit {
     /// What the program called it.
     pub label: Option<String>,
     /// What it does.
-    pub parts: Vec<StoredPart>,
+    pub parts: List<StoredPart>,
 }
 
 /// Who a replica says it is, and what its token proved.
@@ -195,14 +199,7 @@ impl LogEntry {
                 if let Some(label) = &commit.label {
                     out.str(label);
                 }
-                out.varint(commit.parts.len() as u64);
-                for part in &commit.parts {
-                    out.varint(part.segment.0);
-                    out.generation(part.generation);
-                    out.push(part.kind);
-                    Created::encode(part.creates, out);
-                    Write::bytes(out, &part.bytes);
-                }
+                commit.parts.encode(out);
             }
             LogEntry::Void { owner, seq, uid, code } => {
                 out.push(1);
@@ -212,8 +209,11 @@ impl LogEntry {
                 out.varint(*code);
             }
             LogEntry::Restored(restore) => {
-                out.push(2);
+                out.push(if restore.known.is_empty() { 2 } else { 5 });
                 restore.encode(out);
+                if !restore.known.is_empty() {
+                    encode_known(&restore.known, out);
+                }
             }
             LogEntry::Quarantine(quarantine) => {
                 out.push(4);
@@ -232,16 +232,16 @@ impl LogEntry {
 
     /// The deltas in it, each with its segment; a whole segment is one more delta of it, to whoever reads its state. Not the
     /// document of a new generation: it takes the place of all deltas before it.
-    pub fn deltas(&self) -> Vec<(SegmentNumber, &Bytes)> {
+    pub fn deltas(&self) -> Vec<(SegmentNumber, Bytes)> {
         match self {
             LogEntry::Commit(commit) => {
                 let deltas = commit.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
-                deltas.map(|part| (part.segment, &part.bytes)).collect()
+                deltas.map(|part| (part.segment, part.bytes)).collect()
             }
             LogEntry::Void { .. } | LogEntry::Roll(_) | LogEntry::Quarantine(_) => Vec::new(),
             LogEntry::Restored(restore) => {
                 let added = restore.segments.iter().filter(|part| !part.state.is_empty() && !part.adopts);
-                added.map(|part| (part.segment, &part.state)).collect()
+                added.map(|part| (part.segment, part.state)).collect()
             }
         }
     }
@@ -266,16 +266,7 @@ impl LogEntry {
                 };
                 let label =
                     if flags & 2 != 0 { Some(reader.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
-                let count = reader.count(limits::PARTS_MAX, "parts")?;
-                let mut parts = Vec::with_capacity(count);
-                for _ in 0..count {
-                    let segment = SegmentNumber(reader.varint()?);
-                    let generation = reader.generation()?;
-                    let kind = reader.u8()?;
-                    let creates = Created::decode(reader)?;
-                    let bytes = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "delta")?);
-                    parts.push(StoredPart { segment, generation, kind, creates, bytes });
-                }
+                let parts = List::decode(whole, reader, limits::PARTS_MAX, "parts")?;
                 Ok(LogEntry::Commit(StoredCommit { owner, author, seq, uid, label, parts }))
             }
             1 => Ok(LogEntry::Void {
@@ -292,16 +283,107 @@ impl LogEntry {
                 header: whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?),
                 snapshot: whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "snapshot")?),
             })),
-            4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(reader)?)),
+            4 => Ok(LogEntry::Quarantine(StoredQuarantine::decode(whole, reader)?)),
+            5 => {
+                let restore = StoredRestore::decode(whole, reader)?;
+                Ok(LogEntry::Restored(StoredRestore { known: decode_known(reader)?, ..restore }))
+            }
             kind => Err(Malformed::Kind(kind)),
         }
+    }
+}
+
+impl Item for StoredPart {
+    /// Number, generation, kind, whether it creates, length.
+    const BYTES_MIN: usize = 5;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.varint(self.segment.0);
+        out.generation(self.generation);
+        out.push(self.kind);
+        Created::encode(self.creates, out);
+        Write::bytes(out, &self.bytes);
+    }
+
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let segment = SegmentNumber(reader.varint()?);
+        let generation = reader.generation()?;
+        let kind = reader.u8()?;
+        let creates = Created::decode(reader)?;
+        let bytes = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "delta")?);
+        Ok(StoredPart { segment, generation, kind, creates, bytes })
+    }
+}
+
+impl Item for RestoredSegment {
+    /// Number, generation, flags, two lengths.
+    const BYTES_MIN: usize = 5;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.varint(self.segment.0);
+        out.generation(self.generation);
+        // Bit 0: it creates the segment, as in a commit. Bit 1: it is adopted.
+        let at = out.len();
+        Created::encode(self.creates, out);
+        if let Some(flags) = out.get_mut(at) {
+            *flags |= u8::from(self.adopts) << 1;
+        }
+        Write::bytes(out, &self.header);
+        Write::bytes(out, &self.state);
+    }
+
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let segment = SegmentNumber(reader.varint()?);
+        let generation = reader.generation()?;
+        let flags = reader.u8()?;
+        if flags > 3 {
+            return Err(Malformed::Field("flags"));
+        }
+        let (creates, adopts) = (Created::read(flags & 1 != 0, reader)?, flags & 2 != 0);
+        let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
+        let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
+        Ok(RestoredSegment { segment, generation, creates, adopts, header, state })
+    }
+}
+
+/// What an entry lies behind the one before it in a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Distance(u64);
+
+impl Item for Distance {
+    const BYTES_MIN: usize = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.varint(self.0);
+    }
+
+    fn take(_: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        reader.varint().map(Distance)
     }
 }
 
 impl StoredQuarantine {
     /// The entries whose part of the segment is left out.
     pub fn skipped(&self) -> impl Iterator<Item = Offset> + '_ {
-        std::iter::once(self.offset).chain(self.later.iter().copied())
+        std::iter::once(self.offset).chain(self.later())
+    }
+
+    /// The later parts.
+    pub fn later(&self) -> impl Iterator<Item = Offset> + '_ {
+        self.later.iter().scan(self.offset, |last, distance| {
+            *last = Offset(last.0.saturating_add(distance.0));
+            Some(*last)
+        })
+    }
+
+    /// Later parts, ascending, as they are kept: each by its distance.
+    pub fn behind(offset: Offset, later: impl IntoIterator<Item = Offset>) -> List<Distance> {
+        let distances = later.into_iter().scan(offset, |last, next| {
+            let distance = Distance(next.0.saturating_sub(last.0));
+            *last = next;
+            Some(distance)
+        });
+        distances.collect()
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -316,15 +398,10 @@ impl StoredQuarantine {
                 out.varint(u64::from(clock));
             }
         }
-        out.varint(self.later.len() as u64);
-        let mut last = self.offset.0;
-        for offset in &self.later {
-            out.varint(offset.0.saturating_sub(last));
-            last = offset.0;
-        }
+        self.later.encode(out);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<StoredQuarantine, Malformed> {
+    fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<StoredQuarantine, Malformed> {
         let segment = SegmentNumber(reader.varint()?);
         let generation = reader.generation()?;
         let offset = Offset(reader.varint()?);
@@ -337,12 +414,10 @@ impl StoredQuarantine {
             }
             _ => return Err(Malformed::Field("client")),
         };
-        let count = reader.count(limits::QUARANTINE_LATER_MAX, "later")?;
-        let (mut later, mut last) = (Vec::with_capacity(count), offset.0);
-        for _ in 0..count {
-            let distance = reader.varint()?;
+        let later: List<Distance> = List::decode(whole, reader, limits::QUARANTINE_LATER_MAX, "later")?;
+        let mut last = offset.0;
+        for Distance(distance) in &later {
             last = last.checked_add(distance).filter(|_| distance > 0).ok_or(Malformed::Field("later"))?;
-            later.push(Offset(last));
         }
         Ok(StoredQuarantine { segment, generation, offset, client, later })
     }
@@ -353,39 +428,14 @@ impl StoredRestore {
         out.extend_from_slice(&self.by.0);
         encode_lines(&self.pending, out);
         encode_lines(&self.acked, out);
-        out.varint(self.segments.len() as u64);
-        for part in &self.segments {
-            out.varint(part.segment.0);
-            out.generation(part.generation);
-            // Bit 0: it creates the segment, as in a commit. Bit 1: it is adopted.
-            let at = out.len();
-            Created::encode(part.creates, out);
-            if let Some(flags) = out.get_mut(at) {
-                *flags |= u8::from(part.adopts) << 1;
-            }
-            Write::bytes(out, &part.header);
-            Write::bytes(out, &part.state);
-        }
+        self.segments.encode(out);
     }
 
     fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<StoredRestore, Malformed> {
         let by = ReplicaId(reader.array()?);
         let pending = decode_lines(reader, limits::RESTORE_PENDING_MAX)?;
         let acked = decode_lines(reader, limits::OWN_IDS_MAX)?;
-        let count = reader.count(limits::FOLLOWS_MAX, "segments")?;
-        let mut segments = Vec::with_capacity(count.min(1024));
-        for _ in 0..count {
-            let segment = SegmentNumber(reader.varint()?);
-            let generation = reader.generation()?;
-            let flags = reader.u8()?;
-            if flags > 3 {
-                return Err(Malformed::Field("flags"));
-            }
-            let (creates, adopts) = (Created::read(flags & 1 != 0, reader)?, flags & 2 != 0);
-            let header = whole.slice_ref(reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?);
-            let state = whole.slice_ref(reader.bytes(limits::LONG_BYTES_MAX, "state")?);
-            segments.push(RestoredSegment { segment, generation, creates, adopts, header, state });
-        }
-        Ok(StoredRestore { by, pending, acked, segments })
+        let segments = List::decode(whole, reader, limits::FOLLOWS_MAX, "segments")?;
+        Ok(StoredRestore { by, pending, acked, segments, known: Vec::new() })
     }
 }

@@ -56,6 +56,8 @@ pub enum Mutation {
     ApplyOneSegment,
     /// C4: lose a delta now and then.
     LoseDelta,
+    /// R10, C4: apply what comes whatever its clocks are.
+    ReplicaTakesAnyClock,
     /// C6: put the cut one entry ahead of what is applied.
     CutAhead,
     /// L3: show a loaded segment without what came while it was loading.
@@ -97,7 +99,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 42] = {
+pub const ALL: [Mutation; 43] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -123,6 +125,7 @@ pub const ALL: [Mutation; 42] = {
         NoResend,
         ApplyOneSegment,
         LoseDelta,
+        ReplicaTakesAnyClock,
         CutAhead,
         LoadWithoutBuffer,
         LoadWithoutOwn,

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "automerge")]
 pub mod automerge;
+mod clocks;
 mod creations;
 pub mod engine;
 pub mod layout;
@@ -20,6 +21,7 @@ pub mod yrs;
 
 use bytes::Bytes;
 
+use self::clocks::Table;
 use self::creations::Creations;
 pub use self::creations::Overruled;
 use self::engine::{Engine, EngineError};
@@ -41,6 +43,8 @@ pub struct Segment {
     /// The client id it writes as.
     writer: u64,
     objects: Objects,
+    /// Its clock table, once somebody else's delta was to be judged by it (`clocks.rs`).
+    table: Option<Table>,
     /// Bytes that came in as snapshot and deltas: its packed size, until it is encoded anew.
     size: usize,
     /// No log knows it yet: the next commit creates it.
@@ -172,7 +176,7 @@ impl Segment {
         }
         let size = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
         let (header, objects) = (Bytes::new(), Objects::new(id, writer));
-        Ok(Segment { id, generation, header, engine, writer, objects, size, unborn: false, told: 1 })
+        Ok(Segment { id, generation, header, engine, writer, objects, table: None, size, unborn: false, told: 1 })
     }
 
     /// Puts another document of the same segment in the place of this one. Handles stay. [`Segment::redo`] or
@@ -196,6 +200,7 @@ impl Segment {
             self.header = other.header;
         }
         self.generation = other.generation;
+        self.table = other.table;
         self.size = other.size;
         self.objects.forget();
         self.objects.set_writer(self.writer);
@@ -262,11 +267,30 @@ impl Segment {
         Objects::new(self.id, self.writer).show_all(self.engine.as_mut())
     }
 
-    /// Applies deltas of others, in one step. THE place where a delta is applied.
+    /// Applies deltas of others, in one step: whole states that were merged elsewhere, or what somebody else has judged. For a
+    /// commit of the log there is [`Segment::apply_commit`].
     pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
+        self.table = None;
+        self.apply_judged(deltas)
+    }
+
+    /// THE place where a delta is applied.
+    fn apply_judged(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
         let changes = self.engine.apply(deltas)?;
         self.size += deltas.iter().map(Bytes::len).sum::<usize>();
         Ok(self.objects.show_changes(self.engine.as_mut(), &changes))
+    }
+
+    /// As [`Segment::apply`], before anybody is shown the document.
+    pub fn extend(&mut self, deltas: &[Bytes]) -> Result<(), EngineError> {
+        self.table = None;
+        self.extend_judged(deltas)
+    }
+
+    fn extend_judged(&mut self, deltas: &[Bytes]) -> Result<(), EngineError> {
+        self.engine.apply(deltas)?;
+        self.size += deltas.iter().map(Bytes::len).sum::<usize>();
+        Ok(())
     }
 
     /// Performs a program's wishes in one engine transaction. On an error the document is half edited: it has to be rebuilt
@@ -301,6 +325,7 @@ impl Segment {
             self.objects.creations.note(edit, uid);
         }
         self.size += delta.len();
+        self.note_own(&delta);
         let mut corrections = self.objects.adopt(self.engine.as_mut(), handles);
         corrections.extend(self.objects.show_keys(self.engine.as_mut(), &doubtful));
         let counted = edits.iter().filter_map(|edit| match edit {
@@ -322,6 +347,7 @@ impl Segment {
             }
         })?;
         self.size += delta.len();
+        self.note_own(&delta);
         Ok(delta)
     }
 
@@ -355,7 +381,7 @@ impl Segment {
     /// Goes on under another writer between two redos; [`Segment::show`] still comes next.
     pub fn redo_as(&mut self, writer: u64) -> Result<(), EngineError> {
         self.engine = document(self.engine.kind(), writer, &self.encode())?;
-        self.writer = writer;
+        (self.writer, self.table) = (writer, None);
         self.objects.set_writer(writer);
         Ok(())
     }

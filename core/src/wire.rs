@@ -3,3 +3,4 @@
 pub mod code;
 pub mod codec;
 pub mod frame;
+pub mod list;

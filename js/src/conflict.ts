@@ -23,7 +23,7 @@ export function conflictError(mirror: Mirror, refOf: (object?: Id) => HeapRef): 
   const first = mirror.nodes[0]
   if (first === undefined) return undefined
   const near = [...mirror.near].map(([id, node]) => ({ ref: refOf(id), lost: snapshotOf(node) }))
-  const message = 'the relay has lost part of its log and keeps another generation of this segment; details.lost is what this replica had of it'
+  const message = 'the relay has lost part of its log, and what it has of this segment does not go with what was here; details.lost is what this replica had of it'
   return new HeapError('ERR_CONFLICT', message, { details: { ref: refOf(), lost: snapshotOf(first), ...(near.length > 0 ? { near } : {}) } })
 }
 

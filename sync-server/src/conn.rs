@@ -114,12 +114,12 @@ async fn greet(
 ) -> Result<(Arc<str>, Grant, Bytes), Ended> {
     let heap = heap_name(raw_name).ok_or(Code::BadName)?;
     let first = timeout(HELLO_WITHIN, next_message(stream)).await.map_err(|_| Code::HelloTimeout)??;
-    let frames = split(&first).map_err(|_| Code::BadFrame)?;
-    let (kind, body) = frames.first().ok_or(Code::BadFrame)?;
-    if Hello::version_of(body).is_some_and(|version| version != VERSION) && *kind == 1 {
+    let mut frames = split(&first).map_err(|_| Code::BadFrame)?;
+    let (kind, body) = frames.next().ok_or(Code::BadFrame)?;
+    if Hello::version_of(&body).is_some_and(|version| version != VERSION) && kind == 1 {
         return Err(Code::Version.into());
     }
-    let Ok(Some(Up::Hello(hello))) = Up::decode(*kind, body) else { return Err(Code::BadFrame.into()) };
+    let Ok(Some(Up::Hello(hello))) = Up::decode(kind, &body) else { return Err(Code::BadFrame.into()) };
     if heap_name(&hello.heap).is_none_or(|named| named != heap) {
         return Err(Code::BadName.into());
     }

@@ -12,6 +12,8 @@ mod append;
 mod disk;
 mod dump;
 mod fold;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod handle;
 mod overlay;
 mod read;

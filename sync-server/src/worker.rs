@@ -243,6 +243,10 @@ async fn merge(workers: &mut Workers, store: &Arc<Store>, job: &MergeJob) -> Res
             eprintln!("coheap-relay: heap {:?}: {}", job.of.heap, String::from_utf8_lossy(&error));
             Ok(Merge::Refused)
         }
+        (10, error) => {
+            eprintln!("coheap-relay: heap {:?}: {}", job.of.heap, String::from_utf8_lossy(&error));
+            Ok(Merge::Clashes)
+        }
         _ => Err("the worker answers something else".to_owned().into()),
     }
 }
@@ -441,7 +445,7 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
     let what = reader.u8()?;
     let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
     let snapshot = body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "snapshot")?);
-    let count = reader.count(usize::MAX, "deltas")?;
+    let count = reader.count(usize::MAX, 1, "deltas")?;
     let mut deltas = Vec::with_capacity(count);
     for _ in 0..count {
         deltas.push(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "delta")?));
@@ -551,6 +555,7 @@ fn merged(merged: Result<Merged, MergeError>) -> Vec<u8> {
             out
         }
         Err(error @ MergeError::Guard(_)) => with(4, error),
+        Err(error @ MergeError::Clashes(_)) => with(10, error),
         Err(error) => with(1, error),
     }
 }

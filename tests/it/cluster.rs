@@ -148,6 +148,14 @@ fn f1_to_f4_and_c9_copies_of_a_process_and_restarts_over_old_stores_lose_and_dou
     assert!(sum.forks > 60 || is_replay(), "few copies were found out: {sum:?}");
 }
 
+/// What a copy may cost where the log that showed it was lost: an `ERR_CONFLICT`, and never that something counts twice.
+#[test]
+fn d4_copies_of_a_process_and_lost_disks_double_nothing_and_wait_for_nothing() {
+    let sum = lives(40, Plan { copies: true, losses: true, ..FAULTS });
+    assert!(sum.copied > 20 || is_replay(), "few processes were copied: {sum:?}");
+    assert!(sum.restores > 150 || is_replay(), "little was lost: {sum:?}");
+}
+
 #[test]
 fn f3_copies_of_which_commits_are_refused_agree_on_what_stands_and_in_which_version() {
     let sum = lives(120, Plan { copies: true, rights: true, ..FAULTS });

@@ -1,6 +1,7 @@
 //! The tests of coheap. Each module's header says its goal and method.
 #![allow(clippy::print_stdout, reason = "statistics are worth seeing")]
 
+mod clocks;
 mod cluster;
 mod convergence;
 mod golden;

@@ -32,7 +32,7 @@ traces! {
     x37 x39 x40 x42 x43
     r01 r06 r08 r11
     c01 c03 c04 c05 c08 c09 c10
-    d03 d04 d04b d04c d05 d06 d07
+    d03 d04 d04b d04c d04d d04e d05 d06 d07
     f04 g01 g03 g05
     l03 l04
     t01 t02 t03 t03b t04 t05

@@ -100,7 +100,7 @@ fn ups() -> Vec<(&'static str, Up)> {
                 after: Some((0, Seq(3), Uid(4))),
                 claim: Some(ClaimOf { group: name("g"), run: name("r"), key: name("k"), grant: 12 }),
                 label: Some(name("label")),
-                parts: parts(),
+                parts: parts().into(),
             }),
         ),
         (
@@ -113,7 +113,7 @@ fn ups() -> Vec<(&'static str, Up)> {
                 after: None,
                 claim: None,
                 label: None,
-                parts: Vec::new(),
+                parts: Vec::new().into(),
             }),
         ),
         (
@@ -129,7 +129,20 @@ fn ups() -> Vec<(&'static str, Up)> {
                         generation: GenId::ZERO_AUTOMERGE,
                         header: bytes("header"),
                         state: bytes("state"),
-                    }],
+                    }]
+                    .into(),
+                    known: Vec::new(),
+                }
+                .encode(),
+            ))),
+        ),
+        (
+            "restore-known",
+            Up::Restore(Bulk::whole(Bytes::from(
+                Restore {
+                    acked: vec![(0, Seq(7), UID)],
+                    known: vec![(0, Seq(6), Uid(9), 11), (0, Seq(7), UID, 12)],
+                    ..Restore::default()
                 }
                 .encode(),
             ))),
@@ -146,8 +159,8 @@ fn ups() -> Vec<(&'static str, Up)> {
                 group: name("g"),
                 run: name(""),
                 total: 16,
-                held: vec![(name("k"), 3)],
-                done: vec![name("d")],
+                held: vec![(name("k"), 3)].into(),
+                done: vec![name("d")].into(),
             },
         ),
         ("leave", Up::Leave { group: name("g"), run: name("r") }),
@@ -194,7 +207,7 @@ fn downs() -> Vec<(&'static str, Down)> {
                 seq: Seq(5),
                 uid: UID,
                 label: Some(name("label")),
-                parts: parts(),
+                parts: parts().into(),
             }),
         ),
         (
@@ -207,7 +220,7 @@ fn downs() -> Vec<(&'static str, Down)> {
                 seq: Seq(6),
                 uid: UID,
                 label: None,
-                parts: Vec::new(),
+                parts: Vec::new().into(),
             }),
         ),
         (
@@ -220,7 +233,7 @@ fn downs() -> Vec<(&'static str, Down)> {
                     Restored {
                         pending: vec![(REPLICA, Seq(8), Uid(9))],
                         acked: vec![(REPLICA, Seq(7), UID)],
-                        segments: vec![(Verdict::Merged, state()), (Verdict::NotGiven, state())],
+                        segments: vec![(Verdict::Merged, state()), (Verdict::NotGiven, state())].into(),
                     }
                     .encode(),
                 )),
@@ -261,8 +274,8 @@ fn downs() -> Vec<(&'static str, Down)> {
                 group: group.clone(),
                 run: run.clone(),
                 members: vec![REPLICA],
-                done: vec![name("d")],
-                held: vec![(key.clone(), 0)],
+                done: vec![name("d")].into(),
+                held: vec![(key.clone(), 0)].into(),
             },
         ),
         (
@@ -331,7 +344,7 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
                 seq: Seq(1),
                 uid: UID,
                 label: Some("label".into()),
-                parts: vec![part(1, Some(created)), part(0, None)],
+                parts: vec![part(1, Some(created)), part(0, None)].into(),
             }),
         ),
         ("log-void", LogEntry::Void { owner: REPLICA, seq: Seq(2), uid: UID, code: 36 }),
@@ -358,7 +371,19 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
                         header: bytes("header"),
                         state: Bytes::new(),
                     },
-                ],
+                ]
+                .into(),
+                known: Vec::new(),
+            }),
+        ),
+        (
+            "log-restored-known",
+            LogEntry::Restored(StoredRestore {
+                by: REPLICA,
+                pending: Vec::new(),
+                acked: vec![(REPLICA, Seq(7), UID)],
+                segments: Vec::new().into(),
+                known: vec![(REPLICA, Seq(6), Uid(9), 11), (REPLICA, Seq(7), UID, 12)],
             }),
         ),
         (
@@ -368,7 +393,7 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
                 generation: GenId::ZERO_AUTOMERGE,
                 offset: Offset(300),
                 client: Some((1 << 52, 3)),
-                later: vec![Offset(301), Offset(1000)],
+                later: StoredQuarantine::behind(Offset(300), [Offset(301), Offset(1000)]),
             }),
         ),
         (
@@ -378,7 +403,7 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
                 generation: GenId::ZERO_YRS,
                 offset: Offset(7),
                 client: None,
-                later: Vec::new(),
+                later: Vec::new().into(),
             }),
         ),
         (
@@ -404,7 +429,7 @@ fn state() -> SegmentState {
         generation: GenId::ZERO_YRS,
         header: Bytes::new(),
         snapshot: bytes("snapshot"),
-        deltas: vec![bytes("d1"), Bytes::new()],
+        deltas: vec![bytes("d1"), Bytes::new()].into(),
     }
 }
 
@@ -484,12 +509,12 @@ fn golden_frames_are_written_and_read_as_ever() {
         assert_eq!(stored.get(name).map(|b| hex(b)), Some(hex(&bytes)), "{name}");
     }
     for (name, up) in ups() {
-        let frames = split(&Bytes::from(stored[name].clone())).expect("a message");
+        let frames = split(&Bytes::from(stored[name].clone())).expect("a message").collect::<Vec<_>>();
         assert_eq!(frames.len(), 1);
         assert_eq!(Up::decode(frames[0].0, &frames[0].1), Ok(Some(up)), "{name}");
     }
     for (name, down) in downs() {
-        let frames = split(&Bytes::from(stored[name].clone())).expect("a message");
+        let frames = split(&Bytes::from(stored[name].clone())).expect("a message").collect::<Vec<_>>();
         assert_eq!(frames.len(), 1);
         assert_eq!(Down::decode(frames[0].0, &frames[0].1), Ok(Some(down)), "{name}");
     }
@@ -591,13 +616,13 @@ fn decode_frame(kind: u8, body: &Bytes) {
     if let Ok(Some(frame)) = Up::decode(kind, body) {
         let mut message = new_message();
         frame.encode(&mut message);
-        let frames = split(&Bytes::from(message)).expect("what is written reads");
+        let frames = split(&Bytes::from(message)).expect("what is written reads").collect::<Vec<_>>();
         assert_eq!(Up::decode(frames[0].0, &frames[0].1), Ok(Some(frame)));
     }
     if let Ok(Some(frame)) = Down::decode(kind, body) {
         let mut message = new_message();
         frame.encode(&mut message);
-        let frames = split(&Bytes::from(message)).expect("what is written reads");
+        let frames = split(&Bytes::from(message)).expect("what is written reads").collect::<Vec<_>>();
         assert_eq!(Down::decode(frames[0].0, &frames[0].1), Ok(Some(frame)));
     }
 }

@@ -83,6 +83,8 @@ pub struct Cluster {
     pub keeps: bool,
     /// How often a replica gave back what the log had lost.
     pub restores: usize,
+    /// The disk has had no room: replicas are told that.
+    pub filled: bool,
     /// Somebody commits what no engine takes in, now and then.
     pub harms: bool,
     /// How many parts were left out of the log.
@@ -129,6 +131,7 @@ impl Cluster {
             tickets: 1 << 32,
             keeps: false,
             restores: 0,
+            filled: false,
             harms: false,
             left_out: 0,
             rolls: false,
@@ -514,8 +517,15 @@ impl Cluster {
         let mut values = BTreeMap::new();
         for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
+            if self.filled {
+                node.problems.retain(|problem| !problem.starts_with("ERR_STORAGE_FULL"));
+            }
             if self.harms {
                 node.problems.retain(|problem| !problem.starts_with("ERR_QUARANTINED"));
+            }
+            if self.copied > 0 && self.ledger.lost {
+                // D4: copies of a process wrote under one identity, and the log that showed it was lost.
+                node.problems.retain(|problem| !problem.starts_with("ERR_CONFLICT: what was here of segment"));
             }
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
             for (index, mirror) in &node.mirrors {

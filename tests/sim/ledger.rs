@@ -30,6 +30,9 @@ pub enum Outcome {
     Refused(u64),
     /// It ended with its author.
     Gone,
+    /// The same, and it was durable on a disk that was lost, or was given back to one that had lost others: it is there where
+    /// somebody who showed it has given it back (CORE-PROTOCOL §14.2).
+    Lost,
 }
 
 fn fate_of(entry: &LogEntry, of: Uid) -> Option<Outcome> {
@@ -38,6 +41,15 @@ fn fate_of(entry: &LogEntry, of: Uid) -> Option<Outcome> {
         LogEntry::Void { uid, code, .. } if *uid == of => Some(Outcome::Refused(*code)),
         _ => None,
     }
+}
+
+/// Whether somebody has given back the parts of a commit that is not in the log by itself.
+fn is_given(log: &[LogEntry], of: Uid) -> bool {
+    let mut given = log.iter().filter_map(|entry| match entry {
+        LogEntry::Restored(restore) => Some(&restore.pending),
+        _ => None,
+    });
+    given.any(|pending| pending.iter().any(|(_, _, uid)| *uid == of))
 }
 
 /// The claim that a commit stands on.
@@ -104,6 +116,8 @@ pub struct Ledger {
     /// The relay has lost commits that were acknowledged. Those that different replicas give back come in any order, and what
     /// was not resident where the rest of its commit was comes later, so P3 is not promised among them (CORE-PROTOCOL §14.2).
     pub lost: bool,
+    /// What was durable on a disk that was lost, by itself or as a part of what was given back.
+    pub durable: BTreeSet<Uid>,
 }
 
 /// Authors from here on are processes that have ended.
@@ -295,7 +309,9 @@ impl Ledger {
     pub fn bury(&mut self, log: &[LogEntry]) {
         for ((_, _), written) in self.commits.range_mut((GHOSTS, Seq(0))..) {
             if written.fate == Outcome::Open {
-                written.fate = log.iter().find_map(|entry| fate_of(entry, written.uid)).unwrap_or(Outcome::Gone);
+                let given = self.durable.contains(&written.uid) || is_given(log, written.uid);
+                let ended = if given { Outcome::Lost } else { Outcome::Gone };
+                written.fate = log.iter().find_map(|entry| fate_of(entry, written.uid)).unwrap_or(ended);
             }
         }
     }
@@ -353,7 +369,7 @@ impl Ledger {
                             let left = visible.iter().find(rebuilt);
                             assert!(left.is_none(), "{what} is still seen in {left:?}");
                         }
-                        Outcome::Open | Outcome::Stands | Outcome::Gone => {
+                        Outcome::Open | Outcome::Stands | Outcome::Gone | Outcome::Lost => {
                             assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}");
                         }
                     }
@@ -393,6 +409,7 @@ impl Ledger {
         let mut expected: BTreeMap<SegmentId, (BTreeSet<&str>, Option<f64>)> = BTreeMap::new();
         // Each once, whoever was told of it.
         let mut standing = BTreeMap::new();
+        let (mut lost, mut given) = (Vec::new(), BTreeMap::new());
         for ((author, seq), written) in &self.commits {
             match written.fate {
                 Outcome::Open => panic!("commit {} of replica {author} is open", seq.0),
@@ -401,6 +418,24 @@ impl Ledger {
                     assert!(seen.is_none(), "undone commit {} of replica {author} was seen: {seen:?}", seq.0);
                 }
                 Outcome::Stands => drop(standing.insert(written.uid, written)),
+                Outcome::Lost => lost.push(written),
+            }
+        }
+        // Of what was lost with its author's process: what one process shows of it, everybody shows, and counts once.
+        for written in lost.into_iter().filter(|written| !standing.contains_key(&written.uid)) {
+            for (id, by) in &written.places {
+                let here =
+                    nodes.iter().any(|node| shown(node).get(id).is_some_and(|all| all.contains(&written.marker)));
+                if here {
+                    given.insert((*id, written.uid), (written, *by));
+                }
+            }
+        }
+        for ((id, _), (written, _)) in &given {
+            let (markers, total) = expected.entry(*id).or_default();
+            markers.insert(&written.marker);
+            if written.totals.contains(id) {
+                *total = Some(0.0);
             }
         }
         for written in standing.values() {
@@ -416,6 +451,11 @@ impl Ledger {
                 if let Some(total) = expected.get_mut(id).and_then(|(_, total)| total.as_mut()) {
                     *total += by;
                 }
+            }
+        }
+        for ((id, _), (_, by)) in &given {
+            if let Some(total) = expected.get_mut(id).and_then(|(_, total)| total.as_mut()) {
+                *total += by;
             }
         }
         for (at, node) in nodes.iter().enumerate() {

@@ -13,6 +13,7 @@ pub mod disk_backend;
 pub mod hostile;
 pub mod keeper;
 pub mod ledger;
+pub mod liar;
 pub mod life;
 pub mod mirror;
 pub mod node;

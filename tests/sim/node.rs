@@ -213,7 +213,11 @@ impl Node {
             }
             Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
             Output::Reconnect => self.hangs_up = true,
-            Output::Conflict(index) => self.problems.push(format!("a generation conflict of {index:?}")),
+            Output::Conflict(index) => {
+                self.problems.push(format!(
+                    "ERR_CONFLICT: what was here of segment {index:?} does not go with what the relay has"
+                ));
+            }
             // The log begins anew, or from an earlier place.
             Output::Restoring { .. } => self.seen.clear(),
             Output::Done { ticket, version } => {

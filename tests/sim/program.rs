@@ -8,6 +8,7 @@ use coheap_core::id::{ObjectId, SegmentId};
 use coheap_core::segment::write::Draw;
 use coheap_core::value::{Kind, Ref, Value};
 
+use crate::Draws;
 use crate::mirror::{Mirror, Node};
 use crate::world::World;
 
@@ -35,6 +36,49 @@ pub enum Turn {
     Restart(u8, bool),
     /// The live segment shows all it holds.
     Dump(u8),
+}
+
+impl Turn {
+    /// A step of chance: edits mostly, and of those all kinds alike.
+    pub fn draw(draws: &mut Draws) -> Turn {
+        let peer = draws.draw() as u8;
+        match draws.below(20) {
+            0..=9 => Turn::Edit(peer, (0..1 + draws.below(4)).map(|_| Act::draw(draws)).collect()),
+            10..=14 => Turn::Send(peer, draws.draw() as u8),
+            15..=18 => {
+                let [count, batch, again] = [draws.draw() as u8, draws.draw() as u8, draws.draw() as u8];
+                Turn::Receive { peer, count, batch, again }
+            }
+            _ => match draws.below(5) {
+                0 | 1 => Turn::Reload(peer, draws.below(2) == 0),
+                2 | 3 => Turn::Restart(peer, draws.below(2) == 0),
+                _ => Turn::Dump(peer),
+            },
+        }
+    }
+}
+
+impl Act {
+    fn draw(draws: &mut Draws) -> Act {
+        let op = OPS[draws.below(OPS.len())];
+        let [target, a, b] = [draws.draw() as u16, draws.draw() as u16, draws.draw() as u16];
+        Act { op, target, a, b, value: Seed::draw(draws, 0) }
+    }
+}
+
+impl Seed {
+    fn draw(draws: &mut Draws, depth: usize) -> Seed {
+        match draws.below(if depth < 3 { 14 } else { 8 }) {
+            8 => Seed::Text(draws.draw() as u16),
+            9 => Seed::Counter(draws.draw() as i8),
+            10 => Seed::Set((0..draws.below(4)).map(|_| draws.draw() as u8).collect()),
+            11 | 12 => {
+                Seed::Map((0..draws.below(4)).map(|_| (draws.draw() as u8, Seed::draw(draws, depth + 1))).collect())
+            }
+            13 => Seed::List((0..draws.below(4)).map(|_| Seed::draw(draws, depth + 1)).collect()),
+            _ => Seed::Scalar(draws.draw() as u16),
+        }
+    }
 }
 
 /// What a wish does.
@@ -290,6 +334,14 @@ pub struct Statistics {
 
 /// Runs a program in a world of `count` replicas. At the end all have met and agree; the world is given back.
 pub fn run(world: &mut World, steps: &[Turn], statistics: &mut Statistics) {
+    walk(world, steps, statistics);
+    let value = world.meet();
+    statistics.values.push(value.values());
+    statistics.entries += world.log.len();
+}
+
+/// Runs a program as far as it goes.
+pub fn walk(world: &mut World, steps: &[Turn], statistics: &mut Statistics) {
     let count = world.peers.len();
     for step in steps {
         match step {
@@ -337,7 +389,4 @@ pub fn run(world: &mut World, steps: &[Turn], statistics: &mut Statistics) {
             Turn::Dump(peer) => world.peers[*peer as usize % count].dump(),
         }
     }
-    let value = world.meet();
-    statistics.values.push(value.values());
-    statistics.entries += world.log.len();
 }

@@ -320,9 +320,9 @@ impl Grants {
             match Up::decode(kind, &body) {
                 Ok(Some(Up::Join { group, run, held, .. })) if group == GROUP => {
                     self.current.retain(|(of, key), grant| {
-                        grant.by != by || *of != run || held.iter().any(|(other, _)| other == key)
+                        grant.by != by || *of != run || held.iter().any(|(other, _)| other == *key)
                     });
-                    for (key, grant) in held {
+                    for (key, grant) in &held {
                         let held = Grant { by, grant, until: None };
                         let known = self.current.entry((run.clone(), key)).or_insert(held);
                         if known.by == by && known.grant == grant {

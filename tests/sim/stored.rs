@@ -81,7 +81,7 @@ impl Grower {
     /// The parts of these entries count for nothing from here on; the first of them is what engines do not take in.
     pub fn leave_out(&mut self, segment: SegmentNumber, parts: &[Offset]) -> HeapAppend {
         let (first, generation) = (self.head(), GenId::default());
-        let later = parts[1..].to_vec();
+        let later = StoredQuarantine::behind(parts[0], parts[1..].iter().copied());
         let entry = StoredQuarantine { segment, generation, offset: parts[0], client: None, later };
         let mut bytes = Vec::new();
         LogEntry::Quarantine(entry).encode(&mut bytes);
@@ -105,7 +105,8 @@ impl Grower {
             true => {
                 let part = RestoredSegment { segment, generation, adopts, creates: None, header: of, state };
                 let (by, pending, acked) = (ReplicaId([9; 16]), Vec::new(), Vec::new());
-                LogEntry::Restored(StoredRestore { by, pending, acked, segments: vec![part] }).encode(&mut entry);
+                let (segments, known) = (vec![part].into(), Vec::new());
+                LogEntry::Restored(StoredRestore { by, pending, acked, segments, known }).encode(&mut entry);
             }
             false => {
                 let roll = StoredRoll { segment, generation, parent, header: of, snapshot: state };
@@ -152,13 +153,13 @@ impl Grower {
         let mut row = Vec::new();
         line.encode(&mut row);
         append.admit.push((owner, row.into()));
-        let commit = StoredCommit { owner, author, seq, uid, label: None, parts };
+        let commit = StoredCommit { owner, author, seq, uid, label: None, parts: parts.into() };
         let mut entry = Vec::new();
         LogEntry::Commit(commit).encode(&mut entry);
         let entry = Bytes::from(entry);
         let read = LogEntry::decode(&entry, &mut Reader::new(&entry)).expect("what was encoded");
         if let LogEntry::Commit(read) = read {
-            for part in read.parts {
+            for part in &read.parts {
                 // What was read shares the entry's bytes.
                 let at = part.bytes.as_ptr() as usize - entry.as_ptr() as usize;
                 append.deltas.push(DeltaPlace { segment: part.segment, offset, at, len: part.bytes.len() });

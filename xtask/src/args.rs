@@ -1,5 +1,7 @@
 //! The command line, parsed into a value that cannot be wrong.
 
+use crate::fuzz::TARGETS;
+
 /// Shown by `help` and after every mistake.
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -12,6 +14,10 @@ usage: cargo xtask COMMAND
   soak --seeds N [--from S] [--seconds T] [--world schedules|deep]
                                simulate N seeds, from seed S (default 0) on
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
+  soak --guard N [--from S]    make N valid updates; the guard must let all of them pass
+  fuzz [TARGET] [--seconds N] [--keep]
+                               fuzz one target or all of them, N seconds each (default 30);
+                               --keep: minimise and pack the corpus afterwards
   mutate [NAME..] [--seeds N]  break every rule that can be broken by name, or these, and see that the simulation notices
                                within N schedules (default 2000)
   help                         this text
@@ -26,6 +32,7 @@ pub(crate) enum Command {
     Test,
     Bench { name: Option<String> },
     Soak { flags: Vec<String> },
+    Fuzz { target: Option<String>, seconds: u64, keep: bool },
     Mutate { flags: Vec<String> },
     Help,
 }
@@ -40,6 +47,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         "test" => Command::Test,
         "bench" => parse_bench(&mut args)?,
         "soak" => parse_soak(&mut args)?,
+        "fuzz" => parse_fuzz(&mut args)?,
         "mutate" => parse_mutate(&mut args)?,
         "help" | "--help" | "-h" => Command::Help,
         unknown => return Err(format!("unknown command `{unknown}`")),
@@ -82,22 +90,39 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
                 Some(world @ ("schedules" | "deep")) => flags.extend([flag, world.to_owned()]),
                 _ => return Err("`--world` is `schedules` or `deep`".to_owned()),
             },
-            "--seeds" | "--seed" | "--from" | "--seconds" => {
+            "--seeds" | "--seed" | "--guard" | "--from" | "--seconds" => {
                 let text = args.next().ok_or_else(|| format!("`{flag}` needs a number"))?;
                 let number = text.parse::<u64>().map_err(|_| format!("`{flag}` needs a number, not `{text}`"))?;
-                if flag == "--seeds" && number == 0 {
-                    return Err("`--seeds 0` would simulate nothing".to_owned());
+                if flag != "--from" && flag != "--seed" && number == 0 {
+                    return Err(format!("`{flag} 0` would do nothing"));
                 }
                 flags.extend([flag, text]);
             }
             unknown => return Err(format!("`soak` does not take `{unknown}`")),
         }
     }
-    let has = |name: &str| flags.iter().any(|flag| flag == name);
-    match (has("--seeds"), has("--seed")) {
-        (true, false) | (false, true) => Ok(Command::Soak { flags }),
-        _ => Err("`soak` needs `--seeds N` or `--seed N`".to_owned()),
+    let has = |name: &&str| flags.iter().any(|flag| flag == name);
+    match ["--seeds", "--seed", "--guard"].iter().filter(|name| has(name)).count() {
+        1 => Ok(Command::Soak { flags }),
+        _ => Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`".to_owned()),
     }
+}
+
+fn parse_fuzz(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
+    let (mut target, mut seconds, mut keep) = (None, 30, false);
+    while let Some(word) = args.next() {
+        match word.as_str() {
+            "--keep" => keep = true,
+            "--seconds" => {
+                let text = args.next().ok_or("`--seconds` needs a number")?;
+                let number = text.parse::<u64>().ok().filter(|number| *number > 0);
+                seconds = number.ok_or_else(|| format!("`--seconds` needs a number above 0, not `{text}`"))?;
+            }
+            name if target.is_none() && TARGETS.contains(&name) => target = Some(word),
+            unknown => return Err(format!("`fuzz` does not take `{unknown}`; targets: {}", TARGETS.join(", "))),
+        }
+    }
+    Ok(Command::Fuzz { target, seconds, keep })
 }
 
 fn parse_mutate(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
@@ -143,6 +168,10 @@ mod tests {
         soak("soak --seeds 9 --seconds 60");
         soak("soak --seeds 9 --world deep");
         soak("soak --seed 9 --trace");
+        soak("soak --guard 9");
+        check("fuzz", Ok(Command::Fuzz { target: None, seconds: 30, keep: false }));
+        let target = Some("frames".to_owned());
+        check("fuzz frames --seconds 5 --keep", Ok(Command::Fuzz { target, seconds: 5, keep: true }));
         check("mutate", Ok(Command::Mutate { flags: Vec::new() }));
         let flags = ["NoSync", "--seeds", "9"].map(str::to_owned).to_vec();
         check("mutate NoSync --seeds 9", Ok(Command::Mutate { flags }));
@@ -158,12 +187,17 @@ mod tests {
         check("demo --workers x", Err("`--workers` needs a number, not `x`"));
         check("bench --fast", Err("`bench` does not take `--fast`"));
         check("bench one two", Err("`bench` does not take `two`"));
-        check("soak", Err("`soak` needs `--seeds N` or `--seed N`"));
-        check("soak --seeds 2 --seed 3", Err("`soak` needs `--seeds N` or `--seed N`"));
+        check("soak", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
+        check("soak --seeds 2 --seed 3", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
         check("soak --seeds 2 --world flat", Err("`--world` is `schedules` or `deep`"));
+        check("soak --guard 1 --seeds 1", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
+        check("soak --guard 0", Err("`--guard 0` would do nothing"));
+        let targets = TARGETS.join(", ");
+        check("fuzz nothing", Err(&format!("`fuzz` does not take `nothing`; targets: {targets}")));
+        check("fuzz --seconds 0", Err("`--seconds` needs a number above 0, not `0`"));
         check("soak --seeds", Err("`--seeds` needs a number"));
         check("soak --seeds many", Err("`--seeds` needs a number, not `many`"));
-        check("soak --seeds 0", Err("`--seeds 0` would simulate nothing"));
+        check("soak --seeds 0", Err("`--seeds 0` would do nothing"));
         check("soak --sees 4", Err("`soak` does not take `--sees`"));
         check("mutate --sees 4", Err("`mutate` does not take `--sees`"));
         check("mutate --seeds x", Err("`--seeds` needs a number, not `x`"));

@@ -13,6 +13,7 @@ const BIN_PREFIX: &str = "bench-";
 
 const SOAK_PACKAGE: &str = "coheap-tests";
 const SOAK_BIN: &str = "soak";
+const GUARD_BIN: &str = "guard-soak";
 /// Wants the feature of the same name.
 const MUTATE_BIN: &str = "mutate";
 
@@ -90,12 +91,13 @@ pub(crate) fn plan(steps: &mut Steps, chosen: Vec<Bench>) {
 
 pub(crate) fn plan_soak(steps: &mut Steps, name: &'static str, flags: Vec<String>) {
     steps.add(name, move |workspace| {
+        let bin = if flags.iter().any(|flag| flag == "--guard") { GUARD_BIN } else { SOAK_BIN };
         ensure!(
-            workspace.has_bin(SOAK_PACKAGE, SOAK_BIN),
-            "there is no simulation to soak yet: {SOAK_PACKAGE} has no binary {SOAK_BIN}"
+            workspace.has_bin(SOAK_PACKAGE, bin),
+            "there is nothing to soak yet: {SOAK_PACKAGE} has no binary {bin}"
         );
         let mut command =
-            workspace.cargo(&["run", "--locked", "--release", "--package", SOAK_PACKAGE, "--bin", SOAK_BIN, "--"]);
+            workspace.cargo(&["run", "--locked", "--release", "--package", SOAK_PACKAGE, "--bin", bin, "--"]);
         run::visibly(command.args(&flags))?;
         Ok(Outcome::Done(flags.join(" ")))
     });

@@ -1,4 +1,4 @@
-//! The build driver: `cargo xtask build | demo | test | bench | soak | mutate`.
+//! The build driver: `cargo xtask build | demo | test | bench | soak | mutate | fuzz`.
 //!
 //! Turns a fresh clone into a tested package with nothing installed by hand but Rust and Node.js. Each command is a
 //! list of steps, shown with its progress and its seconds; a step that has nothing to do says so and costs little.
@@ -15,6 +15,7 @@ mod args;
 mod bench;
 mod demo;
 mod fingerprint;
+mod fuzz;
 mod glue;
 mod npm;
 mod pack;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         },
         Command::Soak { flags } => bench::plan_soak(&mut steps, "soak", flags),
         Command::Mutate { flags } => bench::plan_mutate(&mut steps, flags),
+        Command::Fuzz { target, seconds, keep } => fuzz::plan(&mut steps, target.as_deref(), seconds, keep),
     }
     match steps.run(&workspace) {
         Ok(()) => ExitCode::SUCCESS,

@@ -52,7 +52,7 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
             let entropy = r.u64()?;
             let size = r.remaining();
             let label = r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned();
-            let count = r.count(COUNT, "sections")?;
+            let count = r.count(COUNT, 1, "sections")?;
             let mut sections = Vec::with_capacity(count.min(limits::PARTS_MAX));
             for _ in 0..count {
                 sections.push(section(r)?);
@@ -66,7 +66,7 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
         }
         4 => Input::Disconnected,
         5 => {
-            let count = r.count(COUNT, "segments")?;
+            let count = r.count(COUNT, 1, "segments")?;
             let mut segments = Vec::with_capacity(count.min(limits::FOLLOWS_MAX));
             for _ in 0..count {
                 segments.push((SegmentId(r.array()?), r.u8()? != 0));
@@ -95,13 +95,14 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
             let nonce = Nonce(r.varint()?);
             let (group, run, total) = (name(r)?, name(r)?, r.varint()?);
             let mut held = Vec::new();
-            for _ in 0..r.count(limits::CLAIMS_MAX, "held")? {
+            for _ in 0..r.count(limits::CLAIMS_MAX, 1, "held")? {
                 held.push((name(r)?, r.varint()?));
             }
             let mut done = Vec::new();
-            for _ in 0..r.count(limits::CLAIMS_MAX, "done")? {
+            for _ in 0..r.count(limits::CLAIMS_MAX, 1, "done")? {
                 done.push(name(r)?);
             }
+            let (held, done) = (held.into(), done.into());
             Input::Forward(Up::Join { nonce, group, run, total, held, done })
         }
         12 => Input::Forward(Up::Leave { group: name(r)?, run: name(r)? }),
@@ -194,7 +195,7 @@ fn wish(r: &mut Reader<'_>) -> Result<Wish, Malformed> {
 }
 
 fn values(r: &mut Reader<'_>, depth: usize) -> Result<Vec<Literal>, Malformed> {
-    let count = r.count(COUNT, "values")?;
+    let count = r.count(COUNT, 1, "values")?;
     let mut out = Vec::with_capacity(count.min(4096));
     for _ in 0..count {
         out.push(value(r, depth)?);
@@ -237,7 +238,7 @@ fn container(r: &mut Reader<'_>, depth: usize) -> Result<Literal, Malformed> {
     let kind = Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?;
     Ok(match kind {
         Kind::Map => {
-            let count = r.count(COUNT, "entries")?;
+            let count = r.count(COUNT, 1, "entries")?;
             let mut entries = Vec::with_capacity(count.min(4096));
             for _ in 0..count {
                 entries.push((key(r)?, value(r, depth)?));
@@ -248,7 +249,7 @@ fn container(r: &mut Reader<'_>, depth: usize) -> Result<Literal, Malformed> {
         Kind::Text => Literal::Text(r.str(TEXT, "text")?.to_owned()),
         Kind::Counter => Literal::Counter(r.f64()?),
         Kind::Set => {
-            let count = r.count(COUNT, "members")?;
+            let count = r.count(COUNT, 1, "members")?;
             let mut members = Vec::with_capacity(count.min(4096));
             for _ in 0..count {
                 members.push(scalar(r)?);

@@ -215,7 +215,7 @@ pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
         return Err(GuardError::ClockOverflow);
     }
     let mut summary = Summary { own: Some(OwnRange { client, start, end }), named, ..Summary::default() };
-    summary.spaces.tell(start, Claim::Is(Space::Registers));
+    summary.spaces.tell(start, Claim::is(Space::Registers));
     Ok(summary)
 }
 

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::Cursor;
-use super::space::{Beside, Claim, Runs, Space};
+use super::space::{Beside, Claim, Runs, Says, Space};
 use super::{CLIENT_END, CLOCK_END, GuardError, StateSummary, Summary};
 use crate::id::{Offset, ReplicaId};
 use crate::limits;
@@ -198,9 +198,9 @@ impl Clocks {
 
     /// The space that a claim comes down to. Registers always say so themselves: nothing may be like one.
     fn settle(&self, claim: Claim, summary: &Summary) -> Option<Space> {
-        match claim {
-            Claim::Is(space) => Some(space),
-            Claim::Like(n) => self.space(summary.beside.get(n as usize)?).filter(|space| *space != Space::Registers),
+        match claim.says() {
+            Says::Is(space) => Some(space),
+            Says::Like(n) => self.space(summary.beside.get(n)?).filter(|space| *space != Space::Registers),
         }
     }
 

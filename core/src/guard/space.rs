@@ -15,13 +15,37 @@ pub enum Space {
     Texts,
 }
 
-/// Where an item says it lies.
+/// Where an item says it lies: a [`Says`] in four bytes, as a delta may have very many of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Claim {
+pub struct Claim(u32);
+
+/// What a [`Claim`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Says {
     /// By its own key, content or root.
     Is(Space),
     /// Where `beside[n]` of its summary lies, which is not in the registers: those say so themselves.
-    Like(u32),
+    Like(usize),
+}
+
+impl Claim {
+    const SPACES: [Space; 3] = [Space::Registers, Space::Sequences, Space::Texts];
+
+    /// In this space.
+    pub(super) fn is(space: Space) -> Claim {
+        Claim(space as u32)
+    }
+
+    /// Where `beside[n]` lies; `None` if there cannot be so many.
+    pub(super) fn like(n: usize) -> Option<Claim> {
+        u32::try_from(n).ok()?.checked_add(Claim::SPACES.len() as u32).map(Claim)
+    }
+
+    /// What it says.
+    pub fn says(self) -> Says {
+        let n = self.0 as usize;
+        Claim::SPACES.get(n).map_or(Says::Like(n.saturating_sub(Claim::SPACES.len())), |space| Says::Is(*space))
+    }
 }
 
 /// An item outside a delta that one inside names as its neighbour, and so must lie where that one claims to lie.
@@ -68,10 +92,13 @@ impl<T: Copy + PartialEq> Runs<T> {
     }
 
     /// Tells what the clocks from `clock` on are. Clocks must ascend from call to call.
-    pub(super) fn tell(&mut self, clock: u32, what: T) {
-        if self.0.last().is_none_or(|(_, last)| *last != what) {
-            self.0.push((clock, what));
+    /// True: there is one run more.
+    pub(super) fn tell(&mut self, clock: u32, what: T) -> bool {
+        let more = self.0.last().is_none_or(|(_, last)| *last != what);
+        if more {
+            push(&mut self.0, (clock, what));
         }
+        more
     }
 }
 
@@ -80,6 +107,14 @@ impl<T> Runs<T> {
     pub(super) fn cut(&mut self, clock: u32) {
         self.0.retain(|(start, _)| *start < clock);
     }
+}
+
+/// Appends to a list that grows by an eighth at a time: twice its size would be more than a guard may have.
+pub(super) fn push<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len() / 8 + 1);
+    }
+    list.push(item);
 }
 
 impl Space {

@@ -12,8 +12,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::read::Cursor;
-use super::space::{Runs, Space};
-use super::yrs::{Id, deletes, head, section, sections};
+use super::space::{Runs, Space, push};
+use super::yrs::{Id, deletes, head, once_each, section, sections};
 use super::{GuardError, OwnRange, StateSummary};
 
 /// One client's items and how far they have been taken in.
@@ -49,10 +49,16 @@ pub(super) fn state(bytes: &[u8]) -> Result<StateSummary, GuardError> {
     if all.windows(2).any(|pair| matches!(pair, [a, b] if a.own.client == b.own.client)) {
         return Err(GuardError::RepeatedClient);
     }
+    let mut deleted = Vec::new();
     deletes(&mut cursor, &mut |client, end| match find(&all, client).and_then(|n| all.get(n)) {
-        Some(section) if end <= section.own.end => Ok(()),
+        Some(section) if end <= section.own.end => {
+            push(&mut deleted, (client, end));
+            Ok(())
+        }
         _ => Err(GuardError::UnknownClock),
     })?;
+    once_each(&mut deleted)?;
+    drop(deleted);
     cursor.end()?;
 
     let mut ready: Vec<usize> = (0..all.len()).collect();

@@ -17,11 +17,13 @@
 //! else, and yrs writes for those just the three contents above: no GC (0; only ever made below nested types), no skip
 //! (10; only in updates with holes), no JSON, binary, embed, format, type or subdocument. `core/tests/guard.rs` checks
 //! this against yrs itself. Values cost the guard no memory.
-
-use std::collections::BTreeMap;
+//!
+//! What a [`Summary`] remembers has less than four times the bytes of the delta. An item of four bytes can ask for more than that,
+//! if client ids are numbers of one digit; drawn at random they take eight bytes, and then the room is enough whatever the delta
+//! does ([`Room`]).
 
 use super::read::Cursor;
-use super::space::{Beside, Claim, Runs, Space};
+use super::space::{Beside, Claim, Runs, Says, Space, push};
 use super::{CLIENT_END, CLOCK_END, GuardError, OwnRange, ROOT_NAME_MAX, Summary, VALUE_DEPTH_MAX};
 
 const HAS_ORIGIN: u8 = 0x80;
@@ -71,7 +73,7 @@ pub(super) struct Item<'a> {
 /// Judges a delta.
 pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
     let mut cursor = Cursor::new(bytes);
-    let mut outside = Outside::default();
+    let mut outside = Outside { room: Room::of(bytes.len()), ..Outside::default() };
     let own = match cursor.count(SECTION_MIN)? {
         0 => None,
         1 => {
@@ -79,57 +81,100 @@ pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
             let own = section(&mut cursor, &mut |client, item| {
                 let first = *first.get_or_insert(item.start);
                 let claim = place(client, first, item, &spaces, &mut outside)?;
-                spaces.tell(item.start, claim);
-                Ok(())
+                if spaces.tell(item.start, claim) { outside.room.take(size_of::<(u32, Claim)>()) } else { Ok(()) }
             })?;
             outside.spaces = spaces;
             Some(own)
         }
         _ => return Err(GuardError::SeveralClients),
     };
-    deletes(&mut cursor, &mut |client, end| {
-        match own {
-            Some(own) if own.client == client && end > own.end => return Err(GuardError::UnknownClock),
-            Some(own) if own.client == client => {}
-            _ => outside.name(client, end),
-        }
-        Ok(())
+    deletes(&mut cursor, &mut |client, end| match own {
+        Some(own) if own.client == client && end > own.end => Err(GuardError::UnknownClock),
+        _ => outside.delete(client, end),
     })?;
     cursor.end()?;
-    let Outside { named, beside, spaces } = outside;
-    Ok(Summary { own, named: named.into_iter().collect(), spaces, beside })
+    let Outside { mut deleted, beside, spaces, .. } = outside;
+    once_each(&mut deleted)?;
+    let named = named(own, &beside, &deleted);
+    Ok(Summary { own, named, spaces, beside })
+}
+
+/// For every other client that is named, one past the highest clock.
+fn named(own: Option<OwnRange>, beside: &[Beside], deleted: &[(u64, u32)]) -> Vec<(u64, u32)> {
+    let beside = beside.iter().map(|beside| (beside.client, beside.clock.saturating_add(1)));
+    let all = beside.chain(deleted.iter().copied()).filter(|(client, _)| own.is_none_or(|own| own.client != *client));
+    let mut named = Vec::with_capacity(all.clone().count());
+    named.extend(all);
+    named.sort_unstable();
+    named.dedup_by(|later, kept| {
+        let same = later.0 == kept.0;
+        if same {
+            kept.1 = kept.1.max(later.1);
+        }
+        same
+    });
+    named
+}
+
+/// Sorts what is deleted by client; no client has two lists of ranges.
+pub(super) fn once_each(deleted: &mut [(u64, u32)]) -> Result<(), GuardError> {
+    deleted.sort_unstable();
+    if deleted.windows(2).any(|pair| matches!(pair, [a, b] if a.0 == b.0)) {
+        return Err(GuardError::RepeatedClient);
+    }
+    Ok(())
+}
+
+/// What a summary may still come to. Each list may have an eighth more room than items, and while one is moved to make room for
+/// more there are two of it; with that, 3.5 times the bytes of the delta and 56 KiB stay below four times and 64 KiB.
+#[derive(Default)]
+struct Room(usize);
+
+impl Room {
+    fn of(len: usize) -> Room {
+        Room(len / 2 * 7 + (56 << 10))
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), GuardError> {
+        self.0 = self.0.checked_sub(bytes).ok_or(GuardError::TooMany)?;
+        Ok(())
+    }
 }
 
 /// What a delta says of things outside it.
 #[derive(Default)]
 struct Outside {
-    named: BTreeMap<u64, u32>,
+    deleted: Vec<(u64, u32)>,
     beside: Vec<Beside>,
     spaces: Runs<Claim>,
+    room: Room,
 }
 
 impl Outside {
-    fn name(&mut self, client: u64, end: u32) {
-        let known = self.named.entry(client).or_insert(end);
-        *known = (*known).max(end);
+    /// Notes a client of which something is deleted; it may come to be named, too.
+    fn delete(&mut self, client: u64, end: u32) -> Result<(), GuardError> {
+        self.room.take(2 * size_of::<(u64, u32)>())?;
+        push(&mut self.deleted, (client, end));
+        Ok(())
     }
 
-    /// Notes that an item outside must be what `claim` says. `Like` the next number leaves it open.
-    fn claim(&mut self, id: Id, claim: Claim) {
-        self.beside.push(Beside { client: id.client, clock: id.clock, claim });
+    /// Notes that an item outside must be what its claim says, and may come to be named. `Like` the next number leaves it open.
+    fn claim(&mut self, beside: Beside) -> Result<(), GuardError> {
+        self.room.take(size_of::<Beside>() + size_of::<(u64, u32)>())?;
+        push(&mut self.beside, beside);
+        Ok(())
     }
 
     /// Two items of the delta lie in one chain.
     fn same(&mut self, a: Claim, b: Claim) -> Result<(), GuardError> {
-        match (a, b) {
-            (a, b) if a == b => Ok(()),
-            (Claim::Like(n), other) | (other, Claim::Like(n)) => {
-                let known = *self.beside.get(n as usize).ok_or(GuardError::TornItem)?;
-                self.beside.push(Beside { claim: other, ..known });
-                Ok(())
-            }
-            _ => Err(GuardError::TornItem),
-        }
+        let (n, claim) = match (a.says(), b.says()) {
+            (a, b) if a == b => return Ok(()),
+            (Says::Like(n), _) => (n, b),
+            (_, Says::Like(n)) => (n, a),
+            _ => return Err(GuardError::TornItem),
+        };
+        let known = *self.beside.get(n).ok_or(GuardError::TornItem)?;
+        self.claim(Beside { claim, ..known })
     }
 }
 
@@ -148,21 +193,18 @@ fn place(
         return Err(GuardError::UnknownClock);
     }
     let claim = match item.head.space {
-        Some(space) => Claim::Is(space),
+        Some(space) => Claim::is(space),
         None => match neighbours.clone().find(|id| inside(*id)).and_then(|id| spaces.at(id.clock)) {
-            Some(Claim::Is(Space::Registers)) => return Err(GuardError::TornItem),
+            Some(claim) if claim == Claim::is(Space::Registers) => return Err(GuardError::TornItem),
             Some(claim) => claim,
-            None => Claim::Like(u32::try_from(outside.beside.len()).map_err(|_| GuardError::TooMany)?),
+            None => Claim::like(outside.beside.len()).ok_or(GuardError::TooMany)?,
         },
     };
     for id in neighbours {
         if inside(id) {
             outside.same(claim, spaces.at(id.clock).ok_or(GuardError::UnknownClock)?)?;
         } else {
-            outside.claim(id, claim);
-            if id.client != client {
-                outside.name(id.client, id.clock.saturating_add(1));
-            }
+            outside.claim(Beside { client: id.client, clock: id.clock, claim })?;
         }
     }
     Ok(claim)
@@ -293,16 +335,15 @@ fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), GuardError> {
     Ok(())
 }
 
-/// Reads the delete set, and shows each client in it with one past the highest clock deleted.
+/// Reads the delete set, and shows each client in it with one past the highest clock deleted; whether a client comes twice is
+/// for the caller to see.
 pub(super) fn deletes(
     cursor: &mut Cursor<'_>,
     visit: &mut dyn FnMut(u64, u32) -> Result<(), GuardError>,
 ) -> Result<(), GuardError> {
     let clients = cursor.count(DELETES_MIN)?;
-    let mut seen = Vec::new();
     for _ in 0..clients {
         let client = client(cursor)?;
-        seen.push(client);
         let ranges = cursor.count(RANGE_MIN)?;
         let mut end = 0;
         for n in 0..ranges {
@@ -317,10 +358,6 @@ pub(super) fn deletes(
             end = advance(start, len)?;
         }
         visit(client, end)?;
-    }
-    seen.sort_unstable();
-    if seen.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-        return Err(GuardError::RepeatedClient);
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use crate::time::{Millis, Time};
 use crate::wire::code::Code;
 use crate::wire::frame::Down;
 use crate::wire::frame::down::{Asked, ClaimState};
+use crate::wire::list::List;
 
 /// After the start: nothing is granted anew. A group's life after its last member left.
 const GRACE: Millis = Millis(3_000);
@@ -42,8 +43,8 @@ pub(super) struct Join {
     pub group: String,
     pub run: String,
     pub total: u64,
-    pub held: Vec<(String, u64)>,
-    pub done: Vec<String>,
+    pub held: List<(String, u64)>,
+    pub done: List<String>,
 }
 
 impl Join {
@@ -194,7 +195,7 @@ impl Claims {
         };
         let (group, run) = (of.group.clone(), of.run.clone());
         self.sends.push((vec![conn], Down::Joined { nonce: join.nonce, group, run, member }));
-        self.assert_again(conn, replica, &of, join);
+        self.assert_again(conn, replica, &of, &join);
     }
 
     /// The run a member means; `None` while that cannot be known yet.
@@ -267,18 +268,18 @@ impl Claims {
     }
 
     /// Takes what a member says of before: keys that are done, and claims that it goes on with. Its other claims end.
-    fn assert_again(&mut self, conn: ConnId, replica: ReplicaId, of: &RunOf, join: Join) {
+    fn assert_again(&mut self, conn: ConnId, replica: ReplicaId, of: &RunOf, join: &Join) {
         let room = self.has_room();
         let Some(group) = self.groups.get_mut(of) else { return };
         group.total = group.total.max(join.total);
-        for key in join.done {
+        for key in &join.done {
             let takes = room && !group.held.contains_key(&key) && group.has_room_for(&key);
             if takes && group.done.insert(key.clone()) {
                 group.key_bytes += key.len();
                 group.changed = true;
             }
         }
-        let asserted: BTreeMap<String, u64> = join.held.into_iter().collect();
+        let asserted: BTreeMap<String, u64> = join.held.iter().collect();
         let given_up: Vec<String> = group
             .held
             .iter()

@@ -22,6 +22,7 @@ use crate::log::{LogEntry, StoredCommit, StoredPart, StoredRestore};
 use crate::mutate::{self, Mutation};
 use crate::wire::frame::down::EntryFrame;
 use crate::wire::frame::{Chunk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef};
+use crate::wire::list::List;
 
 /// Bytes of log read for one connection in one go.
 const REPLAY_READ_BYTES: usize = 256 * 1024;
@@ -208,7 +209,7 @@ impl Relay {
             seq: crate::id::Seq(0),
             uid: crate::id::Uid::NONE,
             label: None,
-            parts: Vec::new(),
+            parts: List::new(),
         };
         match entry {
             LogEntry::Void { seq, uid, .. } => {
@@ -220,9 +221,12 @@ impl Relay {
                 (frame.seq, frame.uid) = (commit.seq, commit.uid);
                 frame.label.clone_from(&commit.label);
                 frame.parts = match view {
-                    View::Yours => Vec::new(),
+                    View::Yours => List::new(),
                     View::Whole => commit.parts.iter().map(part_frame).collect(),
-                    View::Parts(seen) => seen.iter().filter_map(|at| commit.parts.get(*at)).map(part_frame).collect(),
+                    View::Parts(seen) => {
+                        let parts = (0..).zip(&commit.parts).filter(|(at, _)| seen.binary_search(at).is_ok());
+                        parts.map(|(_, part)| part_frame(part)).collect()
+                    }
                 };
             }
         }
@@ -398,10 +402,10 @@ impl Relay {
     fn want_fold(&mut self, entry: &LogEntry) {
         let Some(bytes_max) = self.config.fold_bytes else { return };
         let parts = match entry {
-            LogEntry::Commit(commit) => &commit.parts[..],
-            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => &[],
+            LogEntry::Commit(commit) => Some(&commit.parts),
+            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => None,
         };
-        for number in parts.iter().map(|part| part.segment).chain(added_to(entry)) {
+        for number in parts.into_iter().flatten().map(|part| part.segment).chain(added_to(entry)) {
             let under_way = self.folding.is_some_and(|(segment, _)| segment == number);
             if !under_way && self.log.wants_fold(number, bytes_max, FOLD_DELTAS) {
                 self.fold_wanted.insert(number);
@@ -429,7 +433,7 @@ fn owner_of(entry: &LogEntry) -> ReplicaId {
 }
 
 /// The first delta of a segment in the log creates it, whatever its author sent; a second one that says so is a delta.
-fn part_frame(part: &StoredPart) -> PartFrame {
+fn part_frame(part: StoredPart) -> PartFrame {
     let (kind, create) = match part.creates {
         Some(created) if matches!(part.kind, PART_DELTA | PART_CREATE) => {
             (PART_CREATE, Some((created.engine, created.layout)))
@@ -437,13 +441,7 @@ fn part_frame(part: &StoredPart) -> PartFrame {
         _ if part.kind == PART_CREATE => (PART_DELTA, None),
         _ => (part.kind, None),
     };
-    PartFrame {
-        kind,
-        segment: SegRef::Number(part.segment),
-        generation: part.generation,
-        create,
-        bytes: part.bytes.clone(),
-    }
+    PartFrame { kind, segment: SegRef::Number(part.segment), generation: part.generation, create, bytes: part.bytes }
 }
 
 fn flush_acks(acks: &mut BTreeMap<u64, crate::id::Seq>, position: Offset, frames: &mut Vec<u8>) {

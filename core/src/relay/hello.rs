@@ -20,6 +20,7 @@ use crate::wire::frame::down::Welcome;
 use crate::wire::frame::roll::GenerationHeader;
 use crate::wire::frame::up::Hello;
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState, SegmentStatus, VERSION};
+use crate::wire::list::List;
 
 /// Bytes of states read for a catch-up in one go.
 const CATCH_UP_READ_BYTES: usize = 4 << 20;
@@ -286,7 +287,7 @@ pub(super) fn unknown_state(id: SegmentId) -> SegmentState {
         generation: EngineKind::Yrs.generation_zero(),
         header: Bytes::new(),
         snapshot: Bytes::new(),
-        deltas: Vec::new(),
+        deltas: List::new(),
     }
 }
 
@@ -317,7 +318,7 @@ pub(super) fn alive_state<'a>(
         generation: header.map_or(row.engine.generation_zero(), |header| header.generation),
         header: header.map(|header| header.encode().into()).unwrap_or_default(),
         snapshot,
-        deltas,
+        deltas: deltas.into(),
     }
 }
 

@@ -232,6 +232,8 @@ pub enum Merge {
     },
     /// It is not what a replica sends.
     Refused,
+    /// It does not go with what the log has, which the engine takes in by itself: asked again it would not either.
+    Clashes,
     /// The worker did not do it; it may be asked again.
     Failed,
 }

@@ -32,7 +32,7 @@ use crate::log::{LogEntry, StoredRestore};
 use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Welcome;
-use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
 /// When a Restore, or a commit, that was put off may be sent again.
@@ -60,6 +60,7 @@ pub(super) enum Restoring {
 pub(super) struct Given {
     pending: Vec<Place<ReplicaId>>,
     acked: Vec<Place<ReplicaId>>,
+    known: Vec<Content<ReplicaId>>,
     verdicts: BTreeMap<SegmentId, Verdict>,
 }
 
@@ -78,6 +79,21 @@ pub(super) struct Merging {
     adopts: bool,
     /// Those that are adopted say so.
     done: Vec<(HeldSegment, bool, Added)>,
+}
+
+impl Given {
+    fn verdict(&self, id: SegmentId) -> Verdict {
+        self.verdicts.get(&id).copied().unwrap_or(Verdict::NotGiven)
+    }
+}
+
+impl Merging {
+    /// A copy of its process has written other things under the same identities. In which segments, what the log lacks of them shows
+    /// nobody; and what is pending is made anew in all of them or in none. So none is taken.
+    fn clashes(&mut self) {
+        let held = self.todo.drain(..).chain(self.done.drain(..).map(|(held, ..)| held));
+        self.given.verdicts.extend(held.map(|held| (held.id, Verdict::Conflict)));
+    }
 }
 
 #[derive(Debug)]
@@ -173,11 +189,14 @@ impl Relay {
         let (Some(acked), Some(pending)) = (named(restore.acked), named(restore.pending)) else {
             return self.close(id, Code::BadFrame);
         };
+        let own = |of: u64| usize::try_from(of).ok().and_then(|at| conn.own.get(at)).map(|own| own.id);
+        let known = restore.known.into_iter().map(|(of, seq, uid, hash)| Some((own(of)?, seq, uid, hash)));
+        let Some(known) = known.collect::<Option<Vec<_>>>() else { return self.close(id, Code::BadFrame) };
         let mut seen = BTreeSet::new();
         if !restore.segments.iter().all(|held| seen.insert(held.id)) {
             return self.close(id, Code::BadFrame);
         }
-        if !restore.segments.iter().all(super::adopt::has_its_header) {
+        if !restore.segments.iter().all(|held| super::adopt::has_its_header(&held)) {
             return self.close(id, Code::BadFrame);
         }
         if restore.segments.iter().any(|held| held.layout != LAYOUT) {
@@ -200,11 +219,11 @@ impl Relay {
         for (segment, number) in held {
             self.interest.follow(id, segment, number);
         }
-        let given = Given { pending, acked, verdicts: BTreeMap::new() };
+        let given = Given { pending, acked, known, verdicts: BTreeMap::new() };
         let merging = Merging {
             given,
             begun: false,
-            todo: restore.segments.into(),
+            todo: restore.segments.iter().collect(),
             asked: None,
             adopts: false,
             done: Vec::new(),
@@ -239,6 +258,11 @@ impl Relay {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
+            // Another version of a commit of it counts, and is in the log's states: both would count.
+            if self.log.has_otherwise(&merging.given.known) {
+                merging.clashes();
+                break;
+            }
             let lost = conn.lost;
             let adopts = match self.fit(&held, lost) {
                 Fit::Merges => false,
@@ -286,6 +310,11 @@ impl Relay {
             Merge::Nothing => None,
             Merge::Adds { state, clocks } => Some((state, clocks)),
             Merge::Refused => return self.close(id, Code::BadFrame),
+            // D4: the log's state stays. Put off, it would be put off for ever.
+            Merge::Clashes => {
+                merging.clashes();
+                return self.merge_next(id);
+            }
             // What the log has of it may be what no engine takes in (R12).
             Merge::Failed => {
                 let suspect = merging.todo.front().and_then(|held| self.log.number(held.id));
@@ -332,7 +361,12 @@ impl Relay {
             segments.push(GivenBack { id, engine, layout, generation, header, adds, adopts });
         }
         let unix_ms = self.config.unix_ms + self.now.0;
-        let giver = Giver { by, life: lost.0, pending: given.pending.clone(), acked: given.acked.clone() };
+        // What is not taken in of a segment may be a part of any of its commits: they are not said to be held.
+        if given.verdicts.values().any(|verdict| *verdict == Verdict::Conflict) {
+            (given.pending, given.known) = (Vec::new(), Vec::new());
+        }
+        let (pending, acked, known) = (given.pending.clone(), given.acked.clone(), std::mem::take(&mut given.known));
+        let giver = Giver { by, life: lost.0, pending, acked, known };
         let (offset, created) = self.log.restore(giver, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
         for number in created {
             if let Some(row) = self.log.segment(number) {
@@ -385,10 +419,10 @@ impl Relay {
                     reading.wanted.push_back(number);
                 }
                 Ok(number) => {
-                    let unknown = self.log.segment(number).map(|row| unknown_state(row.id));
-                    reading.states.extend(unknown.map(|state| (Verdict::NotGiven, state)));
+                    let unknown = self.log.segment(number).map(|row| row.id);
+                    reading.states.extend(unknown.map(|id| (given.verdict(id), unknown_state(id))));
                 }
-                Err(unborn) => reading.states.push((Verdict::NotGiven, unknown_state(unborn))),
+                Err(unborn) => reading.states.push((given.verdict(unborn), unknown_state(unborn))),
             }
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -412,7 +446,7 @@ impl Relay {
         let (Given { pending, acked, .. }, Reading { position, states, .. }) = (*given, *reading);
         conn.cursor = position;
         conn.told = position;
-        let bulk = Bytes::from(Restored { pending, acked, segments: states }.encode());
+        let bulk = Bytes::from(Restored { pending, acked, segments: states.into() }.encode());
         self.send_long(id, bulk, true, |bulk| Down::Restored(RestoredFrame { offset, yours: true, position, bulk }));
         self.pump(id);
     }
@@ -430,7 +464,7 @@ impl Relay {
                         return self.close(id, Code::StoreFailed);
                     };
                     reading.bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-                    let verdict = given.verdicts.get(&row.id).copied().unwrap_or(Verdict::NotGiven);
+                    let verdict = given.verdict(row.id);
                     reading.states.push((verdict, alive_state(segment, row, header.as_ref(), snapshot, deltas)));
                     if reading.bytes > limits::LONG_BYTES_MAX {
                         return self.close(id, Code::MessageTooLarge);
@@ -482,7 +516,8 @@ impl Relay {
             return;
         }
         // Those that see the same share the bytes, unless there is something of their own lines in them (G4).
-        let parts = || seen.iter().filter_map(|at| entry.segments.get(*at));
+        let parts =
+            || (0..).zip(&entry.segments).filter(|(at, _)| seen.binary_search(at).is_ok()).map(|(_, part)| part);
         let shared = parts().all(|part| !part.adopts);
         let known = self.restored.as_ref().filter(|(of, parts, _)| shared && *of == offset && *parts == seen);
         let bulk = known.map(|(_, _, bulk)| bulk.clone()).unwrap_or_else(|| {
@@ -492,8 +527,8 @@ impl Relay {
                 let row = self.log.segment(part.segment)?;
                 let header = header_for(&part.header, &own).ok().flatten().filter(|_| part.adopts);
                 let (snapshot, deltas) = match part.adopts {
-                    true => (part.state.clone(), Vec::new()),
-                    false => (Bytes::new(), vec![part.state.clone()]),
+                    true => (part.state, Vec::new()),
+                    false => (Bytes::new(), vec![part.state]),
                 };
                 let state = alive_state(part.segment, row, header.as_ref(), snapshot, deltas);
                 Some((Verdict::Merged, SegmentState { generation: part.generation, ..state }))
@@ -515,11 +550,12 @@ impl Relay {
 /// Those segments that an entry brings whole, and so may be long for: a Restored adds to them, a Roll replaces one.
 pub(super) fn added_to(entry: &LogEntry) -> impl Iterator<Item = SegmentNumber> + '_ {
     let (segments, rolled) = match entry {
-        LogEntry::Restored(restore) => (&restore.segments[..], None),
-        LogEntry::Roll(roll) => (&[][..], Some(roll.segment)),
-        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => (&[][..], None),
+        LogEntry::Restored(restore) => (Some(&restore.segments), None),
+        LogEntry::Roll(roll) => (None, Some(roll.segment)),
+        LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => (None, None),
     };
-    segments.iter().filter(|part| !part.state.is_empty()).map(|part| part.segment).chain(rolled)
+    let segments = segments.into_iter().flatten().filter(|part| !part.state.is_empty());
+    segments.map(|part| part.segment).chain(rolled)
 }
 
 /// The time for which refusals are held after a restore, where nobody says otherwise.

@@ -22,14 +22,14 @@ use super::port::{Append, DeltaPlace, Folded, GenerationBegins, Recovered, Segme
 use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
 use crate::commit::{EngineKind, LAYOUT, content_hash};
 use crate::guard::{self, Clocks, GuardError, Summary};
-use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore, StoredRoll};
 use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::codec::Reader;
 use crate::wire::frame::down::{Fate, Row};
-use crate::wire::frame::restore::Place;
+use crate::wire::frame::restore::{Content, Place};
 use crate::wire::frame::roll::{GenerationHeader, Included};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
@@ -68,6 +68,8 @@ pub(super) struct Incoming {
 pub(super) enum Placed {
     /// It is in the log, and created these segments.
     Appended { offset: Offset, created: Vec<SegmentNumber> },
+    /// It is in the log without its parts: the log's states hold another version of it.
+    Bared { offset: Offset },
     /// It was refused; its place is void.
     Voided { offset: Offset, code: Code },
     /// The log has it already.
@@ -180,7 +182,7 @@ pub(super) struct GivenBack {
     pub adopts: bool,
 }
 
-/// Who gives something back.
+/// Who gives something back, and what it says of its lines (`StoredRestore`).
 #[derive(Debug)]
 pub(super) struct Giver {
     pub by: ReplicaId,
@@ -188,6 +190,7 @@ pub(super) struct Giver {
     pub life: EpochId,
     pub pending: Vec<Place<ReplicaId>>,
     pub acked: Vec<Place<ReplicaId>>,
+    pub known: Vec<Content<ReplicaId>>,
 }
 
 /// What is known of a segment for who gives it back (D4).
@@ -375,6 +378,7 @@ impl Sequencer {
         match self.admit.line(&commit.line) {
             Verdict::Admit => {}
             Verdict::Duplicate => return Placed::Duplicate,
+            Verdict::Hollow { hash } => return self.fill(commit, hash, author, refusal, held, unix_ms),
             Verdict::Refused { code } => return Placed::Refused { code },
             Verdict::Conflict { uid } => return Placed::Conflict { uid },
             Verdict::Unknown => return Placed::Unknown,
@@ -387,6 +391,13 @@ impl Sequencer {
             Err(code) if held && depends_on_the_log(code) => return Placed::Held,
             Err(code) => return self.void(&commit.line, author, code, unix_ms),
         };
+        // D4: a Restored holds it otherwise, as a copy of its process made it anew. That version counts.
+        let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
+        if self.admit.held(commit.line.uid).is_some_and(|hash| hash != content_hash(parts)) && !self.has_generations() {
+            let (offset, bare) = (self.head, Incoming { parts: Vec::new(), ..commit });
+            self.append(bare, author, &[], unix_ms);
+            return Placed::Bared { offset };
+        }
         let generations = commit.parts.iter().map(|part| PartGeneration {
             segment: part.segment,
             given: part.generation,
@@ -407,6 +418,32 @@ impl Sequencer {
             }
             Err(_) if held => Placed::Held,
             Err(code) => self.void(&commit.line, author, code, unix_ms),
+        }
+    }
+
+    /// D4: what was acknowledged by a log that was lost, and comes again with the bytes that it had then. What of it was given back
+    /// is there twice, which changes nothing; the rest is there again. It cannot be refused: where it has no place any more it is
+    /// what it would be anyway, a duplicate.
+    fn fill(
+        &mut self,
+        commit: Incoming,
+        hash: u64,
+        author: &AuthorInfo,
+        refusal: Option<Code>,
+        held: bool,
+        unix_ms: u64,
+    ) -> Placed {
+        let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
+        let current = commit.parts.iter().all(|part| part.generation == self.generation_for(part));
+        if refusal.is_some() || !current || content_hash(parts) != hash {
+            return Placed::Duplicate;
+        }
+        let Ok(summaries) = self.structure(&commit.parts) else { return Placed::Duplicate };
+        match self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
+            Ok(()) => self.append(commit, author, &summaries, unix_ms),
+            // What it builds on may be given back yet.
+            Err(Code::GuardClocks) if held => Placed::Held,
+            Err(_) => Placed::Duplicate,
         }
     }
 
@@ -502,9 +539,14 @@ impl Sequencer {
             seq: line.seq,
             uid: line.uid,
             label: commit.label,
-            parts,
+            parts: parts.into(),
         }));
-        self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) }, author, unix_ms);
+        if self.admit.fill(line.owner, line.seq).is_some() {
+            self.touched_lines.insert(line.owner);
+        } else {
+            let row = Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) };
+            self.record_line(line.owner, row, author, unix_ms);
+        }
         self.touched_segments.extend(touched);
         self.note_created(&created_now);
         Placed::Appended { offset, created: created_now }
@@ -522,9 +564,9 @@ impl Sequencer {
         number
     }
 
-    /// Whether the next commit of its line stands against nothing but what is yet to be judged (R2a–d).
+    /// Whether a commit would be appended if nothing but what is yet to be judged (R2a–d) stands against it.
     pub fn is_next(&self, line: &Candidate) -> bool {
-        self.admit.line(line) == Verdict::Admit
+        matches!(self.admit.line(line), Verdict::Admit | Verdict::Hollow { .. })
     }
 
     /// Whether a Restored holds a commit that is not in the log by itself.
@@ -543,7 +585,7 @@ impl Sequencer {
         roll_hold_ms: u64,
     ) -> (Offset, Vec<SegmentNumber>) {
         let offset = self.head;
-        let Giver { by, life, pending, acked } = giver;
+        let Giver { by, life, pending, acked, known } = giver;
         let (mut created, mut segments, mut begins) = (Vec::new(), Vec::new(), Vec::new());
         for held in given {
             let (number, creates) = match (self.number(held.id), &held.adds) {
@@ -577,26 +619,27 @@ impl Sequencer {
             segments.push(RestoredSegment { segment: number, generation, creates, adopts, header, state });
         }
         for (owner, seq, uid) in &acked {
-            if let Some(line) = self.admit.raise(*owner, *seq, *uid, unix_ms) {
+            if let Some(line) = self.admit.raise(*owner, (*seq, *uid), &known, unix_ms) {
                 line.author.clone_from(author);
                 self.touched_lines.insert(*owner);
             }
         }
+        let contents: BTreeMap<Uid, u64> = known.iter().map(|(_, _, uid, hash)| (*uid, *hash)).collect();
         for (owner, seq, uid) in &pending {
-            if let Some(line) = self.admit.list(*owner, *seq, *uid) {
+            if let Some(line) = self.admit.list(*owner, (*seq, *uid), contents.get(uid).copied().unwrap_or(0)) {
                 line.author.clone_from(author);
                 self.touched_lines.insert(*owner);
             }
         }
-        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments }));
+        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments: segments.into(), known }));
         // The bytes that stay in memory, not those that came from the worker.
         if let Some(LogEntry::Restored(restore)) = self.tail.back().map(|last| &*last.entry) {
             let parts = begins.iter().filter_map(|at| restore.segments.get(*at));
             self.batch.generations.extend(parts.map(|part| GenerationBegins {
                 segment: part.segment,
                 position: offset.next(),
-                header: part.header.clone(),
-                snapshot: part.state.clone(),
+                header: part.header,
+                snapshot: part.state,
             }));
         }
         let adopted: Vec<SegmentNumber> = self.batch.generations.iter().map(|begins| begins.segment).collect();
@@ -618,6 +661,17 @@ impl Sequencer {
             written: if same { segment.written } else { segment.changed },
             adopted: segment.adopted.filter(|_| same),
         })
+    }
+
+    /// Whether the log has one of these commits with other content.
+    pub fn has_otherwise(&self, known: &[Content<ReplicaId>]) -> bool {
+        known.iter().any(|content| self.admit.has_otherwise(content))
+    }
+
+    /// Whether a commit that is held may come again with other parts without there being two versions of it (G3): without those
+    /// that a generation has, or made anew in one that was adopted in the place of what is held.
+    fn has_generations(&self) -> bool {
+        self.segments.iter().any(|segment| !segment.row.generation.is_zero())
     }
 
     /// The position after the last entry that a segment is in.

@@ -46,6 +46,8 @@ impl Relay {
             },
             Up::Join { nonce, group, run, total, held, done } => {
                 let Some(replica) = conn.replica() else { return };
+                // It may wait, and the message that it came in must not.
+                let (held, done) = (held.alone(), done.alone());
                 let join = super::claims::Join { nonce, group, run, total, held, done };
                 self.claims.join(self.now, id, replica, join);
                 self.tell_claims();
@@ -108,7 +110,7 @@ impl Relay {
     fn refusal(&mut self, id: ConnId, frame: &CommitFrame, incoming: &Incoming) -> Option<Code> {
         let conn = self.conns.get(&id)?;
         let size: usize = frame.parts.iter().map(|part| part.bytes.len()).sum();
-        let unknown = |part: &PartFrame| {
+        let unknown = |part: PartFrame| {
             let kind = !matches!(part.kind, PART_DELTA | PART_CREATE | PART_OPTIONAL..);
             kind || part.create.is_some_and(|(_, layout)| layout != LAYOUT)
         };
@@ -162,13 +164,13 @@ impl Relay {
         Ok(Incoming { line, label: frame.label.clone(), parts })
     }
 
-    fn incoming_part(&self, part: &PartFrame) -> Result<IncomingPart, Code> {
+    fn incoming_part(&self, part: PartFrame) -> Result<IncomingPart, Code> {
         Ok(IncomingPart {
             segment: self.resolve(part.segment).ok_or(Code::BadFrame)?,
             kind: part.kind,
             generation: part.generation,
             create: part.create,
-            bytes: part.bytes.clone(),
+            bytes: part.bytes,
         })
     }
 
@@ -193,6 +195,11 @@ impl Relay {
                     self.interest.born(row.id, number);
                 }
                 return;
+            }
+            // It is told in full, and so learns that its version does not count (F3).
+            Placed::Bared { offset } => {
+                own.refused = false;
+                return conn.owed.push_back((offset.next(), Owed::Ack { owner, seq }));
             }
             Placed::Voided { offset, code } => {
                 own.refused = true;

@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::lines::Ended;
 use super::{Author, LoadStatus, Output, Replica, WaitError};
 use crate::commit::{EngineKind, LAYOUT, PartBody};
 use crate::guard;
-use crate::heap::{Index, State};
-use crate::id::{Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
+use crate::heap::{Buffered, Index, State};
+use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
+use crate::segment::engine::EngineError;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
 use crate::wire::frame::restore::RestoredFrame;
@@ -26,6 +28,52 @@ pub(super) enum Long {
     Snapshot(Nonce, Offset),
     Restored(RestoredFrame),
     Roll(Offset, Bytes),
+}
+
+/// What a segment's document is made of besides its snapshot.
+pub(super) struct Since<'a> {
+    /// What the relay sent with the snapshot.
+    pub deltas: &'a [Bytes],
+    /// What entries of the stream did to it behind that.
+    pub behind: Vec<Buffered>,
+    /// The newest entry that is in all this.
+    pub last: Offset,
+}
+
+impl Since<'_> {
+    /// Everything, in the order of the log.
+    fn all(&self) -> impl Iterator<Item = Bytes> {
+        self.deltas.iter().chain(self.behind.iter().flat_map(|buffered| &buffered.deltas)).cloned()
+    }
+
+    /// The document, with own deltas at its end. R10: of what the relay sent as a state the structure half is judged, of entries both.
+    fn document(
+        &self,
+        state: &SegmentState,
+        (engine, generation): (EngineKind, GenId),
+        writer: u64,
+        own: &[Bytes],
+    ) -> Result<Segment, String> {
+        let text = |error: EngineError| error.to_string();
+        let together = if self.behind.is_empty() { own } else { &[] };
+        let deltas: Vec<Bytes> = self.deltas.iter().chain(together).cloned().collect();
+        guard_whole(engine, &deltas)?;
+        let mut made = Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map_err(text)?;
+        for Buffered { by, deltas, .. } in &self.behind {
+            match by {
+                Some(owner) => made.go_on(*owner, deltas).map_err(text)?,
+                None => {
+                    guard_whole(engine, deltas)?;
+                    made.extend(deltas).map_err(text)?;
+                }
+            }
+        }
+        if !self.behind.is_empty() && !own.is_empty() {
+            guard_whole(engine, own)?;
+            made.extend(own).map_err(text)?;
+        }
+        Ok(made)
+    }
 }
 
 impl Replica {
@@ -73,8 +121,8 @@ impl Replica {
                 continue;
             }
             match by_segment.iter_mut().find(|(other, _)| *other == id) {
-                Some((_, deltas)) => deltas.push(part.bytes.clone()),
-                None => by_segment.push((id, vec![part.bytes.clone()])),
+                Some((_, deltas)) => deltas.push(part.bytes),
+                None => by_segment.push((id, vec![part.bytes])),
             }
         }
         if mutate::on(Mutation::ApplyOneSegment) {
@@ -93,7 +141,7 @@ impl Replica {
                     // What is shown meanwhile goes on with the rest of the commit (P3). If it cannot, it is on its way out.
                     witness(Some(index));
                     if let Some(Ok(patches)) =
-                        before.as_deref_mut().filter(|_| !frozen).map(|before| apply(before, &deltas))
+                        before.as_deref_mut().filter(|_| !frozen).map(|before| apply(before, author.replica, &deltas))
                     {
                         if !patches.is_empty() {
                             shown.push((index, patches));
@@ -101,19 +149,20 @@ impl Replica {
                         kept.push((index, deltas.clone()));
                     }
                     witness(None);
-                    buffer.push((entry.offset, deltas));
+                    buffer.push(Buffered { at: entry.offset, by: Some(author.replica), deltas });
                 }
                 // D2: the verdict that is waited for has it.
                 State::Live(_) if frozen => {}
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
                     witness(Some(index));
-                    match apply(segment, &deltas) {
+                    match apply(segment, author.replica, &deltas) {
                         Ok(patches) => {
                             if !patches.is_empty() {
                                 shown.push((index, patches));
                             }
                             kept.push((index, deltas));
+                            slot.failures = 0;
                         }
                         Err(error) => failed.push((id, error)),
                     }
@@ -190,7 +239,7 @@ impl Replica {
         for part in &own.commit.parts {
             let Some((_, slot)) = self.heap.by_id_mut(part.segment) else { continue };
             if let (State::Loading { buffer, .. }, Some(delta)) = (&mut slot.state, part.body.delta()) {
-                buffer.push((offset, vec![delta.clone()]));
+                buffer.push(Buffered { at: offset, by: Some(owner), deltas: vec![delta.clone()] });
             }
         }
     }
@@ -309,12 +358,13 @@ impl Replica {
             self.send_pending();
             return Ok(());
         }
-        let last = buffer.last().map_or(Offset(0), |(offset, _)| *offset);
+        let last = buffer.last().map_or(Offset(0), |buffered| buffered.at);
+        let last = last.max(Offset(position.0.saturating_sub(1)));
         let before = before.or_else(|| slot.known.take());
-        let behind = buffer.into_iter().filter(|(offset, _)| *offset >= position).flat_map(|(_, deltas)| deltas);
-        let behind = behind.filter(|_| !mutate::on(Mutation::LoadWithoutBuffer));
-        let deltas: Vec<Bytes> = state.deltas.iter().cloned().chain(behind).collect();
-        self.install(index, &state, &deltas, last.max(Offset(position.0.saturating_sub(1))), before, redo);
+        let mut behind = buffer;
+        behind.retain(|buffered| buffered.at >= position && !mutate::on(Mutation::LoadWithoutBuffer));
+        let deltas = state.deltas.to_vec();
+        self.install(index, &state, &Since { deltas: &deltas, behind, last }, before, redo);
         self.send_pending();
         Ok(())
     }
@@ -339,16 +389,15 @@ impl Replica {
     /// nothing of its lines. What is here it made itself, and what the relay does not know of it is as it is; what the relay
     /// does know came by a copy of this process, or by one that had its store.
     pub(super) fn catch_up(&mut self, position: Offset, bulk: &Bytes, alone: bool) -> Result<(), Malformed> {
-        let mut states = SegmentState::decode_list(bulk)?;
-        if alone && !self.heap.is_undoing() {
-            states.retain(|state| state.status != SegmentStatus::Unknown);
-        }
+        let left_out = alone && !self.heap.is_undoing();
+        let states = SegmentState::decode_list(bulk)?;
+        let states = states.iter().filter(|state| !left_out || state.status != SegmentStatus::Unknown);
         self.catch_up_with(position, states);
         Ok(())
     }
 
     /// The same, of a catch-up or of a verdict (D2).
-    pub(super) fn catch_up_with(&mut self, position: Offset, states: Vec<SegmentState>) {
+    pub(super) fn catch_up_with(&mut self, position: Offset, states: impl IntoIterator<Item = SegmentState>) {
         for state in states {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
@@ -384,20 +433,21 @@ impl Replica {
                     continue;
                 }
             };
-            let deltas = state.deltas.clone();
-            self.install(index, &state, &deltas, Offset(position.0.saturating_sub(1)), Some(before), redo);
+            let deltas = state.deltas.to_vec();
+            let last = Offset(position.0.saturating_sub(1));
+            let since = Since { deltas: &deltas, behind: Vec::new(), last };
+            self.install(index, &state, &since, Some(before), redo);
         }
         self.cut = position;
     }
 
     /// Makes a document of what the relay sent and of own pending parts, and shows it. Parts of another generation are dealt with
-    /// first (G3). `last`: the newest entry that is in it.
+    /// first (G3).
     pub(super) fn install(
         &mut self,
         index: Index,
         state: &SegmentState,
-        deltas: &[Bytes],
-        last: Offset,
+        since: &Since<'_>,
         mut before: Option<Box<Segment>>,
         mut redo: bool,
     ) {
@@ -416,16 +466,13 @@ impl Replica {
         };
         redo |= matches!(&header, Ok(header) if self.switch(state.id, generation, header.as_ref()));
         // All in one: a document that showed itself in between would give handles that no mirror hears of.
-        let theirs = deltas;
-        let mut deltas: Vec<Bytes> = theirs.iter().cloned().chain(self.own_deltas(state.id)).collect();
+        let mut own: Vec<Bytes> = self.own_deltas(state.id).collect();
         let witness = self.witness;
         witness(Some(index));
         let header = header.err().map(|error| error.to_string());
-        let mut make = |deltas: &[Bytes]| -> Result<Box<Segment>, String> {
+        let mut make = |own: &[Bytes]| -> Result<Box<Segment>, String> {
             header.clone().map_or(Ok(()), Err)?;
-            guard_whole(engine, deltas)?;
-            let made = Segment::decode(state.id, engine, generation, writer, &state.snapshot, deltas);
-            let made = made.map_err(|error| error.to_string())?;
+            let made = since.document(state, (engine, generation), writer, own)?;
             Ok(match before.take() {
                 Some(mut segment) => {
                     segment.take_over(made);
@@ -434,20 +481,21 @@ impl Replica {
                 None => Box::new(made),
             })
         };
-        let mut made = make(&deltas);
+        let mut made = make(&own);
         if made.is_err() && self.pending.has_counting(state.id) {
             // R12: own parts that build on what the relay left out meanwhile. What of it is in the log after all, F3 finds.
-            made = make(theirs);
+            made = make(&[]);
             if made.is_ok() {
                 self.pending.spoil_all(state.id);
-                (deltas, redo) = (theirs.to_vec(), true);
+                own.clear();
+                redo = true;
             }
         }
         let mut segment = match made {
             Ok(segment) => segment,
             Err(error) => {
                 witness(None);
-                return self.quarantine_with(index, before, last, &error);
+                return self.quarantine_with(index, before, since.last, &error);
             }
         };
         segment.set_unborn(state.status == SegmentStatus::Unknown);
@@ -455,11 +503,10 @@ impl Replica {
         let redone = if redo { self.redo_into(&mut segment) } else { Vec::new() };
         if let Some(slot) = self.heap.slot_mut(index) {
             slot.state = State::Live(segment);
-            slot.failures = 0;
         }
         self.show(index, reset);
         witness(None);
-        deltas.extend(redone);
+        let deltas: Vec<Bytes> = since.all().chain(own).chain(redone).collect();
         self.keep_made(index, &state.snapshot, &deltas);
     }
 
@@ -541,11 +588,10 @@ impl Replica {
     pub(super) fn refused(&mut self, owner: ReplicaId, seq: Seq, uid: Uid, code: u64) {
         let Some(refused) = self.pending.refused(owner, seq, uid) else { return };
         self.stats.refused += 1;
-        if owner == self.id {
-            self.lines.ended(seq, uid);
-            if self.last_uid == uid {
-                self.last_uid = uid.voided();
-            }
+        let of = Some(owner).filter(|owner| *owner != self.id);
+        self.lines.ended(Ended { of, seq, uid, hash: 0 });
+        if owner == self.id && self.last_uid == uid {
+            self.last_uid = uid.voided();
         }
         self.fail_flushes(refused.number, WaitError::Refused(code));
         let mut segments = Vec::new();
@@ -570,22 +616,14 @@ pub(super) fn unknown_layout(state: &SegmentState) -> Option<String> {
     unknown.then(|| format!("this version does not know layout {}", state.layout))
 }
 
-/// C4: nothing reaches an engine that the guard has not passed.
-fn apply(segment: &mut Segment, deltas: &[Bytes]) -> Result<Vec<crate::edit::Patch>, String> {
-    passes_guard(segment.engine(), deltas)?;
+/// C4: what the commit of this owner does to a segment. Nothing reaches an engine that the guard has not passed (R10).
+fn apply(segment: &mut Segment, owner: ReplicaId, deltas: &[Bytes]) -> Result<Vec<crate::edit::Patch>, String> {
+    let patches = segment.apply_commit(owner, deltas).map_err(|e| e.to_string())?;
     segment.set_unborn(false);
-    segment.apply(deltas).map_err(|e| e.to_string())
+    Ok(patches)
 }
 
-fn passes_guard(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
-    let engine = crate::segment::merge::guarded(engine);
-    for delta in deltas {
-        guard::structure(engine, delta).map_err(|e| e.to_string())?;
-    }
-    Ok(())
-}
-
-/// The same where a delta may be a whole segment, which a replica gave back to a log that had lost it.
+/// The structure half, where a delta may be a whole segment, which a replica gave back to a log that had lost it.
 pub(super) fn guard_whole(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
     let of = crate::segment::merge::guarded(engine);
     for delta in deltas {

@@ -54,7 +54,7 @@ impl Replica {
     /// The rings of an Ok against what this process made: F1, G5, F3, R11, before anything else of it is taken in. What they say
     /// is durable (R1). False: the replica, or a document of it, is another one now, and this Ok is not for it; the next Hello
     /// says so, and is answered with states in which all of it has happened. While `restoring`, what the log lacks is what it
-    /// lost: only F1.
+    /// lost: only F1 and F3, and the verdict has the states.
     pub(super) fn compare_rings(&mut self, rings: &[(u64, Vec<Row>)], restoring: bool) -> bool {
         let mut changed = false;
         for (owner, acked, _) in self.own_lines() {
@@ -77,6 +77,7 @@ impl Replica {
                 return false;
             }
             if restoring {
+                self.compare_lost(owner, rows);
                 continue;
             }
             // The log has lost the end of the line, and it is too late to give that back: who may not write was not asked for it.
@@ -140,6 +141,25 @@ impl Replica {
         refused || !outdone.is_empty()
     }
 
+    /// F3 where the log has lost some of it: what it has with other bytes must not be given back beside them, so segments with own
+    /// versions are not given back at all, but made anew on the verdict.
+    fn compare_lost(&mut self, owner: ReplicaId, rows: &[Row]) {
+        let oldest = rows.first().map_or(Seq(0), |row| row.seq);
+        let mut outdone = Vec::new();
+        for one in self.pending.iter_mut().filter(|one| one.commit.owner == owner && !one.outdone) {
+            let anew = one.stale.contains(&true);
+            let other = match rows.iter().find(|row| row.seq == one.commit.seq).map(|row| row.fate) {
+                Some(Fate::Admitted(hash)) => anew || !one.has_hash(hash),
+                Some(Fate::Void(_)) => false,
+                None => one.commit.seq < oldest,
+            };
+            outdone.extend(other.then_some(one.commit.seq));
+        }
+        for seq in outdone {
+            self.give_way(owner, seq);
+        }
+    }
+
     /// F3: the log's version of an own commit counts. The own one leaves the documents when they are loaded anew.
     fn give_way(&mut self, owner: ReplicaId, seq: Seq) {
         for id in self.pending.give_way(owner, seq) {
@@ -179,7 +199,10 @@ impl Replica {
             one.commit.parts.iter().find(|part| part.segment == id).and_then(|part| part.body.delta())
         };
         let deltas = entry.parts.iter().filter(|part| matches!(part.kind, PART_DELTA | PART_CREATE));
+        // D4: without its parts, where a state that was given back has another version of it.
+        let named = |id: SegmentId| entry.parts.iter().any(|part| self.resolve(part.segment) == Some(id));
         one.stale.contains(&true)
+            || entry.parts.is_empty() && one.segments().any(|id| !named(id))
             || deltas.into_iter().any(|part| self.resolve(part.segment).and_then(ours) != Some(&part.bytes))
     }
 
@@ -190,8 +213,8 @@ impl Replica {
         self.disconnected();
         let id = self.entropy.replica();
         let (moved, segments) = self.pending.move_line(owner, from);
+        self.lines.begin(self.id);
         (self.id, self.seq, self.last_uid) = (id, Seq(0), Uid::NONE);
-        self.lines.begin();
         for id in segments {
             self.reload(id, true);
         }

@@ -16,6 +16,7 @@ use super::pending::Unsaved;
 use crate::commit::After;
 use crate::id::{ReplicaId, Seq, Uid};
 use crate::limits;
+use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::down::Row;
 
 /// What a replica knows of its lines beside `pending`.
@@ -23,9 +24,9 @@ use crate::wire::frame::down::Row;
 pub(super) struct Lines {
     /// The ids of this connection's Hello, in its order.
     declared: Vec<ReplicaId>,
-    /// Commits of the replica's own line that this process made and that have ended: the newest of them, oldest first. A relay
-    /// remembers no more of a line.
-    made: VecDeque<(Seq, Uid)>,
+    /// Commits that this process sent and that have ended: the newest of them, oldest first. A relay remembers no more than half
+    /// as many of a line.
+    made: VecDeque<Ended>,
     /// How many of the last of these are not kept outside yet (`outside.rs`), and how many were since all of them were told.
     untold: usize,
     told: usize,
@@ -35,6 +36,33 @@ pub(super) struct Lines {
     settled: Vec<(ReplicaId, Seq)>,
     /// How often a connection of this id was closed because another one declares the id (F4).
     pub displaced: u32,
+}
+
+/// A commit that has ended: it is durable, or refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Whose line it is in, if that is not the replica's own.
+    pub of: Option<ReplicaId>,
+    pub seq: Seq,
+    pub uid: Uid,
+    /// Of its content, as the log had it (D4); 0: it was refused, or had other bytes there.
+    pub hash: u64,
+}
+
+impl Ended {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.varint(self.seq.0);
+        Write::u64(out, self.uid.0);
+        Write::u64(out, self.hash);
+        out.push(u8::from(self.of.is_some()));
+        out.extend(self.of.iter().flat_map(|of| of.0));
+    }
+
+    pub fn decode(r: &mut Reader<'_>) -> Result<Ended, Malformed> {
+        let (seq, uid, hash) = (Seq(r.varint()?), Uid(r.u64()?), r.u64()?);
+        let of = if r.u8()? == 0 { None } else { Some(ReplicaId(r.array()?)) };
+        Ok(Ended { of, seq, uid, hash })
+    }
 }
 
 impl Lines {
@@ -60,24 +88,24 @@ impl Lines {
         self.settled.iter().any(|(of, upto)| *of == owner && seq <= *upto)
     }
 
-    /// A commit of the own line has ended: it is durable, or refused.
-    pub fn ended(&mut self, seq: Seq, uid: Uid) {
-        if self.made.len() == limits::WINDOW {
+    /// A commit of this process has ended.
+    pub fn ended(&mut self, ended: Ended) {
+        if self.made.len() == limits::ENDED_MAX {
             self.made.pop_front();
         }
-        self.made.push_back((seq, uid));
+        self.made.push_back(ended);
         self.untold += 1;
     }
 
     /// These were made by another instance, which has told them.
-    pub fn recall(&mut self, made: VecDeque<(Seq, Uid)>) {
+    pub fn recall(&mut self, made: VecDeque<Ended>) {
         (self.untold, self.told, self.anew) = (0, made.len(), false);
         self.made = made;
     }
 
     /// What has to be told, and whether in the place of all that was told before.
-    pub fn tell(&mut self) -> Option<(bool, impl ExactSizeIterator<Item = &(Seq, Uid)>)> {
-        let anew = std::mem::take(&mut self.anew) || self.told + self.untold > 2 * limits::WINDOW;
+    pub fn tell(&mut self) -> Option<(bool, impl ExactSizeIterator<Item = &Ended>)> {
+        let anew = std::mem::take(&mut self.anew) || self.told + self.untold > 2 * limits::ENDED_MAX;
         let untold = std::mem::take(&mut self.untold);
         if !anew && untold == 0 {
             return None;
@@ -88,13 +116,15 @@ impl Lines {
     }
 
     /// What is remembered, oldest first.
-    pub fn made(&self) -> impl ExactSizeIterator<Item = &(Seq, Uid)> {
+    pub fn made(&self) -> impl ExactSizeIterator<Item = &Ended> + Clone {
         self.made.iter()
     }
 
-    /// The replica has another id, which has made nothing.
-    pub fn begin(&mut self) {
-        self.made.clear();
+    /// The replica has another id, which has made nothing. Commits that have ended were in the line of this one.
+    pub fn begin(&mut self, old: ReplicaId) {
+        for made in &mut self.made {
+            made.of.get_or_insert(old);
+        }
         (self.untold, self.anew) = (0, true);
         self.displaced = 0;
     }
@@ -144,9 +174,10 @@ impl Replica {
             // Nothing is made under an id that was given up: what else is in its line is another's, or was acknowledged.
             return true;
         }
-        match self.lines.made().find(|(made, _)| *made == seq) {
-            Some((_, made)) => *made == uid,
-            None => seq <= self.seq && self.lines.made().next().is_none_or(|(oldest, _)| seq < *oldest),
+        let mut own = self.lines.made().filter(|made| made.of.is_none());
+        match own.clone().find(|made| made.seq == seq) {
+            Some(made) => made.uid == uid,
+            None => seq <= self.seq && own.next().is_none_or(|oldest| seq < oldest.seq),
         }
     }
 

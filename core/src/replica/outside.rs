@@ -18,7 +18,8 @@
 //! lives   := flags:u8 lineage:epoch epochs:list(epoch start:varint)            flags: those of a packed replica (`packed.rs`)
 //! commit  := unsaved                              (`packed.rs`); nothing: it has ended before an older one of another line
 //! segment := kept                                 (`segment/outside.rs`)
-//! made    := (seq:varint uid:u64), up to the end: commits of the own line that have ended (`lines.rs`), the oldest first
+//! made    := ended, up to the end: commits that have ended (`lines.rs`), the oldest first
+//! ended   := seq:varint uid:u64 hash:u64 other:u8 [owner:16]               hash 0: refused, or not as it was here
 //! resume  := replica:16 lives:bytes place:bytes made:bytes slots:list(segment:16 flags:u8) commits:list(bytes) waits:list(wait)
 //!            replica: as it was last Forked; commits: ascending
 //!            flags: 1 derived · 2 loading · 4 not to be had · 8 and the relay is to look at it;
@@ -29,6 +30,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::lines::Ended;
 use super::packed::{ImportError, pack_commit, unpack_commit};
 use super::pending::Unsaved;
 use super::{LoadStatus, Output, Replica};
@@ -98,10 +100,9 @@ impl Replica {
             self.keep(Keep::Place(place));
         }
         if let Some((anew, made)) = self.lines.tell() {
-            let mut kept = Vec::with_capacity(made.len() * 12);
-            for (seq, uid) in made {
-                kept.varint(seq.0);
-                Write::u64(&mut kept, uid.0);
+            let mut kept = Vec::with_capacity(made.len() * 24);
+            for ended in made {
+                ended.encode(&mut kept);
             }
             self.out.push_back(Output::Keep(Keep::Made { anew, kept }));
         }
@@ -226,7 +227,7 @@ impl Replica {
             let flags = r.u8()?;
             self.set_flags(flags);
             self.lineage = r.epoch()?;
-            for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {
+            for _ in 0..r.count(limits::EPOCHS_MAX, 1, "epochs")? {
                 self.epochs.push((r.epoch()?, Offset(r.varint()?)));
             }
             r.end()?;
@@ -235,13 +236,13 @@ impl Replica {
         let ended = &mut Reader::new(r.bytes(limits::LONG_BYTES_MAX, "made")?);
         let mut made = VecDeque::new();
         while ended.remaining() > 0 {
-            if made.len() == limits::WINDOW {
+            if made.len() == limits::ENDED_MAX {
                 made.pop_front();
             }
-            made.push_back((Seq(ended.varint()?), Uid(ended.u64()?)));
+            made.push_back(Ended::decode(ended)?);
         }
         self.lines.recall(made);
-        for _ in 0..r.count(COUNT, "segments")? {
+        for _ in 0..r.count(COUNT, 1, "segments")? {
             let id = SegmentId(r.array()?);
             let flags = r.u8()?;
             let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
@@ -258,7 +259,7 @@ impl Replica {
         if !place.is_empty() {
             self.take_place(place)?;
         }
-        for _ in 0..r.count(COUNT, "unsaved commits")? {
+        for _ in 0..r.count(COUNT, 1, "unsaved commits")? {
             let kept = &mut Reader::new(r.bytes(limits::LONG_BYTES_MAX, "unsaved commit")?);
             self.pending.push(unpack_commit(kept)?);
             kept.end()?;
@@ -277,11 +278,11 @@ impl Replica {
         self.nonce = r.varint()?;
         self.waits.acked(Offset(r.varint()?));
         let mut stats = Vec::new();
-        for _ in 0..r.count(256, "stats")? {
+        for _ in 0..r.count(256, 1, "stats")? {
             stats.push(r.varint()?);
         }
         self.stats.set_list(&stats);
-        for _ in 0..r.count(COUNT, "segments")? {
+        for _ in 0..r.count(COUNT, 1, "segments")? {
             let number = u32::try_from(r.varint()?).map_err(|_| Malformed::Limit("number"))?;
             let flags = r.u8()?;
             let (redo, thawing) = (flags & 1 != 0, flags & 2 != 0);

@@ -37,6 +37,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::lines::Ended;
 use super::pending::Unsaved;
 use super::{Keep, LoadStatus, Options, Output, Replica};
 use crate::commit::{After, ClaimOf, Commit, EngineKind, Part, PartBody};
@@ -48,7 +49,7 @@ pub use crate::segment::packed::ImportError;
 use crate::wire::codec::{Malformed, Reader, Write};
 
 const MAGIC: &[u8; 6] = b"coheap";
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const COUNT: usize = 1 << 24;
 
 const DERIVED: u8 = 1;
@@ -81,9 +82,8 @@ impl Replica {
         Write::u64(&mut out, self.last_uid.0);
         out.varint(self.number.0);
         out.varint(self.lines.made().len() as u64);
-        for (seq, uid) in self.lines.made() {
-            out.varint(seq.0);
-            Write::u64(&mut out, uid.0);
+        for ended in self.lines.made() {
+            ended.encode(&mut out);
         }
         out.varint(self.nonce);
         let stats = self.stats.to_list();
@@ -147,27 +147,27 @@ impl Replica {
         replica.set_flags(flags);
         replica.cut = Offset(r.varint()?);
         replica.lineage = r.epoch()?;
-        for _ in 0..r.count(limits::EPOCHS_MAX, "epochs")? {
+        for _ in 0..r.count(limits::EPOCHS_MAX, 1, "epochs")? {
             replica.epochs.push((r.epoch()?, Offset(r.varint()?)));
         }
         replica.seq = Seq(r.varint()?);
         replica.last_uid = Uid(r.u64()?);
         replica.number = Seq(r.varint()?);
         let mut made = VecDeque::new();
-        for _ in 0..r.count(limits::WINDOW, "made")? {
-            made.push_back((Seq(r.varint()?), Uid(r.u64()?)));
+        for _ in 0..r.count(limits::ENDED_MAX, 1, "made")? {
+            made.push_back(Ended::decode(r)?);
         }
         replica.lines.recall(made);
         replica.nonce = r.varint()?;
         let mut stats = Vec::new();
-        for _ in 0..r.count(256, "stats")? {
+        for _ in 0..r.count(256, 1, "stats")? {
             stats.push(r.varint()?);
         }
         replica.stats.set_list(&stats);
-        for _ in 0..r.count(COUNT, "segments")? {
+        for _ in 0..r.count(COUNT, 1, "segments")? {
             replica.unpack_slot(r)?;
         }
-        for _ in 0..r.count(COUNT, "unsaved commits")? {
+        for _ in 0..r.count(COUNT, 1, "unsaved commits")? {
             replica.pending.push(unpack_commit(r)?);
         }
         replica.waits.unpack(r)?;
@@ -183,9 +183,15 @@ impl Replica {
         let mut replica = Replica::import(options.clone(), bytes)?;
         replica.out.clear();
         let fresh = Replica::new(options);
+        // D4: of the lines that it takes over it knows what the other knew.
+        let mut lines = fresh.lines;
+        let old = replica.id;
+        for ended in replica.lines.made() {
+            lines.ended(Ended { of: Some(ended.of.unwrap_or(old)), ..*ended });
+        }
         // The id that the seed gives; `import` drew engine identities behind it.
         (replica.id, replica.seq, replica.last_uid) = (fresh.id, fresh.seq, fresh.last_uid);
-        (replica.lines, replica.waits, replica.stats) = (fresh.lines, fresh.waits, fresh.stats);
+        (replica.lines, replica.waits, replica.stats) = (lines, fresh.waits, fresh.stats);
         replica.number = Seq(0);
         for one in replica.pending.iter_mut() {
             replica.number = replica.number.next();
@@ -346,7 +352,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
         _ => Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()),
     };
     let (mut parts, mut all, mut anew) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..r.count(limits::PARTS_MAX, "parts")? {
+    for _ in 0..r.count(limits::PARTS_MAX, 1, "parts")? {
         let segment = SegmentId(r.array()?);
         let generation = r.generation()?;
         let bytes = |r: &mut Reader<'_>| r.bytes(limits::LONG_BYTES_MAX, "delta").map(Bytes::copy_from_slice);
@@ -363,7 +369,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
         parts.push(Part { segment, generation, body });
         anew.push(r.u8()? != 0);
         let mut edits = Vec::new();
-        for _ in 0..r.count(COUNT, "edits")? {
+        for _ in 0..r.count(COUNT, 1, "edits")? {
             edits.push(edits::unpack(r)?);
         }
         all.push(edits);

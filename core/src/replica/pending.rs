@@ -94,6 +94,12 @@ impl Unsaved {
         hash == self.hash() || self.was == Some(hash)
     }
 
+    /// Its hash in the log that has acknowledged it, if it was admitted as it is here.
+    pub fn hash_in_the_log(&self) -> Option<u64> {
+        let same = !self.outdone && !self.stale.contains(&true);
+        same.then(|| self.was.unwrap_or_else(|| self.hash()))
+    }
+
     /// The segments it touches.
     pub fn segments(&self) -> impl Iterator<Item = SegmentId> {
         self.commit.parts.iter().map(|part| part.segment)

@@ -1,5 +1,5 @@
-//! A segment whose content the engine here could not take in (CORE-PROTOCOL R12): it stands still, its program keeps the last good
-//! values, and the relay is asked to look at it. The rest of the heap goes on.
+//! A segment whose content the engine here could not take in, or the guard did not let through to it (CORE-PROTOCOL R12, R10): it
+//! stands still, its program keeps the last good values, and the relay is asked to look at it. The rest of the heap goes on.
 //!
 //! ```text
 //!   here ──the engine fails──► frozen ──Report──► … ──Reload, or the Quarantine entry──► loading ──► here
@@ -21,7 +21,9 @@ use crate::segment::Segment;
 use crate::segment::merge::guarded;
 use crate::wire::frame::{SegRef, Up};
 
-/// So many times in a row what the relay sends of a segment may fail here.
+/// So many times in a row what the relay sends of a segment may fail here: a state of it, or the first entry behind one. The relay says
+/// each time that it finds nothing wrong. An entry that is taken in begins the count anew, and so does a part that the relay leaves
+/// out, or a new generation.
 const FAILURES_MAX: u32 = 8;
 
 impl Replica {
@@ -109,6 +111,8 @@ impl Replica {
         }
         let Some(id) = self.resolve(segment) else { return };
         let Some((_, slot)) = self.heap.by_id_mut(id) else { return };
+        // The relay failed on it, too: what comes next is no failure of this replica alone.
+        slot.failures = 0;
         let engine =
             slot.peek().or(slot.broken.as_ref().and_then(|broken| broken.before.as_deref())).map(Segment::engine);
         let writes = slot.peek().map(Segment::writer);

@@ -18,13 +18,13 @@ use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
-use crate::heap::{Index, State};
+use crate::heap::{Buffered, Index, State};
 use crate::id::{EpochId, Nonce, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
-use crate::wire::frame::restore::{HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
-use crate::wire::frame::{SegmentStatus, Up};
+use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
+use crate::wire::frame::{SegmentState, SegmentStatus, Up};
 
 /// The stream of a Restore's pieces; a Hello's is 1.
 const STREAM: u64 = 2;
@@ -115,11 +115,23 @@ impl Replica {
             });
         }
         let place = |(owner, seq, uid)| self.lines.place(owner).map(|at| (at, seq, uid));
-        let standing = self.pending.iter().filter(|one| !one.void);
-        let pending = standing.filter_map(|one| place((one.commit.owner, one.commit.seq, one.commit.uid)));
-        let pending = pending.take(limits::RESTORE_PENDING_MAX).collect();
+        // Those of which another version counts (F3) are in the states, too.
+        let held = |one: &&Unsaved| one.segments().all(|id| segments.iter().any(|held| held.id == id));
+        let standing = self.pending.iter().filter(|one| !one.void).filter(held).take(limits::RESTORE_PENDING_MAX);
+        let (mut pending, mut known): (Vec<Place<u64>>, Vec<Content<u64>>) = (Vec::new(), Vec::new());
+        for one in standing {
+            let Some((of, seq, uid)) = place((one.commit.owner, one.commit.seq, one.commit.uid)) else { continue };
+            pending.push((of, seq, uid));
+            known.extend(one.hash_in_the_log().map(|hash| (of, seq, uid, hash)));
+        }
         let acked: Vec<Place<u64>> = self.own_lines().into_iter().filter_map(place).collect();
-        let restore = Restore { acked, pending, segments };
+        for ended in self.lines.made().filter(|ended| ended.hash != 0) {
+            let Some(of) = self.lines.place(ended.of.unwrap_or(self.id)) else { continue };
+            if acked.iter().any(|(line, upto, _)| *line == of && ended.seq <= *upto) {
+                known.push((of, ended.seq, ended.uid, ended.hash));
+            }
+        }
+        let restore = Restore { acked, pending, segments: segments.into(), known };
         let bulk = Bytes::from(restore.encode());
         if bulk.len() > limits::LONG_BYTES_MAX {
             return self
@@ -156,7 +168,7 @@ impl Replica {
     pub(super) fn restored(&mut self, frame: &RestoredFrame, bulk: &Bytes) -> Result<(), Malformed> {
         let restored = Restored::decode(bulk)?;
         if !frame.yours {
-            self.apply_restored(frame.offset, restored);
+            self.apply_restored(frame.offset, &restored);
             return Ok(());
         }
         let Session::Online(online) = &mut self.session else { return Ok(()) };
@@ -167,14 +179,12 @@ impl Replica {
         self.keep_lives();
         self.waits.new_log();
         let mut states = Vec::with_capacity(restored.segments.len());
-        for (verdict, state) in restored.segments {
-            if verdict == Verdict::Conflict {
-                match self.heap.index(state.id) {
-                    Some(index) => self.out.push_back(Output::Conflict(index)),
-                    None => {
-                        self.problem("ERR_CONFLICT", format!("the relay keeps what it has of segment {}", state.id));
-                    }
-                }
+        for (verdict, state) in &restored.segments {
+            match verdict {
+                Verdict::Conflict => self.given_up(&state),
+                // What had to leave it (F2, F3) could have been given back with it.
+                Verdict::NotGiven if self.is_undone(state.id) => self.tell_given_up(state.id),
+                Verdict::NotGiven | Verdict::Merged | Verdict::Nothing => {}
             }
             states.push(state);
         }
@@ -190,18 +200,63 @@ impl Replica {
         Ok(())
     }
 
+    /// D4: what is here of a segment does not go with what the relay has, which counts. What is not acknowledged is made anew on
+    /// that, as another writer: the identities of what is here may be those of something else there.
+    fn given_up(&mut self, state: &SegmentState) {
+        let id = state.id;
+        self.tell_given_up(id);
+        let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
+        let same = slot.peek().is_some_and(|document| {
+            state.status == SegmentStatus::Unknown || document.generation() == state.generation
+        });
+        // Of another generation it is made anew anyway (G3).
+        if !same {
+            return;
+        }
+        if let State::Live(_) = &slot.state
+            && let State::Live(before) = std::mem::replace(&mut slot.state, State::Away)
+        {
+            slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true };
+        } else if let State::Loading { redo, .. } = &mut slot.state {
+            *redo = true;
+        }
+        self.heap.undo(index);
+        self.pending.spoil_all(id);
+    }
+
+    /// The program gets what it is shown of it, if it is shown anything: that is nowhere else from here on.
+    fn tell_given_up(&mut self, id: SegmentId) {
+        let shown =
+            self.heap.index(id).filter(|index| self.heap.slot(*index).is_some_and(|slot| slot.peek().is_some()));
+        match shown {
+            Some(index) => self.out.push_back(Output::Conflict(index)),
+            None => {
+                let what = format!("what was here of segment {id} does not go with what the relay has, which stays");
+                self.problem("ERR_CONFLICT", what);
+            }
+        }
+    }
+
+    /// Whether a segment that is here is being made anew since a copy of this process has other versions of own commits in it.
+    fn is_undone(&self, id: SegmentId) -> bool {
+        let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
+        let anew = slot.is_some_and(|slot| matches!(slot.state, State::Loading { before: Some(_), redo: true, .. }));
+        let moved = |one: &Unsaved| one.outdone || one.commit.owner != self.id && one.stale.contains(&true);
+        anew && self.pending.iter().any(|one| moved(one) && one.segments().any(|of| of == id))
+    }
+
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.
-    fn apply_restored(&mut self, offset: Offset, restored: Restored) {
+    fn apply_restored(&mut self, offset: Offset, restored: &Restored) {
         let frozen = self.is_frozen();
         let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let mut switching = Vec::new();
         let witness = self.witness;
-        for (_, state) in restored.segments {
+        for (_, state) in &restored.segments {
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status != SegmentStatus::Alive {
                 continue;
             }
-            let engine = state.engine;
+            let (engine, deltas) = (state.engine, state.deltas.to_vec());
             match &mut slot.state {
                 State::Away => {}
                 // D5: another generation is switched to, not merged. Only one that is adopted comes with a document.
@@ -212,31 +267,31 @@ impl Replica {
                 State::Loading { before, buffer, .. } => {
                     witness(Some(index));
                     if let Some(before) = before.as_deref_mut().filter(|_| !frozen)
-                        && guard_whole(engine, &state.deltas).is_ok()
-                        && let Ok(patches) = before.apply(&state.deltas)
+                        && guard_whole(engine, &deltas).is_ok()
+                        && let Ok(patches) = before.apply(&deltas)
                     {
                         if !patches.is_empty() {
                             shown.push((index, patches));
                         }
-                        kept.push((index, state.deltas.clone()));
+                        kept.push((index, deltas.clone()));
                     }
                     witness(None);
-                    buffer.push((offset, state.deltas));
+                    buffer.push(Buffered { at: offset, by: None, deltas });
                 }
                 // The own verdict has all of it (D2).
                 State::Live(_) if frozen => {}
                 State::Live(segment) => {
                     segment.set_unborn(false);
                     witness(Some(index));
-                    let merged = guard_whole(engine, &state.deltas)
-                        .and_then(|()| segment.apply(&state.deltas).map_err(|error| error.to_string()));
+                    let merged = guard_whole(engine, &deltas)
+                        .and_then(|()| segment.apply(&deltas).map_err(|error| error.to_string()));
                     witness(None);
                     match merged {
                         Ok(patches) => {
                             if !patches.is_empty() {
                                 shown.push((index, patches));
                             }
-                            kept.push((index, state.deltas));
+                            kept.push((index, deltas));
                         }
                         Err(error) => failed.push((state.id, error)),
                     }
@@ -258,7 +313,7 @@ impl Replica {
             }
         }
         for state in switching {
-            let deltas = state.deltas.clone();
+            let deltas = state.deltas.to_vec();
             self.switch_to(&state, &deltas, offset);
         }
         self.send_pending();

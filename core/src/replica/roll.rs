@@ -17,7 +17,7 @@
 
 use bytes::Bytes;
 
-use super::cut::unknown_layout;
+use super::cut::{Since, unknown_layout};
 use super::pending::Unsaved;
 use super::{LoadStatus, Replica};
 use crate::commit::Part;
@@ -62,8 +62,8 @@ impl Replica {
                 None => return,
             },
         };
-        (slot.stopped, slot.thawing) = (false, false);
-        self.install(index, state, deltas, last, before, true);
+        (slot.stopped, slot.thawing, slot.failures) = (false, false, 0);
+        self.install(index, state, &Since { deltas, behind: Vec::new(), last }, before, true);
         self.send_reports();
     }
 

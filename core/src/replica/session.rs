@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::cut::Long;
+use super::lines::Ended;
 use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
@@ -317,6 +318,7 @@ impl Replica {
             Down::Declined { asked, nonce, code } => self.declined(asked, nonce, code),
             Down::Joined { group, run, member, .. } => self.out.push_back(Output::Joined { group, run, member }),
             Down::Group { group, run, members, done, held } => {
+                let (done, held) = (done.to_vec(), held.to_vec());
                 self.out.push_back(Output::Group { group, run, members, done, held });
             }
             Down::Claimed { nonce, group, run, key, grant, state } => {
@@ -479,8 +481,10 @@ impl Replica {
         }
         let Some(owner) = self.lines.owner(owner) else { return };
         let ended = self.pending.acknowledged(owner, seq);
-        for one in ended.iter().filter(|one| one.commit.owner == self.id) {
-            self.lines.ended(one.commit.seq, one.commit.uid);
+        for one in &ended {
+            let of = Some(one.commit.owner).filter(|owner| *owner != self.id);
+            let (seq, uid) = (one.commit.seq, one.commit.uid);
+            self.lines.ended(Ended { of, seq, uid, hash: one.hash_in_the_log().unwrap_or(0) });
         }
         // Lines are acknowledged apart; the program hears of commits in the order it made them.
         let oldest = self.pending.iter().next().map_or(self.number.next(), |one| one.number);

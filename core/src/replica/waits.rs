@@ -117,7 +117,7 @@ impl Waits {
 
     /// Reads `waits`.
     pub(super) fn unpack_list(&mut self, r: &mut Reader<'_>) -> Result<(), Malformed> {
-        for _ in 0..r.count(limits::LONG_BYTES_MAX, "waits")? {
+        for _ in 0..r.count(limits::LONG_BYTES_MAX, 1, "waits")? {
             let ticket = r.varint()?;
             let wanted = match r.u8()? {
                 0 => Wanted::Saved(Seq(r.varint()?)),

@@ -168,7 +168,7 @@ impl Creations {
     /// Reads `creations`.
     pub(super) fn unpack(r: &mut Reader<'_>) -> Result<Creations, Malformed> {
         let mut creations = Creations::default();
-        for _ in 0..r.count(limits::CREATIONS_MAX, "creations")? {
+        for _ in 0..r.count(limits::CREATIONS_MAX, 1, "creations")? {
             let parent = ObjectId(r.array()?);
             let key = r.str(limits::LONG_BYTES_MAX, "key")?.to_owned();
             let kind = Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::commit::EngineKind;
+use crate::guard::GuardError;
 
 /// A scalar as engines keep it. Each comes back as it was put in.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,6 +56,9 @@ pub enum EngineError {
     /// The bytes are no document or delta of this engine.
     #[error("engine bytes do not decode: {0}")]
     Decode(String),
+    /// The guard does not let the bytes through to the engine.
+    #[error("the guard refuses a delta: {0}")]
+    Refused(#[from] GuardError),
     /// The engine could not apply or edit.
     #[error("engine failed: {0}")]
     Failed(String),

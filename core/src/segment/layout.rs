@@ -147,7 +147,7 @@ pub fn encode_base(entries: &[(&str, Value)]) -> Raw {
 pub fn each_base_entry(raw: &Raw, each: &mut dyn FnMut(&str, &[u8]) -> bool) {
     let Raw::Bytes(bytes) = raw else { return };
     let mut r = Reader::new(bytes);
-    let Ok(count) = r.count(usize::MAX, "base") else { return };
+    let Ok(count) = r.count(usize::MAX, 1, "base") else { return };
     for _ in 0..count {
         let Ok(key) = r.str(limits::LONG_BYTES_MAX, "key") else { return };
         let Ok(value) = r.bytes(limits::LONG_BYTES_MAX, "value") else { return };

@@ -30,9 +30,13 @@ pub enum MergeError {
     /// What was given is not what a replica of ours sends.
     #[error("what is to be merged: {0}")]
     Guard(#[from] GuardError),
-    /// The engine could not.
+    /// What the log has cannot be read: nothing is said of what was given.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Stored(EngineError),
+    /// What the log has can be read, and not together with what was given: both hold different things under one identity, as
+    /// copies of one process can. Or what was given, and is to be adopted, cannot be read by itself.
+    #[error("what was given does not go with what the log has: {0}")]
+    Clashes(EngineError),
 }
 
 /// A whole segment that takes the place of what the log has of it, since it is of a later generation: in the stored form, and its
@@ -40,13 +44,15 @@ pub enum MergeError {
 pub fn adopt(kind: EngineKind, given: &Bytes) -> Result<Merged, MergeError> {
     let clocks = guard::whole(guarded(kind), given)?;
     let (id, generation) = (SegmentId::default(), kind.generation_zero());
-    let given = Segment::decode(id, kind, generation, 0, &[], std::slice::from_ref(given))?;
+    let given = Segment::decode(id, kind, generation, 0, &[], std::slice::from_ref(given));
+    let given = given.map_err(MergeError::Clashes)?;
     let state = Bytes::from(seal_snapshot(&given.engine.encode()));
-    let after = Segment::decode(id, kind, generation, 0, &state, &[])?;
+    let after = Segment::decode(id, kind, generation, 0, &state, &[]).map_err(MergeError::Clashes)?;
     let holds = after.engine.holds() == given.engine.holds();
     let same = guard::whole(guarded(kind), &after.whole()).is_ok_and(|after| after == clocks);
     if after.values() != given.values() || !holds || !same {
-        return Err(EngineError::Failed("an adopted segment does not say what was given".into()).into());
+        let differs = EngineError::Failed("an adopted segment does not say what was given".into());
+        return Err(MergeError::Clashes(differs));
     }
     Ok(Merged::Adds { state, clocks })
 }
@@ -66,23 +72,32 @@ impl Segment {
     }
 }
 
-/// Merges a whole segment with what the log has of it: a stored snapshot and the deltas behind it. The result is decoded
-/// again and compared, value by value, with what was merged; its clock table is that of its bytes.
+/// Merges a whole segment with what the log has of it: a stored snapshot and the deltas behind it, in either order. The result is
+/// decoded again and compared, value by value, with what was merged; its clock table is that of its bytes.
 pub fn merge(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes], given: &Bytes) -> Result<Merged, MergeError> {
     guard::whole(guarded(kind), given)?;
     let (id, generation) = (SegmentId::default(), kind.generation_zero());
-    let mut merged = Segment::decode(id, kind, generation, 0, snapshot, deltas)?;
-    let before = merged.engine.holds();
-    merged.engine.apply(std::slice::from_ref(given))?;
+    let mut merged = Segment::decode(id, kind, generation, 0, snapshot, deltas).map_err(MergeError::Stored)?;
+    let (before, stored) = (merged.engine.holds(), Bytes::from(merged.whole()));
+    let differs = |what: &str| MergeError::Clashes(EngineError::Failed(format!("a merged segment {what}")));
+    merged.engine.apply(std::slice::from_ref(given)).map_err(MergeError::Clashes)?;
+    // The order makes no difference, unless there are different things under one identity: an engine keeps what came first, and
+    // says nothing.
+    let mut turned = Segment::decode(id, kind, generation, 0, &[], std::slice::from_ref(given));
+    let turned = turned.as_mut().map_err(|error| MergeError::Clashes(error.clone()))?;
+    turned.engine.apply(std::slice::from_ref(&stored)).map_err(MergeError::Clashes)?;
+    if turned.values() != merged.values() {
+        return Err(differs("depends on which half came first"));
+    }
     if merged.engine.holds() == before {
         return Ok(Merged::Nothing);
     }
     let state = Bytes::from(merged.whole());
-    let differs = |what: &str| EngineError::Failed(format!("a merged segment {what}"));
     let clocks = guard::whole(guarded(kind), &state).map_err(|error| differs(&format!("is not taken: {error}")))?;
-    let after = Segment::decode(id, kind, generation, 0, &[], std::slice::from_ref(&state))?;
+    let after = Segment::decode(id, kind, generation, 0, &[], std::slice::from_ref(&state));
+    let after = after.map_err(MergeError::Clashes)?;
     if after.values() != merged.values() || after.engine.holds() != merged.engine.holds() {
-        return Err(differs("does not say what was merged").into());
+        return Err(differs("does not say what was merged"));
     }
     Ok(Merged::Adds { state, clocks })
 }

@@ -124,7 +124,7 @@ impl Segment {
                     deltas.extend(read_list(kept, r)?);
                 }
                 OBJECTS => {
-                    for _ in 0..r.count(COUNT, "objects")? {
+                    for _ in 0..r.count(COUNT, 1, "objects")? {
                         let object = ObjectId(r.array()?);
                         objects.push((object, Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?));
                     }
@@ -166,7 +166,7 @@ fn list(deltas: &[Bytes], out: &mut Vec<u8>) {
 
 fn read_list(kept: &Bytes, r: &mut Reader<'_>) -> Result<Vec<Bytes>, Malformed> {
     let mut deltas = Vec::new();
-    for _ in 0..r.count(COUNT, "deltas")? {
+    for _ in 0..r.count(COUNT, 1, "deltas")? {
         deltas.push(kept.slice_ref(r.bytes(limits::LONG_BYTES_MAX, "delta")?));
     }
     Ok(deltas)

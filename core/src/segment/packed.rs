@@ -73,7 +73,7 @@ impl Segment {
         let (generation, header) = read_generation(r)?;
         let unborn = r.u8()? != 0;
         let mut objects = Vec::new();
-        for _ in 0..r.count(OBJECTS_MAX, "objects")? {
+        for _ in 0..r.count(OBJECTS_MAX, 1, "objects")? {
             let object = ObjectId(r.array()?);
             let kind = Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))?;
             objects.push((object, kind, r.u8()? != 0));

@@ -113,10 +113,16 @@ impl<'a> Reader<'a> {
         if n > max { Err(Malformed::Limit(what)) } else { Ok(n) }
     }
 
-    /// The count of a list whose items take at least one byte each.
-    pub fn count(&mut self, max: usize, what: &'static str) -> Result<usize, Malformed> {
+    /// The count of a list whose items take at least `each` bytes: so many are there, and room may be made for them.
+    pub fn count(&mut self, max: usize, each: usize, what: &'static str) -> Result<usize, Malformed> {
         let n = self.length(max, what)?;
-        if n > self.remaining() { Err(Malformed::Truncated) } else { Ok(n) }
+        if n.checked_mul(each).is_none_or(|bytes| bytes > self.remaining()) { Err(Malformed::Truncated) } else { Ok(n) }
+    }
+
+    /// What was read between this place and a later one of the same bytes.
+    pub fn upto(&self, later: &Reader<'a>) -> &'a [u8] {
+        let read = self.rest.len().saturating_sub(later.rest.len());
+        self.rest.get(..read).unwrap_or_default()
     }
 
     /// A length and that many bytes.

@@ -9,6 +9,7 @@ pub mod up;
 use bytes::Bytes;
 
 use super::codec::{Malformed, Reader, Write};
+use super::list::{Item, List};
 use crate::commit::EngineKind;
 use crate::id::{GenId, SegmentId, SegmentNumber};
 use crate::limits;
@@ -73,8 +74,9 @@ pub const PART_DELETE: u8 = 2;
 /// From here on a part may be passed over by who does not know its kind.
 pub const PART_OPTIONAL: u8 = 0x80;
 
-/// A message taken apart: (kind, body) pairs, each body a slice of the message.
-pub fn split(message: &Bytes) -> Result<Vec<(u8, Bytes)>, Malformed> {
+/// A message taken apart: (kind, body) pairs, each body a slice of the message. The whole of it has been looked through, and
+/// nothing is allocated for frames of two bytes each.
+pub fn split(message: &Bytes) -> Result<Frames, Malformed> {
     if message.len() > limits::FRAME_BYTES_MAX {
         return Err(Malformed::Limit("message"));
     }
@@ -82,13 +84,31 @@ pub fn split(message: &Bytes) -> Result<Vec<(u8, Bytes)>, Malformed> {
     if reader.varint()? != 0 {
         return Err(Malformed::Field("channel"));
     }
-    let mut frames = Vec::new();
+    let rest = message.slice_ref(reader.take_rest());
+    let mut reader = Reader::new(&rest);
     while !reader.is_empty() {
-        let kind = reader.u8()?;
-        let body = reader.bytes(limits::FRAME_BYTES_MAX, "frame")?;
-        frames.push((kind, message.slice_ref(body)));
+        reader.u8()?;
+        reader.bytes(limits::FRAME_BYTES_MAX, "frame")?;
     }
-    if frames.is_empty() { Err(Malformed::Truncated) } else { Ok(frames) }
+    if rest.is_empty() { Err(Malformed::Truncated) } else { Ok(Frames { rest }) }
+}
+
+/// The frames of a message, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frames {
+    rest: Bytes,
+}
+
+impl Iterator for Frames {
+    type Item = (u8, Bytes);
+
+    fn next(&mut self) -> Option<(u8, Bytes)> {
+        let mut reader = Reader::new(&self.rest);
+        let kind = reader.u8().ok()?;
+        let body = self.rest.slice_ref(reader.bytes(limits::FRAME_BYTES_MAX, "frame").ok()?);
+        self.rest = self.rest.slice_ref(reader.take_rest());
+        Some((kind, body))
+    }
 }
 
 /// Appends a frame to a message under construction.
@@ -172,8 +192,11 @@ impl Chunk {
     }
 }
 
-impl PartFrame {
-    fn encode(&self, out: &mut Vec<u8>) {
+impl Item for PartFrame {
+    /// Kind, segment, generation, length.
+    const BYTES_MIN: usize = 4;
+
+    fn put(&self, out: &mut Vec<u8>) {
         out.push(self.kind);
         self.segment.encode(out);
         out.generation(self.generation);
@@ -184,7 +207,7 @@ impl PartFrame {
         Write::bytes(out, &self.bytes);
     }
 
-    fn decode(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let kind = reader.u8()?;
         let segment = SegRef::decode(reader)?;
         let generation = reader.generation()?;
@@ -197,21 +220,45 @@ impl PartFrame {
         let bytes = slice(whole, reader.bytes(limits::COMMIT_BYTES_MAX_RELAY, "delta")?);
         Ok(PartFrame { kind, segment, generation, create, bytes })
     }
+}
 
-    fn encode_list(parts: &[PartFrame], out: &mut Vec<u8>) {
-        out.varint(parts.len() as u64);
-        for part in parts {
-            part.encode(out);
-        }
+/// A delta.
+impl Item for Bytes {
+    const BYTES_MIN: usize = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        Write::bytes(out, self);
     }
 
-    fn decode_list(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Vec<PartFrame>, Malformed> {
-        let count = reader.count(limits::PARTS_MAX, "parts")?;
-        let mut parts = Vec::with_capacity(count);
-        for _ in 0..count {
-            parts.push(PartFrame::decode(whole, reader)?);
-        }
-        Ok(parts)
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(slice(whole, reader.bytes(limits::LONG_BYTES_MAX, "delta")?))
+    }
+}
+
+/// A key that is done.
+impl Item for String {
+    const BYTES_MIN: usize = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.str(self);
+    }
+
+    fn take(_: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        reader.str(limits::CLAIM_NAME_BYTES_MAX, "name").map(str::to_owned)
+    }
+}
+
+/// A key that is held: with its grant, or the index of the member that holds it.
+impl Item for (String, u64) {
+    const BYTES_MIN: usize = 2;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+        out.varint(self.1);
+    }
+
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok((String::take(whole, reader)?, reader.varint()?))
     }
 }
 
@@ -236,7 +283,7 @@ pub struct SegmentState {
     /// The stored snapshot; empty if there is none yet.
     pub snapshot: Bytes,
     /// Deltas since the snapshot, in log order.
-    pub deltas: Vec<Bytes>,
+    pub deltas: List<Bytes>,
 }
 
 /// The outcomes of looking for a segment.
@@ -270,10 +317,7 @@ impl SegmentState {
             Write::bytes(out, &self.header);
         }
         Write::bytes(out, &self.snapshot);
-        out.varint(self.deltas.len() as u64);
-        for delta in &self.deltas {
-            Write::bytes(out, delta);
-        }
+        self.deltas.encode(out);
     }
 
     /// Reads one; its bytes share `whole`.
@@ -295,24 +339,29 @@ impl SegmentState {
             false => slice(whole, reader.bytes(limits::GENERATION_HEADER_BYTES_MAX, "header")?),
         };
         let snapshot = slice(whole, reader.bytes(limits::LONG_BYTES_MAX, "snapshot")?);
-        let count = reader.count(usize::MAX, "deltas")?;
-        let mut deltas = Vec::with_capacity(count.min(1024));
-        for _ in 0..count {
-            deltas.push(slice(whole, reader.bytes(limits::LONG_BYTES_MAX, "delta")?));
-        }
+        let deltas = List::decode(whole, reader, usize::MAX, "deltas")?;
         Ok(SegmentState { id, number, status, engine, layout, generation, header, snapshot, deltas })
     }
 
     /// Reads a catch-up: a list of states that fills `whole`.
-    pub fn decode_list(whole: &Bytes) -> Result<Vec<Self>, Malformed> {
+    pub fn decode_list(whole: &Bytes) -> Result<List<Self>, Malformed> {
         let mut reader = Reader::new(whole);
-        let count = reader.count(limits::FOLLOWS_MAX, "segments")?;
-        let mut states = Vec::with_capacity(count.min(1024));
-        for _ in 0..count {
-            states.push(SegmentState::decode(whole, &mut reader)?);
-        }
+        let states = List::decode(whole, &mut reader, limits::FOLLOWS_MAX, "segments")?;
         reader.end()?;
         Ok(states)
+    }
+}
+
+impl Item for SegmentState {
+    /// Id, number, status, engine, layout, generation, two lengths.
+    const BYTES_MIN: usize = 23;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        self.encode(out);
+    }
+
+    fn take(whole: &Bytes, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        SegmentState::decode(whole, reader)
     }
 }
 

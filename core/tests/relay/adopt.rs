@@ -1,7 +1,7 @@
 //! D4, D5, X25 at the relay: a generation that was made in a log that is lost comes back by a replica.
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::guard::{Clocks, RELAY};
 use coheap_core::id::*;
 use coheap_core::log::{LogEntry, RestoredSegment};
@@ -11,7 +11,8 @@ use coheap_core::segment::merge::{Merged, adopt};
 use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, Verdict};
 use coheap_core::wire::frame::roll::GenerationHeader;
-use coheap_core::wire::frame::{Bulk, Down, SegRef, SegmentState, Up};
+use coheap_core::wire::frame::up::CommitFrame;
+use coheap_core::wire::frame::{Bulk, Down, PartFrame, SegRef, SegmentState, Up};
 
 use crate::world::*;
 
@@ -60,7 +61,8 @@ fn comes(world: &mut World, id: u8, life: EpochId, held: &HeldSegment) -> ConnId
     let conn = world.open();
     world.send(conn, &[Up::Hello(back(id, life, 9, &[seg(0)]))]);
     assert!(world.welcome(conn).0.restore, "it is asked for what it holds");
-    let restore = Restore { acked: Vec::new(), pending: Vec::new(), segments: vec![held.clone()] };
+    let restore =
+        Restore { acked: Vec::new(), pending: Vec::new(), segments: vec![held.clone()].into(), known: Vec::new() };
     world.send(conn, &[Up::Restore(Bulk::whole(restore.encode().into()))]);
     conn
 }
@@ -71,13 +73,13 @@ fn verdict(world: &mut World, conn: ConnId) -> (Verdict, SegmentState) {
         Down::Restored(frame) if frame.yours => Some(Restored::decode(&frame.bulk.bytes).unwrap()),
         _ => None,
     });
-    own.unwrap_or_else(|| panic!("{frames:?}")).segments.remove(0)
+    own.unwrap_or_else(|| panic!("{frames:?}")).segments.to_mut().remove(0)
 }
 
 /// The newest entry's part of the segment.
 fn entry(world: &World) -> RestoredSegment {
     match world.disk.entry(world.disk.entries.len() as u64 - 1) {
-        LogEntry::Restored(mut restore) => restore.segments.remove(0),
+        LogEntry::Restored(mut restore) => restore.segments.to_mut().remove(0),
         other => panic!("{other:?}"),
     }
 }
@@ -220,6 +222,52 @@ fn d4_two_generations_were_lost_and_the_later_one_counts() {
     assert_eq!(gives_back(&mut world, 5, lost.life, &lost.before).1, Verdict::Nothing);
 }
 
+/// G3: what was given back with the earlier generation comes again, made anew in the one that took its place. There are not two
+/// versions of it, whoever came first.
+#[test]
+fn d4_what_is_held_in_an_earlier_generation_is_admitted_as_it_is_made_anew_in_the_one_that_was_adopted() {
+    for (adopted_first, again) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (mut world, _, lost) = rolled();
+        world.roll_back(2);
+        let mut writer = Writer::new(5);
+        let first = writer.frame(&[seg(0), seg(1)]);
+        let parts = first.parts.to_vec();
+        let named = [seg(0), seg(1)].into_iter().zip(&parts);
+        let hash = content_hash(named.map(|(id, part)| (id, part.generation, &part.bytes[..])));
+        let other = HeldSegment { id: seg(1), state: writer.whole(seg(1)), ..lost.before.clone() };
+        let restore = Restore {
+            acked: Vec::new(),
+            pending: vec![(0, first.seq, first.uid)],
+            segments: vec![lost.before.clone(), other].into(),
+            known: vec![(0, first.seq, first.uid, hash)],
+        };
+        if adopted_first {
+            assert_eq!(gives_back(&mut world, 2, lost.life, &lost.rolled).1, Verdict::Merged);
+        }
+        let conn = world.open();
+        world.send(conn, &[Up::Hello(back(5, lost.life, 9, &[seg(0), seg(1)]))]);
+        assert!(world.welcome(conn).0.restore);
+        world.send(conn, &[Up::Restore(Bulk::whole(restore.encode().into()))]);
+        world.take(conn);
+        if !adopted_first {
+            assert_eq!(gives_back(&mut world, 2, lost.life, &lost.rolled).1, Verdict::Merged);
+        }
+        let conn = if again {
+            world.crash();
+            world.join(5)
+        } else {
+            world.take(conn);
+            conn
+        };
+        let anew = PartFrame { generation: lost.rolled.generation, ..part(seg(0), Writer::new(6).delta(seg(0))) };
+        let parts = vec![anew, parts[1].clone()];
+        world.send(conn, &[Up::Commit(CommitFrame { parts: parts.into(), ..first.clone() })]);
+        assert_eq!(acked(&world.take(conn)), Some(1));
+        let LogEntry::Commit(commit) = world.disk.entry(world.disk.entries.len() as u64 - 1) else { panic!() };
+        assert_eq!((commit.uid, commit.parts.len()), (first.uid, 2), "none of it is left out");
+    }
+}
+
 #[test]
 fn d5_others_get_the_generation_in_the_restored_with_their_own_lines() {
     let (mut world, writer, lost) = rolled();
@@ -238,7 +286,7 @@ fn d5_others_get_the_generation_in_the_restored_with_their_own_lines() {
             Down::Restored(frame) => Some(Restored::decode(&frame.bulk.bytes).unwrap()),
             _ => None,
         });
-        let (_, state) = restored.unwrap_or_else(|| panic!("{frames:?}")).segments.remove(0);
+        let (_, state) = restored.unwrap_or_else(|| panic!("{frames:?}")).segments.to_mut().remove(0);
         assert_eq!((state.generation, state.deltas.len()), (lost.rolled.generation, 0));
         assert_eq!(shows(&state.snapshot, &[]), shows(&[], std::slice::from_ref(&lost.before.state)));
         GenerationHeader::decode(&state.header).unwrap()

@@ -57,7 +57,7 @@ fn full(world: &mut World, id: u8) -> ConnId {
 
 fn join_group(group: &str, run: &str, nonce: u64) -> Up {
     let (group, run) = (group.to_owned(), run.to_owned());
-    Up::Join { nonce: Nonce(nonce), group, run, total: 1, held: Vec::new(), done: Vec::new() }
+    Up::Join { nonce: Nonce(nonce), group, run, total: 1, held: Vec::new().into(), done: Vec::new().into() }
 }
 
 fn claim(group: &str, key: &str, nonce: u64) -> Up {
@@ -199,7 +199,7 @@ fn s27_a_join_whose_answer_could_not_be_sent_is_declined() {
     world.take(a);
     let (group, run) = (long_key(1), long_key(2));
     let held: Vec<_> = (0..8_000).map(|n| (n.to_string(), 1)).collect();
-    world.send(a, &[Up::Join { nonce: Nonce(3), group, run, total: 1, held, done: Vec::new() }]);
+    world.send(a, &[Up::Join { nonce: Nonce(3), group, run, total: 1, held: held.into(), done: Vec::new().into() }]);
     assert_eq!(world.take(a), [Down::Declined { asked: Asked::Join, nonce: Nonce(3), code: code(Code::TooMany) }]);
 }
 

@@ -18,7 +18,14 @@ fn settled() -> World {
 }
 
 fn join(run: &str) -> Up {
-    Up::Join { nonce: Nonce(1), group: "g".into(), run: run.into(), total: 4, held: Vec::new(), done: Vec::new() }
+    Up::Join {
+        nonce: Nonce(1),
+        group: "g".into(),
+        run: run.into(),
+        total: 4,
+        held: Vec::new().into(),
+        done: Vec::new().into(),
+    }
 }
 
 fn ask(run: &str, key: &str) -> Up {
@@ -45,7 +52,7 @@ type View = (Vec<ReplicaId>, Vec<String>, Vec<(String, u64)>);
 
 fn group(frames: &[Down]) -> Option<View> {
     let groups = frames.iter().filter_map(|frame| match frame {
-        Down::Group { members, done, held, .. } => Some((members.clone(), done.clone(), held.clone())),
+        Down::Group { members, done, held, .. } => Some((members.clone(), done.to_vec(), held.to_vec())),
         _ => None,
     });
     groups.last()
@@ -143,7 +150,14 @@ fn s27_a_lost_holder_has_a_while_to_come_back_with_its_grant() {
     assert_eq!(claimed(&world.take(b)).1, ClaimState::Held);
     let a = world.join(1);
     let held = vec![("k".to_owned(), grant)];
-    let again = Up::Join { nonce: Nonce(9), group: "g".into(), run: run.clone(), total: 4, held, done: Vec::new() };
+    let again = Up::Join {
+        nonce: Nonce(9),
+        group: "g".into(),
+        run: run.clone(),
+        total: 4,
+        held: held.into(),
+        done: Vec::new().into(),
+    };
     world.send(a, &[again]);
     world.pass(5_000);
     let commit = commit_with(&mut Writer::new(1), &run, "k", grant);
@@ -165,7 +179,14 @@ fn s27_a_holder_that_does_not_come_back_loses_its_claims() {
     // Too late.
     let a = world.join(1);
     let held = vec![("k".to_owned(), grant)];
-    let again = Up::Join { nonce: Nonce(9), group: "g".into(), run: run.clone(), total: 4, held, done: Vec::new() };
+    let again = Up::Join {
+        nonce: Nonce(9),
+        group: "g".into(),
+        run: run.clone(),
+        total: 4,
+        held: held.into(),
+        done: Vec::new().into(),
+    };
     world.send(a, &[again]);
     assert!(world.take(a).contains(&Down::Lost { group: "g".into(), run, key: "k".into(), grant }));
 }
@@ -182,8 +203,14 @@ fn s27_after_a_restart_nothing_is_granted_anew_for_a_while_but_what_was_held_goe
     assert!(world.take(c).iter().all(|frame| !matches!(frame, Down::Joined { .. })));
     let a = world.join(1);
     let held = vec![("k".to_owned(), grant)];
-    let again =
-        Up::Join { nonce: Nonce(9), group: "g".into(), run: run.clone(), total: 4, held, done: vec!["old".into()] };
+    let again = Up::Join {
+        nonce: Nonce(9),
+        group: "g".into(),
+        run: run.clone(),
+        total: 4,
+        held: held.into(),
+        done: vec!["old".into()].into(),
+    };
     world.send(a, &[again]);
     assert_eq!(run_of(&world.take(c)), run);
     world.pass(3_100);

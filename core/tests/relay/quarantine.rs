@@ -68,7 +68,16 @@ fn r12_what_the_worker_fails_on_too_is_left_out_with_what_its_client_id_wrote_be
     let LogEntry::Quarantine(entry) = world.disk.entry(3) else { panic!("{:?}", world.disk.entry(3)) };
     let generation = GenId::ZERO_YRS;
     let (segment, client) = (SegmentNumber(0), Some((1112, 0)));
-    assert_eq!(entry, StoredQuarantine { segment, generation, offset: Offset(0), client, later: vec![Offset(2)] });
+    assert_eq!(
+        entry,
+        StoredQuarantine {
+            segment,
+            generation,
+            offset: Offset(0),
+            client,
+            later: StoredQuarantine::behind(Offset(0), [Offset(2)])
+        }
+    );
     // To followers it is an entry, its author among them; who reported it is answered.
     let told = world.take(c);
     assert_eq!((quarantines(&told), told.contains(&reload(0, 0))), (vec![(3, 0)], true));
@@ -84,7 +93,7 @@ fn r12_what_the_worker_fails_on_too_is_left_out_with_what_its_client_id_wrote_be
     (other.id, other.seq, other.prev) = (1, 3, Uid(1_000_003).voided());
     let mut fresh = other.frame(&[seg(0)]);
     fresh.uid = Uid(5);
-    fresh.parts[0].bytes = Writer::new(7).delta(seg(0));
+    fresh.parts.to_mut()[0].bytes = Writer::new(7).delta(seg(0));
     world.send(a, &[Up::Commit(fresh)]);
     assert_eq!(acked(&world.take(a)), Some(4));
     let more = wb.commit(&[seg(0)]);

@@ -1,14 +1,14 @@
 //! D1 to D7 at the relay: a log that was lost, or rolled back, is repaired by those who hold what it lacks.
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::id::*;
 use coheap_core::log::{LogEntry, StoredRestore};
 use coheap_core::relay::{Config, Input};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, RestoredFrame, Verdict};
-use coheap_core::wire::frame::up::Hello;
+use coheap_core::wire::frame::up::{CommitFrame, Hello};
 use coheap_core::wire::frame::{Bulk, Chunk, Down, SegRef, SegmentStatus, Up};
 
 use crate::world::*;
@@ -26,6 +26,7 @@ fn restore_of(writer: &Writer, segments: &[SegmentId]) -> Restore {
         acked: vec![(0, Seq(writer.seq), writer.prev)],
         pending: Vec::new(),
         segments: segments.iter().map(|segment| held(*segment, writer.whole(*segment))).collect(),
+        known: Vec::new(),
     }
 }
 
@@ -82,7 +83,7 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
     let (frame, verdict) = restored(&world.take(a)).remove(0);
     assert_eq!((frame.offset, frame.yours, frame.position), (Offset(0), true, Offset(1)));
-    let (what, state) = &verdict.segments[0];
+    let (what, state) = &verdict.segments.get(0).unwrap();
     assert_eq!((*what, state.id, state.status, state.deltas.len()), (Verdict::Merged, seg(0), SegmentStatus::Alive, 1));
     // X13: the next of its line is the fourth, and is admitted.
     let next = writer.commit(&[seg(0)]);
@@ -94,7 +95,7 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
     let frames = world.take(b);
     let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
-    assert!(bulk.bytes.len() > state.deltas[0].len());
+    assert!(bulk.bytes.len() > state.deltas.to_vec()[0].len());
 }
 
 /// C10: a segment that was made after the Hello is given back, too.
@@ -104,7 +105,7 @@ fn d4_what_is_given_back_is_followed_whether_the_hello_named_it_or_not() {
     let a = come(&mut world, 1, epoch, 3, &[]);
     world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
     let (_, verdict) = restored(&world.take(a)).remove(0);
-    let told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, *what)).collect();
+    let told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, what)).collect();
     assert_eq!(told, [(seg(0), Verdict::Merged)]);
     world.fill(2, seg(0), 1);
     assert_eq!(offsets(&world.take(a)), [1], "what others make of it comes");
@@ -146,7 +147,7 @@ fn d2_a_restoring_connection_hears_nothing_before_its_verdict_and_everything_by_
     let frames = world.take(a);
     let (frame, verdict) = restored(&frames).remove(0);
     assert_eq!((frame.offset, frame.position), (Offset(4), Offset(5)));
-    let mut told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, *what, state.deltas.len())).collect();
+    let mut told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, what, state.deltas.len())).collect();
     told.sort_by_key(|(id, _, deltas)| (*deltas, id.0));
     // What it follows is all there: its own, that of others, and what is on its way.
     assert_eq!(told, [(seg(2), Verdict::NotGiven, 0), (seg(1), Verdict::NotGiven, 2), (seg(0), Verdict::Merged, 3)]);
@@ -189,10 +190,10 @@ fn d4_a_restore_is_taken_only_from_who_was_asked_and_may_write() {
 fn d4_what_no_replica_of_ours_sends_closes_its_connection_and_leaves_nothing() {
     let (mut world, writer, epoch) = wiped();
     for (at, restore) in [
-        Restore { segments: vec![held(seg(0), Bytes::from_static(b"rubbish"))], ..Restore::default() },
+        Restore { segments: vec![held(seg(0), Bytes::from_static(b"rubbish"))].into(), ..Restore::default() },
         Restore { acked: vec![(7, Seq(1), Uid(1))], ..Restore::default() },
         Restore {
-            segments: vec![held(seg(0), writer.whole(seg(0))), held(seg(0), writer.whole(seg(0)))],
+            segments: vec![held(seg(0), writer.whole(seg(0))), held(seg(0), writer.whole(seg(0)))].into(),
             ..Restore::default()
         },
     ]
@@ -282,11 +283,11 @@ fn w9_what_adds_nothing_is_listed_without_bytes() {
         world.send(a, &[up(&restore)]);
         let (_, verdict) = restored(&world.take(a)).remove(0);
         bytes.push(world.disk.entries.last().unwrap().len());
-        assert_eq!(verdict.segments[0].0, if id == 1 { Verdict::Merged } else { Verdict::Nothing });
-        assert_eq!(verdict.segments[0].1.deltas.len(), 1, "the whole state comes with it all the same");
+        assert_eq!(verdict.segments.to_vec()[0].0, if id == 1 { Verdict::Merged } else { Verdict::Nothing });
+        assert_eq!(verdict.segments.to_vec()[0].1.deltas.len(), 1, "the whole state comes with it all the same");
     }
     assert!(bytes[1] < 64 && bytes[2] < 64, "{bytes:?}");
-    assert_eq!(entry(&world, 1).segments[0].state.len(), 0);
+    assert_eq!(entry(&world, 1).segments.to_vec()[0].state.len(), 0);
 }
 
 #[test]
@@ -303,7 +304,7 @@ fn w9_who_gives_back_the_same_at_once_is_merged_one_after_the_other() {
     world.input(Input::Closed { conn: conns[1] });
     world.write_all();
     assert_eq!((restored(&world.take(conns[0])).len(), restored(&world.take(conns[2])).len()), (1, 1));
-    assert_eq!(entry(&world, 1).segments[0].state.len(), 0);
+    assert_eq!(entry(&world, 1).segments.to_vec()[0].state.len(), 0);
 }
 
 #[test]
@@ -325,7 +326,7 @@ fn d5_others_get_it_as_an_entry_filtered_to_what_they_follow() {
     world.send(a, &[up(&restore_of(&writer, &[seg(0), seg(1)]))]);
     let (frame, seen) = restored(&world.take(b)).remove(0);
     assert_eq!((frame.offset, frame.yours, seen.segments.len()), (Offset(1), false, 1));
-    assert_eq!(seen.segments[0].1.id, seg(1));
+    assert_eq!(seen.segments.to_vec()[0].1.id, seg(1));
     assert!(seen.acked.is_empty(), "the lines of others are nobody's business");
     assert!(restored(&world.take(c)).is_empty());
     // The stream goes on behind it, for both.
@@ -484,4 +485,115 @@ fn s3_restores_that_are_put_aside_have_a_bound_and_the_next_one_waits() {
         world.send(conn, &[Up::Chunk(Chunk { stream: 1, last: false, bytes: piece.clone() })]);
     }
     assert_eq!(world.closed(conn), Some(4004));
+}
+
+/// What a replica of this id knows of a commit of its line: Restore's `known`.
+fn known(frame: &CommitFrame) -> (u64, Seq, Uid, u64) {
+    let parts = frame.parts.to_vec();
+    let parts = parts.iter().map(|part| match part.segment {
+        SegRef::Id(id) => (id, part.generation, &part.bytes[..]),
+        SegRef::Number(_) => panic!("a part names its segment"),
+    });
+    (0, frame.seq, frame.uid, content_hash(parts))
+}
+
+/// P4: of a commit to two segments one was evicted when the disk was lost. Who still has the commit has both.
+#[test]
+fn d4_what_was_acknowledged_by_a_lost_log_is_taken_in_again_once_with_the_same_bytes_and_with_no_others() {
+    for (changed, twice) in [(false, false), (false, true), (true, false)] {
+        let mut world = World::new();
+        let mut writer = Writer::new(1);
+        let (first, second) = (writer.frame(&[seg(0), seg(1)]), writer.frame(&[seg(0)]));
+        let a = world.join(1);
+        world.send(a, &[Up::Commit(first.clone()), Up::Commit(second.clone())]);
+        assert_eq!(acked(&world.take(a)), Some(2));
+        let epoch = world.disk.recovered.epochs[0].0;
+        world.roll_back(0);
+        let a = come(&mut world, 1, epoch, 2, &[seg(0)]);
+        let mut rows = vec![known(&first), known(&second)];
+        rows[0].3 ^= u64::from(changed);
+        world.send(a, &[up(&Restore { known: rows, ..restore_of(&writer, &[seg(0)]) })]);
+        world.take(a);
+        assert_eq!(world.disk.entries.len(), 1);
+        // The rows are on the disk.
+        world.crash();
+        let again = world.open();
+        world.send(again, &[Up::Hello(Hello { own: vec![(replica(1), Seq(0))], ..hello(2) })]);
+        let ring = world.welcome(again).0.ring;
+        assert_eq!(ring[0].1.iter().map(|row| row.seq.0).collect::<Vec<_>>(), [1, 2]);
+        for _ in 0..=usize::from(twice) {
+            world.send(again, &[Up::Commit(first.clone())]);
+            assert_eq!(acked(&world.take(again)), Some(1), "it was acknowledged, and is");
+        }
+        if changed {
+            assert_eq!(world.disk.entries.len(), 1, "other bytes would count beside those that were given back");
+            continue;
+        }
+        let LogEntry::Commit(commit) = world.disk.entry(1) else { panic!("{:?}", world.disk.entry(1)) };
+        assert_eq!((commit.seq, commit.parts.len(), world.disk.entries.len()), (Seq(1), 2, 2));
+        // The line goes on where it was.
+        let third = writer.frame(&[seg(0)]);
+        world.send(again, &[Up::Commit(third)]);
+        assert_eq!(acked(&world.take(again)), Some(3));
+    }
+}
+
+/// §10: two processes have written different things under one engine identity, and the log that would have shown that was lost.
+#[test]
+fn d4_what_does_not_go_with_what_the_log_has_is_a_conflict_and_not_put_off_for_ever() {
+    let mut world = World::new();
+    let mut writer = world.fill(1, seg(0), 1);
+    writer.commit(&[seg(1)]);
+    let epoch = world.disk.recovered.epochs[0].0;
+    world.roll_back(0);
+    // The copy: other values under the same clocks.
+    let conn = world.join(1);
+    let mut copy = Writer::new(1);
+    let other = copy.delta_with(seg(0), " of the copy");
+    let frame = copy.frame_of(vec![part(seg(0), other)]);
+    world.send(conn, &[Up::Commit(frame)]);
+    assert_eq!(acked(&world.take(conn)), Some(1));
+    let before = world.disk.entries.len();
+    let a = come(&mut world, 9, epoch, 1, &[seg(0), seg(1)]);
+    let pending = vec![(0, Seq(7), Uid(7))];
+    let restore = Restore { acked: Vec::new(), pending, ..restore_of(&writer, &[seg(0), seg(1)]) };
+    world.send(a, &[up(&restore)]);
+    let (_, verdict) = restored(&world.take(a)).remove(0);
+    let told: Vec<_> = verdict.segments.iter().map(|(what, state)| (state.id, what)).collect();
+    assert!(told.len() == 2 && told.iter().all(|(_, what)| *what == Verdict::Conflict), "all or none: {told:?}");
+    let stored = entry(&world, before as u64);
+    assert_eq!((stored.segments.len(), stored.pending), (0, Vec::new()), "the log's state stays");
+}
+
+/// §10: two copies made one commit anew, each in its own way. One gave its version back; the other's would count beside it.
+#[test]
+fn d4_another_version_of_what_is_held_takes_its_place_without_its_parts_in_whatever_line_it_comes() {
+    for moved in [false, true] {
+        let (mut world, mut writer, epoch) = wiped();
+        let a = come(&mut world, 1, epoch, 3, &[seg(0)]);
+        let acked_at = (writer.seq, writer.prev);
+        let fourth = writer.frame(&[seg(0)]);
+        let mut restore = restore_of(&writer, &[seg(0)]);
+        restore.acked = vec![(0, Seq(acked_at.0), acked_at.1)];
+        (restore.pending, restore.known) = (vec![(0, fourth.seq, fourth.uid)], vec![known(&fourth)]);
+        world.send(a, &[up(&restore)]);
+        assert_eq!(entry(&world, 0).pending.len(), 1);
+        world.crash();
+        let copy = world.open();
+        let id = if moved { 2 } else { 1 };
+        world.send(copy, &[Up::Hello(Hello { own: vec![(replica(id), Seq(0))], ..hello(id) })]);
+        world.send(copy, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        world.take(copy);
+        let delta = Writer::new(7).delta(seg(0));
+        let mut anew = CommitFrame { parts: vec![part(seg(0), delta)].into(), ..fourth.clone() };
+        if moved {
+            (anew.seq, anew.prev) = (Seq(1), Some(Uid::NONE));
+        }
+        world.send(copy, &[Up::Commit(anew.clone())]);
+        let LogEntry::Commit(commit) = world.disk.entry(1) else { panic!("{:?}", world.disk.entry(1)) };
+        assert_eq!((commit.uid, commit.parts.len()), (fourth.uid, 0), "the version that was given back counts");
+        let frames = world.take(copy);
+        assert_eq!(acked(&frames), Some(anew.seq.0));
+        assert!(entries(&frames).iter().all(|entry| !entry.yours), "its author learns that its version does not count");
+    }
 }

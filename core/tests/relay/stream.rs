@@ -102,7 +102,7 @@ fn r4_a_connection_sees_the_parts_it_follows_and_one_advance_for_the_rest() {
     let seen = entries(&frames);
     assert_eq!(seen.len(), 1);
     assert_eq!((seen[0].offset, seen[0].parts.len()), (Offset(1), 1));
-    assert_eq!(world.name(b, seen[0].parts[0].segment), seg(1));
+    assert_eq!(world.name(b, seen[0].parts.to_vec()[0].segment), seg(1));
     assert_eq!(frames.last(), Some(&Down::Advance { position: upto }));
     let frames = world.take(c);
     assert!(frames.iter().all(|frame| matches!(frame, Down::Advance { .. })));
@@ -200,7 +200,7 @@ fn r7_a_segment_that_the_log_does_not_know_is_followed_all_the_same() {
     world.fill(1, seg(5), 1);
     let frames = world.take(b);
     assert_eq!(offsets(&frames), [0]);
-    assert!(entries(&frames)[0].parts[0].create.is_some());
+    assert!(entries(&frames)[0].parts.to_vec()[0].create.is_some());
 }
 
 #[test]

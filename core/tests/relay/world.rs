@@ -8,7 +8,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::id::*;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::*;
-use coheap_core::segment::merge::{Merged, adopt, merge};
+use coheap_core::segment::merge::{MergeError, Merged, adopt, merge};
 use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::codec::Reader;
@@ -347,6 +347,7 @@ impl World {
                     let merge = match made {
                         Ok(Merged::Nothing) => Merge::Nothing,
                         Ok(Merged::Adds { state, clocks }) => Merge::Adds { state, clocks },
+                        Err(MergeError::Clashes(_)) => Merge::Clashes,
                         Err(_) => Merge::Refused,
                     };
                     answers.push_back(Input::Merged { ticket, merge });
@@ -530,7 +531,8 @@ impl World {
             at += 1;
             if let Some((welcome, bulk)) = whole {
                 link.frames.drain(..at);
-                let states = if bulk.is_empty() { Vec::new() } else { SegmentState::decode_list(&bulk).unwrap() };
+                let states =
+                    if bulk.is_empty() { Vec::new() } else { SegmentState::decode_list(&bulk).unwrap().to_vec() };
                 return (welcome, states);
             }
         }
@@ -658,7 +660,7 @@ impl Writer {
             after: None,
             claim: None,
             label: None,
-            parts,
+            parts: parts.into(),
         }
     }
 }

@@ -44,7 +44,7 @@ fn generation() -> GenId {
 
 /// A generation of these commits that was given back by somebody who knew this of the lines.
 fn adopted(of: &[&CommitFrame], partial: bool, lines: &[(&Replica, u64)]) -> SegmentState {
-    let deltas: Vec<Bytes> = of.iter().map(|frame| frame.parts[0].bytes.clone()).collect();
+    let deltas: Vec<Bytes> = of.iter().map(|frame| frame.parts.to_vec()[0].bytes.clone()).collect();
     let snapshot = roll_unchecked(YRS, ROOT, &[], &deltas, generation()).unwrap().unwrap();
     let line = |(replica, last): &(&Replica, u64)| (replica.id(), Included { last: Seq(*last), voids: Vec::new() });
     let included = lines.iter().map(line).collect();
@@ -55,7 +55,7 @@ fn adopted(of: &[&CommitFrame], partial: bool, lines: &[(&Replica, u64)]) -> Seg
 }
 
 fn restored(verdict: Verdict, state: SegmentState, yours: bool, offset: u64) -> Down {
-    let bulk = Bulk::whole(Restored { segments: vec![(verdict, state)], ..Restored::default() }.encode().into());
+    let bulk = Bulk::whole(Restored { segments: vec![(verdict, state)].into(), ..Restored::default() }.encode().into());
     Down::Restored(RestoredFrame { offset: Offset(offset), yours, position: Offset(offset + 1), bulk })
 }
 
@@ -138,7 +138,7 @@ fn g3_what_never_went_out_is_in_no_generation_whoever_gave_it_back() {
     let outputs = connect_at(&mut replica, 1, &[state]);
     assert_eq!(in_doubt(&outputs), [0; 0]);
     let sent = commits(&outputs);
-    assert_eq!((sent.len(), sent[0].parts[0].generation), (1, generation()));
+    assert_eq!((sent.len(), sent[0].parts.to_vec()[0].generation), (1, generation()));
     assert_eq!(shows(&mut replica), ["one"]);
 }
 
@@ -176,15 +176,15 @@ fn rolled() -> (Replica, CommitFrame) {
 #[test]
 fn d4_a_generation_is_given_back_with_its_header_and_the_verdict_changes_nothing() {
     let (mut replica, one) = rolled();
-    let given = asked(&mut replica).segments.remove(0);
+    let given = asked(&mut replica).segments.to_vec().remove(0);
     let header = GenerationHeader::decode(&given.header).unwrap();
     assert_eq!((given.generation, header.generation), (generation(), generation()));
     assert!(header.includes(replica.id(), Seq(1), one.uid));
-    let state = SegmentState { deltas: vec![given.state], ..adopted(&[&one], true, &[(&replica, 1)]) };
+    let state = SegmentState { deltas: vec![given.state].into(), ..adopted(&[&one], true, &[(&replica, 1)]) };
     let outputs = tell(&mut replica, &restored(Verdict::Merged, state, true, 0));
     assert!(!outputs.iter().any(|output| matches!(output, Output::Conflict(_) | Output::InDoubt(_))), "{outputs:?}");
     let sent = commits(&outputs);
-    assert_eq!((sent.len(), sent[0].seq, sent[0].parts[0].generation), (1, Seq(2), generation()));
+    assert_eq!((sent.len(), sent[0].seq, sent[0].parts.to_vec()[0].generation), (1, Seq(2), generation()));
     assert_eq!(shows(&mut replica), ["one", "two"]);
 }
 
@@ -200,6 +200,6 @@ fn d4_what_stays_different_at_the_relay_is_told_before_it_takes_the_place() {
     assert!(told.is_some() && told < loaded, "{outputs:?}");
     // What nobody had acknowledged is made anew on what the relay has.
     let sent = commits(&outputs);
-    assert_eq!((sent.len(), sent[0].parts[0].generation), (1, YRS.generation_zero()));
+    assert_eq!((sent.len(), sent[0].parts.to_vec()[0].generation), (1, YRS.generation_zero()));
     assert_eq!(shows(&mut replica), ["two"]);
 }

@@ -200,7 +200,7 @@ fn a_commit_that_is_too_large_while_its_segment_is_made_anew_does_nothing() {
             generation: engine.generation_zero(),
             header: Bytes::new(),
             snapshot: Bytes::new(),
-            deltas: deltas(&sent, ONE),
+            deltas: deltas(&sent, ONE).into(),
         };
         sent.extend(commits(&tell(&mut replica, &snapshot(nonce, 1, &state))));
         assert_eq!(sent.len(), 3);

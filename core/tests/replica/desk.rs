@@ -81,13 +81,13 @@ pub(crate) fn unknown(id: SegmentId) -> SegmentState {
         generation: EngineKind::Yrs.generation_zero(),
         header: Bytes::new(),
         snapshot: Bytes::new(),
-        deltas: Vec::new(),
+        deltas: Vec::new().into(),
     }
 }
 
 /// One that has these deltas.
 pub(crate) fn alive(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
-    SegmentState { number: Some(SegmentNumber(0)), status: SegmentStatus::Alive, deltas, ..unknown(id) }
+    SegmentState { number: Some(SegmentNumber(0)), status: SegmentStatus::Alive, deltas: deltas.into(), ..unknown(id) }
 }
 
 /// The answer to a load.

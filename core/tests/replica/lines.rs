@@ -40,7 +40,7 @@ fn commits(outputs: &[Output]) -> Vec<CommitFrame> {
 
 fn hash(frame: &CommitFrame) -> u64 {
     let id = |part: &PartFrame| if let SegRef::Id(id) = part.segment { id } else { panic!("no number was given") };
-    content_hash(frame.parts.iter().map(|part| (id(part), part.generation, &part.bytes[..])))
+    content_hash(frame.parts.to_vec().iter().map(|part| (id(part), part.generation, &part.bytes[..])))
 }
 
 fn row(frame: &CommitFrame) -> Row {
@@ -256,7 +256,7 @@ fn entry(offset: u64, seq: u64, uid: Uid, parts: Vec<PartFrame>) -> Down {
         seq: Seq(seq),
         uid,
         label: None,
-        parts,
+        parts: parts.into(),
     };
     Down::Entry(frame)
 }
@@ -350,8 +350,8 @@ fn f3_x40_where_the_log_has_other_bytes_its_version_counts() {
         let asked = tell(&mut copy, &ok(0, Vec::new(), &[]));
         let made: Vec<Bytes> = sent[0].parts.iter().map(|part| part.bytes.clone()).collect();
         let redone = commits(&answer(&mut copy, &asked, 0, &[(ONE, made.clone())])).pop().unwrap();
-        let theirs = redone.parts[0].bytes.clone();
-        assert_ne!(theirs, sent[1].parts[0].bytes);
+        let theirs = redone.parts.to_vec()[0].bytes.clone();
+        assert_ne!(theirs, sent[1].parts.to_vec()[0].bytes);
         let other = Row { seq: Seq(2), uid: sent[1].uid, fate: Fate::Admitted(hash(&redone)) };
         let states = [state(ONE, [made, vec![theirs]].concat())];
         let ring = vec![(0, vec![row(&sent[0]), other])];
@@ -379,7 +379,8 @@ fn f3_x40_where_the_log_has_other_bytes_its_version_counts() {
         // A document of both versions would hold one client more.
         let shown = replica.document(ONE).unwrap().encode();
         let generation = EngineKind::Yrs.generation_zero();
-        let alone = coheap_core::segment::Segment::decode(ONE, EngineKind::Yrs, generation, 1, &[], &states[0].deltas);
+        let alone =
+            coheap_core::segment::Segment::decode(ONE, EngineKind::Yrs, generation, 1, &[], &states[0].deltas.to_vec());
         assert_eq!(shown.len(), alone.unwrap().encode().len());
     }
 }
@@ -408,7 +409,7 @@ fn f3_what_the_log_has_as_it_is_here_is_not_made_anew() {
     let void = Row { seq: Seq(2), uid: sent[1].uid, fate: Fate::Void(36) };
     let other = Row { seq: Seq(4), uid: sent[3].uid, fate: Fate::Admitted(1) };
     let ring = vec![(0, vec![row(&sent[0]), void, row(&sent[2]), other, row(&sent[4])])];
-    let bytes = |frame: &CommitFrame, at: usize| frame.parts[at].bytes.clone();
+    let bytes = |frame: &CommitFrame, at: usize| frame.parts.to_vec()[at].bytes.clone();
     let one = state(ONE, vec![bytes(&sent[0], 0)]);
     let two = state(TWO, vec![bytes(&sent[2], 0), bytes(&sent[3], 1), bytes(&sent[4], 0)]);
     dial(&mut replica, 2);
@@ -443,9 +444,9 @@ fn f1_a_replica_that_is_new_to_a_relay_that_knows_its_line_takes_what_came_to_it
     dial(&mut other, 5);
     tell(&mut other, &ok(1, Vec::new(), &[]));
     let asked = give(&mut other, Input::Load(vec![(ONE, false)]));
-    answer(&mut other, &asked, 1, &[(ONE, vec![made.parts[0].bytes.clone()])]);
+    answer(&mut other, &asked, 1, &[(ONE, vec![made.parts.to_vec()[0].bytes.clone()])]);
     let theirs = commits(&set(&mut other, 8.0, 6)).pop().unwrap();
-    let states = [state(ONE, vec![made.parts[0].bytes.clone(), theirs.parts[0].bytes.clone()])];
+    let states = [state(ONE, vec![made.parts.to_vec()[0].bytes.clone(), theirs.parts.to_vec()[0].bytes.clone()])];
     assert!(hello(&dial(&mut copy, 3)).unwrap().fresh);
     let told = tell(&mut copy, &ok(2, vec![(0, vec![row(&made)])], &states));
     assert!(!hangs_up(&told), "{told:?}");
@@ -575,6 +576,6 @@ fn moved_commits_that_make_a_segment_still_make_it() {
     dial(&mut replica, 2);
     let asked = tell(&mut replica, &ok(0, Vec::new(), &[]));
     let again = commits(&answer(&mut replica, &asked, 0, &[]));
-    let kinds: Vec<u8> = again.iter().map(|one| one.parts[0].kind).collect();
+    let kinds: Vec<u8> = again.iter().map(|one| one.parts.to_vec()[0].kind).collect();
     assert!(kinds == [PART_CREATE, PART_CREATE] || kinds == [PART_CREATE, PART_DELTA], "{kinds:?}");
 }

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod answers;
+mod clocks;
 mod commit_size;
 mod desk;
 mod dump;

@@ -121,7 +121,7 @@ fn a_followed_segment_that_another_replica_makes_with_history_is_loaded_and_wait
         seq: Seq(1),
         uid: Uid(11),
         label: None,
-        parts: vec![part],
+        parts: vec![part].into(),
     };
     let outputs = tell(&mut replica, &Down::Entry(entry));
     let outputs = answer(&mut replica, loads(&outputs)[0], HISTORY, Some(EngineKind::Automerge));

@@ -60,7 +60,7 @@ fn made() -> [Vec<Bytes>; 2] {
         for n in 1..=3 {
             sent.extend(commits(&commit(&mut author, Target::Here(index), set(n))));
         }
-        sent.iter().map(|frame| frame.parts[0].bytes.clone()).collect()
+        sent.iter().map(|frame| frame.parts.to_vec()[0].bytes.clone()).collect()
     })
 }
 
@@ -74,7 +74,7 @@ fn state(id: SegmentId, deltas: &[Bytes]) -> SegmentState {
         generation: GenId::ZERO_YRS,
         header: Bytes::new(),
         snapshot: Bytes::new(),
-        deltas: deltas.to_vec(),
+        deltas: deltas.to_vec().into(),
     }
 }
 
@@ -240,20 +240,20 @@ fn r12_its_author_makes_anew_what_is_not_saved_and_goes_on_as_another_client_id(
         seq: second.seq,
         uid: second.uid,
         label: None,
-        parts: Vec::new(),
+        parts: Vec::new().into(),
     });
     tell(&mut author, &Down::Author { number: 1, replica: id, name: String::new(), subject: String::new() });
     // In the log, and not acknowledged yet; the next one is not in the log.
     tell(&mut author, &own);
     let third = commits(&commit(&mut author, Target::Here(Index(1)), set(2))).remove(0);
-    let client = client_of(&second.parts[0].bytes);
-    assert_eq!(client_of(&third.parts[0].bytes), client);
+    let client = client_of(&second.parts.to_vec()[0].bytes);
+    assert_eq!(client_of(&third.parts.to_vec()[0].bytes), client);
     let told = tell(&mut author, &quarantine(2, 1, Some((client, 0))));
     assert_eq!((problems(&told), commits(&told)), (vec!["ERR_QUARANTINED"], vec![]));
-    let told = answer(&mut author, &told, 3, &[(ONE, &[first.parts[0].bytes.clone()])]);
+    let told = answer(&mut author, &told, 3, &[(ONE, &[first.parts.to_vec()[0].bytes.clone()])]);
     let again = commits(&told);
     assert_eq!(again.iter().map(|frame| (frame.seq, frame.uid)).collect::<Vec<_>>(), [(third.seq, third.uid)]);
-    let summary = guard::structure(guard::Engine::Yrs, &again[0].parts[0].bytes).unwrap();
+    let summary = guard::structure(guard::Engine::Yrs, &again[0].parts.to_vec()[0].bytes).unwrap();
     assert!(
         summary.own.unwrap().client != client && summary.named.is_empty(),
         "it builds on nothing of it: {summary:?}"
@@ -263,8 +263,9 @@ fn r12_its_author_makes_anew_what_is_not_saved_and_goes_on_as_another_client_id(
     assert!(value.contains("Number(2.0)") && !value.contains("Number(1.0)"), "{value}");
     // A new connection, whose ring has it as it was sent, changes nothing.
     give(&mut author, Input::Disconnected);
-    let hash =
-        |frame: &CommitFrame| content_hash([(ONE, frame.parts[0].generation, &frame.parts[0].bytes[..])].into_iter());
+    let hash = |frame: &CommitFrame| {
+        content_hash([(ONE, frame.parts.to_vec()[0].generation, &frame.parts.to_vec()[0].bytes[..])].into_iter())
+    };
     let row = |frame: &CommitFrame| Row { seq: frame.seq, uid: frame.uid, fate: Fate::Admitted(hash(frame)) };
     let told = connect_after(&mut author, 3, &[], vec![row(&first), row(&second)]);
     assert_eq!((loads(&told), commits(&told).len()), (vec![], 2));
@@ -304,7 +305,7 @@ fn r12_what_is_not_saved_and_fits_nowhere_any_more_is_made_anew() {
     assert_eq!(loaded(&told), [(Index(1), LoadStatus::There, true)]);
     let again = commits(&told).remove(0);
     assert_eq!((again.seq, again.uid), (next.seq, next.uid));
-    assert_ne!(again.parts[0].bytes, next.parts[0].bytes);
+    assert_ne!(again.parts.to_vec()[0].bytes, next.parts.to_vec()[0].bytes);
     assert!(value(&mut replica, ONE).unwrap().contains("Number(6.0)"));
 }
 
@@ -337,7 +338,7 @@ fn g3_what_is_frozen_is_to_be_had_again_with_the_next_generation() {
         // What was not saved goes along.
         let sent = commits(&told);
         assert_eq!(sent.iter().map(|frame| frame.uid).collect::<Vec<_>>(), [own.uid]);
-        assert_eq!(sent[0].parts[0].generation, GenId::drawn(ONE, [1, 2, 3]));
+        assert_eq!(sent[0].parts.to_vec()[0].generation, GenId::drawn(ONE, [1, 2, 3]));
         assert_eq!(errors(&commit(&mut replica, Target::Here(Index(1)), set(9))), [] as [&str; 0]);
         // The answer to what was asked for before means nothing.
         for nonce in asked {

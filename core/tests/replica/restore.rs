@@ -137,7 +137,7 @@ fn entry(replica: &mut Replica, offset: u64) -> Vec<Output> {
         seq,
         uid,
         label: None,
-        parts: vec![part],
+        parts: vec![part].into(),
     };
     tell(replica, &Down::Entry(frame))
 }
@@ -150,13 +150,13 @@ fn d1_the_restore_comes_first_and_holds_all_that_is_resident_with_pending_parts(
     let given = restore(&outputs);
     assert_eq!(given.segments.len(), 1);
     // X35: what is not acknowledged is in it too; X13: and where the line goes on.
-    assert_eq!(keys(&given.segments[0].state), ["acked", "pending"]);
+    assert_eq!(keys(&given.segments.to_vec()[0].state), ["acked", "pending"]);
     assert_eq!((given.acked[0].0, given.acked[0].1), (0, Seq(1)));
     assert_eq!(given.pending.iter().map(|(_, seq, _)| *seq).collect::<Vec<_>>(), [Seq(2)]);
     assert!(outputs.iter().any(|output| matches!(output, Output::Restoring { begins: true })));
     // X14: the pending commit comes behind it.
     assert_eq!(commits(&outputs), 0);
-    let state = given.segments[0].state.clone();
+    let state = given.segments.to_vec()[0].state.clone();
     let outputs = tell(&mut replica, &verdict(vec![alive(ROOT, vec![state])], 0, 1));
     let sent = ups(&outputs);
     let Some(Up::Commit(commit)) = sent.iter().find(|up| matches!(up, Up::Commit(_))) else { panic!("{sent:?}") };
@@ -184,7 +184,7 @@ fn d2_nothing_of_the_stream_counts_before_the_verdict_and_own_writes_go_on() {
     };
     assert_eq!(loaded(&tell(&mut replica, &snapshot(nonce, 1, &unknown(other))), 1), 0);
     // All of it in one step.
-    let deltas = vec![given.segments[0].state.clone(), foreign()];
+    let deltas = vec![given.segments.to_vec()[0].state.clone(), foreign()];
     let outputs = tell(&mut replica, &verdict(vec![alive(ROOT, deltas)], 1, 2));
     assert_eq!((loaded(&outputs, 0), loaded(&outputs, 1), replica.cut()), (1, 1, Offset(2)));
     assert_eq!(commits(&outputs), 2, "what is pending goes out now");
@@ -206,7 +206,7 @@ fn d3_the_duty_survives_a_disconnect_and_a_move_to_another_instance() {
     while moved.poll().is_some() {}
     let (hello, outputs) = asked(&mut moved, Vec::new());
     assert!(hello.restoring);
-    let state = restore(&outputs).segments[0].state.clone();
+    let state = restore(&outputs).segments.to_vec()[0].state.clone();
     tell(&mut moved, &verdict(vec![alive(ROOT, vec![state])], 0, 1));
     give(&mut moved, Input::Disconnected);
     let said = ups(&give(&mut moved, Input::Connected { token: String::new(), entropy: [0; 4] }));
@@ -221,7 +221,7 @@ fn d5_a_restored_of_another_is_an_entry() {
     tell(&mut replica, &snapshot(nonce, 0, &unknown(ROOT)));
     let frame = |bytes: Bytes, offset: u64| {
         let segments = vec![(Verdict::Merged, alive(ROOT, vec![bytes]))];
-        let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
+        let bulk = Bulk::whole(Restored { segments: segments.into(), ..Restored::default() }.encode().into());
         Down::Restored(RestoredFrame { offset: Offset(offset), yours: false, position: Offset(offset + 1), bulk })
     };
     let outputs = tell(&mut replica, &frame(foreign(), 0));
@@ -265,7 +265,7 @@ fn t2_no_token_counts_and_nothing_is_evicted_while_restoring() {
         assert_eq!(give(&mut replica, Input::Wait { ticket, kind }).len(), 0);
     }
     assert_eq!(give(&mut replica, Input::Evict(Index(0))).len(), 0, "L4");
-    let state = given.segments[0].state.clone();
+    let state = given.segments.to_vec()[0].state.clone();
     let outputs = tell(&mut replica, &verdict(vec![alive(ROOT, vec![state])], 0, 1));
     let done: Vec<u64> =
         outputs.iter().filter_map(|o| if let Output::Done { ticket, .. } = o { Some(*ticket) } else { None }).collect();
@@ -292,7 +292,7 @@ fn d4_a_relay_that_is_busy_is_given_the_whole_of_it_again() {
     replica.handle(501, Input::Tick);
     let outputs: Vec<Output> = std::iter::from_fn(|| replica.poll()).collect();
     let given = restore(&outputs);
-    assert_eq!(keys(&given.segments[0].state), ["acked", "pending", "later"]);
+    assert_eq!(keys(&given.segments.to_vec()[0].state), ["acked", "pending", "later"]);
     assert_eq!((given.pending.len(), commits(&outputs)), (2, 0));
 }
 

@@ -30,7 +30,7 @@ fn unknown() -> SegmentState {
         generation: YRS.generation_zero(),
         header: Bytes::new(),
         snapshot: Bytes::new(),
-        deltas: Vec::new(),
+        deltas: Vec::new().into(),
     }
 }
 
@@ -60,7 +60,8 @@ fn made(replica: &mut Replica, key: &str) -> CommitFrame {
 
 /// What the log remembers of a commit to segments that are named by id.
 fn hash_of(frame: &CommitFrame) -> u64 {
-    let parts = frame.parts.iter().map(|part| {
+    let parts = frame.parts.to_vec();
+    let parts = parts.iter().map(|part| {
         let SegRef::Id(id) = part.segment else { panic!("{part:?}") };
         (id, part.generation, &part.bytes[..])
     });
@@ -73,7 +74,7 @@ fn generation() -> GenId {
 
 /// The Roll at this offset, of these commits and of a line up to here.
 fn roll(of: &[&CommitFrame], offset: u64, line: ReplicaId, last: u64, voids: &[Uid]) -> RollFrame {
-    let deltas: Vec<Bytes> = of.iter().map(|frame| frame.parts[0].bytes.clone()).collect();
+    let deltas: Vec<Bytes> = of.iter().map(|frame| frame.parts.to_vec()[0].bytes.clone()).collect();
     let snapshot = roll_unchecked(YRS, ROOT, &[], &deltas, generation()).unwrap().unwrap();
     let included = [(line, Included { last: Seq(last), voids: voids.to_vec() })].into();
     let (generation, parent) = (generation(), YRS.generation_zero());
@@ -104,14 +105,14 @@ fn g3_what_the_generation_has_goes_and_the_rest_is_made_anew_in_one_step() {
     let sent = commits(&outputs);
     assert_eq!(sent.len(), 1);
     assert_eq!((sent[0].seq, sent[0].uid, sent[0].prev), (Seq(2), two.uid, Some(one.uid)));
-    assert_eq!(sent[0].parts[0].generation, generation());
-    assert_ne!(sent[0].parts[0].bytes, two.parts[0].bytes);
+    assert_eq!(sent[0].parts.to_vec()[0].generation, generation());
+    assert_ne!(sent[0].parts.to_vec()[0].bytes, two.parts.to_vec()[0].bytes);
     // R10: a redo has an engine identity of its own.
     let client = |delta: &[u8]| {
         let own = coheap_core::guard::structure(coheap_core::guard::Engine::Yrs, delta).unwrap().own;
         own.map(|own| (own.client, own.start))
     };
-    let (before, after) = (client(&two.parts[0].bytes), client(&sent[0].parts[0].bytes));
+    let (before, after) = (client(&two.parts.to_vec()[0].bytes), client(&sent[0].parts.to_vec()[0].bytes));
     assert_ne!(before.map(|own| own.0), after.map(|own| own.0));
     assert_eq!(after.map(|own| own.1), Some(0));
     // X25: on a new connection the first goes out with nothing left in it, and its hash is held against nothing.
@@ -120,7 +121,7 @@ fn g3_what_the_generation_has_goes_and_the_rest_is_made_anew_in_one_step() {
     let outputs = connect_after(&mut replica, 2, &[], vec![row]);
     let again = commits(&outputs);
     assert_eq!(again.iter().map(|frame| (frame.seq.0, frame.parts.len())).collect::<Vec<_>>(), [(1, 0), (2, 1)]);
-    assert_eq!(again[1].parts[0].bytes, sent[0].parts[0].bytes);
+    assert_eq!(again[1].parts.to_vec()[0].bytes, sent[0].parts.to_vec()[0].bytes);
     assert!(problems(&outputs).is_empty());
     tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(2), position: Offset(3) });
     assert_eq!(replica.unsaved(), 0);
@@ -252,10 +253,10 @@ fn c4_a_delta_of_another_generation_is_reported_and_never_applied() {
         segment: SegRef::Number(SegmentNumber(0)),
         generation: YRS.generation_zero(),
         create: None,
-        bytes: foreign.parts[0].bytes.clone(),
+        bytes: foreign.parts.to_vec()[0].bytes.clone(),
     };
     let (offset, yours, void, seq, uid) = (Offset(2), false, false, Seq(1), Uid(5));
-    let entry = EntryFrame { offset, yours, void, author: 1, seq, uid, label: None, parts: vec![part] };
+    let entry = EntryFrame { offset, yours, void, author: 1, seq, uid, label: None, parts: vec![part].into() };
     let outputs = tell(&mut replica, &Down::Entry(entry));
     assert_eq!(problems(&outputs), ["ERR_ENGINE"]);
     assert_eq!(loads(&outputs).len(), 1, "it is loaded anew");

@@ -13,7 +13,7 @@ use coheap_core::wire::frame::{
     push_frame,
 };
 
-use crate::desk::{connect, connect_at, give, loads, replica, snapshot, tell, ups};
+use crate::desk::{connect, connect_at, give, loads, options, replica, snapshot, tell, ups};
 
 const ONE: SegmentId = SegmentId([1; 16]);
 const TWO: SegmentId = SegmentId([2; 16]);
@@ -38,7 +38,7 @@ fn others() -> [Bytes; 2] {
     connect(&mut other);
     [ONE, TWO].map(|id| {
         let Some(Up::Commit(commit)) = ups(&create(&mut other, id)).pop() else { panic!("it is sent") };
-        commit.parts[0].bytes.clone()
+        commit.parts.to_vec()[0].bytes.clone()
     })
 }
 
@@ -57,7 +57,7 @@ fn entry(offset: u64, parts: Vec<PartFrame>) -> Down {
         seq,
         uid,
         label: None,
-        parts,
+        parts: parts.into(),
     })
 }
 
@@ -72,7 +72,7 @@ fn state(id: SegmentId, status: SegmentStatus, layout: u8, deltas: Vec<Bytes>) -
         generation,
         header: Bytes::new(),
         snapshot: Bytes::new(),
-        deltas,
+        deltas: deltas.into(),
     }
 }
 
@@ -85,8 +85,11 @@ fn load(replica: &mut Replica, id: SegmentId) -> (Vec<Output>, Option<Nonce>) {
 
 /// A replica that shows two segments of somebody else; `TWO`'s index.
 fn with_two() -> (Replica, [Bytes; 2]) {
+    with_two_at(replica())
+}
+
+fn with_two_at(mut replica: Replica) -> (Replica, [Bytes; 2]) {
     let deltas = others();
-    let mut replica = replica();
     connect(&mut replica);
     tell(
         &mut replica,
@@ -116,10 +119,10 @@ fn a_part_of_an_unknown_kind_stops_its_segment_and_the_rest_of_the_entry_counts(
     let (mut replica, deltas) = with_two();
     let delta = {
         // Somebody else writes to the segment that goes on.
-        let (mut other, _) = with_two();
+        let (mut other, _) = with_two_at(Replica::new(options(9)));
         let sent = commit(&mut other, Target::Here(Index(2)), set(7));
         let Some(Up::Commit(commit)) = ups(&sent).pop() else { panic!("{sent:?}") };
-        commit.parts[0].bytes.clone()
+        commit.parts.to_vec()[0].bytes.clone()
     };
     let parts = vec![part(ONE, UNKNOWN, &deltas[0]), part(ONE, PART_DELTA, &deltas[0]), part(TWO, PART_DELTA, &delta)];
     let outputs = tell(&mut replica, &entry(0, parts));

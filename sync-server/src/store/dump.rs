@@ -100,7 +100,7 @@ fn line(heap: &str, offset: Offset, entry: &LogEntry) -> String {
                 // A client id may have more digits than a reader of JSON keeps.
                 let _ = write!(out, ",\"client\":\"{client}\",\"clock\":{clock}");
             }
-            let later: Vec<String> = quarantine.later.iter().map(|offset| offset.0.to_string()).collect();
+            let later: Vec<String> = quarantine.later().map(|offset| offset.0.to_string()).collect();
             let _ = write!(out, ",\"later\":[{}]", later.join(","));
         }
         LogEntry::Roll(roll) => {

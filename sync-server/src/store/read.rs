@@ -39,7 +39,9 @@ impl Store {
                 let (key, value) = row.map_err(failed)?;
                 let record = run.next(heap, key.value().1, value.value())?;
                 bytes += record.body.len();
-                entries.extend(record.entries(from).map_err(damaged)?);
+                for entry in record.entries(from) {
+                    entries.push(entry.map_err(damaged)?);
+                }
                 if bytes >= bytes_max {
                     break;
                 }

@@ -108,21 +108,49 @@ impl Record {
         Offset(self.first.0 + u64::from(self.count))
     }
 
-    /// Its entries from an offset on.
-    pub fn entries(&self, from: Offset) -> Result<Vec<(Offset, LogEntry)>, &'static str> {
-        let mut reader = Reader::new(&self.body);
-        let mut entries = Vec::new();
-        for offset in self.first.0..self.end().0 {
-            let len = reader.array::<4>().map_err(|_| "a record's entries do not fit")?;
-            let bytes = reader.raw(u32::from_le_bytes(len) as usize).map_err(|_| "a record's entries do not fit")?;
-            if offset < from.0 {
-                continue;
+    /// Its entries from an offset on; nothing comes behind one that cannot be read.
+    pub fn entries(&self, from: Offset) -> impl Iterator<Item = Result<(Offset, LogEntry), &'static str>> + '_ {
+        let mut entries =
+            Entries { body: &self.body, reader: Reader::new(&self.body), offsets: self.first.0..self.end().0 };
+        std::iter::from_fn(move || {
+            loop {
+                match entries.next()? {
+                    Ok((offset, _)) if offset < from => {}
+                    Ok((offset, bytes)) => {
+                        let entry = LogEntry::decode(&bytes, &mut Reader::new(&bytes));
+                        return Some(
+                            entry.map(|entry| (offset, entry)).map_err(|_| entries.ends("an entry does not parse")),
+                        );
+                    }
+                    Err(why) => return Some(Err(entries.ends(why))),
+                }
             }
-            let bytes = self.body.slice_ref(bytes);
-            let entry = LogEntry::decode(&bytes, &mut Reader::new(&bytes)).map_err(|_| "an entry does not parse")?;
-            entries.push((Offset(offset), entry));
-        }
-        Ok(entries)
+        })
+    }
+}
+
+/// A walk along the entries of a record.
+struct Entries<'a> {
+    body: &'a Bytes,
+    reader: Reader<'a>,
+    offsets: std::ops::Range<u64>,
+}
+
+impl Entries<'_> {
+    fn next(&mut self) -> Option<Result<(Offset, Bytes), &'static str>> {
+        let offset = self.offsets.next()?;
+        let len = self.reader.array::<4>().map(u32::from_le_bytes);
+        let bytes = len.and_then(|len| self.reader.raw(len as usize));
+        Some(
+            bytes
+                .map(|bytes| (Offset(offset), self.body.slice_ref(bytes)))
+                .map_err(|_| "a record's entries do not fit"),
+        )
+    }
+
+    fn ends(&mut self, why: &'static str) -> &'static str {
+        self.offsets = 0..0;
+        why
     }
 }
 

@@ -122,7 +122,7 @@ fn step(transaction: &ReadTransaction, name: &str, at: Offset, chain: Option<u64
             return Err(damaged("the log has a hole"));
         }
         let record = step.run.next(heap, key.value().1, value.value())?;
-        record.entries(record.first).map_err(damaged)?;
+        record.entries(record.first).try_for_each(|entry| entry.map(drop)).map_err(damaged)?;
         step.records += 1;
         step.bytes += record.body.len() as u64;
         if step.bytes >= STEP_BYTES as u64 {

@@ -190,7 +190,7 @@ impl Writer {
         let prev = Some(std::mem::replace(&mut self.prev, uid));
         let generation = GenId::ZERO_YRS;
         let part = PartFrame { kind: PART_DELTA, segment: SegRef::Id(segment), generation, create: None, bytes };
-        let (seq, parts) = (Seq(self.seq), vec![part]);
+        let (seq, parts) = (Seq(self.seq), vec![part].into());
         Up::Commit(CommitFrame { owner: 0, seq, uid, prev, after: None, claim: None, label: None, parts })
     }
 }

@@ -42,7 +42,7 @@ impl Line {
             create: Some((EngineKind::Automerge, LAYOUT)),
             bytes,
         };
-        let (seq, parts) = (Seq(self.seq), vec![part]);
+        let (seq, parts) = (Seq(self.seq), vec![part].into());
         Up::Commit(CommitFrame { owner: 0, seq, uid, prev, after: None, claim: None, label: None, parts })
     }
 }

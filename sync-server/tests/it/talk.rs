@@ -89,7 +89,9 @@ async fn a_segment_is_loaded_with_all_its_deltas_and_comes_back_after_a_restart(
     // Folded already or not: all twenty values are there.
     let state = &states[0];
     assert_eq!(state.status, SegmentStatus::Alive);
-    assert!(coheap_core::segment::fold(state.engine, &state.snapshot, &state.deltas).unwrap().len() > 20 * 40_000);
+    assert!(
+        coheap_core::segment::fold(state.engine, &state.snapshot, &state.deltas.to_vec()).unwrap().len() > 20 * 40_000
+    );
     assert_eq!(states[1].status, SegmentStatus::Unknown);
 }
 
@@ -151,7 +153,7 @@ async fn a_segment_with_many_deltas_is_folded_by_the_worker() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let state = folded.expect("it is folded in time");
-    let segment = coheap_core::segment::fold(state.engine, &state.snapshot, &state.deltas);
+    let segment = coheap_core::segment::fold(state.engine, &state.snapshot, &state.deltas.to_vec());
     assert!(segment.unwrap().len() < 50 * 200, "fifty keys of a hundred bytes");
     // Its epoch is known, but the log no longer reaches back to its cut.
     let epoch = welcome.epochs[0].0;

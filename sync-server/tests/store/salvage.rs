@@ -285,8 +285,13 @@ fn r12_what_was_left_out_stays_out() {
     };
     let all = offsets(&store);
     let [first, bad, later, ..] = all[..] else { panic!("{all:?}") };
-    let entry =
-        StoredQuarantine { segment, generation: GenId::default(), offset: bad, client: None, later: vec![later] };
+    let entry = StoredQuarantine {
+        segment,
+        generation: GenId::default(),
+        offset: bad,
+        client: None,
+        later: StoredQuarantine::behind(bad, [later]),
+    };
     let mut bytes = Vec::new();
     LogEntry::Quarantine(entry).encode(&mut bytes);
     let (entries, skipped) = (vec![bytes.into()], vec![(segment, bad), (segment, later)]);

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use coheap_core::mutate::{ALL, Mutation, set};
 use coheap_tests::damaged;
+use coheap_tests::liar;
 use coheap_tests::schedule::{Failure, run};
 use coheap_tests::trace;
 
@@ -94,6 +95,8 @@ fn notice(fault: Option<Mutation>, seeds: u64) -> Option<Noticed> {
         let outcome = match fault {
             // What these would let pass, no power failure leaves behind.
             Some(Mutation::SkipChecksum | Mutation::SkipChain) => damaged::trial(seed),
+            // No relay that ships passes it on.
+            Some(Mutation::ReplicaTakesAnyClock) => liar::trial(seed),
             _ => run(seed).outcome.map(drop),
         };
         Some((seed, outcome.err()?))

@@ -51,7 +51,7 @@ impl Cluster {
                 create: Some((EngineKind::Automerge, LAYOUT)),
                 bytes: writer.next(HOSTILE),
             };
-            let (owner, parts) = (0, vec![part]);
+            let (owner, parts) = (0, vec![part].into());
             let prev = Some(std::mem::replace(&mut prev, uid));
             let commit = CommitFrame { owner, seq: Seq(seq), uid, prev, after: None, claim: None, label: None, parts };
             Up::Commit(commit).encode(&mut frames);

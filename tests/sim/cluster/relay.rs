@@ -7,7 +7,7 @@ use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
 };
 use coheap_core::replica::Input;
-use coheap_core::segment::merge::{Merged, adopt, merge};
+use coheap_core::segment::merge::{MergeError, Merged, adopt, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -68,6 +68,12 @@ impl Cluster {
     /// The same; no relay begins yet.
     pub fn change_disk(&mut self, disk: PlainDisk) {
         self.kill_relay(0);
+        let durable = self.disk.history();
+        self.ledger.durable.extend(durable.iter().flat_map(|entry| match entry {
+            LogEntry::Commit(commit) => vec![commit.uid],
+            LogEntry::Restored(restore) => restore.pending.iter().map(|(_, _, uid)| *uid).collect(),
+            _ => Vec::new(),
+        }));
         self.disk = disk;
         self.disk.crash(0);
         let head = Offset(self.disk.len() as u64);
@@ -208,6 +214,7 @@ impl Cluster {
     /// The disk had no room for what is not synced, and says so.
     pub fn fill_disk(&mut self) {
         let Some(attempt) = self.relay.as_ref().map(Relay::attempt) else { return };
+        self.filled = true;
         self.disk.crash(0);
         let head = Offset(self.disk.len() as u64);
         self.places.retain(|_, place| *place < head);
@@ -240,9 +247,12 @@ impl Cluster {
                     _ => (Bytes::new(), Vec::new()),
                 };
                 let made = if adopts { adopt(engine, &given) } else { merge(engine, &snapshot, &deltas, &given) };
-                let merge = match made.expect("what a replica holds is merged") {
-                    Merged::Nothing => Merge::Nothing,
-                    Merged::Adds { state, clocks } => Merge::Adds { state, clocks },
+                let merge = match made {
+                    Ok(Merged::Nothing) => Merge::Nothing,
+                    Ok(Merged::Adds { state, clocks }) => Merge::Adds { state, clocks },
+                    // Two processes have written under one identity.
+                    Err(MergeError::Clashes(_)) if self.copied > 0 => Merge::Clashes,
+                    Err(error) => panic!("what a replica holds is not merged: {error}"),
                 };
                 RelayInput::Merged { ticket, merge }
             }

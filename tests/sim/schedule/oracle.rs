@@ -82,6 +82,9 @@ pub struct Log {
     lines: BTreeMap<ReplicaId, Vec<Stand>>,
     /// Lines of which nothing is known but that a Restored holds commits of them, and since where.
     listed: BTreeMap<ReplicaId, u64>,
+    /// Lines that go on behind commits that were lost: from this offset on, these numbers are taken, and the log need not have
+    /// entries of them.
+    hollow: Vec<(u64, ReplicaId, Seq, Seq)>,
     /// Segments by the log's numbers.
     numbers: Vec<SegmentNo>,
     /// Somebody has given back a generation.
@@ -173,6 +176,7 @@ impl Log {
         self.entries.truncate(head.0 as usize);
         self.places.retain(|_, at| *at < head.0);
         self.listed.retain(|_, at| *at < head.0);
+        self.hollow.retain(|(at, ..)| *at < head.0);
         for line in self.lines.values_mut() {
             line.retain(|stand| stand.at < head.0);
         }
@@ -334,7 +338,10 @@ impl Oracle {
         void: bool,
     ) -> Result<(), Failure> {
         let before = self.line(owner).map_or(Seq(0), |(seq, _)| seq);
-        if seq != before.next() {
+        // D4: what was lost and comes again from a store takes the place that its line has kept.
+        let hollow = |(_, of, from, upto): &(u64, ReplicaId, Seq, Seq)| *of == owner && (*from..=*upto).contains(&seq);
+        let again = !void && self.log().hollow.iter().any(hollow);
+        if seq != before.next() && !again {
             return fails("P2", format!("{owner:?} {seq:?} is admitted behind {before:?} of its line"));
         }
         let Some(commit) = commit.filter(|commit| self.made.get(*commit).is_some_and(|made| made.uid == uid)) else {
@@ -344,7 +351,9 @@ impl Oracle {
             return fails("P6", format!("commit {commit} is admitted at {} and again at {}", place, offset.0));
         }
         let log = self.log_mut();
-        log.stand(offset.0, owner, seq, if void { uid.voided() } else { uid });
+        if !again {
+            log.stand(offset.0, owner, seq, if void { uid.voided() } else { uid });
+        }
         log.places.insert(commit, offset.0);
         log.entries.push(Entry::Of { uid, void });
         Ok(())
@@ -486,7 +495,9 @@ impl Oracle {
             return fails("P5", format!("{marks:?} of segment {segment} are given back at {offset:?}, and not listed"));
         }
         for (owner, seq, uid) in &restored.acked {
-            if *seq > self.line(*owner).map_or(Seq(0), |(seq, _)| seq) {
+            let before = self.line(*owner).map_or(Seq(0), |(seq, _)| seq);
+            if *seq > before {
+                self.log_mut().hollow.push((offset.0, *owner, before.next(), *seq));
                 self.log_mut().stand(offset.0, *owner, *seq, *uid);
             }
         }

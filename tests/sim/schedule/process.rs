@@ -486,11 +486,12 @@ impl Process {
                 (self.displaced, self.hangs_up) = (0, true);
             }
             Output::Reconnect => self.hangs_up = true,
-            // No line is forgotten here, and nobody else goes by this one's ids.
             // D4, §14.3: one side loses its place, or nobody can say what is in.
-            Output::Conflict(_) => self.parted = true,
-            Output::InDoubt(_) if self.may_doubt => self.parted = true,
-            output @ (Output::Forked { .. } | Output::InDoubt(_)) => self.problems.push(format!("{output:?}")),
+            Output::Conflict(_) | Output::InDoubt(_) if self.may_doubt => self.parted = true,
+            // No line is forgotten here, and nobody else goes by this one's ids.
+            output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Conflict(_)) => {
+                self.problems.push(format!("{output:?}"));
+            }
             Output::Problem { code, message } => self.problems.push(format!("{code}: {message}")),
             Output::Error { code, message } => self.problems.push(format!("error {code}: {message}")),
             _ => {}

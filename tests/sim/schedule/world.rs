@@ -127,6 +127,8 @@ pub struct World {
     pub platter: Platter,
     /// How often the disk was lost.
     losses: usize,
+    /// The disk has had no room: programs are told that.
+    filled: bool,
     /// A copy of the disk: what is known of each heap on it.
     backup: Option<Vec<OnDisk>>,
     /// The heaps.
@@ -159,6 +161,7 @@ impl World {
             life: 0,
             rolls_from: Time(0),
             losses: 0,
+            filled: false,
             backup: None,
             platter,
             heaps: (0..plan.heaps).map(|_| heap()).collect(),

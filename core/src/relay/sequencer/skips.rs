@@ -66,7 +66,7 @@ impl Sequencer {
         segment.write(at);
         self.touched_segments.insert(number);
         self.batch.skipped.extend(parts.iter().map(|(offset, _)| (number, *offset)));
-        let later = parts.iter().skip(1).map(|(offset, _)| *offset).collect();
+        let later = StoredQuarantine::behind(offset, parts.iter().skip(1).map(|(offset, _)| *offset));
         self.push(&LogEntry::Quarantine(StoredQuarantine { segment: number, generation, offset, client, later }));
         Some(at)
     }

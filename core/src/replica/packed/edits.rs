@@ -173,7 +173,7 @@ pub(super) fn unpack(r: &mut Reader<'_>) -> Result<Edit, Malformed> {
         4 => {
             let list = object(r)?;
             let mut elements = Vec::new();
-            for _ in 0..r.count(COUNT, "elements")? {
+            for _ in 0..r.count(COUNT, 1, "elements")? {
                 elements.push(element(r)?);
             }
             Edit::Remove { list, elements }
@@ -230,7 +230,7 @@ fn new(r: &mut Reader<'_>, depth: usize) -> Result<New, Malformed> {
 
 fn elements(r: &mut Reader<'_>, depth: usize) -> Result<Vec<(ElementId, New)>, Malformed> {
     let mut out = Vec::new();
-    for _ in 0..r.count(COUNT, "elements")? {
+    for _ in 0..r.count(COUNT, 1, "elements")? {
         out.push((element(r)?, new(r, depth)?));
     }
     Ok(out)
@@ -241,7 +241,7 @@ fn content(r: &mut Reader<'_>, depth: usize) -> Result<Content, Malformed> {
     Ok(match Kind::from_code(r.u8()?).ok_or(Malformed::Field("kind"))? {
         Kind::Map => {
             let mut entries = Vec::new();
-            for _ in 0..r.count(COUNT, "entries")? {
+            for _ in 0..r.count(COUNT, 1, "entries")? {
                 entries.push((text(r)?, new(r, depth)?));
             }
             Content::Map(entries)
@@ -251,7 +251,7 @@ fn content(r: &mut Reader<'_>, depth: usize) -> Result<Content, Malformed> {
         Kind::Counter => Content::Counter(r.f64()?),
         Kind::Set => {
             let mut members = Vec::new();
-            for _ in 0..r.count(COUNT, "members")? {
+            for _ in 0..r.count(COUNT, 1, "members")? {
                 members.push(value(r)?);
             }
             Content::Set(members)

@@ -13,6 +13,7 @@ use super::{Bulk, Chunk, SegRef, flag, push_frame, slice};
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
+use crate::wire::list::List;
 
 /// A frame from the relay.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -140,9 +141,9 @@ pub enum Down {
         /// Its members.
         members: Vec<ReplicaId>,
         /// Keys that are done.
-        done: Vec<String>,
+        done: List<String>,
         /// Claimed keys and the index of the member that holds each.
-        held: Vec<(String, u64)>,
+        held: List<(String, u64)>,
     },
     /// The answer to a Claim.
     Claimed {
@@ -385,15 +386,8 @@ impl Down {
                 for member in members {
                     out.extend_from_slice(&member.0);
                 }
-                out.varint(done.len() as u64);
-                for key in done {
-                    out.str(key);
-                }
-                out.varint(held.len() as u64);
-                for (key, member) in held {
-                    out.str(key);
-                    out.varint(*member);
-                }
+                done.encode(out);
+                held.encode(out);
                 GROUP
             }
             Down::Claimed { nonce, group, run, key, grant, state } => {
@@ -496,8 +490,8 @@ impl Down {
             SYNC_AT => Down::SyncAt { nonce: Nonce(r.varint()?), position: Offset(r.varint()?) },
             CHUNK => Down::Chunk(Chunk::decode(body, &mut r)?),
             NAMES => {
-                let count = r.count(limits::FOLLOWS_MAX, "names")?;
-                let mut names = Vec::with_capacity(count.min(1024));
+                let count = r.count(limits::FOLLOWS_MAX, 17, "names")?;
+                let mut names = Vec::with_capacity(count);
                 for _ in 0..count {
                     names.push((SegmentNumber(r.varint()?), SegmentId(r.array()?)));
                 }
@@ -517,18 +511,13 @@ impl Down {
             },
             GROUP => {
                 let (group, run) = (name(&mut r)?, name(&mut r)?);
-                let mut members = Vec::new();
-                for _ in 0..r.count(limits::CLAIMS_MAX, "members")? {
+                let count = r.count(limits::CLAIMS_MAX, 16, "members")?;
+                let mut members = Vec::with_capacity(count);
+                for _ in 0..count {
                     members.push(ReplicaId(r.array()?));
                 }
-                let mut done = Vec::new();
-                for _ in 0..r.count(limits::CLAIMS_MAX, "done")? {
-                    done.push(name(&mut r)?);
-                }
-                let mut held = Vec::new();
-                for _ in 0..r.count(limits::CLAIMS_MAX, "held")? {
-                    held.push((name(&mut r)?, r.varint()?));
-                }
+                let done = List::decode(body, &mut r, limits::CLAIMS_MAX, "done")?;
+                let held = List::decode(body, &mut r, limits::CLAIMS_MAX, "held")?;
                 Down::Group { group, run, members, done, held }
             }
             CLAIMED => Down::Claimed {

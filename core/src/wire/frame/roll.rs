@@ -88,11 +88,14 @@ impl GenerationHeader {
             return Err(Malformed::Field("generation"));
         }
         let mut included = BTreeMap::new();
-        for _ in 0..r.count(usize::MAX, "lines")? {
+        for _ in 0..r.count(usize::MAX, 18, "lines")? {
             let owner = ReplicaId(r.array()?);
             let last = Seq(r.varint()?);
-            let count = r.count(limits::WINDOW, "voids")?;
-            let voids = (0..count).map(|_| r.u64().map(Uid)).collect::<Result<_, _>>()?;
+            let count = r.count(limits::WINDOW, 8, "voids")?;
+            let mut voids = Vec::with_capacity(count);
+            for _ in 0..count {
+                voids.push(Uid(r.u64()?));
+            }
             // One form for one header: ascending, each line once.
             if included.last_key_value().is_some_and(|(before, _)| *before >= owner) {
                 return Err(Malformed::Field("lines"));

@@ -6,6 +6,7 @@ use super::{Bulk, Chunk, PartFrame, SegRef, VERSION, flag, push_frame, slice};
 use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
+use crate::wire::list::List;
 
 /// A frame from a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,9 +55,9 @@ pub enum Up {
         /// How many keys the run has; it has ended when all are done.
         total: u64,
         /// Claims held from before a reconnect, asserted again.
-        held: Vec<(String, u64)>,
+        held: List<(String, u64)>,
         /// Keys known to be done: a relay that was restarted has forgotten them.
-        done: Vec<String>,
+        done: List<String>,
     },
     /// Leave a group.
     Leave {
@@ -148,15 +149,15 @@ pub struct CommitFrame {
     /// What the program called it.
     pub label: Option<String>,
     /// What it does.
-    pub parts: Vec<PartFrame>,
+    pub parts: List<PartFrame>,
 }
 
 impl Hello {
     /// Reads the whole bulk: the resident segments.
     pub fn decode_residents(bulk: &[u8]) -> Result<Vec<(SegmentId, GenId)>, Malformed> {
         let mut reader = Reader::new(bulk);
-        let count = reader.count(limits::FOLLOWS_MAX, "follows")?;
-        let mut residents = Vec::with_capacity(count.min(4096));
+        let count = reader.count(limits::FOLLOWS_MAX, 17, "follows")?;
+        let mut residents = Vec::with_capacity(count);
         for _ in 0..count {
             let id = SegmentId(reader.array()?);
             residents.push((id, reader.generation()?));
@@ -236,15 +237,8 @@ impl Up {
                 out.str(group);
                 out.str(run);
                 out.varint(*total);
-                out.varint(held.len() as u64);
-                for (key, grant) in held {
-                    out.str(key);
-                    out.varint(*grant);
-                }
-                out.varint(done.len() as u64);
-                for key in done {
-                    out.str(key);
-                }
+                held.encode(&mut out);
+                done.encode(&mut out);
                 JOIN
             }
             Up::Leave { group, run } => {
@@ -295,16 +289,8 @@ impl Up {
             JOIN => {
                 let nonce = Nonce(r.varint()?);
                 let (group, run, total) = (name(&mut r)?, name(&mut r)?, r.varint()?);
-                let count = r.count(limits::CLAIMS_MAX, "claims")?;
-                let mut held = Vec::with_capacity(count.min(1024));
-                for _ in 0..count {
-                    held.push((name(&mut r)?, r.varint()?));
-                }
-                let count = r.count(limits::CLAIMS_MAX, "done")?;
-                let mut done = Vec::with_capacity(count.min(1024));
-                for _ in 0..count {
-                    done.push(name(&mut r)?);
-                }
+                let held = List::decode(body, &mut r, limits::CLAIMS_MAX, "claims")?;
+                let done = List::decode(body, &mut r, limits::CLAIMS_MAX, "done")?;
                 Up::Join { nonce, group, run, total, held, done }
             }
             LEAVE => Up::Leave { group: name(&mut r)?, run: name(&mut r)? },
@@ -360,7 +346,7 @@ impl Hello {
         let token = r.str(limits::TOKEN_BYTES_MAX, "token")?.to_owned();
         let name = r.str(limits::NAME_BYTES_MAX, "name")?.to_owned();
         let heap = r.str(limits::HEAP_NAME_BYTES_MAX, "heap")?.to_owned();
-        let count = r.count(limits::OWN_IDS_MAX, "own ids")?;
+        let count = r.count(limits::OWN_IDS_MAX, 17, "own ids")?;
         if count == 0 {
             return Err(Malformed::Field("own ids"));
         }
@@ -418,7 +404,7 @@ impl CommitFrame {
         if let Some(label) = &self.label {
             out.str(label);
         }
-        PartFrame::encode_list(&self.parts, out);
+        self.parts.encode(out);
     }
 
     fn decode(body: &Bytes, r: &mut Reader<'_>) -> Result<CommitFrame, Malformed> {
@@ -442,7 +428,7 @@ impl CommitFrame {
             None
         };
         let label = if flags & 8 != 0 { Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
-        let parts = PartFrame::decode_list(body, r)?;
+        let parts = List::decode(body, r, limits::PARTS_MAX, "parts")?;
         Ok(CommitFrame { owner, seq, uid, prev, after, claim, label, parts })
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use coheap_core::guard::Clocks;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
@@ -135,12 +136,13 @@ impl Kept {
             let (key, value) = row.map_err(failed)?;
             let record = run.next(heap, key.value().1, value.value())?;
             log.insert(key.value(), value.value()).map_err(failed)?;
-            for (offset, entry) in record.entries(record.first).map_err(damaged)? {
+            for entry in record.entries(record.first) {
+                let (offset, entry) = entry.map_err(damaged)?;
                 for begins in documents(&entry) {
                     if self.rolled.get(&begins.segment.0) != Some(&offset.next()) {
                         continue;
                     }
-                    let (of, whole) = ((heap, begins.segment.0), [begins.header, begins.snapshot].concat());
+                    let (of, whole) = ((heap, begins.segment.0), [&begins.header[..], &begins.snapshot[..]].concat());
                     let head = SnapHead::of(offset.next(), begins.header.len(), &whole);
                     snaps.put(&mut meta.digest, of, &head.encode())?;
                     snap.insert(of, &whole[..]).map_err(failed)?;
@@ -164,25 +166,24 @@ impl Kept {
 }
 
 /// The documents that generations begin with in this entry: of a Roll, or adopted by a Restored.
-fn documents(entry: &LogEntry) -> Vec<Begins<'_>> {
+fn documents(entry: &LogEntry) -> Vec<Begins> {
     match entry {
         LogEntry::Roll(roll) => {
-            vec![Begins { segment: roll.segment, header: &roll.header, snapshot: &roll.snapshot }]
+            vec![Begins { segment: roll.segment, header: roll.header.clone(), snapshot: roll.snapshot.clone() }]
         }
         LogEntry::Restored(restore) => {
             let adopted = restore.segments.iter().filter(|part| part.adopts);
-            let adopted = adopted.map(|part| (part.segment, &part.header, &part.state));
-            adopted.map(|(segment, header, snapshot)| Begins { segment, header, snapshot }).collect()
+            adopted.map(|part| Begins { segment: part.segment, header: part.header, snapshot: part.state }).collect()
         }
         LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => Vec::new(),
     }
 }
 
 #[derive(Debug)]
-struct Begins<'a> {
+struct Begins {
     segment: SegmentNumber,
-    header: &'a [u8],
-    snapshot: &'a [u8],
+    header: Bytes,
+    snapshot: Bytes,
 }
 
 /// Positions of the snapshots that are whole, and the generations of those that have a header.

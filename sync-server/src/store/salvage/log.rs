@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coheap_core::admit::AdmitRow;
+use coheap_core::admit::{AdmitRow, raised};
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::guard::{self, Clocks};
-use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
+use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
 use coheap_core::limits;
 use coheap_core::log::{AuthorInfo, LogEntry, StoredCommit};
 use coheap_core::relay::{SegmentRow, SegmentTail};
@@ -45,6 +45,8 @@ pub(super) struct WholeLog {
 struct LineRow {
     row: Row,
     parts: Vec<(SegmentNumber, GenId, bytes::Bytes)>,
+    /// The log knows it by what was given back alone (D4).
+    hollow: bool,
 }
 
 impl WholeLog {
@@ -82,7 +84,9 @@ impl WholeLog {
 
     /// Notes what a record says.
     fn take(&mut self, record: &Record) -> Result<(), StoreError> {
-        for (offset, entry) in record.entries(record.first).map_err(damaged)? {
+        // All of them can be read, or none of them is counted.
+        let entries: Result<Vec<_>, _> = record.entries(record.first).collect();
+        for (offset, entry) in entries.map_err(damaged)? {
             match entry {
                 LogEntry::Commit(commit) => {
                     for part in &commit.parts {
@@ -100,11 +104,11 @@ impl WholeLog {
                     // Copies: the record they lie in is not kept.
                     let copy = |bytes: &bytes::Bytes| bytes::Bytes::copy_from_slice(bytes);
                     let parts = commit.parts.iter().map(|part| (part.segment, part.generation, copy(&part.bytes)));
-                    self.line(commit.owner, commit.author, LineRow { row, parts: parts.collect() });
+                    self.line(commit.owner, commit.author, LineRow { row, parts: parts.collect(), hollow: false });
                 }
                 LogEntry::Void { owner, seq, uid, code } => {
                     let row = Row { seq, uid, fate: Fate::Void(code) };
-                    self.line(owner, None, LineRow { row, parts: Vec::new() });
+                    self.line(owner, None, LineRow { row, parts: Vec::new(), hollow: false });
                 }
                 LogEntry::Quarantine(quarantine) => {
                     let segment = quarantine.segment.0;
@@ -138,8 +142,10 @@ impl WholeLog {
                     for (owner, seq, uid) in restore.acked {
                         let (_, rows) = self.lines.entry(owner).or_default();
                         if rows.last().is_none_or(|last| last.row.seq < seq) {
-                            rows.clear();
-                            rows.push(LineRow { row: Row { seq, uid, fate: Fate::Admitted(0) }, parts: Vec::new() });
+                            let known = restore.known.iter().filter(|(of, ..)| *of == owner);
+                            let (raised, hollow) = raised((seq, uid), known);
+                            let row = |row: Row| LineRow { row, parts: Vec::new(), hollow: hollow.contains(&row.seq) };
+                            *rows = raised.into_iter().map(row).collect();
                         }
                     }
                 }
@@ -175,6 +181,11 @@ impl WholeLog {
     fn line(&mut self, owner: ReplicaId, author: Option<AuthorInfo>, row: LineRow) {
         let (known, rows) = self.lines.entry(owner).or_default();
         *known = author.unwrap_or_else(|| std::mem::take(known));
+        // D4: what the log had lost came again, in its old place.
+        if let Some(hollow) = rows.iter_mut().find(|known| known.hollow && known.row.seq == row.row.seq) {
+            hollow.hollow = false;
+            return;
+        }
         rows.push(row);
         if rows.len() > limits::WINDOW {
             rows.remove(0);
@@ -270,7 +281,8 @@ impl WholeLog {
             if rows_kept.last().map(|row| row.seq) != Some(last) {
                 rows_kept = rows.iter().map(|line| line.hashed(segments)).collect();
             }
-            lines.insert(*replica, encode_line(author, seen_ms, &rows_kept)?);
+            let hollow: Vec<Seq> = rows.iter().filter(|line| line.hollow).map(|line| line.row.seq).collect();
+            lines.insert(*replica, encode_line(author, seen_ms, &rows_kept, &hollow)?);
         }
         for (replica, before) in stored {
             if complete {
@@ -301,7 +313,7 @@ impl LineRow {
 }
 
 /// A line of these rows, in its stored form.
-fn encode_line(author: &AuthorInfo, seen_ms: u64, rows: &[Row]) -> Result<Vec<u8>, StoreError> {
+fn encode_line(author: &AuthorInfo, seen_ms: u64, rows: &[Row], hollow: &[Seq]) -> Result<Vec<u8>, StoreError> {
     let mut out = Vec::new();
     out.varint(seen_ms);
     out.str(&author.name);
@@ -316,6 +328,14 @@ fn encode_line(author: &AuthorInfo, seen_ms: u64, rows: &[Row]) -> Result<Vec<u8
         };
         out.push(kind);
         Write::u64(&mut out, value);
+    }
+    if !hollow.is_empty() {
+        // Nothing is listed.
+        out.varint(0);
+        out.varint(hollow.len() as u64);
+        for seq in hollow {
+            out.varint(seq.0);
+        }
     }
     let read: Result<AdmitRow, Malformed> = AdmitRow::decode(&out);
     read.map_err(|_| damaged("a line cannot be made again"))?;

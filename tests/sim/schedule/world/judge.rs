@@ -13,7 +13,8 @@ impl World {
     /// What a program sees now is what it must see: in every segment the log below its cut, and its own commits.
     pub(super) fn judge(&self, at: usize) -> Result<(), Failure> {
         let process = &self.processes[at];
-        if let Some(problem) = process.problems.first() {
+        let told = |problem: &&String| !(self.filled && problem.starts_with("ERR_STORAGE_FULL"));
+        if let Some(problem) = process.problems.iter().find(told) {
             return fails("P8", format!("process {} in place {at}: {problem}", process.number));
         }
         if process.restoring && self.losses == 0 {

@@ -10,7 +10,7 @@ use coheap_core::relay::{
     StoredState,
 };
 use coheap_core::segment::fold;
-use coheap_core::segment::merge::{Merged, adopt, merge};
+use coheap_core::segment::merge::{MergeError, Merged, adopt, merge};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
@@ -191,6 +191,7 @@ impl World {
     /// These appends failed: `full`, and nothing else is wrong; otherwise the store has been opened again, and nobody knows
     /// what of them is there.
     pub(super) fn not_durable(&mut self, appends: &[(usize, Append)], full: bool) -> Result<(), Failure> {
+        self.filled |= full;
         if !full {
             // What a reopened store shows may not have been synced: heaps begin a new life of the log, which syncs it (R6).
             self.life = self.draws.draw();
@@ -271,6 +272,7 @@ impl World {
         match made {
             Ok(Merged::Nothing) => Ok(Merge::Nothing),
             Ok(Merged::Adds { state, clocks }) => Ok(Merge::Adds { state, clocks }),
+            Err(MergeError::Clashes(_)) if self.plan.clones => Ok(Merge::Clashes),
             Err(error) => fails("P7", format!("what a replica gives back is not merged: {error}")),
         }
     }

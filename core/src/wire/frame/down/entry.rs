@@ -6,6 +6,7 @@ use crate::id::{Offset, Seq, Uid};
 use crate::limits;
 use crate::wire::codec::{Malformed, Reader, Write};
 use crate::wire::frame::PartFrame;
+use crate::wire::list::List;
 
 /// An entry of the log as one connection sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,7 +26,7 @@ pub struct EntryFrame {
     /// What its program called it.
     pub label: Option<String>,
     /// The parts of followed segments.
-    pub parts: Vec<PartFrame>,
+    pub parts: List<PartFrame>,
 }
 
 impl EntryFrame {
@@ -38,7 +39,7 @@ impl EntryFrame {
         if let Some(label) = &self.label {
             out.str(label);
         }
-        PartFrame::encode_list(&self.parts, out);
+        self.parts.encode(out);
     }
 
     pub(super) fn decode(body: &Bytes, r: &mut Reader<'_>) -> Result<EntryFrame, Malformed> {
@@ -50,7 +51,7 @@ impl EntryFrame {
         let author = r.varint()?;
         let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
         let label = if flags & 2 != 0 { Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()) } else { None };
-        let parts = PartFrame::decode_list(body, r)?;
+        let parts = List::decode(body, r, limits::PARTS_MAX, "parts")?;
         Ok(EntryFrame { offset, yours: flags & 1 != 0, void: flags & 4 != 0, author, seq, uid, label, parts })
     }
 }

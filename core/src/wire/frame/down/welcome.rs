@@ -94,18 +94,18 @@ impl Welcome {
         let flags = r.varint()?;
         let time_ms = r.varint()?;
         let lineage = r.epoch()?;
-        let count = r.count(limits::EPOCHS_MAX, "epochs")?;
+        let count = r.count(limits::EPOCHS_MAX, 10, "epochs")?;
         let mut epochs = Vec::with_capacity(count);
         for _ in 0..count {
             epochs.push((r.epoch()?, Offset(r.varint()?)));
         }
         let position = Offset(r.varint()?);
         let window = r.varint()?;
-        let count = r.count(limits::OWN_IDS_MAX, "ring")?;
+        let count = r.count(limits::OWN_IDS_MAX, 2, "ring")?;
         let mut ring = Vec::with_capacity(count);
         for _ in 0..count {
             let owner = r.varint()?;
-            let rows_count = r.count(limits::WINDOW, "rows")?;
+            let rows_count = r.count(limits::WINDOW, 18, "rows")?;
             let mut rows = Vec::with_capacity(rows_count);
             for _ in 0..rows_count {
                 let (seq, uid) = (Seq(r.varint()?), Uid(r.u64()?));
