@@ -387,6 +387,26 @@ fn entries() -> Vec<(&'static str, LogEntry)> {
             }),
         ),
         (
+            "log-restored-adopted",
+            LogEntry::Restored(StoredRestore {
+                by: REPLICA,
+                pending: Vec::new(),
+                acked: Vec::new(),
+                segments: [None, Some(created)]
+                    .into_iter()
+                    .map(|creates| RestoredSegment {
+                        segment: SegmentNumber(4),
+                        generation: GenId([7; 16]),
+                        creates,
+                        adopts: true,
+                        header: bytes("header"),
+                        state: bytes("state"),
+                    })
+                    .collect(),
+                known: Vec::new(),
+            }),
+        ),
+        (
             "log-quarantine",
             LogEntry::Quarantine(StoredQuarantine {
                 segment: SegmentNumber(4),

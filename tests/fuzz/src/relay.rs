@@ -9,7 +9,7 @@ use coheap_core::id::{GenId, SegmentId};
 use coheap_core::relay::{
     Config, ConnId, Examined, Input, Merge, NotRolled, Output, REFUSES_AFTER, Recovered, Relay, Roll, StoredState,
 };
-use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::segment::merge::{MergeError, Merged, adopt, merge};
 use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_tests::disk::PlainDisk;
@@ -128,13 +128,16 @@ impl Desk {
                     Output::ReadStates { ticket, position, segments, .. } => {
                         answers.push_back(Input::States { ticket, states: self.disk.states(position, &segments) });
                     }
-                    Output::Merge { ticket, engine, segment, position, given } => {
+                    Output::Merge { ticket, engine, segment, position, given, adopts } => {
                         let (snapshot, deltas) = match self.disk.states(position, segment.as_slice()).into_iter().next()
                         {
                             Some(StoredState::At { snapshot, deltas, .. }) => (snapshot, deltas),
                             _ => (Bytes::new(), Vec::new()),
                         };
-                        let merge = worker_merges(engine, &snapshot, &deltas, &given);
+                        let merge = worker_merges(engine, || match adopts {
+                            true => adopt(engine, &given),
+                            false => merge(engine, &snapshot, &deltas, &given),
+                        });
                         answers.push_back(Input::Merged { ticket, merge });
                     }
                     Output::Examine { ticket, segment, engine, upto, position } => {
@@ -170,12 +173,13 @@ impl Default for Desk {
 }
 
 /// The worker process merges: it dies of what the engine panics over, and what it has is its own.
-fn worker_merges(engine: EngineKind, snapshot: &Bytes, deltas: &[Bytes], given: &Bytes) -> Merge {
-    match elsewhere(|| forgiving(crate_of(engine), || merge(engine, snapshot, deltas, given))) {
+fn worker_merges(engine: EngineKind, work: impl FnOnce() -> Result<Merged, MergeError>) -> Merge {
+    match elsewhere(|| forgiving(crate_of(engine), work)) {
         Some(Ok(Merged::Nothing)) => Merge::Nothing,
         Some(Ok(Merged::Adds { state, clocks })) => Merge::Adds { state, clocks },
-        Some(Err(_)) => Merge::Refused,
-        None => Merge::Failed,
+        Some(Err(MergeError::Guard(_))) => Merge::Refused,
+        Some(Err(MergeError::Clashes(_))) => Merge::Clashes,
+        Some(Err(_)) | None => Merge::Failed,
     }
 }
 
