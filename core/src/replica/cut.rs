@@ -333,11 +333,13 @@ impl Replica {
             State::Loading { nonce: Some(newest), .. } if *newest == nonce => {}
             _ => return Ok(()),
         }
+        self.is_followed_again(state.id);
         if let Some(layout) = unknown_layout(&state) {
             self.stop(state.id, LoadStatus::Quarantined, &layout);
             self.send_pending();
             return Ok(());
         }
+        let Some(slot) = self.heap.slot_mut(index) else { return Ok(()) };
         let State::Loading { buffer, before, redo, .. } = std::mem::replace(&mut slot.state, State::Away) else {
             return Ok(());
         };

@@ -50,6 +50,9 @@ impl Replica {
     /// The segment, if it is here or asked for, has this document from now on. `last`: the newest entry that is in it. One that
     /// the engine could not take in, and that the relay was to look at, is to be had again (R12): nothing of that is left.
     pub(super) fn switch_to(&mut self, state: &SegmentState, deltas: &[Bytes], last: Offset) {
+        if self.was_given_up(state.id) {
+            return self.ask_behind(state.id);
+        }
         let Some((index, slot)) = self.heap.by_id_mut(state.id) else { return };
         if let Some(layout) = unknown_layout(state) {
             return self.stop(state.id, LoadStatus::Quarantined, &layout);
@@ -65,6 +68,22 @@ impl Replica {
         (slot.stopped, slot.thawing, slot.failures) = (false, false, 0);
         self.install(index, state, &Since { deltas, behind: Vec::new(), last }, before, true);
         self.send_reports();
+    }
+
+    /// L3: a generation has come of a segment that was given up and is loading again. The relay may have sent it before it was told
+    /// either, and then sends nothing of the segment until it meets the load: the document would miss that. The answer to the load
+    /// may be of the old generation. One that is asked for from here on is neither.
+    fn ask_behind(&mut self, id: SegmentId) {
+        let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
+        if !slot.is_some_and(|slot| matches!(slot.state, State::Loading { nonce: Some(_), .. })) {
+            return;
+        }
+        let asked = self.ask(id);
+        if let Some((_, slot)) = self.heap.by_id_mut(id)
+            && let State::Loading { nonce, .. } = &mut slot.state
+        {
+            *nonce = asked;
+        }
     }
 
     /// G3 for the commits that are not acknowledged. True: some have to be made anew in the document that takes the place.

@@ -1,6 +1,6 @@
 //! The connection: hello, the names it declares, and what each frame of the relay leads to. `WIRE.md` §8 has the picture.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -49,6 +49,8 @@ pub(super) struct Online {
     pub frozen: Option<Box<Frozen>>,
     /// Loads that the relay declined: asked for again when a segment has gone.
     declined: bool,
+    /// Segments that were given up on this connection, and have not been loaded since: what still comes of them may be from before.
+    given_up: BTreeSet<SegmentId>,
 }
 
 impl Session {
@@ -142,9 +144,23 @@ impl Replica {
     }
 
     pub(super) fn unfollow(&mut self, id: SegmentId) {
-        if let Session::Online(online) = &self.session {
+        if let Session::Online(online) = &mut self.session {
+            online.given_up.insert(id);
             let segment = online.name(id);
             self.forward(&Up::Unfollow { segment });
+        }
+    }
+
+    /// Whether entries of this segment may be missing from the stream: it was given up, and the relay may not have got so far as
+    /// to follow it again.
+    pub(super) fn was_given_up(&self, id: SegmentId) -> bool {
+        matches!(&self.session, Session::Online(online) if online.given_up.contains(&id))
+    }
+
+    /// The relay has answered the newest load of it: the stream has it again from that position on.
+    pub(super) fn is_followed_again(&mut self, id: SegmentId) {
+        if let Session::Online(online) = &mut self.session {
+            online.given_up.remove(&id);
         }
     }
 

@@ -8,6 +8,7 @@ use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, U
 use coheap_core::replica::{Input, Keep, LoadStatus, Output, Replica, Section, Target};
 use coheap_core::segment::roll::roll_unchecked;
 use coheap_core::value::Value;
+use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{EntryFrame, Fate, Row};
 use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
 use coheap_core::wire::frame::up::CommitFrame;
@@ -218,6 +219,34 @@ fn l3_a_load_that_is_under_way_ends_with_the_roll_and_its_answer_means_nothing_t
     let outputs = tell(&mut replica, &snapshot(nonce, 2, &unknown()));
     assert!(outputs.is_empty(), "{outputs:?}");
     assert_eq!(shows(&mut replica), ["one"]);
+}
+
+/// The Roll was on its way when the segment was given up: the relay sends nothing of it until it meets the load.
+#[test]
+fn l3_a_roll_from_before_a_segment_was_given_up_does_not_end_the_load_that_came_after() {
+    let mut other = here();
+    let (one, two) = (made(&mut other, "one"), made(&mut other, "two"));
+    let mut replica = here();
+    give(&mut replica, Input::Evict(Index(0)));
+    let first = loads(&give(&mut replica, Input::Load(vec![(ROOT, true)])))[0];
+    let roll_of = |frames: &[&CommitFrame], last: u64| roll(frames, 1, other.id(), last, &[]);
+    let outputs = tell(&mut replica, &Down::Roll(roll_of(&[&one], 1)));
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Loaded { .. })), "{outputs:?}");
+    let again = loads(&outputs);
+    assert_eq!((again.len(), replica.cut()), (1, Offset(2)));
+    // What was asked for first may be of the old generation.
+    assert!(
+        tell(&mut replica, &snapshot(first, 1, &SegmentState { status: SegmentStatus::Alive, ..unknown() })).is_empty()
+    );
+    let whole = roll_of(&[&one, &two], 2);
+    let mut reader = Reader::new(&whole.bulk.bytes);
+    let state = SegmentState::decode(&whole.bulk.bytes, &mut reader).unwrap();
+    let state = SegmentState { header: whole.header.clone(), ..state };
+    tell(&mut replica, &snapshot(again[0], 3, &state));
+    assert_eq!(shows(&mut replica), ["one", "two"]);
+    // From here on the stream has it again.
+    tell(&mut replica, &Down::Roll(RollFrame { offset: Offset(3), ..whole }));
+    assert_eq!((shows(&mut replica), replica.cut()), (vec!["one", "two"], Offset(4)));
 }
 
 #[test]
