@@ -454,7 +454,8 @@ impl Relay {
                 && position > durable
             {
                 conn.owed.pop_back();
-                let (Owed::Ack { owner, seq } | Owed::Refused { owner, seq, .. }) = owed;
+                let (Owed::Ack { owner, seq } | Owed::Refused { owner, seq, .. } | Owed::Rebase { owner, seq, .. }) =
+                    owed;
                 lowest.insert(owner, seq);
             }
             conn.mine.retain(|offset| *offset < durable);

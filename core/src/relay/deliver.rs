@@ -257,6 +257,10 @@ impl Relay {
                     flush_acks(&mut acks, position, &mut frames);
                     Down::Refused { owner, seq, uid, code, position }.encode(&mut frames);
                 }
+                Owed::Rebase { owner, seq, segment, generation } => {
+                    flush_acks(&mut acks, position, &mut frames);
+                    Down::Rebase { owner, seq, segment: SegRef::Id(segment), generation }.encode(&mut frames);
+                }
             }
         }
         flush_acks(&mut acks, position, &mut frames);

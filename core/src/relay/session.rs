@@ -71,11 +71,26 @@ pub(super) struct OwnId {
     pub busy_from: Option<Seq>,
 }
 
-/// What is sent when the stream has reached a position (R3, R11).
+/// What is sent when the stream has reached a position (R3, R11), or is Busy if that is never written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owed {
-    Ack { owner: u64, seq: Seq },
-    Refused { owner: u64, seq: Seq, uid: Uid, code: u64 },
+    Ack {
+        owner: u64,
+        seq: Seq,
+    },
+    Refused {
+        owner: u64,
+        seq: Seq,
+        uid: Uid,
+        code: u64,
+    },
+    /// Its sender waits for the Roll, which may not be durable yet [X5].
+    Rebase {
+        owner: u64,
+        seq: Seq,
+        segment: SegmentId,
+        generation: GenId,
+    },
 }
 
 /// A long message that is being sent piece by piece.

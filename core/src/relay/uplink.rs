@@ -219,6 +219,11 @@ impl Relay {
                 own.refused = true;
                 return conn.owed.push_back((head, Owed::Refused { owner, seq, uid, code }));
             }
+            // If the Roll is never written, it has to come again as it is.
+            Placed::Rebase { segment, generation } => {
+                own.refused = true;
+                return conn.owed.push_back((head, Owed::Rebase { owner, seq, segment, generation }));
+            }
             // R2c: without a refusal before it, nothing of ours explains the gap.
             Placed::Ignored(Ignored::Gap) if !own.refused => return self.close(id, Code::BadFrame),
             Placed::Ignored(_) => {
@@ -230,9 +235,6 @@ impl Relay {
             Placed::Held => return self.busy_for(id, owner, seq),
             Placed::Conflict { uid } => Down::Conflict { owner, seq, uid },
             Placed::Unknown => Down::Unknown { owner },
-            Placed::Rebase { segment, generation } => {
-                Down::Rebase { owner, seq, segment: SegRef::Id(segment), generation }
-            }
         };
         own.refused = true;
         self.answer(id, &answer);

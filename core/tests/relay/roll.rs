@@ -391,3 +391,39 @@ fn r12_a_generation_that_the_worker_cannot_make_is_looked_into() {
     assert_eq!(world.rolled, [Err(NotRolled::Failed)]);
     assert_eq!(world.examined, [(SegmentNumber(0), Offset(3))]);
 }
+
+/// X5: who is told Rebase waits for the Roll, so it is told when there is one.
+#[test]
+fn x5_a_commit_that_met_a_roll_that_was_never_written_comes_again_as_it_is() {
+    for full in [false, true] {
+        let mut world = World::new();
+        world.fill(1, seg(0), 2);
+        let mut writer = Writer::new(2);
+        let conn = world.join(2);
+        world.send(conn, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        world.take(conn);
+        world.prompt = false;
+        roll(&mut world);
+        let commit = writer.commit(&[seg(0)]);
+        world.send(conn, std::slice::from_ref(&commit));
+        fn rebase(frame: &Down) -> bool {
+            matches!(frame, Down::Rebase { .. })
+        }
+        assert!(!world.take(conn).iter().any(rebase), "the Roll may never be written");
+        if full {
+            world.fail(true);
+            let frames = world.take(conn);
+            assert!(frames.iter().any(|frame| matches!(frame, Down::Busy { seq: Seq(1), .. })), "{frames:?}");
+            world.prompt = true;
+            world.pass(1_000);
+            world.send(conn, &[commit]);
+            assert_eq!(acked(&world.take(conn)), Some(1));
+        } else {
+            world.write_all();
+            let frames = world.take(conn);
+            let place = |of: fn(&Down) -> bool| frames.iter().position(of);
+            let (rolled, told) = (place(|frame| matches!(frame, Down::Roll(_))), place(rebase));
+            assert!(rolled.is_some() && rolled < told, "{frames:?}");
+        }
+    }
+}
