@@ -19,6 +19,8 @@ pub mod write;
 #[cfg(feature = "yrs")]
 pub mod yrs;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use self::clocks::Table;
@@ -328,11 +330,13 @@ impl Segment {
         self.note_own(&delta);
         let mut corrections = self.objects.adopt(self.engine.as_mut(), handles);
         corrections.extend(self.objects.show_keys(self.engine.as_mut(), &doubtful));
-        let counted = edits.iter().filter_map(|edit| match edit {
-            Edit::Add { counter, .. } => Some(*counter),
-            _ => None,
-        });
-        corrections.extend(self.objects.show_totals(self.engine.as_ref(), &counted.collect()));
+        let mut counted = BTreeMap::new();
+        for edit in &edits {
+            if let Edit::Add { counter, by } = edit {
+                *counted.entry(*counter).or_default() |= by.trunc() != *by;
+            }
+        }
+        corrections.extend(self.objects.show_totals(self.engine.as_ref(), &counted));
         Ok(Edited { delta, edits, corrections })
     }
 

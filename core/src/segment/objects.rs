@@ -14,7 +14,7 @@ use super::list::List;
 use super::show::Report;
 use crate::edit::Handle;
 use crate::id::{ObjectId, SegmentId};
-use crate::value::{Identity, Kind, Value};
+use crate::value::{Identity, Kind, Value, exact_integer};
 
 /// What a mirror's node of an object is worth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -282,16 +282,20 @@ impl Objects {
         *self.last_base.borrow_mut() = None;
     }
 
-    /// A counter's value.
-    pub(super) fn total(&self, tx: &dyn Read, id: ObjectId, prefix: &str) -> f64 {
+    /// A counter's value, and whether it is the same in whatever order its parts are added: they are whole numbers, and so few
+    /// and small that every sum of some of them is exact.
+    pub(super) fn total(&self, tx: &dyn Read, id: ObjectId, prefix: &str) -> (f64, bool) {
         let base = self.bases_of(tx, id, prefix).iter().find_map(layout::number_of);
         let default = || tx.get(&layout::name(prefix, layout::DEFAULT, "")).as_ref().and_then(layout::number_of);
         let mut total = base.or_else(default).unwrap_or(0.0);
+        let (mut whole, mut reach) = (total.trunc() == total, total.abs());
         for writer in self.writers.get(&id).into_iter().flatten() {
             let sum = tx.get(&layout::name(prefix, layout::SUM, writer));
-            total += sum.as_ref().and_then(layout::number_of).unwrap_or(0.0);
+            let sum = sum.as_ref().and_then(layout::number_of).unwrap_or(0.0);
+            whole &= sum.trunc() == sum;
+            (total, reach) = (total + sum, reach + sum.abs());
         }
-        total
+        (total, whole && exact_integer(reach).is_some())
     }
 
     /// The handle of the container that a value shows under a parent; `true` if its content has to be shown too.

@@ -11,7 +11,7 @@ use super::list::{List, ListChange, Place};
 use super::objects::{Objects, Redo, Sight};
 use crate::edit::{Content, Edit, ElementId, Handle, New, Patch, Shown};
 use crate::id::ObjectId;
-use crate::value::{Identity, Kind, Value, exact_integer};
+use crate::value::{Identity, Kind, Value};
 
 /// What changed about one object.
 #[derive(Debug, Default)]
@@ -178,15 +178,18 @@ impl Objects {
         patches
     }
 
-    /// Totals of counters that were added to: a sum of fractions depends on its order, and a mirror has added in its own.
-    pub fn show_totals(&mut self, engine: &dyn Engine, counters: &BTreeSet<ObjectId>) -> Vec<Patch> {
+    /// Totals of counters that were added to: a sum of fractions depends on its order, and a mirror has added in its own. One
+    /// that nothing but whole numbers were ever added to (`false`: by this commit) it has right.
+    pub fn show_totals(&mut self, engine: &dyn Engine, counters: &BTreeMap<ObjectId, bool>) -> Vec<Patch> {
         let mut patches = Vec::new();
-        for id in counters {
+        for (id, fractions) in counters {
             if let Some(handle) = self.by_id.get(&(*id, Kind::Counter)).copied() {
-                self.count(engine, handle, &mut patches);
+                let is_exact = self.count(engine, handle, &mut patches);
+                if is_exact && !fractions {
+                    patches.pop();
+                }
             }
         }
-        patches.retain(|patch| !matches!(patch, Patch::Total { value, .. } if exact_integer(*value).is_some()));
         patches
     }
 
@@ -430,7 +433,7 @@ impl Objects {
             let touched = report.get(&id).unwrap_or(&nothing);
             match kind {
                 Kind::Map | Kind::Set => self.entries(engine, handle, touched, &mut fresh, patches),
-                Kind::Counter => self.count(engine, handle, patches),
+                Kind::Counter => drop(self.count(engine, handle, patches)),
                 Kind::Text => {
                     let text = engine.watch_text(&prefix);
                     let length = text.encode_utf16().count() as u32;
@@ -505,11 +508,13 @@ impl Objects {
         }
     }
 
-    fn count(&mut self, engine: &dyn Engine, handle: Handle, patches: &mut Vec<Patch>) {
-        let Some(object) = self.object(handle) else { return };
-        let mut value = 0.0;
-        engine.read(&mut |tx| value = self.total(tx, object.id, &object.prefix));
+    /// Shows a counter's value; whether its parts come to it in every order.
+    fn count(&mut self, engine: &dyn Engine, handle: Handle, patches: &mut Vec<Patch>) -> bool {
+        let Some(object) = self.object(handle) else { return false };
+        let (mut value, mut is_exact) = (0.0, false);
+        engine.read(&mut |tx| (value, is_exact) = self.total(tx, object.id, &object.prefix));
         patches.push(Patch::Total { object: handle, value });
+        is_exact
     }
 
     fn splices(&mut self, handle: Handle, steps: &[Step<String>], patches: &mut Vec<Patch>) {

@@ -118,6 +118,25 @@ fn s12_sums_of_fractions_are_the_same_everywhere() {
     });
 }
 
+/// The fractions come to 1 in the document, and to 0.9999999999999999 where each is added as it comes: who added the last one
+/// is told, though the total is whole.
+#[test]
+fn s12_a_sum_of_fractions_may_be_a_whole_number() {
+    check(2, |w| {
+        w.peers[0].set("", "c", c(0));
+        w.meet();
+        w.peers[0].add("c", 0.6);
+        w.peers[1].add("c", 0.3);
+        w.meet();
+        w.peers[0].add("c", 0.1);
+        assert_eq!(w.meet(), map([("c", counter(1.0))]));
+        // Whole steps on top of fractions, too.
+        w.peers[1].add("c", 0.1);
+        w.peers[1].add("c", 3.0);
+        w.meet();
+    });
+}
+
 #[test]
 fn s12_increments_of_a_plain_number_are_writes_of_a_register() {
     check(2, |w| {
