@@ -13,13 +13,14 @@
  */
 
 import type { Grant, Section } from './batch.js'
+import { Comparison } from './comparison.js'
 import { conflictError, overruledError } from './conflict.js'
-import type { Answer, Applied, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
+import type { Applied, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
 import { KIND, LIMIT, OP } from './edge.js'
 import { HeapError } from './errors.js'
 import { Intake } from './input.js'
 import { isAttached, Mirror, type Logged, type MapNode, type Node, type Stored } from './mirror.js'
-import { applyPatches, compare, resetMirror } from './patches.js'
+import { applyPatches, resetMirror } from './patches.js'
 import { liveOf, present } from './proxy.js'
 import { HeapRef, RefTable, type RefHome } from './refs.js'
 import { Enforcer, type Household } from './enforce.js'
@@ -63,15 +64,10 @@ export interface SpaceOptions {
   readonly maxUnsaved: number
 }
 
-/** Whether mirrors are compared with their engines: in a process whose environment has `COHEAP_DEBUG`, asked at each `open`. */
-function debugging(): boolean {
-  return (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.['COHEAP_DEBUG'] !== undefined
-}
-
 export class Space implements RefHome, WriteHost, Ground, Household {
   driver!: Driver
-  /** Segments whose mirror is to be compared with the engine when the call is over; `undefined` unless debugging. */
-  readonly #toCompare: Set<Segment> | undefined = debugging() ? new Set() : undefined
+  /** `undefined` unless debugging. */
+  readonly #comparison: Comparison | undefined = Comparison.wanted() ? new Comparison(this) : undefined
   readonly refs: RefTable = new RefTable(this)
   readonly #segments = new Map<Id, Segment>()
   readonly #byIndex: (Segment | undefined)[] = []
@@ -217,7 +213,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   /** Record `Loaded` of a replica that has moved: the mirrors hold it already. */
   moved(record: Loaded): void {
     const segment = this.#byIndex[record.segment]
-    if (segment !== undefined) this.#toCompare?.add(segment)
+    if (segment !== undefined) this.#comparison?.add(segment)
   }
 
   tookBack(mirrors: readonly Mirror[]): void {
@@ -232,7 +228,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   agreed(mirrors: Iterable<Mirror>): void {
     for (const mirror of mirrors) {
       const segment = this.#byMirror.get(mirror)
-      if (segment !== undefined) this.#toCompare?.add(segment)
+      if (segment !== undefined) this.#comparison?.add(segment)
     }
     this.compareTouched()
   }
@@ -365,39 +361,13 @@ export class Space implements RefHome, WriteHost, Ground, Household {
       logs.set(mirror, mirror.log)
       mirror.log = []
     }
-    for (const segment of touched) this.#toCompare?.add(segment)
+    for (const segment of touched) this.#comparison?.add(segment)
     this.events.visible({ origin, by, label, touched, logs })
   }
 
   /** Compares the mirrors of what was touched with what their engines hold. For when no call is under way. */
   compareTouched(): void {
-    if (this.#toCompare === undefined) return
-    const segments = [...this.#toCompare]
-    this.#toCompare.clear()
-    for (const segment of segments) this.compareWithEngine(segment)
-  }
-
-  /**
-   * Throws if a mirror differs from what the engine holds, here and once more where nobody can catch it: in Node.js that
-   * ends the process. What is being written, and what the relay has not given yet, is not compared.
-   */
-  compareWithEngine(segment: Segment): void {
-    const { mirror } = segment
-    if (mirror === undefined || !this.driver.alive || segment.index < 0 || segment.standing !== 'here' || this.writing.holding || this.writing.openSection(mirror) !== undefined) return
-    let answer: Answer
-    try {
-      answer = this.driver.call(OP.dump, w => w.varint(segment.index))
-    } catch (error) {
-      // There is no engine to compare with.
-      if (!this.driver.alive) return
-      throw error
-    }
-    const { dump, error: refusal } = answer
-    const found = dump === undefined ? `its start: ${refusal?.message ?? 'there is no dump'}` : compare(mirror, dump.patches, (id, object) => this.refs.of(id, object))
-    if (found === undefined) return
-    const error = new Error(`coheap: the mirror of segment ${segment.id} differs from its engine at ${found}`)
-    queueMicrotask(() => { throw error })
-    throw error
+    this.#comparison?.run()
   }
 
   /** Record `Overruled`: what this replica made is lost to another kind (S2). */
@@ -487,7 +457,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     this.loads += 1
     this.events.loaded(segment)
     if (!fresh) this.#show('remote', { replica: '' }, '', new Set([segment]))
-    this.#toCompare?.add(segment)
+    this.#comparison?.add(segment)
     this.#enforcer.soon()
   }
 
@@ -698,7 +668,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   /** Stops what was planned. */
   end(error: HeapError): void {
-    for (const segment of this.#byMirror.values()) this.#toCompare?.add(segment)
+    for (const segment of this.#byMirror.values()) this.#comparison?.add(segment)
     try {
       this.compareTouched()
     } catch { /* the engine broke before, or the process is told of the difference: what is to end ends */ }

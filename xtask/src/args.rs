@@ -15,9 +15,10 @@ usage: cargo xtask COMMAND
                                simulate N seeds, from seed S (default 0) on
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
   soak --guard N [--from S]    make N valid updates; the guard must let all of them pass
-  fuzz [TARGET] [--seconds N] [--keep]
-                               fuzz one target or all of them, N seconds each (default 30);
-                               --keep: minimise and pack the corpus afterwards
+  fuzz [TARGET] [--seconds N] [--seed S] [--keep]
+                               fuzz one target or all of them, N seconds each (default 30); the same seed tries the same
+                               inputs in the same order (default: another one each time); --keep: minimise and pack
+                               the corpus afterwards
   mutate [NAME..] [--seeds N]  break every rule that can be broken by name, or these, and see that the simulation notices
                                within N schedules (default 2000)
   help                         this text
@@ -32,7 +33,7 @@ pub(crate) enum Command {
     Test,
     Bench { name: Option<String> },
     Soak { flags: Vec<String> },
-    Fuzz { target: Option<String>, seconds: u64, keep: bool },
+    Fuzz { target: Option<String>, seconds: u64, seed: Option<u32>, keep: bool },
     Mutate { flags: Vec<String> },
     Help,
 }
@@ -109,7 +110,7 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
 }
 
 fn parse_fuzz(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
-    let (mut target, mut seconds, mut keep) = (None, 30, false);
+    let (mut target, mut seconds, mut seed, mut keep) = (None, 30, None, false);
     while let Some(word) = args.next() {
         match word.as_str() {
             "--keep" => keep = true,
@@ -118,11 +119,19 @@ fn parse_fuzz(args: &mut impl Iterator<Item = String>) -> Result<Command, String
                 let number = text.parse::<u64>().ok().filter(|number| *number > 0);
                 seconds = number.ok_or_else(|| format!("`--seconds` needs a number above 0, not `{text}`"))?;
             }
+            "--seed" => {
+                let text = args.next().ok_or("`--seed` needs a number")?;
+                // To the engine of the fuzzer, 0 is no seed.
+                let number = text.parse::<u32>().ok().filter(|number| *number > 0);
+                seed = Some(
+                    number.ok_or_else(|| format!("`--seed` needs a number from 1 to {}, not `{text}`", u32::MAX))?,
+                );
+            }
             name if target.is_none() && TARGETS.contains(&name) => target = Some(word),
             unknown => return Err(format!("`fuzz` does not take `{unknown}`; targets: {}", TARGETS.join(", "))),
         }
     }
-    Ok(Command::Fuzz { target, seconds, keep })
+    Ok(Command::Fuzz { target, seconds, seed, keep })
 }
 
 fn parse_mutate(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
@@ -169,9 +178,12 @@ mod tests {
         soak("soak --seeds 9 --world deep");
         soak("soak --seed 9 --trace");
         soak("soak --guard 9");
-        check("fuzz", Ok(Command::Fuzz { target: None, seconds: 30, keep: false }));
+        check("fuzz", Ok(Command::Fuzz { target: None, seconds: 30, seed: None, keep: false }));
         let target = Some("frames".to_owned());
-        check("fuzz frames --seconds 5 --keep", Ok(Command::Fuzz { target, seconds: 5, keep: true }));
+        check(
+            "fuzz frames --seconds 5 --seed 7 --keep",
+            Ok(Command::Fuzz { target, seconds: 5, seed: Some(7), keep: true }),
+        );
         check("mutate", Ok(Command::Mutate { flags: Vec::new() }));
         let flags = ["NoSync", "--seeds", "9"].map(str::to_owned).to_vec();
         check("mutate NoSync --seeds 9", Ok(Command::Mutate { flags }));

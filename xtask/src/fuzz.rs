@@ -35,24 +35,35 @@ const SHOWN_BYTES: usize = 512;
 /// Of a log, when a target has failed.
 const SHOWN_LINES: usize = 60;
 
-pub(crate) fn plan(steps: &mut Steps, target: Option<&str>, seconds: u64, keep: bool) {
+/// How targets are fuzzed.
+#[derive(Clone, Copy)]
+pub(crate) struct Fuzzing {
+    /// Of each target.
+    pub(crate) seconds: u64,
+    /// Of the engine's random numbers; by default another one each time.
+    pub(crate) seed: Option<u32>,
+    /// Whether the corpus is minimised and packed afterwards.
+    pub(crate) keep: bool,
+}
+
+pub(crate) fn plan(steps: &mut Steps, target: Option<&str>, how: Fuzzing) {
     steps.add("cargo-fuzz", install);
     let only = target.map(str::to_owned);
     steps.add("build the targets", move |workspace| build(workspace, only.as_deref()));
     let names: Vec<&str> = TARGETS.iter().copied().filter(|name| target.is_none_or(|only| only == *name)).collect();
-    steps.add("fuzz", move |workspace| all(workspace, &names, seconds, keep));
+    steps.add("fuzz", move |workspace| all(workspace, &names, how));
 }
 
 /// Fuzzes the targets, as many at one time as there are cores; what each came to is printed when it ends.
-fn all(workspace: &Workspace, names: &[&'static str], seconds: u64, keep: bool) -> Result<Outcome> {
-    if keep {
+fn all(workspace: &Workspace, names: &[&'static str], how: Fuzzing) -> Result<Outcome> {
+    if how.keep {
         let seeds = folder(workspace).join("corpus");
         run::visibly(Command::new(program(workspace, "seeds")?).arg(seeds).current_dir(workspace.root()))?;
     }
     let next = AtomicUsize::new(0);
     let one_after_another = || -> Result<()> {
         while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-            println!("{name}: {}", fuzz(workspace, name, seconds, keep)?);
+            println!("{name}: {}", fuzz(workspace, name, how)?);
         }
         Ok(())
     };
@@ -61,7 +72,7 @@ fn all(workspace: &Workspace, names: &[&'static str], seconds: u64, keep: bool) 
         let running: Vec<_> = (0..cores).map(|_| scope.spawn(one_after_another)).collect();
         running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })?;
-    Ok(Outcome::Done(format!("{} targets, {seconds} s each", names.len())))
+    Ok(Outcome::Done(format!("{} targets, {} s each", names.len(), how.seconds)))
 }
 
 fn install(workspace: &Workspace) -> Result<Outcome> {
@@ -99,7 +110,7 @@ fn program(workspace: &Workspace, target: &str) -> Result<PathBuf> {
     Ok(folder(workspace).join(host).join("release").join(target))
 }
 
-fn fuzz(workspace: &Workspace, target: &str, seconds: u64, keep: bool) -> Result<String> {
+fn fuzz(workspace: &Workspace, target: &str, how: Fuzzing) -> Result<String> {
     let (corpus, artifacts) = (folder(workspace).join("corpus").join(target), folder(workspace).join("artifacts"));
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
@@ -107,7 +118,8 @@ fn fuzz(workspace: &Workspace, target: &str, seconds: u64, keep: bool) -> Result
     let log = folder(workspace).join(format!("{target}.log"));
     let mut command = engine(workspace, target)?;
     command.arg(&corpus).args([
-        &format!("-max_total_time={seconds}"),
+        &format!("-max_total_time={}", how.seconds),
+        &format!("-seed={}", how.seed.unwrap_or(0)),
         // Of one input. The slowest honest ones take some milliseconds; the machine may be busy.
         "-timeout=20",
         "-rss_limit_mb=2048",
@@ -122,7 +134,7 @@ fn fuzz(workspace: &Workspace, target: &str, seconds: u64, keep: bool) -> Result
         show_failure(workspace, &said)?;
         bail!("{target} ended with {status}; all it said is in {}", workspace.shown(&log));
     }
-    if keep {
+    if how.keep {
         minimise(workspace, target, &corpus)?;
         pack(&corpus, &packed(workspace, target))?;
     }

@@ -60,7 +60,9 @@ fn main() -> ExitCode {
         },
         Command::Soak { flags } => bench::plan_soak(&mut steps, "soak", flags),
         Command::Mutate { flags } => bench::plan_mutate(&mut steps, flags),
-        Command::Fuzz { target, seconds, keep } => fuzz::plan(&mut steps, target.as_deref(), seconds, keep),
+        Command::Fuzz { target, seconds, seed, keep } => {
+            fuzz::plan(&mut steps, target.as_deref(), fuzz::Fuzzing { seconds, seed, keep })
+        }
     }
     match steps.run(&workspace) {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ use super::session::{Conn, Owed};
 use super::timers::Timer;
 use super::{FOLD_DELTAS, Output, Relay, Ticket};
 use crate::guard::RELAY;
-use crate::id::{Offset, ReplicaId};
+use crate::id::{Offset, ReplicaId, SegmentNumber};
 use crate::limits;
 use crate::log::{LogEntry, StoredCommit, StoredPart, StoredRestore};
 use crate::mutate::{self, Mutation};
@@ -94,7 +94,7 @@ impl Relay {
 
     /// A Restored, or a Roll, may be long, and entries wait behind it; of a Quarantine there are few: whom one concerns is pumped
     /// from here on.
-    fn fall_behind(&mut self, offset: Offset, segments: impl Iterator<Item = crate::id::SegmentNumber>) {
+    fn fall_behind(&mut self, offset: Offset, segments: impl Iterator<Item = SegmentNumber>) {
         for segment in segments {
             for id in self.interest.followers(segment) {
                 if self.live.remove(&id)
@@ -110,18 +110,18 @@ impl Relay {
     fn deliver_live(&mut self, offset: Offset, entry: &Arc<LogEntry>) {
         let owner = owner_of(entry);
         let mut concerned: BTreeSet<ConnId> = self.ids.get(&owner).copied().into_iter().collect();
-        if let LogEntry::Commit(commit) = &**entry {
-            for part in &commit.parts {
-                concerned.extend(self.interest.followers(part.segment));
-            }
+        // Read once: the parts lie in the entry's bytes, and there may be many connections.
+        let touched = touched(entry);
+        for segment in &touched {
+            concerned.extend(self.interest.followers(*segment));
         }
         let mut groups: BTreeMap<View, Vec<ConnId>> = BTreeMap::new();
         for id in concerned {
             if !self.live.contains(&id) || (mutate::on(Mutation::SkipEntry) && offset.0 % 16 == 15) {
                 continue;
             }
-            let view = self.view(id, offset, entry);
-            self.declare(id, entry, &view);
+            let view = self.view(id, offset, entry, &touched);
+            self.declare(id, owner, &touched, &view);
             groups.entry(view).or_default().push(id);
         }
         let author = self.author_number(owner);
@@ -144,9 +144,10 @@ impl Relay {
         }
     }
 
-    fn view(&self, id: ConnId, offset: Offset, entry: &LogEntry) -> View {
+    /// What a connection sees of an entry that touches these segments.
+    fn view(&self, id: ConnId, offset: Offset, entry: &LogEntry, touched: &[SegmentNumber]) -> View {
         let LogEntry::Commit(commit) = entry else { return View::Whole };
-        if mutate::on(Mutation::SplitCommit) && commit.parts.len() > 1 {
+        if mutate::on(Mutation::SplitCommit) && touched.len() > 1 {
             return View::Parts(vec![0]);
         }
         if mutate::on(Mutation::OwnPartsLeftOut) && self.conns.get(&id).is_some_and(|conn| conn.owns(commit.owner)) {
@@ -156,36 +157,32 @@ impl Relay {
         if self.conns.get(&id).is_some_and(|conn| conn.mine.contains(&offset)) {
             return View::Yours;
         }
-        let seen: Vec<usize> = (0..)
-            .zip(&commit.parts)
-            // R12: what is left out is not sent any more.
-            .filter(|(_, part)| self.interest.follows(id, part.segment) && !self.log.skips(part.segment, offset))
-            .map(|(at, _)| at)
-            .collect();
-        if seen.len() == commit.parts.len() { View::Whole } else { View::Parts(seen) }
+        // R12: what is left out is not sent any more.
+        let sees = |segment: SegmentNumber| self.interest.follows(id, segment) && !self.log.skips(segment, offset);
+        if touched.iter().all(|segment| sees(*segment)) {
+            return View::Whole;
+        }
+        View::Parts((0..).zip(touched).filter(|(_, segment)| sees(**segment)).map(|(at, _)| at).collect())
     }
 
-    /// Declares the numbers that the entry's frame will use, to one connection, if they are new to it.
-    fn declare(&mut self, id: ConnId, entry: &LogEntry, view: &View) {
-        let owner = owner_of(entry);
+    /// Declares the numbers that an entry's frame will use, to one connection, if they are new to it.
+    fn declare(&mut self, id: ConnId, owner: ReplicaId, touched: &[SegmentNumber], view: &View) {
         let number = self.author_number(owner);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let mut frames = Vec::new();
-        if let LogEntry::Commit(commit) = entry {
-            let mut names = Vec::new();
-            for (at, part) in commit.parts.iter().enumerate() {
-                let used = match view {
-                    // The author learns the numbers of what it created: shorter frames from here on.
-                    View::Whole | View::Yours => true,
-                    View::Parts(seen) => seen.contains(&at),
-                };
-                if used && conn.named.insert(part.segment) {
-                    names.extend(self.log.segment(part.segment).map(|row| (part.segment, row.id)));
-                }
+        let mut names = Vec::new();
+        for (at, segment) in touched.iter().enumerate() {
+            let used = match view {
+                // The author learns the numbers of what it created: shorter frames from here on.
+                View::Whole | View::Yours => true,
+                View::Parts(seen) => seen.contains(&at),
+            };
+            if used && conn.named.insert(*segment) {
+                names.extend(self.log.segment(*segment).map(|row| (*segment, row.id)));
             }
-            if !names.is_empty() {
-                Down::Names(names).encode(&mut frames);
-            }
+        }
+        if !names.is_empty() {
+            Down::Names(names).encode(&mut frames);
         }
         if conn.authors.insert(number) {
             let author = self.log.line(owner).map(|line| line.author.clone()).unwrap_or_default();
@@ -338,14 +335,9 @@ impl Relay {
                 }
             },
         };
-        let concerns = conn.owns(owner_of(&entry))
-            || match &*entry {
-                LogEntry::Commit(commit) => {
-                    let mut parts = commit.parts.iter().filter(|part| !self.log.skips(part.segment, offset));
-                    parts.any(|part| self.interest.follows(id, part.segment))
-                }
-                LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => false,
-            };
+        let (owner, touched) = (owner_of(&entry), touched(&entry));
+        let shows = |segment: &SegmentNumber| !self.log.skips(*segment, offset) && self.interest.follows(id, *segment);
+        let concerns = conn.owns(owner) || touched.iter().any(shows);
         if begins_generation(&entry) {
             // R11: a refusal is handled before G3.
             self.settle(id);
@@ -359,9 +351,9 @@ impl Relay {
         } else if let LogEntry::Quarantine(quarantine) = &*entry {
             self.send_quarantine(id, offset, quarantine);
         } else if concerns {
-            let view = self.view(id, offset, &entry);
-            self.declare(id, &entry, &view);
-            let author = self.author_number(owner_of(&entry));
+            let view = self.view(id, offset, &entry, &touched);
+            self.declare(id, owner, &touched, &view);
+            let author = self.author_number(owner);
             let frames = self.entry_frames(offset, &entry, &view, author);
             self.send_bytes(id, frames);
             if let Some(conn) = self.conns.get_mut(&id) {
@@ -405,11 +397,7 @@ impl Relay {
     /// Notes the segments whose deltas have become too many.
     fn want_fold(&mut self, entry: &LogEntry) {
         let Some(bytes_max) = self.config.fold_bytes else { return };
-        let parts = match entry {
-            LogEntry::Commit(commit) => Some(&commit.parts),
-            LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => None,
-        };
-        for number in parts.into_iter().flatten().map(|part| part.segment).chain(added_to(entry)) {
+        for number in touched(entry).into_iter().chain(added_to(entry)) {
             let under_way = self.folding.is_some_and(|(segment, _)| segment == number);
             if !under_way && self.log.wants_fold(number, bytes_max, FOLD_DELTAS) {
                 self.fold_wanted.insert(number);
@@ -424,6 +412,14 @@ pub(super) fn begins_generation(entry: &LogEntry) -> bool {
         LogEntry::Roll(_) => true,
         LogEntry::Restored(restore) => restore.segments.iter().any(|part| part.adopts),
         LogEntry::Commit(_) | LogEntry::Void { .. } | LogEntry::Quarantine(_) => false,
+    }
+}
+
+/// The segments that a commit has parts of, in their order; none of any other entry.
+fn touched(entry: &LogEntry) -> Vec<SegmentNumber> {
+    match entry {
+        LogEntry::Commit(commit) => commit.parts.iter().map(|part| part.segment).collect(),
+        LogEntry::Void { .. } | LogEntry::Restored(_) | LogEntry::Roll(_) | LogEntry::Quarantine(_) => Vec::new(),
     }
 }
 

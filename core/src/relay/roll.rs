@@ -217,10 +217,10 @@ impl Relay {
             state.encode(&mut bulk);
             self.rolled = Some((offset, header, bulk.into()));
         }
-        let Some((_, header, bulk)) = self.rolled.clone() else { return false };
-        let Some(conn) = self.conns.get_mut(&id) else { return false };
+        let (Some((_, header, bulk)), Some(conn)) = (&self.rolled, self.conns.get_mut(&id)) else { return false };
         let header = Bytes::from(header.of_lines(|line| conn.owns(line)).encode());
         conn.told = offset.next();
+        let bulk = bulk.clone();
         self.send_long(id, bulk, true, |bulk| Down::Roll(RollFrame { offset, header, bulk }));
         true
     }

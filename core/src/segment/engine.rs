@@ -10,8 +10,9 @@ use bytes::Bytes;
 use crate::commit::EngineKind;
 use crate::guard::GuardError;
 
-/// A scalar as engines keep it. Each comes back as it was put in.
-#[derive(Clone, PartialEq, Debug)]
+/// A scalar as engines keep it. Each comes back as it was put in. Equal is what is stored alike, as with
+/// [`Value`](crate::value::Value): NaN is NaN.
+#[derive(Clone, Debug)]
 pub enum Raw {
     /// null
     Null,
@@ -25,6 +26,20 @@ pub enum Raw {
     Str(String),
     /// Bytes.
     Bytes(Vec<u8>),
+}
+
+impl PartialEq for Raw {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Raw::Null, Raw::Null) => true,
+            (Raw::Bool(a), Raw::Bool(b)) => a == b,
+            (Raw::Int(a), Raw::Int(b)) => a == b,
+            (Raw::Float(a), Raw::Float(b)) => a.to_bits() == b.to_bits(),
+            (Raw::Str(a), Raw::Str(b)) => a == b,
+            (Raw::Bytes(a), Raw::Bytes(b)) => a == b,
+            _ => false,
+        }
+    }
 }
 
 /// One step of how a sequence or text changed, from its start.

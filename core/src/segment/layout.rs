@@ -233,6 +233,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_number_that_bytes_can_hold_is_a_value_and_one_raw() {
+        for number in [f64::NAN, -f64::NAN, f64::from_bits(u64::MAX), f64::INFINITY, -0.0, 0.0, 0.1, 9e15, 1e300] {
+            let tagged = tagged(&Value::Number(number));
+            let value = value_of(tagged).expect("a number");
+            assert_eq!(value, Value::Number(number));
+            let raw = raw_of(&value);
+            assert_eq!(value_of(raw.clone()), Some(value.clone()));
+            assert_eq!(raw_of(&value), raw, "NaN is NaN");
+        }
+    }
+
+    #[test]
     fn names_come_apart_as_they_were_put_together() {
         let segment = SegmentId::ROOT;
         let other = ObjectId([7; 16]);

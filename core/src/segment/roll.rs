@@ -234,7 +234,7 @@ impl Segment {
         showing
     }
 
-    /// The registers of all objects that are shown, but the sums of counters.
+    /// The registers of all objects that are shown, but the sums of counters; as text, in which NaN is NaN.
     fn registers_of(&self, showing: &Showing) -> BTreeMap<String, String> {
         let shown: BTreeSet<ObjectId> = showing.objects.keys().map(|(id, _)| *id).collect();
         let mut registers = BTreeMap::new();
