@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Command::Soak { flags } => bench::plan_soak(&mut steps, "soak", flags),
         Command::Mutate { flags } => bench::plan_mutate(&mut steps, flags),
         Command::Fuzz { target, seconds, seed, keep } => {
-            fuzz::plan(&mut steps, target.as_deref(), fuzz::Fuzzing { seconds, seed, keep })
+            fuzz::plan(&mut steps, target.as_deref(), fuzz::Fuzzing { seconds, seed, keep });
         }
     }
     match steps.run(&workspace) {
