@@ -328,8 +328,8 @@ impl AdmitTable {
         line
     }
 
-    /// D4: a line goes on from a commit that the log has lost, unless it has one that is as new [X13]. What is before it is
-    /// forgotten, and counts as seen, but for those right before it of which the content is `known`. `None`: nothing changes.
+    /// D4: a line goes on from a commit that the log has lost, unless it has one that is as new [X13]. What the log has of the
+    /// line stays as it is where everything between is `known`; else it is forgotten, and counts as seen. `None`: nothing changes.
     pub fn raise(
         &mut self,
         owner: ReplicaId,
@@ -342,7 +342,15 @@ impl AdmitTable {
             return None;
         }
         let line = self.rows.entry(owner).or_default();
-        (line.ring, line.hollow) = raised((seq, uid), known.iter().filter(|(of, ..)| *of == owner));
+        let (rows, hollow) = raised(line.last(), (seq, uid), known.iter().filter(|(of, ..)| *of == owner));
+        if rows.front().is_none_or(|first| first.seq != line.last().next()) {
+            line.ring.clear();
+        }
+        line.ring.extend(rows);
+        line.ring.drain(..line.ring.len().saturating_sub(limits::WINDOW));
+        line.hollow.extend(hollow);
+        let first = line.ring.front().map_or(seq, |row| row.seq);
+        line.hollow.retain(|seq| *seq >= first);
         line.listed.retain(|_, (listed, _)| *listed > seq);
         line.seen_ms = seen_ms;
         Some(line)
@@ -387,15 +395,21 @@ impl AdmitTable {
     }
 }
 
-/// The rows of a line that was lost and goes on from `last`, and which of them are hollow: `last`, and those right before it, as
-/// far as what was in them is known. What was in `last` need not be.
-pub fn raised<'a>(last: (Seq, Uid), known: impl Iterator<Item = &'a Content<ReplicaId>>) -> (VecDeque<Row>, Vec<Seq>) {
+/// The rows that come to a line of which the log has everything up to `has`, and which goes on from `last`, and which of them are
+/// hollow: `last`, and those right before it, as far as what was in them is known. What was in `last` need not be.
+pub fn raised<'a>(
+    has: Seq,
+    last: (Seq, Uid),
+    known: impl Iterator<Item = &'a Content<ReplicaId>>,
+) -> (VecDeque<Row>, Vec<Seq>) {
     let known: BTreeMap<Seq, (Uid, u64)> = known.map(|(_, seq, uid, hash)| (*seq, (*uid, *hash))).collect();
     let (mut ring, mut hollow) = (VecDeque::new(), Vec::new());
     for seq in (0..limits::WINDOW as u64).map_while(|back| last.0.0.checked_sub(back).map(Seq)) {
         let content = known.get(&seq).filter(|(uid, hash)| *hash != 0 && (seq != last.0 || *uid == last.1));
         match content {
-            Some((uid, hash)) if seq > Seq(0) => {
+            // What the log has by itself is not hollow, whoever gives it back as well.
+            _ if seq <= has => break,
+            Some((uid, hash)) => {
                 ring.push_front(Row { seq, uid: *uid, fate: Fate::Admitted(*hash) });
                 hollow.insert(0, seq);
             }

@@ -138,14 +138,19 @@ impl WholeLog {
                             self.tables.entry(part.segment.0).or_default().merge(table);
                         }
                     }
-                    // D4: the lines go on from there; what was before is forgotten.
+                    // D4: the lines go on from there, as `Admit::raise` has it.
                     for (owner, seq, uid) in restore.acked {
                         let (_, rows) = self.lines.entry(owner).or_default();
-                        if rows.last().is_none_or(|last| last.row.seq < seq) {
+                        let has = rows.last().map_or(Seq(0), |last| last.row.seq);
+                        if seq > has {
                             let known = restore.known.iter().filter(|(of, ..)| *of == owner);
-                            let (raised, hollow) = raised((seq, uid), known);
+                            let (raised, hollow) = raised(has, (seq, uid), known);
+                            if raised.front().is_none_or(|first| first.seq != has.next()) {
+                                rows.clear();
+                            }
                             let row = |row: Row| LineRow { row, parts: Vec::new(), hollow: hollow.contains(&row.seq) };
-                            *rows = raised.into_iter().map(row).collect();
+                            rows.extend(raised.into_iter().map(row));
+                            rows.drain(..rows.len().saturating_sub(limits::WINDOW));
                         }
                     }
                 }
