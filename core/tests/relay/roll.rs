@@ -54,7 +54,7 @@ fn roll(world: &mut World) {
 /// A commit against this generation, of an engine that begins there.
 fn against(writer: &mut Writer, generation: GenId) -> CommitFrame {
     let mut frame = writer.frame(&[seg(0)]);
-    frame.parts.to_mut()[0].generation = generation;
+    change_part(&mut frame, |part| part.generation = generation);
     frame
 }
 
