@@ -94,14 +94,21 @@ pub fn whole_of(deltas: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// The deltas of a whole state; of a delta, itself.
-pub fn deltas_of(bytes: &[u8]) -> Result<Vec<&[u8]>, GuardError> {
-    let Some(list) = bytes.strip_prefix(&STATE) else { return Ok(vec![bytes]) };
-    let mut cursor = Cursor::new(list);
-    let mut deltas = Vec::new();
-    while cursor.remaining() > 0 {
-        deltas.push(cursor.buffer()?);
-    }
-    Ok(deltas)
+pub fn deltas_of(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], GuardError>> {
+    let (mut delta, mut rest) = match bytes.strip_prefix(&STATE) {
+        Some(list) => (None, list),
+        None => (Some(bytes), &[][..]),
+    };
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return delta.take().map(Ok);
+        }
+        let mut cursor = Cursor::new(rest);
+        let next = cursor.buffer();
+        // Behind an error there is nothing.
+        rest = if next.is_ok() { cursor.rest() } else { &[] };
+        Some(next)
+    })
 }
 
 /// The object that an actor stands for; `None` for a writer.
