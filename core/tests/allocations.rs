@@ -295,3 +295,34 @@ fn states_of_automerge_of_the_smallest_deltas() {
     assert!(whole(&deltas(&[0])).is_err());
     assert_eq!(whole(&deltas(&[1, 0])), Ok(Clocks::default()));
 }
+
+/// A change of writer 1 that names these other actors, ascending.
+#[cfg(feature = "guard-automerge")]
+fn naming(others: &[Vec<u8>]) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+
+    let mut body = vec![0, 9, b'w', 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0];
+    body.varint(others.len() as u64);
+    others.iter().for_each(|other| body.bytes(other));
+    // Register `.k` = true, by columns.
+    let columns: [(u8, &[u8]); 5] =
+        [(0x15, &[0x7f, 2, b'.', b'k']), (0x34, &[1]), (0x42, &[0x7f, 1]), (0x56, &[0x7f, 2]), (0x70, &[0x7f, 0])];
+    body.push(columns.len() as u8);
+    columns.iter().for_each(|(column, data)| body.extend_from_slice(&[*column, data.len() as u8]));
+    columns.iter().for_each(|(_, data)| body.extend_from_slice(data));
+    let mut chunk = vec![1];
+    chunk.bytes(&body);
+    let sum = Sha256::digest(&chunk);
+    [&[0, 0x85, 0x6f, 0x4a, 0x83][..], &sum[..4], &chunk].concat()
+}
+
+#[test]
+#[cfg(feature = "guard-automerge")]
+fn deltas_of_automerge_that_name_very_many_actors() {
+    let structure = |bytes: &[u8]| reads("a delta", bytes.len(), || guard::structure(guard::Engine::Automerge, bytes));
+    let writers: Vec<_> = (2..40_000_u64).map(|n| [&b"w"[..], &n.to_be_bytes()].concat()).collect();
+    assert_eq!(structure(&naming(&writers)).map(|summary| summary.named.len()), Ok(writers.len()));
+    // The shortest that are no two alike, and nobody's.
+    let short: Vec<_> = (0..40_000_u16).map(|n| n.to_be_bytes().to_vec()).collect();
+    assert_eq!(structure(&naming(&short)), Err(GuardError::UnknownClock));
+}
