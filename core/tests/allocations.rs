@@ -252,6 +252,9 @@ fn states_of_the_smallest_sections_and_items() {
         });
         assert_eq!(table(&state(sections)), Ok(10_000));
     }
+    // The smallest that honest replicas can make: all of them put something into an empty list at once.
+    let sections = (0..count).map(|n| section(id(n), 1, &FIRST));
+    assert_eq!(table(&state(sections)), Ok(10_000));
     // Ids of a byte or a few: many of them need more room than they may have.
     let few =
         |count: u64| state((0..count).map(|n| section(n, 1, &if n == 0 { FIRST.to_vec() } else { beside(0, 0) })));

@@ -7,9 +7,9 @@
 //! The walk: note where each item begins, then take in each section as far as its items' neighbours are known; a section
 //! that must wait is parked at the one it waits for. Time is `n log n`.
 //!
-//! Memory is eight bytes for an item, and for a section its place and what its client takes in the table: 72. Sections of one item
-//! of four bytes would need more than four times the input, if client ids are numbers of one digit. Drawn at random they take eight
-//! bytes: what honest replicas write has 21 bytes or more for a section, and is never refused for its size.
+//! Memory is eight bytes for an item, and for a section what its client takes in the table, which is made in its place: 48. Sections of
+//! one item of four bytes would need more than four times the input, if client ids are numbers of one digit. Drawn at random they take
+//! eight bytes: what honest replicas write has 16 bytes or more for a section, and is never refused for its size.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ use super::space::{Space, Spaces, push};
 use super::yrs::{Id, deletes, head, section, sections};
 use super::{CLOCK_END, GuardError};
 
-/// What a state of no bytes may need. Parked sections, of which each had to be written, lie within what the table takes later;
-/// the rest of 64 KiB is for what is on its way between lists.
+/// What a state of no bytes may need; the rest of 64 KiB is for sections that are parked. One that is takes 26 bytes more, and named
+/// another one.
 const ROOM: usize = 56 << 10;
 /// Bytes of a state: where an item begins is kept in two bits less than a number has.
 const BYTES_END: usize = 1 << 30;
@@ -34,6 +34,8 @@ struct Section {
     behind: u32,
     /// It has a list of what is deleted.
     deletes: bool,
+    /// As large as a row of the table: rows are collected into the memory of the sections.
+    _row: [u64; 3],
 }
 
 /// Where an item begins in the bytes, times four, and the code of its space, or [`UNKNOWN`]; and the clock behind it.
@@ -103,7 +105,14 @@ impl<'a> Walk<'a> {
                 return Err(GuardError::ClockGap);
             }
             let behind = walk.items.len() as u32;
-            walk.sections.push(Section { client: own.client, first, next: first, behind, deletes: false });
+            walk.sections.push(Section {
+                client: own.client,
+                first,
+                next: first,
+                behind,
+                deletes: false,
+                _row: [0; 3],
+            });
         }
         walk.sections.sort_unstable_by_key(|section| section.client);
         if walk.sections.windows(2).any(|pair| matches!(pair, [a, b] if a.client == b.client)) {
@@ -123,8 +132,7 @@ impl<'a> Walk<'a> {
 
     /// Whether there may be so many sections and items, and so much for what clients' spaces need beside the table.
     fn fits(&self, sections: usize, items: usize, beside: usize) -> Result<(), GuardError> {
-        let section = size_of::<Section>() + size_of::<(u64, Client)>();
-        let all = sections * section + items * size_of::<Item>() + beside;
+        let all = sections * size_of::<Section>().max(size_of::<(u64, Client)>()) + items * size_of::<Item>() + beside;
         if all > 4 * self.bytes.len() + ROOM { Err(GuardError::TooMany) } else { Ok(()) }
     }
 
@@ -206,7 +214,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The runs of a section that was taken in.
-    fn runs(&self, section: &Section) -> impl Iterator<Item = (u32, Space)> + Clone + '_ {
+    fn runs<'b>(&'b self, section: &'b Section) -> impl Iterator<Item = (u32, Space)> + Clone + 'b {
         let (mut clock, mut last) = (0, None);
         let items = self.items.get(section.first as usize..section.next as usize).unwrap_or_default();
         items.iter().filter_map(move |item| {
@@ -216,16 +224,16 @@ impl<'a> Walk<'a> {
     }
 
     /// The table, when all is taken in.
-    fn table(self) -> Result<Clocks, GuardError> {
+    fn table(mut self) -> Result<Clocks, GuardError> {
         let beside = self.sections.iter().map(|section| Spaces::memory(self.runs(section))).sum();
         self.fits(self.sections.len(), self.items.len(), beside)?;
-        let mut clients = Vec::with_capacity(self.sections.len());
-        for section in &self.sections {
-            let (next, spaces) = (self.behind(section, section.behind), Spaces::of(self.runs(section)));
+        let sections = std::mem::take(&mut self.sections);
+        let row = |section: Section| {
+            let (next, spaces) = (self.behind(&section, section.behind), Spaces::of(self.runs(&section)));
             debug_assert!(0 < next && next <= CLOCK_END, "the walk of a section checks this");
-            clients.push((section.client, Client { owner: UNBOUND, next, spaces }));
-        }
-        Ok(Clocks::of(clients))
+            (section.client, Client { owner: UNBOUND, next, spaces })
+        };
+        Ok(Clocks::of(sections.into_iter().map(row).collect()))
     }
 }
 
