@@ -65,6 +65,13 @@ fn r12_what_no_engine_takes_in_is_left_out_and_everybody_goes_on() {
     assert!(sum.left_out > 200 && sum.quarantines > 200 || is_replay(), "nothing was left out: {sum:?}");
 }
 
+/// R11, with R12: what lies behind a refused commit is made anew when its segment is to be had again.
+#[test]
+fn r12_what_stands_still_while_a_commit_is_refused_loses_nothing() {
+    let sum = lives(60, Plan { harm: true, rights: true, ..FAULTS });
+    assert!(sum.refused > 400 && sum.quarantines > 200 || is_replay(), "little met: {sum:?}");
+}
+
 #[test]
 fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
     let sum = lives(150, FAULTS);
