@@ -236,6 +236,8 @@ fn seeds_that_failed_once_stay_mended() {
     }
     // The seed of the first such find, before processes were copied as often as they are now.
     check(94, Plan { replicas: 4, rights: true, copies: true, ..FAULTS });
+    // A done() on a claim that another had ended since was taken by a relay that had forgotten both: its key was done twice.
+    check(801256, Plan { replicas: 2, rights: true, shares: true, rolls: true, ..FAULTS });
 }
 
 /// What a module without the engine answers is in `core/tests/replica/needs_full.rs`.
