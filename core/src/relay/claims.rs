@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A restarted relay knows nothing of all this: for [`GRACE`] it grants nothing anew, takes what members assert again, and puts off
-//! what stands on a claim: its key may have been granted to another since, and be done, which its members come to say. A heap
-//! without an entry, or one that this process has had open before, has nobody to wait for.
+//! what stands on a claim: its key may have been granted to another since, and be done, which its members come to say. (Who knows it
+//! and stays away for longer is not heard: claims are presence.) A heap without an entry, or one that this process has had open
+//! before, has nobody to wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
