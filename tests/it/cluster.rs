@@ -249,6 +249,10 @@ fn seeds_that_failed_once_stay_mended() {
     for seed in [800717, 801641, 900069, 913698] {
         check(seed, Plan { replicas: 2 + (seed % 4) as usize, shares: true, harm: true, ..FAULTS });
     }
+    // A done() on a claim that another had ended since was taken by a relay that had forgotten both: its key was done twice.
+    check(801256, Plan { replicas: 2, rights: true, shares: true, rolls: true, ..FAULTS });
+    // The world took a place on a lost disk for the same place on an older one, of another history.
+    check(940473, Plan { replicas: 3, losses: true, ..FAULTS });
 }
 
 /// What a module without the engine answers is in `core/tests/replica/needs_full.rs`.
