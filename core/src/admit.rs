@@ -10,7 +10,7 @@
 //!             Refused                         Ignored
 //! ```
 //!
-//! Next: `relay/sequencer.rs`, which calls it and appends.
+//! Next: `relay/sequencer/place.rs`, which calls it and appends.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -9,7 +9,7 @@
 //!             stateless:                  stateful, per (segment, generation):
 //!             counts, lengths, shape      who owns a client id, where its clock stands,
 //!             (connection and replica)    what may be named (admission and replica, CORE-PROTOCOL R10)
-//!   state ──► state() ──────► StateSummary ─────────────► engine
+//!   state ──► whole() ──────► Clocks ───────────────────► engine
 //! ```
 //!
 //! What it never does: allocate for a value, order or merge anything, repair bytes, keep text of a document.
@@ -158,15 +158,6 @@ pub struct Summary {
     pub beside: Vec<Beside>,
 }
 
-/// What [`state`] learnt: each client's clocks, by client. Every range starts at 0.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct StateSummary {
-    /// The clients of the state.
-    pub clients: Vec<OwnRange>,
-    /// The name spaces of each one's clocks, in the same order.
-    pub spaces: Vec<Runs<Space>>,
-}
-
 /// The structure half for a delta: stateless. `Ok` is only half the answer, [`Clocks::check`] is the other.
 pub fn structure(engine: Engine, bytes: &[u8]) -> Result<Summary, GuardError> {
     match engine {
@@ -178,25 +169,18 @@ pub fn structure(engine: Engine, bytes: &[u8]) -> Result<Summary, GuardError> {
     }
 }
 
-/// The structure half for a whole state (a snapshot, a restored or rolled segment): every client from clock 0, nothing
-/// named that is not in it, no structs that wait for one another, no item torn between two name spaces.
-pub fn state(engine: Engine, bytes: &[u8]) -> Result<StateSummary, GuardError> {
-    match engine {
-        Engine::Yrs => whole::state(bytes),
-        Engine::Automerge => Err(GuardError::UnsupportedEngine),
-    }
-}
-
-/// The structure half for the form in which whole segments travel and lie in the log (`Engine::whole`), and the clock table
-/// that it comes to. Its clients are bound to nobody: whoever goes on as one of them first is its owner.
+/// The structure half for a whole segment (restored or rolled), in the form in which it travels and lies in the log
+/// (`Engine::whole`), and the clock table that it comes to: every client from clock 0, nothing named that is not in it, no structs
+/// that wait for one another, no item torn between two name spaces. Its clients are bound to nobody: whoever goes on as one of
+/// them first is its owner.
 pub fn whole(engine: Engine, bytes: &[u8]) -> Result<Clocks, GuardError> {
     match engine {
-        Engine::Yrs => Ok(Clocks::of_state(&whole::state(bytes)?)),
+        Engine::Yrs => whole::state(bytes),
         #[cfg(feature = "guard-automerge")]
         Engine::Automerge => {
             let mut clocks = Clocks::default();
-            for delta in automerge::deltas_of(bytes)? {
-                let summary = automerge::delta(delta)?;
+            for delta in automerge::deltas_of(bytes) {
+                let summary = automerge::delta(delta?)?;
                 clocks.check(UNBOUND, &summary)?;
                 clocks.record(UNBOUND, &summary);
             }

@@ -49,6 +49,9 @@ pub const QUARANTINE_LATER_MAX: usize = 65_536;
 /// Quarantined parts that a segment's table names, so that they are left out of entries that are sent from the log. What is
 /// older than these is reported again, and its reporter loads the segment without it.
 pub const QUARANTINED_MAX: usize = 4096;
+/// Deltas that a worker process takes of one segment. A relay asks for a fold when there are 256, and after each that fails when there
+/// are twice as many: this many have failed twelve times.
+pub const WORKER_DELTAS_MAX: usize = 1 << 20;
 /// Segments that one connection may have reported and not been answered about.
 pub const REPORTS_MAX: usize = 64;
 /// Parts of one commit.

@@ -7,10 +7,12 @@ mod count;
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
-use coheap_core::guard::{self, GuardError};
+use coheap_core::guard::{self, Clocks, GuardError};
+use coheap_core::limits;
 use coheap_core::log::LogEntry;
 use coheap_core::wire::codec::{Reader, Write};
 use coheap_core::wire::frame::restore::{Restore, Restored};
+use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
 use coheap_core::wire::frame::{Down, SegmentState, Up, split};
 
@@ -136,4 +138,191 @@ fn a_delta_that_remembers_as_much_as_it_can() {
     // Ids of a byte: a long one needs more room than it may have.
     assert!(structure(&torn(1000, 1, 0)).is_ok());
     assert_eq!(structure(&torn(60_000, 1, 0)), Err(GuardError::TooMany));
+}
+
+/// A clock table: so many clients from `first` on, each of this owner and with this behind it.
+fn table(count: u64, first: u64, owner: u8, rest: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.varint(count);
+    for n in 0..count {
+        out.varint(first + n);
+        out.extend_from_slice(&[owner; 16]);
+        out.extend_from_slice(rest);
+    }
+    out
+}
+
+/// A next clock and runs of one clock each, by turns of two spaces.
+fn runs(count: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.varint(count as u64);
+    out.varint(count as u64);
+    out.extend((0..count).map(|n| if n == 0 { 0 } else { 4 + (n % 2) as u8 }));
+    out
+}
+
+#[test]
+fn clock_tables_of_the_smallest_entries_and_of_very_many_runs() {
+    let decode = |bytes: &[u8]| reads("a clock table", bytes.len(), || Clocks::decode(bytes));
+    // Barred clients, which have no runs; one run; as many as just need a list of their own; very many.
+    for (count, owner, rest) in [
+        (100, 0xff, vec![0, 0]),
+        (10_000, 0xff, vec![0, 0]),
+        (10_000, 1, runs(1)),
+        (10_000, 1, runs(14)),
+        (10_000, 1, runs(15)),
+        (4_000, 1, runs(40)),
+        (1, 1, runs(1 << 17)),
+    ] {
+        let bytes = table(count, 1, owner, &rest);
+        assert_eq!(decode(&bytes).map(|clocks| clocks.len() as u64), Ok(count));
+        // One that ends too early, and one that says that it is longer.
+        assert!(decode(&bytes[..bytes.len() - 1]).is_err());
+        let mut long = Vec::new();
+        long.varint(bytes.len() as u64 / 20);
+        assert!(decode(&[&long[..], &table(count, 1, owner, &rest)[1..]].concat()).is_err());
+    }
+    // Parts that are left out: the most there may be, and more.
+    let skipped = |count: usize| list(&[0], count, &[1], &[]);
+    assert_eq!(decode(&skipped(4096)).map(|clocks| clocks.skipped().count()), Ok(4096));
+    assert_eq!(decode(&skipped(1 << 17)), Err(GuardError::BadTable));
+}
+
+#[test]
+fn headers_of_generations_of_the_smallest_lines() {
+    let head = [&[1, 0, 2][..], &[3; 16], &[0]].concat();
+    for voids in [0_usize, 1, 256] {
+        let mut line = vec![0];
+        line.varint(voids as u64);
+        line.extend(vec![7; 8 * voids]);
+        let count = (limits::GENERATION_HEADER_BYTES_MAX - 64) / (16 + line.len());
+        let mut bytes = head.clone();
+        bytes.varint(count as u64);
+        for n in 0..count {
+            bytes.extend_from_slice(&(n as u128).to_be_bytes());
+            bytes.extend_from_slice(&line);
+        }
+        let decode = |bytes: &[u8]| reads("a header", bytes.len(), || GenerationHeader::decode(bytes));
+        assert_eq!(decode(&bytes).map(|header| header.included.len()), Ok(count));
+        assert!(decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+}
+
+/// A whole state: sections, and nothing deleted.
+fn state(sections: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let (mut out, sections) = (Vec::new(), sections.collect::<Vec<_>>());
+    out.varint(sections.len() as u64);
+    out.extend(sections.concat());
+    out.push(0);
+    out
+}
+
+/// Items of one client from clock 0 on.
+fn section(client: u64, count: u64, items: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.varint(count);
+    out.varint(client);
+    out.push(0);
+    out.extend_from_slice(items);
+    out
+}
+
+/// An item that has lost its content beside the first one of a client: the shortest there is.
+fn beside(client: u64, clock: u8) -> Vec<u8> {
+    let mut out = vec![0x81];
+    out.varint(client);
+    out.extend_from_slice(&[clock, 1]);
+    out
+}
+
+/// The first element of a list.
+const FIRST: [u8; 6] = [8, 1, 1, b'q', 1, 126];
+
+#[test]
+fn states_of_the_smallest_sections_and_items() {
+    let whole = |bytes: &[u8]| reads("a state", bytes.len(), || guard::whole(guard::Engine::Yrs, bytes));
+    let table = |bytes: &[u8]| whole(bytes).map(|clocks| clocks.len());
+    // Ids of eight bytes, as replicas draw them: each client made one item, beside that of the last one, of the first one, of the
+    // next one, so that all wait. Such a state passes however many clients it has.
+    let (id, count) = (|n: u64| (1 << 51) + n, 10_000);
+    for neighbour in [|_: u64| 10_000 - 1, |_| 0, |n| n + 1, |n: u64| n.saturating_sub(1)] {
+        let sections = (0..count).map(|n| match neighbour(n) {
+            of if of == n || of == count => section(id(n), 1, &FIRST),
+            of => section(id(n), 1, &beside(id(of), 0)),
+        });
+        assert_eq!(table(&state(sections)), Ok(10_000));
+    }
+    // Ids of a byte or a few: many of them need more room than they may have.
+    let few =
+        |count: u64| state((0..count).map(|n| section(n, 1, &if n == 0 { FIRST.to_vec() } else { beside(0, 0) })));
+    assert_eq!(table(&few(1000)), Ok(1000));
+    assert_eq!(table(&few(10_000)), Err(GuardError::TooMany));
+    // Two roots, and items beside the one and the other by turns.
+    let turns = |count: u64| {
+        let pair = [beside(1, 0), beside(1, 1)].concat().repeat(count as usize);
+        [&FIRST[..], &[4, 1, 1, b't', 1, b'x'], &pair].concat()
+    };
+    assert_eq!(table(&state([section(1, 2 + 100_000, &turns(50_000))].into_iter())), Ok(1));
+    for count in [1, 7, 8, 20, 50] {
+        // The same of many clients, of which none waits.
+        let all = (0..4_000).map(|n| {
+            let pair = [beside(id(n), 0), beside(id(n), 1)].concat().repeat(count);
+            section(id(n), 2 + 2 * count as u64, &[&FIRST[..], &[4, 1, 1, b't', 1, b'x'], &pair].concat())
+        });
+        assert_eq!(table(&state(all)), Ok(4_000));
+    }
+    // A head that promises more than comes.
+    let mut promise = Vec::new();
+    promise.varint(100_000);
+    promise.extend(vec![0; 700_000]);
+    assert!(table(&promise).is_err());
+    // Everybody's deletions, and somebody's twice.
+    let mut deleted = state((0..count).map(|n| section(id(n), 1, &FIRST)));
+    deleted.pop();
+    deleted.varint(count);
+    (0..count).for_each(|n| {
+        deleted.varint(id(n));
+        deleted.push(0);
+    });
+    assert_eq!(table(&deleted), Ok(10_000));
+}
+
+#[test]
+#[cfg(feature = "guard-automerge")]
+fn states_of_automerge_of_the_smallest_deltas() {
+    let whole = |bytes: &[u8]| reads("a state", bytes.len(), || guard::whole(guard::Engine::Automerge, bytes));
+    let deltas = |delta: &[u8]| [&[0x80, 0][..], &delta.repeat(1 << 17)].concat();
+    assert!(whole(&deltas(&[0])).is_err());
+    assert_eq!(whole(&deltas(&[1, 0])), Ok(Clocks::default()));
+}
+
+/// A change of writer 1 that names these other actors, ascending.
+#[cfg(feature = "guard-automerge")]
+fn naming(others: &[Vec<u8>]) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+
+    let mut body = vec![0, 9, b'w', 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0];
+    body.varint(others.len() as u64);
+    others.iter().for_each(|other| body.bytes(other));
+    // Register `.k` = true, by columns.
+    let columns: [(u8, &[u8]); 5] =
+        [(0x15, &[0x7f, 2, b'.', b'k']), (0x34, &[1]), (0x42, &[0x7f, 1]), (0x56, &[0x7f, 2]), (0x70, &[0x7f, 0])];
+    body.push(columns.len() as u8);
+    columns.iter().for_each(|(column, data)| body.extend_from_slice(&[*column, data.len() as u8]));
+    columns.iter().for_each(|(_, data)| body.extend_from_slice(data));
+    let mut chunk = vec![1];
+    chunk.bytes(&body);
+    let sum = Sha256::digest(&chunk);
+    [&[0, 0x85, 0x6f, 0x4a, 0x83][..], &sum[..4], &chunk].concat()
+}
+
+#[test]
+#[cfg(feature = "guard-automerge")]
+fn deltas_of_automerge_that_name_very_many_actors() {
+    let structure = |bytes: &[u8]| reads("a delta", bytes.len(), || guard::structure(guard::Engine::Automerge, bytes));
+    let writers: Vec<_> = (2..40_000_u64).map(|n| [&b"w"[..], &n.to_be_bytes()].concat()).collect();
+    assert_eq!(structure(&naming(&writers)).map(|summary| summary.named.len()), Ok(writers.len()));
+    // The shortest that are no two alike, and nobody's.
+    let short: Vec<_> = (0..40_000_u16).map(|n| n.to_be_bytes().to_vec()).collect();
+    assert_eq!(structure(&naming(&short)), Err(GuardError::UnknownClock));
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use coheap_core::guard::{CLIENT_END, Clocks, Continuity, Engine, GuardError, Summary, state, structure};
+use coheap_core::guard::{CLIENT_END, Clocks, Continuity, Engine, GuardError, Summary, structure, whole};
 use coheap_core::id::ReplicaId;
 use yrs::any::Number;
 use yrs::block::ClientID;
@@ -284,7 +284,7 @@ fn nothing_that_yrs_writes_is_refused() {
             }
             if world.rng.one_in(8) {
                 let bytes = world.rng.pick(&world.sites).state();
-                assert!(state(Engine::Yrs, &bytes).is_ok(), "seed {seed}: {:?} {bytes:?}", state(Engine::Yrs, &bytes));
+                assert!(whole(Engine::Yrs, &bytes).is_ok(), "seed {seed}: {:?} {bytes:?}", whole(Engine::Yrs, &bytes));
                 states += 1;
             }
         }
@@ -295,8 +295,8 @@ fn nothing_that_yrs_writes_is_refused() {
         let bytes = world.sites[0].state();
         let copy = Site::of_state(&mut world.rng, 99, &bytes);
         assert_eq!(copy.read(), world.sites[0].read(), "seed {seed}: a copy made from the state reads otherwise");
-        let whole = state(Engine::Yrs, &bytes).unwrap();
-        let ends: Vec<(u64, u32)> = whole.clients.iter().map(|own| (own.client, own.end)).collect();
+        let of_state = whole(Engine::Yrs, &bytes).unwrap();
+        let ends: Vec<(u64, u32)> = of_state.iter().map(|(client, _, next)| (client, next)).collect();
         let table: Vec<(u64, u32)> = world.clocks.iter().map(|(client, _, next)| (client, next)).collect();
         assert_eq!(ends, table, "seed {seed}: the table is what the log says");
         let mut stored = Vec::new();
@@ -370,7 +370,7 @@ fn exercise(seed: u64, base: &[u8], deltas: &[Vec<u8>]) {
         site.edit(&mut rng);
     }
     let bytes = site.state();
-    assert_eq!(state(Engine::Yrs, &bytes).err(), None, "the state is refused: {bytes:?}");
+    assert_eq!(whole(Engine::Yrs, &bytes).err(), None, "the state is refused: {bytes:?}");
     let again = Site::of_state(&mut rng, 201, &bytes);
     // The order in lists and texts may differ: a forged item can name neighbours in the wrong order, and where yrs puts
     // it then depends on the order of arrival. Lengths and registers may not.

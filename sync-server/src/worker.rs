@@ -445,7 +445,7 @@ fn decode_request(body: &Bytes) -> Result<Request, Malformed> {
     let what = reader.u8()?;
     let engine = EngineKind::from_code(reader.u8()?).ok_or(Malformed::Field("engine"))?;
     let snapshot = body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "snapshot")?);
-    let count = reader.count(usize::MAX, 1, "deltas")?;
+    let count = reader.count(limits::WORKER_DELTAS_MAX, 1, "deltas")?;
     let mut deltas = Vec::with_capacity(count);
     for _ in 0..count {
         deltas.push(body.slice_ref(reader.bytes(MESSAGE_BYTES_MAX, "delta")?));
@@ -588,6 +588,18 @@ mod tests {
         let mut merge = encode_segment(MERGE, EngineKind::Yrs, b"", &[]);
         merge.bytes(b"rubbish");
         assert_eq!(answer(&Bytes::from(merge), |_| ()).first(), Some(&4));
+    }
+
+    #[test]
+    fn a_request_of_more_deltas_than_a_worker_takes_is_answered_with_an_error() {
+        let request = |count: usize| {
+            let mut request = vec![FOLD, EngineKind::Yrs.code(), 0];
+            request.varint(count as u64);
+            request.resize(request.len() + count, 0);
+            decode_request(&request.into()).map(|request| request.deltas.len())
+        };
+        assert_eq!(request(limits::WORKER_DELTAS_MAX), Ok(limits::WORKER_DELTAS_MAX));
+        assert_eq!(request(limits::WORKER_DELTAS_MAX + 1), Err(Malformed::Limit("deltas")));
     }
 
     #[test]

@@ -460,7 +460,7 @@ fn rolled() -> SegmentState {
 
 fn header() -> GenerationHeader {
     let line = |last, voids: &[u64]| Included { last: Seq(last), voids: voids.iter().copied().map(Uid).collect() };
-    let included = [(ReplicaId([1; 16]), line(300, &[])), (REPLICA, line(7, &[0x1122, 9]))].into();
+    let included = BTreeMap::from([(ReplicaId([1; 16]), line(300, &[])), (REPLICA, line(7, &[0x1122, 9]))]).into();
     GenerationHeader { generation: GENERATION, parent: GenId::ZERO_YRS, partial: false, included }
 }
 

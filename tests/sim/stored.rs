@@ -1,6 +1,7 @@
 //! Made-up heaps for the store: appends that are whole and consistent, of bytes that mean nothing to any engine, and the
 //! picture of everything that a store says of its heaps, for comparing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -96,7 +97,7 @@ impl Grower {
         let id = self.segments[segment.0 as usize];
         let generation = GenId::drawn(id, [self.draws.draw(), 0, 0]);
         let lines = self.lines.iter().map(|(owner, line)| (owner, Included { last: line.last(), voids: Vec::new() }));
-        let (parent, included) = (GenId::default(), lines.collect());
+        let (parent, included) = (GenId::default(), lines.collect::<BTreeMap<_, _>>().into());
         let header = Bytes::from(GenerationHeader { generation, parent, partial: false, included }.encode());
         let snapshot = Bytes::copy_from_slice(snapshot);
         let mut entry = Vec::new();

@@ -94,14 +94,21 @@ pub fn whole_of(deltas: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// The deltas of a whole state; of a delta, itself.
-pub fn deltas_of(bytes: &[u8]) -> Result<Vec<&[u8]>, GuardError> {
-    let Some(list) = bytes.strip_prefix(&STATE) else { return Ok(vec![bytes]) };
-    let mut cursor = Cursor::new(list);
-    let mut deltas = Vec::new();
-    while cursor.remaining() > 0 {
-        deltas.push(cursor.buffer()?);
-    }
-    Ok(deltas)
+pub fn deltas_of(bytes: &[u8]) -> impl Iterator<Item = Result<&[u8], GuardError>> {
+    let (mut delta, mut rest) = match bytes.strip_prefix(&STATE) {
+        Some(list) => (None, list),
+        None => (Some(bytes), &[][..]),
+    };
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return delta.take().map(Ok);
+        }
+        let mut cursor = Cursor::new(rest);
+        let next = cursor.buffer();
+        // Behind an error there is nothing.
+        rest = if next.is_ok() { cursor.rest() } else { &[] };
+        Some(next)
+    })
 }
 
 /// The object that an actor stands for; `None` for a writer.
@@ -179,7 +186,8 @@ struct Change<'a> {
     actor: &'a [u8],
     seq: u64,
     start_op: u64,
-    others: Vec<&'a [u8]>,
+    /// The other actors: how many, and each behind its length. Writers and keys of objects, ascending.
+    others: (usize, &'a [u8]),
     /// By specification.
     columns: Vec<(u64, &'a [u8])>,
 }
@@ -194,16 +202,19 @@ pub(super) fn delta(bytes: &[u8]) -> Result<Summary, GuardError> {
     let client = writer_of(change.actor).ok_or(GuardError::BadClient)?;
     let end = u32::try_from(change.seq).ok().filter(|end| *end <= CLOCK_END).ok_or(GuardError::ClockOverflow)?;
     let start = end.checked_sub(1).ok_or(GuardError::ClockGap)?;
-    let (mut named, mut actors) = (Vec::new(), vec![Named::Writer(change.actor)]);
-    for other in change.others {
-        let object = delta.objects.iter().find(|key| key.as_bytes() == other);
-        match (writer_of(other), object) {
-            (Some(writer), _) => {
-                named.push((writer, 1));
-                actors.push(Named::Writer(other));
-            }
-            (None, Some(key)) => actors.push(Named::Object(key)),
-            (None, None) => return Err(GuardError::UnknownClock),
+    let (count, others) = change.others;
+    // A writer takes ten bytes in the change, and forty in these.
+    let (mut named, mut actors) = (Vec::with_capacity(count), Vec::with_capacity(count + 1));
+    actors.push(Named::Writer(change.actor));
+    let mut others = Cursor::new(others);
+    for _ in 0..count {
+        let other = others.buffer()?;
+        if let Some(writer) = writer_of(other) {
+            named.push((writer, 1));
+            actors.push(Named::Writer(other));
+        } else {
+            let object = object_key(other).filter(|key| delta.objects.binary_search(key).is_ok());
+            actors.push(Named::Object(object.ok_or(GuardError::UnknownClock)?));
         }
     }
     let column = |specification| {
@@ -251,14 +262,20 @@ fn change(chunk: &[u8]) -> Result<Change<'_>, GuardError> {
     if cursor.u8()? != 0 || cursor.u8()? != 0 {
         return Err(GuardError::BadContent);
     }
-    let mut others: Vec<&[u8]> = Vec::new();
-    for _ in 0..cursor.count(2)? {
+    let count = cursor.count(2)?;
+    let (from, mut last) = (cursor.rest(), None);
+    for _ in 0..count {
         let other = cursor.buffer()?;
-        if other == actor || others.last().is_some_and(|last| *last >= other) {
+        if other == actor || last.is_some_and(|last| last >= other) {
             return Err(GuardError::RepeatedClient);
         }
-        others.push(other);
+        if writer_of(other).is_none() && object_key(other).is_none() {
+            return Err(GuardError::UnknownClock);
+        }
+        last = Some(other);
     }
+    let list = from.get(..from.len() - cursor.remaining()).ok_or(GuardError::Truncated)?;
+    let others = (usize::try_from(count).map_err(|_| GuardError::TooMany)?, list);
     if start_op == 0 || start_op >= OP_END {
         return Err(GuardError::ClockOverflow);
     }

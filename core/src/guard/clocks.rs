@@ -17,8 +17,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::read::Cursor;
-use super::space::{Beside, Claim, Runs, Says, Space};
-use super::{CLIENT_END, CLOCK_END, GuardError, StateSummary, Summary};
+use super::space::{Beside, Claim, Says, Space, Spaces};
+use super::{CLIENT_END, CLOCK_END, GuardError, Summary};
 use crate::id::{Offset, ReplicaId};
 use crate::limits;
 
@@ -45,26 +45,78 @@ pub enum Continuity {
 }
 
 /// Client id → (owner, next clock); and which entries' parts are left out.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Clocks {
-    clients: BTreeMap<u64, Client>,
+    /// Those of a table or a state that was read, by id: as many as somebody else chose to send, so with no room to spare.
+    read: Vec<(u64, Client)>,
+    /// Those that came since.
+    fresh: BTreeMap<u64, Client>,
     skipped: BTreeSet<Offset>,
 }
 
+impl PartialEq for Clocks {
+    fn eq(&self, other: &Clocks) -> bool {
+        self.len() == other.len() && self.clients().eq(other.clients()) && self.skipped == other.skipped
+    }
+}
+
+impl Eq for Clocks {}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Client {
-    owner: ReplicaId,
-    next: u32,
+pub(super) struct Client {
+    pub owner: ReplicaId,
+    pub next: u32,
     /// The name spaces of all clocks below `next`.
-    spaces: Runs<Space>,
+    pub spaces: Spaces,
 }
 
 impl Clocks {
+    /// A table of these clients, by id.
+    pub(super) fn of(read: Vec<(u64, Client)>) -> Clocks {
+        Clocks { read, fresh: BTreeMap::new(), skipped: BTreeSet::new() }
+    }
+
+    fn client(&self, id: u64) -> Option<&Client> {
+        let at = self.read.binary_search_by_key(&id, |(id, _)| *id);
+        let read = at.ok().and_then(|at| self.read.get(at)).map(|(_, client)| client);
+        read.or_else(|| self.fresh.get(&id))
+    }
+
+    fn client_mut(&mut self, id: u64) -> Option<&mut Client> {
+        match self.read.binary_search_by_key(&id, |(id, _)| *id) {
+            Ok(at) => self.read.get_mut(at).map(|(_, client)| client),
+            Err(_) => self.fresh.get_mut(&id),
+        }
+    }
+
+    /// A client; one that is not known yet is this one's from here on, with no clock.
+    fn client_or_new(&mut self, id: u64, owner: ReplicaId) -> &mut Client {
+        match self.read.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|at| self.read.get_mut(at)) {
+            Some((_, client)) => client,
+            None => self.fresh.entry(id).or_insert_with(|| Client { owner, next: 0, spaces: Spaces::default() }),
+        }
+    }
+
+    /// All clients, by id.
+    fn clients(&self) -> impl Iterator<Item = (u64, &Client)> {
+        let (mut read, mut fresh) = (self.read.iter().peekable(), self.fresh.iter().peekable());
+        std::iter::from_fn(move || {
+            let first = match (read.peek(), fresh.peek()) {
+                (Some((read, _)), Some((fresh, _))) => read < *fresh,
+                (read, _) => read.is_some(),
+            };
+            match first {
+                true => read.next().map(|(id, client)| (*id, client)),
+                false => fresh.next().map(|(id, client)| (*id, client)),
+            }
+        })
+    }
+
     /// Whether `owner` may commit a delta of this summary here. Changes nothing.
     pub fn check(&self, owner: ReplicaId, summary: &Summary) -> Result<Continuity, GuardError> {
         let mut continuity = Continuity::New;
         if let Some(own) = summary.own {
-            let next = match self.clients.get(&own.client) {
+            let next = match self.client(own.client) {
                 // Whoever says that it is this id.
                 Some(client) if client.owner == BARRED => return Err(GuardError::Quarantined),
                 Some(client) if client.owner != owner && client.owner != UNBOUND => {
@@ -95,7 +147,7 @@ impl Clocks {
 
     /// Why a clock of this client cannot be named.
     fn unknown(&self, client: u64) -> GuardError {
-        match self.clients.get(&client) {
+        match self.client(client) {
             Some(client) if client.owner == BARRED => GuardError::Quarantined,
             _ => GuardError::UnknownClock,
         }
@@ -103,8 +155,7 @@ impl Clocks {
 
     /// R12: what this client wrote from that clock on counts for nothing, and nobody goes on as it.
     pub fn bar(&mut self, client: u64, from: u32) {
-        let fresh = Client { owner: BARRED, next: 0, spaces: Runs::default() };
-        let client = self.clients.entry(client).or_insert(fresh);
+        let client = self.client_or_new(client, BARRED);
         client.owner = BARRED;
         client.next = client.next.min(from);
         client.spaces.cut(client.next);
@@ -138,8 +189,7 @@ impl Clocks {
         if let Some(own) = summary.own {
             let spaces: Vec<(u32, Option<Space>)> =
                 summary.spaces.iter().map(|(clock, claim)| (clock, self.settle(claim, summary))).collect();
-            let fresh = Client { owner, next: 0, spaces: Runs::default() };
-            let client = self.clients.entry(own.client).or_insert(fresh);
+            let client = self.client_or_new(own.client, owner);
             if own.end > client.next {
                 if client.owner == UNBOUND {
                     client.owner = owner;
@@ -154,21 +204,11 @@ impl Clocks {
         }
     }
 
-    /// The table of a whole state by itself.
-    pub(super) fn of_state(state: &StateSummary) -> Clocks {
-        let clients = state
-            .clients
-            .iter()
-            .zip(&state.spaces)
-            .map(|(own, spaces)| (own.client, Client { owner: UNBOUND, next: own.end, spaces: spaces.clone() }));
-        Clocks { clients: clients.collect(), skipped: BTreeSet::new() }
-    }
-
     /// Takes in the table of a state that was merged with the document of this one. Owners stay.
     pub fn merge(&mut self, other: Clocks) {
-        for (id, theirs) in other.clients {
-            match self.clients.get_mut(&id) {
-                None => drop(self.clients.insert(id, theirs)),
+        for (id, theirs) in other.read.into_iter().chain(other.fresh) {
+            match self.client_mut(id) {
+                None => drop(self.fresh.insert(id, theirs)),
                 Some(ours) => {
                     if ours.owner == UNBOUND {
                         ours.owner = theirs.owner;
@@ -184,14 +224,15 @@ impl Clocks {
 
     /// Clients that are nobody's are this owner's from here on.
     pub fn bind(&mut self, owner: ReplicaId) {
-        for client in self.clients.values_mut().filter(|client| client.owner == UNBOUND) {
+        let all = self.read.iter_mut().map(|(_, client)| client).chain(self.fresh.values_mut());
+        for client in all.filter(|client| client.owner == UNBOUND) {
             client.owner = owner;
         }
     }
 
     /// This client is this owner's from here on, if it is nobody's.
     pub fn bind_client(&mut self, client: u64, owner: ReplicaId) {
-        if let Some(client) = self.clients.get_mut(&client).filter(|client| client.owner == UNBOUND) {
+        if let Some(client) = self.client_mut(client).filter(|client| client.owner == UNBOUND) {
             client.owner = owner;
         }
     }
@@ -205,28 +246,28 @@ impl Clocks {
     }
 
     fn space(&self, beside: &Beside) -> Option<Space> {
-        let client = self.clients.get(&beside.client).filter(|client| beside.clock < client.next)?;
+        let client = self.client(beside.client).filter(|client| beside.clock < client.next)?;
         client.spaces.at(beside.clock)
     }
 
     /// One past the highest clock of a client; 0 for one never seen.
     pub fn next(&self, client: u64) -> u32 {
-        self.clients.get(&client).map_or(0, |client| client.next)
+        self.client(client).map_or(0, |client| client.next)
     }
 
     /// How many clients have written here.
     pub fn len(&self) -> usize {
-        self.clients.len()
+        self.read.len() + self.fresh.len()
     }
 
     /// Whether nobody has written here.
     pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
+        self.read.is_empty() && self.fresh.is_empty()
     }
 
     /// Clients with owner and next clock, by client.
     pub fn iter(&self) -> impl Iterator<Item = (u64, ReplicaId, u32)> + '_ {
-        self.clients.iter().map(|(id, client)| (*id, client.owner, client.next))
+        self.clients().map(|(id, client)| (id, client.owner, client.next))
     }
 
     /// Appends the stored form.
@@ -238,17 +279,13 @@ impl Clocks {
             }
             out.push(value as u8);
         };
-        put(out, self.clients.len() as u64);
-        for (id, client) in &self.clients {
-            put(out, *id);
+        put(out, self.len() as u64);
+        for (id, client) in self.clients() {
+            put(out, id);
             out.extend_from_slice(&client.owner.0);
             put(out, u64::from(client.next));
             put(out, client.spaces.len() as u64);
-            let mut last = 0;
-            for (clock, space) in client.spaces.iter() {
-                put(out, u64::from(clock - last) << 2 | space.code());
-                last = clock;
-            }
+            out.extend_from_slice(client.spaces.bytes());
         }
         if !self.skipped.is_empty() {
             put(out, self.skipped.len() as u64);
@@ -262,45 +299,61 @@ impl Clocks {
 
     /// Reads exactly one stored table.
     pub fn decode(bytes: &[u8]) -> Result<Clocks, GuardError> {
+        // Whether it is one is seen first: what it says of its own length is not to be believed.
         let mut cursor = Cursor::new(bytes);
-        let mut clients = BTreeMap::new();
-        let mut last = None;
-        for _ in 0..cursor.count(ENTRY_MIN)? {
-            let id = cursor.var_u64()?;
-            let owner = <[u8; 16]>::try_from(cursor.take(16)?).map_err(|_| GuardError::Truncated)?;
-            let next = cursor.var_u32()?;
-            let owner = ReplicaId(owner);
-            let none = next == 0 && owner != BARRED;
-            if id >= CLIENT_END || last.is_some_and(|last| id <= last) || none || next > CLOCK_END {
-                return Err(GuardError::BadTable);
-            }
-            last = Some(id);
-            let spaces = runs(&mut cursor, next)?;
-            clients.insert(id, Client { owner, next, spaces });
-        }
+        let count = entries(&mut cursor, &mut |_, _, _, _| ())?;
         let skipped = if cursor.remaining() == 0 { BTreeSet::new() } else { skipped(&mut cursor)? };
         cursor.end()?;
-        Ok(Clocks { clients, skipped })
+        let mut read = Vec::with_capacity(count);
+        entries(&mut Cursor::new(bytes), &mut |id, owner, next, runs| {
+            read.push((id, Client { owner, next, spaces: Spaces::read(runs) }));
+        })?;
+        Ok(Clocks { skipped, ..Clocks::of(read) })
     }
+}
+
+/// Reads the clients, and shows each: id, owner, next clock and runs, which stay where they are. How many there are.
+fn entries<'a>(
+    cursor: &mut Cursor<'a>,
+    show: &mut dyn FnMut(u64, ReplicaId, u32, &'a [u8]),
+) -> Result<usize, GuardError> {
+    let count = cursor.count(ENTRY_MIN)?;
+    let mut last = None;
+    for _ in 0..count {
+        let id = cursor.var_u64()?;
+        let owner = <[u8; 16]>::try_from(cursor.take(16)?).map_err(|_| GuardError::Truncated)?;
+        let next = cursor.var_u32()?;
+        let owner = ReplicaId(owner);
+        let none = next == 0 && owner != BARRED;
+        if id >= CLIENT_END || last.is_some_and(|last| id <= last) || none || next > CLOCK_END {
+            return Err(GuardError::BadTable);
+        }
+        last = Some(id);
+        show(id, owner, next, runs(cursor, next)?);
+    }
+    usize::try_from(count).map_err(|_| GuardError::TooMany)
 }
 
 /// Reads the offsets that are left out; at least one.
 fn skipped(cursor: &mut Cursor<'_>) -> Result<BTreeSet<Offset>, GuardError> {
     let count = cursor.count(1)?;
+    if count == 0 || usize::try_from(count).is_ok_and(|count| count > limits::QUARANTINED_MAX) {
+        return Err(GuardError::BadTable);
+    }
     let (mut skipped, mut last) = (BTreeSet::new(), 0_u64);
     for n in 0..count {
         let distance = cursor.var_u64()?;
         last = last.checked_add(distance).filter(|_| n == 0 || distance > 0).ok_or(GuardError::BadTable)?;
         skipped.insert(Offset(last));
     }
-    if skipped.is_empty() || skipped.len() > limits::QUARANTINED_MAX { Err(GuardError::BadTable) } else { Ok(skipped) }
+    Ok(skipped)
 }
 
-/// Reads the stored runs of a client whose clock stands at `next`.
-fn runs(cursor: &mut Cursor<'_>, next: u32) -> Result<Runs<Space>, GuardError> {
-    let mut runs = Runs::default();
-    let mut clock = 0_u32;
+/// Passes over the stored runs of a client whose clock stands at `next`; these bytes behind their number.
+fn runs<'a>(cursor: &mut Cursor<'a>, next: u32) -> Result<&'a [u8], GuardError> {
+    let (mut clock, mut last) = (0_u32, None);
     let count = cursor.count(1)?;
+    let from = cursor.rest();
     for n in 0..count {
         let (distance, code) = {
             let run = cursor.var_u64()?;
@@ -308,15 +361,14 @@ fn runs(cursor: &mut Cursor<'_>, next: u32) -> Result<Runs<Space>, GuardError> {
         };
         clock = u32::try_from(distance).ok().and_then(|d| clock.checked_add(d)).ok_or(GuardError::BadTable)?;
         let space = Space::of_code(code).ok_or(GuardError::BadTable)?;
-        if (n == 0) != (distance == 0) || clock >= next {
+        // Two that are alike should have been one.
+        if (n == 0) != (distance == 0) || clock >= next || last.replace(space) == Some(space) {
             return Err(GuardError::BadTable);
         }
-        runs.tell(clock, space);
     }
-    // `tell` joins runs that should have been one. Only a barred client has no clock, and so no runs.
-    if (count == 0) != (next == 0) || runs.len() as u64 != u64::from(count) {
-        Err(GuardError::BadTable)
-    } else {
-        Ok(runs)
+    // Only a barred client has no clock, and so no runs.
+    if (count == 0) != (next == 0) {
+        return Err(GuardError::BadTable);
     }
+    from.get(..from.len() - cursor.remaining()).ok_or(GuardError::Truncated)
 }

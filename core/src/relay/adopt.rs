@@ -19,6 +19,8 @@
 //! document has. Of any other line nobody can say what is in, so the header is *partial*: an author that may have been in is not to
 //! make its commit again as if it were not (D4, X25). Admission is by this log's lines, which an adoption does not raise.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::Relay;
@@ -82,15 +84,15 @@ impl Relay {
         let Ok(given) = GenerationHeader::decode(&held.header) else { return held.header.clone() };
         clocks.bind_client(given.generation.writer(), RELAY);
         let partial = !mutate::on(Mutation::AdoptedIsWhole);
-        let mut all = GenerationHeader { partial, ..given.clone() };
+        let mut all: BTreeMap<_, _> = given.included.iter().map(|(owner, line)| (owner, line.clone())).collect();
         for (owner, line) in self.log.included() {
-            let of = all.included.entry(owner).or_default();
+            let of = all.entry(owner).or_default();
             let voids: Vec<_> = line.voids.iter().filter(|uid| !of.voids.contains(uid)).copied().collect();
             of.voids.extend(voids);
             of.voids.truncate(limits::WINDOW);
             *of = Included { last: of.last.max(line.last), voids: std::mem::take(&mut of.voids) };
         }
-        let all = all.encode();
+        let all = GenerationHeader { partial, included: all.into(), ..given }.encode();
         match all.len() > limits::GENERATION_HEADER_BYTES_MAX {
             true => GenerationHeader { partial: true, ..given }.encode().into(),
             false => all.into(),

@@ -10,7 +10,7 @@ use super::timers::Timer;
 use super::{Output, Relay, Standing};
 use crate::commit::{EngineKind, LAYOUT};
 use crate::guard::RELAY;
-use crate::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
+use crate::id::{GenId, Offset, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::log::AuthorInfo;
 use crate::mutate::{self, Mutation};
@@ -205,11 +205,11 @@ impl Relay {
             match state {
                 StoredState::At { segment, header, snapshot, deltas } if catch_up.wanted.front() == Some(&segment) => {
                     catch_up.wanted.pop_front();
-                    let own: Vec<_> = conn.own.iter().map(|own| own.id).collect();
-                    let (Some(row), Ok(header)) = (self.log.segment(segment), header_for(&header, &own)) else {
-                        return self.close(id, Code::StoreFailed);
-                    };
-                    alive_state(segment, row, header.as_ref(), snapshot, deltas).encode(&mut catch_up.states);
+                    let row = self.log.segment(segment);
+                    let state =
+                        row.and_then(|row| stored_state(segment, row, &header, &conn.own, snapshot, deltas).ok());
+                    let Some(state) = state else { return self.close(id, Code::StoreFailed) };
+                    state.encode(&mut catch_up.states);
                     catch_up.count += 1;
                     if catch_up.states.len() > limits::LONG_BYTES_MAX {
                         return self.close(id, Code::MessageTooLarge);
@@ -292,11 +292,24 @@ pub(super) fn unknown_state(id: SegmentId) -> SegmentState {
 }
 
 /// A generation's header, as stored, with the lines of a connection's own ids (G4); `None`: generation 0.
-pub(super) fn header_for(stored: &[u8], own: &[ReplicaId]) -> Result<Option<GenerationHeader>, Malformed> {
+pub(super) fn header_for(stored: &[u8], own: &[OwnId]) -> Result<Option<GenerationHeader>, Malformed> {
     if stored.is_empty() {
         return Ok(None);
     }
-    GenerationHeader::decode(stored).map(|header| Some(header.of_lines(|line| own.contains(&line))))
+    let is_own = |line| own.iter().any(|own| own.id == line);
+    GenerationHeader::decode(stored).map(|header| Some(header.of_lines(is_own)))
+}
+
+/// What a connection with these own ids is told of a segment, as read from the store with its header.
+pub(super) fn stored_state(
+    number: SegmentNumber,
+    row: &super::SegmentRow,
+    header: &[u8],
+    own: &[OwnId],
+    snapshot: Bytes,
+    deltas: Vec<Bytes>,
+) -> Result<SegmentState, Malformed> {
+    Ok(alive_state(number, row, header_for(header, own)?.as_ref(), snapshot, deltas))
 }
 
 /// What a replica is told of a segment, as read from the store. The generation is that of the state, which is at a position

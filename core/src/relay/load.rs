@@ -104,15 +104,10 @@ impl Relay {
                     };
                     // Given up meanwhile: nobody waits for it.
                     if self.interest.follows(id, segment) {
-                        let own: Vec<_> = self
-                            .conns
-                            .get(&id)
-                            .map(|conn| conn.own.iter().map(|own| own.id).collect())
-                            .unwrap_or_default();
-                        let Ok(header) = hello::header_for(&header, &own) else {
+                        let own = self.conns.get(&id).map_or(&[][..], |conn| &conn.own);
+                        let Ok(state) = hello::stored_state(segment, &row, &header, own, snapshot, deltas) else {
                             return self.close(id, Code::StoreFailed);
                         };
-                        let state = hello::alive_state(segment, &row, header.as_ref(), snapshot, deltas);
                         self.snapshot(id, next, position, &state);
                     }
                 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::adopt::Fit;
-use super::hello::{alive_state, header_for, unknown_state};
+use super::hello::{alive_state, header_for, stored_state, unknown_state};
 use super::port::{ConnId, Merge, StoredState};
 use super::sequencer::{GivenBack, Giver};
 use super::session::{Greeted, Phase};
@@ -459,13 +459,13 @@ impl Relay {
             match state {
                 StoredState::At { segment, header, snapshot, deltas } if reading.wanted.front() == Some(&segment) => {
                     reading.wanted.pop_front();
-                    let own: Vec<_> = conn.own.iter().map(|own| own.id).collect();
-                    let (Some(row), Ok(header)) = (self.log.segment(segment), header_for(&header, &own)) else {
-                        return self.close(id, Code::StoreFailed);
-                    };
-                    reading.bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-                    let verdict = given.verdict(row.id);
-                    reading.states.push((verdict, alive_state(segment, row, header.as_ref(), snapshot, deltas)));
+                    let bytes = snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
+                    let row = self.log.segment(segment);
+                    let state =
+                        row.and_then(|row| stored_state(segment, row, &header, &conn.own, snapshot, deltas).ok());
+                    let Some(state) = state else { return self.close(id, Code::StoreFailed) };
+                    reading.bytes += bytes;
+                    reading.states.push((given.verdict(state.id), state));
                     if reading.bytes > limits::LONG_BYTES_MAX {
                         return self.close(id, Code::MessageTooLarge);
                     }
@@ -521,11 +521,10 @@ impl Relay {
         let shared = parts().all(|part| !part.adopts);
         let known = self.restored.as_ref().filter(|(of, parts, _)| shared && *of == offset && *parts == seen);
         let bulk = known.map(|(_, _, bulk)| bulk.clone()).unwrap_or_else(|| {
-            let own: Vec<ReplicaId> =
-                self.conns.get(&id).map(|conn| conn.own.iter().map(|own| own.id).collect()).unwrap_or_default();
+            let own = self.conns.get(&id).map_or(&[][..], |conn| &conn.own);
             let segments = parts().filter_map(|part| {
                 let row = self.log.segment(part.segment)?;
-                let header = header_for(&part.header, &own).ok().flatten().filter(|_| part.adopts);
+                let header = header_for(&part.header, own).ok().flatten().filter(|_| part.adopts);
                 let (snapshot, deltas) = match part.adopts {
                     true => (part.state, Vec::new()),
                     false => (Bytes::new(), vec![part.state]),

@@ -171,7 +171,7 @@ impl Relay {
         if mutate::on(Mutation::StaleIncluded) {
             included.values_mut().for_each(|line| line.last.0 -= 1);
         }
-        let header = GenerationHeader { generation, parent, partial: false, included }.encode();
+        let header = GenerationHeader { generation, parent, partial: false, included: included.into() }.encode();
         if header.len() > limits::GENERATION_HEADER_BYTES_MAX || snapshot.len() > limits::SEGMENT_BYTES_HARD {
             return self.end_roll(Err(NotRolled::TooLarge));
         }

@@ -9,7 +9,13 @@
 //!
 //! Everything in memory (lines, segments, clock tables) is the state at `head`; nobody but an author is told of anything at
 //! or above `durable` (DESIGN §3). It never sends anything: `deliver.rs` does.
+//!
+//! What it takes in: commits (`sequencer/place.rs`), what replicas give back (`given.rs`), generations (`rolls.rs`), and what is
+//! left out from there on (`skips.rs`).
 
+mod given;
+mod place;
+mod rolls;
 mod skips;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,21 +23,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(super) use self::given::{GivenBack, Giver};
+pub(super) use self::place::{Incoming, IncomingPart, Placed};
 use self::skips::Watched;
-use super::port::{Append, DeltaPlace, Folded, GenerationBegins, Recovered, SegmentRow, SegmentTail};
-use crate::admit::{self, AdmitRow, AdmitTable, Candidate, Ignored, PartGeneration, Verdict};
-use crate::commit::{EngineKind, LAYOUT, content_hash};
-use crate::guard::{self, Clocks, GuardError, Summary};
-use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use crate::limits;
-use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredRestore, StoredRoll};
+use super::port::{Append, DeltaPlace, Folded, Recovered, SegmentRow, SegmentTail};
+use crate::admit::{AdmitRow, AdmitTable};
+use crate::commit::EngineKind;
+use crate::guard::{self, Clocks};
+use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber};
+use crate::log::{LogEntry, StoredCommit, StoredRestore};
 use crate::mutate::{self, Mutation};
-use crate::wire::code::Code;
 use crate::wire::codec::Reader;
-use crate::wire::frame::down::{Fate, Row};
-use crate::wire::frame::restore::{Content, Place};
-use crate::wire::frame::roll::{GenerationHeader, Included};
-use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// Durable entries kept in memory, so that connections at the live edge never read the disk.
 const TAIL_BYTES_MAX: usize = 1 << 20;
@@ -42,50 +44,6 @@ pub(super) struct TailEntry {
     pub offset: Offset,
     pub entry: Arc<LogEntry>,
     bytes: usize,
-}
-
-/// A part on its way in, its segment looked up.
-#[derive(Clone, Debug)]
-pub(super) struct IncomingPart {
-    pub segment: SegmentId,
-    pub kind: u8,
-    pub generation: GenId,
-    /// What the part says of its segment, for the case that it creates it.
-    pub create: Option<(EngineKind, u8)>,
-    pub bytes: Bytes,
-}
-
-/// A commit on its way in.
-#[derive(Clone, Debug)]
-pub(super) struct Incoming {
-    pub line: Candidate,
-    pub label: Option<String>,
-    pub parts: Vec<IncomingPart>,
-}
-
-/// What became of a commit.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Placed {
-    /// It is in the log, and created these segments.
-    Appended { offset: Offset, created: Vec<SegmentNumber> },
-    /// It is in the log without its parts: the log's states hold another version of it.
-    Bared { offset: Offset },
-    /// It was refused; its place is void.
-    Voided { offset: Offset, code: Code },
-    /// The log has it already.
-    Duplicate,
-    /// The log has its refusal already.
-    Refused { code: u64 },
-    /// Another one has its number.
-    Conflict { uid: crate::id::Uid },
-    /// Nothing is known of its line.
-    Unknown,
-    /// To be sent again: it is not refused yet (D6).
-    Held,
-    /// Passed over.
-    Ignored(Ignored),
-    /// Made against an old generation.
-    Rebase { segment: SegmentId, generation: GenId },
 }
 
 /// How far something is on its way to the disk.
@@ -165,43 +123,6 @@ pub(super) struct Sequencer {
     skips: BTreeMap<SegmentNumber, BTreeSet<Offset>>,
     /// A segment that is being replayed, and the parts of it that the store may not have given for that.
     watched: Option<(SegmentNumber, Vec<Watched>)>,
-}
-
-/// A segment that a replica gave back, looked at: it is of the current generation, and what the log has of it was merged
-/// with it.
-#[derive(Debug)]
-pub(super) struct GivenBack {
-    pub id: SegmentId,
-    pub engine: EngineKind,
-    pub layout: u8,
-    pub generation: GenId,
-    pub header: Bytes,
-    /// What it adds; `None` if the log has all of it.
-    pub adds: Option<(Bytes, Clocks)>,
-    /// It takes the place of what the log has.
-    pub adopts: bool,
-}
-
-/// Who gives something back, and what it says of its lines (`StoredRestore`).
-#[derive(Debug)]
-pub(super) struct Giver {
-    pub by: ReplicaId,
-    /// The life of the log that it comes from.
-    pub life: EpochId,
-    pub pending: Vec<Place<ReplicaId>>,
-    pub acked: Vec<Place<ReplicaId>>,
-    pub known: Vec<Content<ReplicaId>>,
-}
-
-/// What is known of a segment for who gives it back (D4).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Standing {
-    pub engine: EngineKind,
-    pub generation: GenId,
-    /// The position after the last entry with something that a replica of that life may lack.
-    pub written: Offset,
-    /// Its generation was adopted from a replica of that life, and this one is its parent.
-    pub adopted: Option<GenId>,
 }
 
 impl Sequencer {
@@ -363,195 +284,6 @@ impl Sequencer {
         tail.bytes > bytes_max.saturating_mul(times) || tail.deltas > deltas_max.saturating_mul(times)
     }
 
-    /// Judges a commit by the state at the head and gives it its place, if it gets one: R2, R10, R11. `refusal` is what
-    /// stands against it apart from the log: rights, limits, a claim that is no longer current.
-    ///
-    /// While refusals are `held` (D6), one that need not have been made of this commit before the log was lost is put off.
-    pub fn place(
-        &mut self,
-        commit: Incoming,
-        author: &AuthorInfo,
-        refusal: Option<Code>,
-        held: bool,
-        unix_ms: u64,
-    ) -> Placed {
-        match self.admit.line(&commit.line) {
-            Verdict::Admit => {}
-            Verdict::Duplicate => return Placed::Duplicate,
-            Verdict::Hollow { hash } => return self.fill(commit, hash, author, refusal, held, unix_ms),
-            Verdict::Refused { code } => return Placed::Refused { code },
-            Verdict::Conflict { uid } => return Placed::Conflict { uid },
-            Verdict::Unknown => return Placed::Unknown,
-            Verdict::Ignored(why) => return Placed::Ignored(why),
-            Verdict::Rebase { segment, generation } => return Placed::Rebase { segment, generation },
-        }
-        // R10, structure half, and the other refusals, which do not depend on the generation.
-        let summaries = match refusal.map_or_else(|| self.structure(&commit.parts), Err) {
-            Ok(summaries) => summaries,
-            Err(code) if held && depends_on_the_log(code) => return Placed::Held,
-            Err(code) => return self.void(&commit.line, author, code, unix_ms),
-        };
-        // D4: a Restored holds it otherwise, as a copy of its process made it anew. That version counts.
-        let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
-        if self.admit.held(commit.line.uid).is_some_and(|hash| hash != content_hash(parts)) && !self.has_generations() {
-            let (offset, bare) = (self.head, Incoming { parts: Vec::new(), ..commit });
-            self.append(bare, author, &[], unix_ms);
-            return Placed::Bared { offset };
-        }
-        let generations = commit.parts.iter().map(|part| PartGeneration {
-            segment: part.segment,
-            given: part.generation,
-            current: self.generation_for(part),
-        });
-        if let Verdict::Rebase { segment, generation } = admit::generations(generations)
-            && !mutate::on(Mutation::AnyGeneration)
-        {
-            return Placed::Rebase { segment, generation };
-        }
-        // R10, clocks half: after R2a–e, before f.
-        match self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
-            Ok(()) => self.append(commit, author, &summaries, unix_ms),
-            // D4: a Restored shows what it does, so it is in the log; its clocks are counted there.
-            Err(_) if self.lists(&commit.line) => {
-                let none = vec![None; commit.parts.len()];
-                self.append(commit, author, &none, unix_ms)
-            }
-            Err(_) if held => Placed::Held,
-            Err(code) => self.void(&commit.line, author, code, unix_ms),
-        }
-    }
-
-    /// D4: what was acknowledged by a log that was lost, and comes again with the bytes that it had then. What of it was given back
-    /// is there twice, which changes nothing; the rest is there again. It cannot be refused: where it has no place any more it is
-    /// what it would be anyway, a duplicate.
-    fn fill(
-        &mut self,
-        commit: Incoming,
-        hash: u64,
-        author: &AuthorInfo,
-        refusal: Option<Code>,
-        held: bool,
-        unix_ms: u64,
-    ) -> Placed {
-        let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
-        let current = commit.parts.iter().all(|part| part.generation == self.generation_for(part));
-        if refusal.is_some() || !current || content_hash(parts) != hash {
-            return Placed::Duplicate;
-        }
-        let Ok(summaries) = self.structure(&commit.parts) else { return Placed::Duplicate };
-        match self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
-            Ok(()) => self.append(commit, author, &summaries, unix_ms),
-            // What it builds on may be given back yet.
-            Err(Code::GuardClocks) if held => Placed::Held,
-            Err(_) => Placed::Duplicate,
-        }
-    }
-
-    /// The generation a part must be against. A segment that the log does not know is an empty one of generation 0 (C10).
-    fn generation_for(&self, part: &IncomingPart) -> GenId {
-        match self.number(part.segment).and_then(|number| self.segment(number)) {
-            Some(row) => row.generation,
-            None => engine_of(part).generation_zero(),
-        }
-    }
-
-    fn structure(&self, parts: &[IncomingPart]) -> Result<Vec<Option<Summary>>, Code> {
-        let mut summaries = Vec::with_capacity(parts.len());
-        for part in parts {
-            let known = self.number(part.segment).and_then(|number| self.segment(number));
-            if let Some(row) = known {
-                let size = row.tail.snapshot_bytes + row.tail.bytes + part.bytes.len() as u64;
-                if size > limits::SEGMENT_BYTES_HARD as u64 {
-                    return Err(Code::TooLarge);
-                }
-            }
-            let engine = known.map_or_else(|| engine_of(part), |row| row.engine);
-            summaries.push(match part.kind {
-                PART_DELTA | PART_CREATE => {
-                    Some(guard::structure(engine_for_guard(engine), &part.bytes).map_err(|_| Code::GuardStructure)?)
-                }
-                _ => None,
-            });
-        }
-        Ok(summaries)
-    }
-
-    fn check_clocks(
-        &self,
-        owner: ReplicaId,
-        parts: &[IncomingPart],
-        summaries: &[Option<Summary>],
-    ) -> Result<(), Code> {
-        let empty = Clocks::default();
-        for (part, summary) in parts.iter().zip(summaries) {
-            let Some(summary) = summary else { continue };
-            let at = self.number(part.segment).and_then(|number| usize::try_from(number.0).ok());
-            let clocks = at.and_then(|at| self.segments.get(at)).map_or(&empty, |segment| &segment.clocks);
-            clocks.check(owner, summary).map_err(|error| match error {
-                GuardError::Quarantined => Code::Quarantined,
-                _ => Code::GuardClocks,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// R2f. The segments that the log does not know are created, numbered densely.
-    fn append(&mut self, commit: Incoming, author: &AuthorInfo, summaries: &[Option<Summary>], unix_ms: u64) -> Placed {
-        let offset = self.head;
-        let hash = content_hash(commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..])));
-        let mut created_now = Vec::new();
-        let mut parts = Vec::with_capacity(commit.parts.len());
-        for (part, summary) in commit.parts.into_iter().zip(summaries) {
-            let (number, creates) = match self.number(part.segment) {
-                Some(number) => (number, None),
-                None => {
-                    let (engine, layout) = (engine_of(&part), part.create.map_or(LAYOUT, |(_, layout)| layout));
-                    let number = self.create(part.segment, engine, layout, offset);
-                    created_now.push(number);
-                    (number, Some(Created { id: part.segment, engine, layout }))
-                }
-            };
-            if let (Some(summary), Some(segment)) = (summary, self.segment_mut(number)) {
-                segment.clocks.record(commit.line.owner, summary);
-                segment.row.tail.deltas += 1;
-                segment.row.tail.bytes += part.bytes.len() as u64;
-                if let Some((_, parts)) = self.watched.as_mut().filter(|(watched, _)| *watched == number) {
-                    parts.push((offset, summary.own.map(|own| own.client), part.bytes.len() as u64));
-                }
-            }
-            if let Some(segment) = self.segment_mut(number) {
-                segment.write(offset);
-            }
-            parts.push(StoredPart {
-                segment: number,
-                generation: part.generation,
-                kind: part.kind,
-                creates,
-                bytes: part.bytes,
-            });
-        }
-        let line = commit.line;
-        let first_of_line = self.admit.get(line.owner).is_none();
-        let touched: Vec<SegmentNumber> = parts.iter().map(|part| part.segment).collect();
-        self.push(&LogEntry::Commit(StoredCommit {
-            owner: line.owner,
-            author: first_of_line.then(|| author.clone()),
-            seq: line.seq,
-            uid: line.uid,
-            label: commit.label,
-            parts: parts.into(),
-        }));
-        if self.admit.fill(line.owner, line.seq).is_some() {
-            self.touched_lines.insert(line.owner);
-        } else {
-            let row = Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) };
-            self.record_line(line.owner, row, author, unix_ms);
-        }
-        self.touched_segments.extend(touched);
-        self.note_created(&created_now);
-        Placed::Appended { offset, created: created_now }
-    }
-
     fn create(&mut self, id: SegmentId, engine: EngineKind, layout: u8, born: Offset) -> SegmentNumber {
         let number = SegmentNumber(self.segments.len() as u64);
         let generation = engine.generation_zero();
@@ -564,179 +296,10 @@ impl Sequencer {
         number
     }
 
-    /// Whether a commit would be appended if nothing but what is yet to be judged (R2a–d) stands against it.
-    pub fn is_next(&self, line: &Candidate) -> bool {
-        matches!(self.admit.line(line), Verdict::Admit | Verdict::Hollow { .. })
-    }
-
-    /// The same, and no log that was lost had it either.
-    pub fn is_new(&self, line: &Candidate) -> bool {
-        matches!(self.admit.line(line), Verdict::Admit) && !self.lists(line)
-    }
-
-    /// Whether a Restored holds a commit that is not in the log by itself.
-    pub fn lists(&self, line: &Candidate) -> bool {
-        self.admit.get(line.owner).is_some_and(|row| row.lists(line.seq, line.uid))
-    }
-
-    /// D4: what a replica gave back becomes an entry; its lines go on from where it knows them to be, in the same batch [X13].
-    /// The segments that it creates.
-    pub fn restore(
-        &mut self,
-        giver: Giver,
-        given: Vec<GivenBack>,
-        author: &AuthorInfo,
-        unix_ms: u64,
-        roll_hold_ms: u64,
-    ) -> (Offset, Vec<SegmentNumber>) {
-        let offset = self.head;
-        let Giver { by, life, pending, acked, known } = giver;
-        let (mut created, mut segments, mut begins) = (Vec::new(), Vec::new(), Vec::new());
-        for held in given {
-            let (number, creates) = match (self.number(held.id), &held.adds) {
-                (Some(number), _) => (number, None),
-                // Nobody ever wrote to it.
-                (None, None) => continue,
-                (None, Some(_)) => {
-                    let number = self.create(held.id, held.engine, held.layout, offset);
-                    created.push(number);
-                    (number, Some(Created { id: held.id, engine: held.engine, layout: held.layout }))
-                }
-            };
-            let (generation, header, adopts) = (held.generation, held.header, held.adopts);
-            let parent = GenerationHeader::decode(&header).ok().filter(|_| adopts).map(|header| header.parent);
-            let mut state = Bytes::new();
-            if let Some((bytes, clocks)) = held.adds {
-                if adopts {
-                    self.begin_generation(number, generation, bytes.len() as u64, clocks);
-                    begins.push(segments.len());
-                } else if let Some(segment) = self.segment_mut(number) {
-                    segment.clocks.merge(clocks);
-                    segment.row.tail.deltas += 1;
-                    segment.row.tail.bytes += bytes.len() as u64;
-                }
-                if let Some(segment) = self.segment_mut(number) {
-                    segment.give_back(offset, life, parent);
-                }
-                self.touched_segments.insert(number);
-                state = bytes;
-            }
-            segments.push(RestoredSegment { segment: number, generation, creates, adopts, header, state });
-        }
-        for (owner, seq, uid) in &acked {
-            if let Some(line) = self.admit.raise(*owner, (*seq, *uid), &known, unix_ms) {
-                line.author.clone_from(author);
-                self.touched_lines.insert(*owner);
-            }
-        }
-        let contents: BTreeMap<Uid, u64> = known.iter().map(|(_, _, uid, hash)| (*uid, *hash)).collect();
-        for (owner, seq, uid) in &pending {
-            if let Some(line) = self.admit.list(*owner, (*seq, *uid), contents.get(uid).copied().unwrap_or(0)) {
-                line.author.clone_from(author);
-                self.touched_lines.insert(*owner);
-            }
-        }
-        self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments: segments.into(), known }));
-        // The bytes that stay in memory, not those that came from the worker.
-        if let Some(LogEntry::Restored(restore)) = self.tail.back().map(|last| &*last.entry) {
-            let parts = begins.iter().filter_map(|at| restore.segments.get(*at));
-            self.batch.generations.extend(parts.map(|part| GenerationBegins {
-                segment: part.segment,
-                position: offset.next(),
-                header: part.header,
-                snapshot: part.state,
-            }));
-        }
-        let adopted: Vec<SegmentNumber> = self.batch.generations.iter().map(|begins| begins.segment).collect();
-        self.note_created(&created);
-        self.note_created(&adopted);
-        self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
-        self.batch.roll_hold_ms = Some(self.roll_hold_ms);
-        (offset, created)
-    }
-
-    /// A segment as it stands to what replicas of this life give back.
-    pub fn standing(&self, id: SegmentId, life: EpochId) -> Option<Standing> {
-        let number = usize::try_from(self.number(id)?.0).ok()?;
-        let segment = self.segments.get(number)?;
-        let same = segment.given.is_none_or(|given| given == life);
-        Some(Standing {
-            engine: segment.row.engine,
-            generation: segment.row.generation,
-            written: if same { segment.written } else { segment.changed },
-            adopted: segment.adopted.filter(|_| same),
-        })
-    }
-
-    /// Whether the log has one of these commits with other content.
-    pub fn has_otherwise(&self, known: &[Content<ReplicaId>]) -> bool {
-        known.iter().any(|content| self.admit.has_otherwise(content))
-    }
-
-    /// Whether a commit that is held may come again with other parts without there being two versions of it (G3): without those
-    /// that a generation has, or made anew in one that was adopted in the place of what is held.
-    fn has_generations(&self) -> bool {
-        self.segments.iter().any(|segment| !segment.row.generation.is_zero())
-    }
-
     /// The position after the last entry that a segment is in.
     pub fn changed(&self, number: SegmentNumber) -> Offset {
         let at = usize::try_from(number.0).ok();
         at.and_then(|at| self.segments.get(at)).map_or(self.head, |segment| segment.changed)
-    }
-
-    /// The position at which a segment's generation begins; 0 if that was before this machine.
-    pub fn begun(&self, number: SegmentNumber) -> Offset {
-        let at = usize::try_from(number.0).ok();
-        at.and_then(|at| self.segments.get(at)).map_or(Offset(0), |segment| segment.begun)
-    }
-
-    /// Every line as it is at the head, for the header of a generation that is made there (G1).
-    pub fn included(&self) -> BTreeMap<ReplicaId, Included> {
-        let lines = self.admit.iter().filter(|(_, line)| line.last() > Seq(0));
-        let included = lines.map(|(owner, line)| {
-            let voids = line.rows().filter(|row| matches!(row.fate, Fate::Void(_))).map(|row| row.uid).collect();
-            (owner, Included { last: line.last(), voids })
-        });
-        included.collect()
-    }
-
-    /// G1: from here on the segment is of another generation. Its place. Nobody's clocks of the old one are barred any more;
-    /// what was left out of entries stays left out of them.
-    pub fn roll(&mut self, roll: StoredRoll, clocks: Clocks) -> Offset {
-        let offset = self.head;
-        let (number, generation) = (roll.segment, roll.generation);
-        self.push(&LogEntry::Roll(roll));
-        // The bytes that stay in memory, not those that came from the worker.
-        if let Some(LogEntry::Roll(roll)) = self.tail.back().map(|last| &*last.entry) {
-            let (header, snapshot) = (roll.header.clone(), roll.snapshot.clone());
-            let position = offset.next();
-            self.batch.generations.push(GenerationBegins { segment: number, position, header, snapshot });
-        }
-        let snapshot_bytes = self.batch.generations.last().map_or(0, |begins| begins.snapshot.len() as u64);
-        self.begin_generation(number, generation, snapshot_bytes, clocks);
-        if let Some(segment) = self.segment_mut(number) {
-            (segment.begun, segment.adopted) = (offset.next(), None);
-            segment.write(offset);
-        }
-        self.touched_segments.insert(number);
-        self.note_created(&[number]);
-        offset
-    }
-
-    /// The segment is of this generation, of so many bytes. What was left out of entries stays left out of them.
-    fn begin_generation(&mut self, number: SegmentNumber, generation: GenId, snapshot_bytes: u64, mut clocks: Clocks) {
-        let floor = self.floor;
-        if let Some(segment) = self.segment_mut(number) {
-            for at in segment.clocks.skipped().filter(|at| *at >= floor) {
-                clocks.skip(at);
-            }
-            segment.row.generation = generation;
-            segment.row.tail = SegmentTail { deltas: 0, bytes: 0, snapshot_bytes };
-            (segment.clocks, segment.failed_folds) = (clocks, 0);
-        }
-        // R12: what is being replayed is of the old one.
-        self.watched.take_if(|(watched, _)| *watched == number);
     }
 
     fn note_created(&mut self, created: &[SegmentNumber]) {
@@ -745,21 +308,6 @@ impl Sequencer {
                 self.batch.segments.push((*number, row));
             }
         }
-    }
-
-    /// R11: a refused commit keeps its place in its line, with no effect.
-    fn void(&mut self, line: &Candidate, author: &AuthorInfo, code: Code, unix_ms: u64) -> Placed {
-        let offset = self.head;
-        let number = u64::from(code.number());
-        self.push(&LogEntry::Void { owner: line.owner, seq: line.seq, uid: line.uid, code: number });
-        self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Void(number) }, author, unix_ms);
-        Placed::Voided { offset, code }
-    }
-
-    fn record_line(&mut self, owner: ReplicaId, row: Row, author: &AuthorInfo, unix_ms: u64) {
-        let line = self.admit.record(owner, row, unix_ms);
-        line.author.clone_from(author);
-        self.touched_lines.insert(owner);
     }
 
     /// Encodes the entry, notes where its deltas lie, and keeps it in memory as slices of the encoded bytes, so that
@@ -842,16 +390,6 @@ impl Sequencer {
         let at = usize::try_from(offset.0.checked_sub(first.0)?).ok()?;
         self.tail.get(at).map(|entry| &entry.entry)
     }
-}
-
-/// Whether a commit that is refused so may have been admitted to a log that was lost since: by other rights, before its claim
-/// was lost, or beside clocks that are not back yet.
-fn depends_on_the_log(code: Code) -> bool {
-    matches!(code, Code::NoRight | Code::ClaimLost | Code::TooMany | Code::GuardClocks)
-}
-
-fn engine_of(part: &IncomingPart) -> EngineKind {
-    part.create.map_or(EngineKind::Yrs, |(engine, _)| engine)
 }
 
 fn engine_for_guard(engine: EngineKind) -> guard::Engine {

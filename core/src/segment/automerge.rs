@@ -336,8 +336,8 @@ impl Engine for AutomergeEngine {
     fn apply(&mut self, deltas: &[Bytes]) -> Result<Changes, EngineError> {
         let mut list = Vec::with_capacity(deltas.len());
         for delta in deltas {
-            for delta in deltas_of(delta).map_err(|e| EngineError::Decode(e.to_string()))? {
-                let delta = Delta::parse(delta).map_err(|e| EngineError::Decode(e.to_string()))?;
+            for delta in deltas_of(delta) {
+                let delta = delta.and_then(Delta::parse).map_err(|e| EngineError::Decode(e.to_string()))?;
                 for key in &delta.objects {
                     list.push(change_of(&canonical(key))?);
                 }

@@ -95,17 +95,6 @@ impl<T: Item> List<T> {
         }
     }
 
-    /// The items in memory, to be changed.
-    pub fn to_mut(&mut self) -> &mut Vec<T> {
-        if let Form::Read { .. } = &self.0 {
-            self.0 = Form::Made(self.to_vec());
-        }
-        match &mut self.0 {
-            Form::Made(items) => items,
-            Form::Read { .. } => unreachable!("it was made just now"),
-        }
-    }
-
     /// All of them, in memory.
     pub fn to_vec(&self) -> Vec<T> {
         self.iter().collect()

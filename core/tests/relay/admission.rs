@@ -84,7 +84,7 @@ fn r2c_an_id_that_the_log_does_not_know_must_begin_with_its_first_commit() {
 fn r2c_what_lies_behind_a_commit_that_was_not_admitted_is_ignored() {
     let (mut world, a, mut writer) = begun();
     let mut stale = writer.frame(&[seg(0)]);
-    stale.parts.to_mut()[0].generation = GenId([9; 16]);
+    change_part(&mut stale, |part| part.generation = GenId([9; 16]));
     let behind = writer.commit(&[seg(1)]);
     world.send(a, &[Up::Commit(stale), behind]);
     assert!(matches!(world.take(a)[..], [Down::Rebase { seq: Seq(2), .. }]));
@@ -152,7 +152,7 @@ fn r2e_a_part_of_another_generation_is_answered_with_rebase() {
     let a = world.join(1);
     let mut writer = Writer::new(1);
     let mut commit = writer.frame(&[seg(3)]);
-    commit.parts.to_mut()[0].generation = GenId::ZERO_AUTOMERGE;
+    change_part(&mut commit, |part| part.generation = GenId::ZERO_AUTOMERGE);
     world.send(a, &[Up::Commit(commit)]);
     let rebase = Down::Rebase { owner: 0, seq: Seq(1), segment: SegRef::Id(seg(3)), generation: GenId::ZERO_YRS };
     assert!(world.take(a).contains(&rebase));
@@ -166,7 +166,7 @@ fn r2_dedup_comes_before_the_generation_check() {
     let mut commit = Writer::new(1).frame(&[seg(0)]);
     world.send(a, &[Up::Commit(commit.clone())]);
     world.take(a);
-    commit.parts.to_mut()[0].generation = GenId([9; 16]);
+    change_part(&mut commit, |part| part.generation = GenId([9; 16]));
     world.send(a, &[Up::Commit(commit)]);
     assert_eq!(acked(&world.take(a)), Some(1));
 }
@@ -380,7 +380,7 @@ fn r11_a_required_kind_that_this_relay_does_not_know() {
         let mut world = World::new();
         let conn = world.join(1);
         let mut commit = Writer::new(1).frame(&[seg(0)]);
-        commit.parts.to_mut()[0].kind = kind;
+        change_part(&mut commit, |part| part.kind = kind);
         check_refused(&mut world, conn, commit, Code::Unsupported);
     }
 }
@@ -390,8 +390,7 @@ fn r11_a_layout_that_this_relay_does_not_know() {
     let mut world = World::new();
     let conn = world.join(1);
     let mut commit = Writer::new(1).frame(&[seg(0)]);
-    let part = &mut commit.parts.to_mut()[0];
-    (part.kind, part.create) = (PART_CREATE, Some((EngineKind::Yrs, 2)));
+    change_part(&mut commit, |part| (part.kind, part.create) = (PART_CREATE, Some((EngineKind::Yrs, 2))));
     check_refused(&mut world, conn, commit, Code::Unsupported);
 }
 
@@ -402,8 +401,7 @@ fn r11_an_optional_kind_is_taken_as_it_is() {
     let conn = world.join(1);
     world.take(conn);
     let mut commit = Writer::new(1).frame(&[seg(0)]);
-    let part = &mut commit.parts.to_mut()[0];
-    (part.kind, part.bytes) = (PART_OPTIONAL, vec![1, 2, 3].into());
+    change_part(&mut commit, |part| (part.kind, part.bytes) = (PART_OPTIONAL, vec![1, 2, 3].into()));
     world.send(conn, &[Up::Commit(commit)]);
     assert_eq!(acked(&world.take(conn)), Some(1));
 }

@@ -73,13 +73,13 @@ fn verdict(world: &mut World, conn: ConnId) -> (Verdict, SegmentState) {
         Down::Restored(frame) if frame.yours => Some(Restored::decode(&frame.bulk.bytes).unwrap()),
         _ => None,
     });
-    own.unwrap_or_else(|| panic!("{frames:?}")).segments.to_mut().remove(0)
+    own.unwrap_or_else(|| panic!("{frames:?}")).segments.get(0).unwrap()
 }
 
 /// The newest entry's part of the segment.
 fn entry(world: &World) -> RestoredSegment {
     match world.disk.entry(world.disk.entries.len() as u64 - 1) {
-        LogEntry::Restored(mut restore) => restore.segments.to_mut().remove(0),
+        LogEntry::Restored(restore) => restore.segments.get(0).unwrap(),
         other => panic!("{other:?}"),
     }
 }
@@ -286,7 +286,7 @@ fn d5_others_get_the_generation_in_the_restored_with_their_own_lines() {
             Down::Restored(frame) => Some(Restored::decode(&frame.bulk.bytes).unwrap()),
             _ => None,
         });
-        let (_, state) = restored.unwrap_or_else(|| panic!("{frames:?}")).segments.to_mut().remove(0);
+        let (_, state) = restored.unwrap_or_else(|| panic!("{frames:?}")).segments.get(0).unwrap();
         assert_eq!((state.generation, state.deltas.len()), (lost.rolled.generation, 0));
         assert_eq!(shows(&state.snapshot, &[]), shows(&[], std::slice::from_ref(&lost.before.state)));
         GenerationHeader::decode(&state.header).unwrap()

@@ -12,3 +12,4 @@ mod restore;
 mod roll;
 mod stream;
 mod world;
+mod writer;

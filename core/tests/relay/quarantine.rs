@@ -93,7 +93,7 @@ fn r12_what_the_worker_fails_on_too_is_left_out_with_what_its_client_id_wrote_be
     (other.id, other.seq, other.prev) = (1, 3, Uid(1_000_003).voided());
     let mut fresh = other.frame(&[seg(0)]);
     fresh.uid = Uid(5);
-    fresh.parts.to_mut()[0].bytes = Writer::new(7).delta(seg(0));
+    change_part(&mut fresh, |part| part.bytes = Writer::new(7).delta(seg(0)));
     world.send(a, &[Up::Commit(fresh)]);
     assert_eq!(acked(&world.take(a)), Some(4));
     let more = wb.commit(&[seg(0)]);

@@ -54,7 +54,7 @@ fn roll(world: &mut World) {
 /// A commit against this generation, of an engine that begins there.
 fn against(writer: &mut Writer, generation: GenId) -> CommitFrame {
     let mut frame = writer.frame(&[seg(0)]);
-    frame.parts.to_mut()[0].generation = generation;
+    change_part(&mut frame, |part| part.generation = generation);
     frame
 }
 
@@ -78,7 +78,7 @@ fn w6_a_roll_is_one_transaction_and_is_told_when_it_is_durable_with_the_lines_of
     let LogEntry::Roll(entry) = world.disk.entry(3) else { panic!("no roll") };
     let whole = GenerationHeader::decode(&entry.header).unwrap();
     assert_eq!((whole.generation, whole.parent), (generation, GenId::ZERO_YRS));
-    assert_eq!(whole.included.keys().copied().collect::<Vec<_>>(), [replica(1)]);
+    assert_eq!(whole.included.iter().map(|(owner, _)| owner).collect::<Vec<_>>(), [replica(1)]);
     // G4: each is sent its own lines.
     let (to_a, to_b) = (rolls(&world.take(a)).remove(0), rolls(&world.take(b)).remove(0));
     let header = GenerationHeader::decode(&to_a.header).unwrap();

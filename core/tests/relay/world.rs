@@ -12,12 +12,11 @@ use coheap_core::segment::merge::{MergeError, Merged, adopt, merge};
 use coheap_core::segment::roll::{Unrollable, check_roll, roll_unchecked};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::codec::Reader;
-use coheap_core::wire::frame::down::{EntryFrame, Welcome};
-use coheap_core::wire::frame::up::{CommitFrame, Hello};
-use coheap_core::wire::frame::{
-    Assembly, Bulk, Down, PART_CREATE, PART_DELTA, PartFrame, SegRef, SegmentState, Up, message_of, split,
-};
-use yrs::{Doc, Map, OffsetKind, Options, ReadTxn, StateVector, Transact};
+use coheap_core::wire::frame::down::Welcome;
+use coheap_core::wire::frame::up::Hello;
+use coheap_core::wire::frame::{Assembly, Bulk, Down, SegRef, SegmentState, Up, message_of, split};
+
+pub use crate::writer::{Writer, acked, change_part, create, entries, offsets, part};
 
 /// What would be on the disk.
 #[derive(Default)]
@@ -599,106 +598,4 @@ pub fn back(id: u8, epoch: EpochId, cut: u64, residents: &[SegmentId]) -> Hello 
     let residents: Vec<_> = residents.iter().map(|segment| (*segment, GenId::ZERO_YRS)).collect();
     let bulk = Bulk::whole(Hello::encode_residents(&residents).into());
     Hello { fresh: false, epoch, cut: Offset(cut), bulk, ..hello(id) }
-}
-
-/// Makes the commits of one replica, with deltas that an engine would make.
-pub struct Writer {
-    pub id: u8,
-    pub seq: u64,
-    pub prev: Uid,
-    pub owner: u64,
-    docs: BTreeMap<SegmentId, Doc>,
-}
-
-impl Writer {
-    pub fn new(id: u8) -> Writer {
-        Writer { id, seq: 0, prev: Uid::NONE, owner: 0, docs: BTreeMap::new() }
-    }
-
-    /// A delta that continues this writer's document of a segment.
-    pub fn delta(&mut self, segment: SegmentId) -> Bytes {
-        self.delta_with(segment, "")
-    }
-
-    /// The same, with a value of some size.
-    pub fn delta_with(&mut self, segment: SegmentId, value: &str) -> Bytes {
-        let client = u64::from(self.id) * 1000 + u64::from(segment.0[1]) + 1;
-        let doc = self.docs.entry(segment).or_insert_with(|| {
-            Doc::with_options(Options {
-                client_id: yrs::block::ClientID::new(client),
-                offset_kind: OffsetKind::Utf16,
-                ..Options::default()
-            })
-        });
-        let before = doc.transact().state_vector();
-        let map = doc.get_or_insert_map("r");
-        map.insert(&mut doc.transact_mut(), format!("k{}", self.seq), format!("{}{value}", self.seq));
-        let delta: Bytes = doc.transact().encode_diff_v1(&before).into();
-        let passes = coheap_core::guard::structure(coheap_core::guard::Engine::Yrs, &delta);
-        assert!(passes.is_ok(), "{passes:?} {delta:?}");
-        delta
-    }
-
-    pub fn commit(&mut self, segments: &[SegmentId]) -> Up {
-        Up::Commit(self.frame(segments))
-    }
-
-    pub fn frame(&mut self, segments: &[SegmentId]) -> CommitFrame {
-        let parts: Vec<_> = segments.iter().map(|segment| part(*segment, self.delta(*segment))).collect();
-        self.frame_of(parts)
-    }
-
-    pub fn frame_of(&mut self, parts: Vec<PartFrame>) -> CommitFrame {
-        self.seq += 1;
-        let uid = Uid(u64::from(self.id) * 1_000_000 + self.seq);
-        let prev = std::mem::replace(&mut self.prev, uid);
-        CommitFrame {
-            owner: self.owner,
-            seq: Seq(self.seq),
-            uid,
-            prev: Some(prev),
-            after: None,
-            claim: None,
-            label: None,
-            parts: parts.into(),
-        }
-    }
-}
-
-impl Writer {
-    /// Its document of a segment, whole.
-    pub fn whole(&self, segment: SegmentId) -> Bytes {
-        self.docs[&segment].transact().encode_state_as_update_v1(&StateVector::default()).into()
-    }
-}
-
-pub fn part(segment: SegmentId, bytes: Bytes) -> PartFrame {
-    PartFrame { kind: PART_DELTA, segment: SegRef::Id(segment), generation: GenId::ZERO_YRS, create: None, bytes }
-}
-
-pub fn create(segment: SegmentId, bytes: Bytes) -> PartFrame {
-    PartFrame { kind: PART_CREATE, create: Some((EngineKind::Yrs, 1)), ..part(segment, bytes) }
-}
-
-pub fn entries(frames: &[Down]) -> Vec<&EntryFrame> {
-    frames
-        .iter()
-        .filter_map(|frame| match frame {
-            Down::Entry(entry) => Some(entry),
-            _ => None,
-        })
-        .collect()
-}
-
-pub fn offsets(frames: &[Down]) -> Vec<u64> {
-    entries(frames).iter().map(|entry| entry.offset.0).collect()
-}
-
-/// The newest acknowledgement.
-pub fn acked(frames: &[Down]) -> Option<u64> {
-    let acks = frames.iter().filter_map(|frame| match frame {
-        Down::Ack { seq, .. } => Some(seq.0),
-        _ => None,
-    });
-    acks.last()
 }

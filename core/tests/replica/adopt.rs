@@ -1,5 +1,7 @@
 //! D4, D5 at the replica: generations that are given back to a log that has lost them, or stay what they are.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Handle, Literal, Wish};
@@ -47,7 +49,7 @@ fn adopted(of: &[&CommitFrame], partial: bool, lines: &[(&Replica, u64)]) -> Seg
     let deltas: Vec<Bytes> = of.iter().map(|frame| frame.parts.to_vec()[0].bytes.clone()).collect();
     let snapshot = roll_unchecked(YRS, ROOT, &[], &deltas, generation()).unwrap().unwrap();
     let line = |(replica, last): &(&Replica, u64)| (replica.id(), Included { last: Seq(*last), voids: Vec::new() });
-    let included = lines.iter().map(line).collect();
+    let included = lines.iter().map(line).collect::<BTreeMap<_, _>>().into();
     let (generation, parent) = (generation(), YRS.generation_zero());
     let header = GenerationHeader { generation, parent, partial, included }.encode().into();
     let (number, status) = (Some(SegmentNumber(0)), SegmentStatus::Alive);

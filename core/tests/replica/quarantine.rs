@@ -1,5 +1,7 @@
 //! R12: a segment that the engine here cannot take in stands still until the relay has looked at it; the rest goes on.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
@@ -338,7 +340,7 @@ fn r11_what_lies_behind_a_refused_commit_waits_for_a_segment_that_stands_still()
 fn rolled(offset: u64, deltas: &[Bytes], line: ReplicaId) -> Down {
     let (generation, parent) = (GenId::drawn(ONE, [1, 2, 3]), GenId::ZERO_YRS);
     let snapshot = roll_unchecked(EngineKind::Yrs, ONE, &[], deltas, generation).unwrap().unwrap();
-    let included = [(line, Included { last: Seq(0), voids: Vec::new() })].into();
+    let included = BTreeMap::from([(line, Included { last: Seq(0), voids: Vec::new() })]).into();
     let header = GenerationHeader { generation, parent, partial: false, included }.encode().into();
     let mut bulk = Vec::new();
     SegmentState { generation, snapshot, ..state(ONE, &[]) }.encode(&mut bulk);

@@ -1,5 +1,7 @@
 //! G3, C4, C7, C8 at the replica: a segment goes over to another generation, and what is pending goes along.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
@@ -77,7 +79,7 @@ fn generation() -> GenId {
 fn roll(of: &[&CommitFrame], offset: u64, line: ReplicaId, last: u64, voids: &[Uid]) -> RollFrame {
     let deltas: Vec<Bytes> = of.iter().map(|frame| frame.parts.to_vec()[0].bytes.clone()).collect();
     let snapshot = roll_unchecked(YRS, ROOT, &[], &deltas, generation()).unwrap().unwrap();
-    let included = [(line, Included { last: Seq(last), voids: voids.to_vec() })].into();
+    let included = BTreeMap::from([(line, Included { last: Seq(last), voids: voids.to_vec() })]).into();
     let (generation, parent) = (generation(), YRS.generation_zero());
     let header = GenerationHeader { generation, parent, partial: false, included }.encode().into();
     let (number, status) = (Some(SegmentNumber(0)), SegmentStatus::Alive);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
-use coheap_core::guard::Clocks;
+use coheap_core::guard::{self, Clocks};
 use coheap_core::log::LogEntry;
 use coheap_core::segment::engine::Raw;
 use coheap_core::segment::layout;
@@ -41,7 +41,7 @@ fn repeated(data: &[u8]) -> Option<Vec<u8>> {
 
 fn read(what: u8, rest: &[u8]) {
     let (bytes, len) = (Bytes::copy_from_slice(rest), rest.len());
-    match what % 13 {
+    match what % 15 {
         0 => message(&bytes, Up::decode, Up::encode),
         1 => message(&bytes, Down::decode, Down::encode),
         2 => {
@@ -95,10 +95,12 @@ fn read(what: u8, rest: &[u8]) {
             let Ok(restored) = reads("what was given back", len, || Restored::decode(&bytes)) else { return };
             assert_eq!(restored.encode(), *bytes);
         }
-        _ => {
-            let Ok(header) = GenerationHeader::decode(rest) else { return };
+        12 => {
+            let Ok(header) = reads("a header", len, || GenerationHeader::decode(rest)) else { return };
             assert_eq!(header.encode(), rest);
         }
+        13 => whole(guard::Engine::Yrs, rest),
+        _ => whole(guard::Engine::Automerge, rest),
     }
 }
 
@@ -117,6 +119,14 @@ fn message<F: PartialEq + std::fmt::Debug>(
         let [(kind, body)] = &again[..] else { panic!("one frame became {}", again.len()) };
         assert_eq!(decode(*kind, body), Ok(Some(frame)));
     }
+}
+
+/// A whole state: the table that it comes to reads back.
+fn whole(engine: guard::Engine, bytes: &[u8]) {
+    let Ok(clocks) = reads("a whole state", bytes.len(), || guard::whole(engine, bytes)) else { return };
+    let mut out = Vec::new();
+    clocks.encode(&mut out);
+    assert_eq!(Clocks::decode(&out), Ok(clocks));
 }
 
 /// Pieces of long messages: stream, flags and length in a byte each, then the piece.

@@ -82,7 +82,7 @@ pub fn guard(kind: EngineKind, data: &[u8]) {
     let engine = engine_of(kind);
     if let Some((0xff, bytes)) = data.split_first() {
         let _ = reads("a delta", bytes.len(), || guard::structure(engine, bytes));
-        let _ = reads("a state", bytes.len(), || guard::state(engine, bytes));
+        let _ = reads("a state", bytes.len(), || guard::whole(engine, bytes));
         return;
     }
     let Some((number, pieces)) = parse(data) else { return };

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
+use coheap_core::id::SegmentId;
+use coheap_core::segment::Segment;
 use coheap_fuzz::input::{Piece, build};
 use coheap_fuzz::talk::talk;
 use coheap_fuzz::{STAGES, stage};
@@ -38,7 +40,7 @@ fn frames(folder: &Path, golden: &str) -> std::io::Result<()> {
         let Some((name, hex)) = line.split_once(' ') else { continue };
         let digits: Vec<u8> = hex.bytes().filter_map(|c| char::from(c).to_digit(16)).map(|d| d as u8).collect();
         let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-        for what in 0..13_u8 {
+        for what in 0..15_u8 {
             // The body of a frame is one of the other things, now and then.
             let skipped = if what < 2 { 0 } else { 3.min(bytes.len()) };
             put(folder, &format!("{name}-{what}"), &[&[what], &bytes[skipped..]].concat())?;
@@ -56,19 +58,31 @@ fn frames(folder: &Path, golden: &str) -> std::io::Result<()> {
         stage.clocks.encode(&mut table);
         put(folder, &format!("clocks-{n}"), &table)?;
     }
-    // Lists of very many small items: parts of a commit, of an entry and of a stored one, states, names, deltas of a state.
-    let lists: [(u8, &[u8], &[u8], u16); 6] = [
+    for (n, (what, kind)) in (13_u8..).zip(kinds).flat_map(|of| (0..STAGES).map(move |n| (n, of))) {
+        let document = Segment::decode(SegmentId::ROOT, kind, kind.generation_zero(), 1, &stage(kind, n).snapshot, &[]);
+        let whole = document.expect("a stage").whole();
+        put(folder, &format!("whole-{what}-{n}"), &[&[what], &whole[..]].concat())?;
+    }
+    // Lists of very many small items: parts of a commit, of an entry and of a stored one, states, names, deltas of a state; runs of a
+    // clock table; items of a state; deltas of one of automerge.
+    let runs = [&[1, 1][..], &[1; 16], &[0x81, 0x80, 2], &[0x81, 0x80, 2], &[0]].concat();
+    let lists: [(u8, &[u8], &[u8], u16); 9] = [
         (0, &[0, 2, 0x8d, 0x80, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0x80, 0x20], &[2, 1, 0, 0], 4096),
         (1, &[0, 0x42, 0x8e, 0x80, 1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0x80, 0x20], &[2, 1, 0, 0], 4096),
         (0, &[0], &[0x80, 0], 60_000),
         (2, &[0x80, 0x80, 2], &[0; 23], 32_768),
         (3, &[0x80, 0x80, 2], &[0; 17], 32_768),
         (10, &[0, 0, 0x80, 0x80, 2], &[0; 21], 32_768),
+        (7, &runs, &[5, 4], 16_384),
+        (13, &[1, 0x80, 0x80, 4, 5, 0, 8, 1, 1, b'q', 1, 126], &[0x81, 5, 0, 1], 65_535),
+        (14, &[0x80, 0], &[1, 0], 65_535),
     ];
     for (n, (what, head, piece, times)) in lists.into_iter().enumerate() {
         let [low, high] = times.to_le_bytes();
         let lengths = [what | 0x80, head.len() as u8, piece.len() as u8, low, high];
-        put(folder, &format!("list-{n}"), &[&lengths, head, piece].concat())?;
+        // Nothing is deleted in a state.
+        let tail: &[u8] = if what == 13 { &[0] } else { &[] };
+        put(folder, &format!("list-{n}"), &[&lengths, head, piece, tail].concat())?;
     }
     put(folder, "value", &[&[9], &b"nAAAAAAAAAAAAAAAA"[..]].concat())
 }

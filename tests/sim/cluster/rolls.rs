@@ -39,7 +39,7 @@ impl Cluster {
                 LogEntry::Roll(_) | LogEntry::Quarantine(_) => {}
             }
         }
-        let included: BTreeMap<ReplicaId, Seq> = header.included.iter().map(|(id, line)| (*id, line.last)).collect();
+        let included: BTreeMap<ReplicaId, Seq> = header.included.iter().map(|(id, line)| (id, line.last)).collect();
         assert_eq!(included, last, "G1: the lines of a generation (left) and those of the log below it");
     }
 }

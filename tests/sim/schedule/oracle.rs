@@ -424,7 +424,7 @@ impl Oracle {
         if self.was_restored() {
             return fails("D6", "a generation of a log that was given back");
         }
-        let included: BTreeMap<_, _> = header.included.iter().map(|(owner, line)| (*owner, line.last)).collect();
+        let included: BTreeMap<_, _> = header.included.iter().map(|(owner, line)| (owner, line.last)).collect();
         let lines = self.owners().into_iter().filter_map(|owner| Some((owner, self.line(owner)?.0))).collect();
         if header.partial || included != lines {
             return fails("G1", format!("a generation at {offset:?} has the lines {included:?}, the log {lines:?}"));

@@ -1,8 +1,13 @@
 //! The world of a schedule: processes, one relay process with a machine per heap, and its disk. It performs steps, and after
 //! each one holds what every touched program sees, and all that the relay said, against the oracle.
+//!
+//! Next: `world/programs.rs` (what programs do), `links.rs` (connections), `relay.rs` (the relay process and its disk), `judge.rs` (what
+//! must be seen), `faults.rs`, `rolls.rs`, `rest.rs` (how it ends).
 
 mod faults;
 mod judge;
+mod links;
+mod programs;
 mod relay;
 mod rest;
 mod rolls;
@@ -13,41 +18,22 @@ use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
-use coheap_core::id::{ObjectId, Offset, ReplicaId, SegmentId};
-use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
-use coheap_core::replica::{Input, Section, Target, WaitError, WaitKind};
+use coheap_core::id::{Offset, ReplicaId, SegmentId};
+use coheap_core::relay::{Input as RelayInput, Output as RelayOutput, Relay};
+use coheap_core::replica::{Input, Target};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::Time;
-use coheap_core::value::Value;
-use coheap_core::wire::code::Code;
 
+use self::programs::Waiting;
 use super::coverage::{Coverage, Phase, Phases};
 use super::disk::Platter;
-use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
-use super::marks::MARKS_MAX;
-use super::oracle::{Log, Oracle, Sight, label};
-use super::plan::{Deed, Plan, WaitFor};
-use super::process::{COUNTER, Link, Process, REGISTER, Told, cut};
+use super::history::{Event, ProcessNo, Touch};
+use super::oracle::{Log, Oracle, Sight};
+use super::plan::{Deed, Plan};
+use super::process::{COUNTER, Link, Process};
 use super::{Failure, Tally, fails};
 use crate::Draws;
 use crate::node::options;
-
-/// Segments that one heap of a schedule can have.
-const SEGMENTS_MAX: usize = 6;
-/// How long a process waits at most before it comes again that another connection displaced, while the world comes to rest.
-const DISPLACED_RESTS_MS: usize = 60;
-/// Characters of one of the three strings of a large commit: together they are more than one piece of a long message.
-const LARGE: usize = 100_000;
-
-/// What a wait was asked for.
-#[derive(Clone, PartialEq, Debug)]
-enum Waiting {
-    Flush(Option<CommitNo>),
-    /// The log reached to here when it was asked for, in that life of it.
-    Sync(usize, Offset),
-    Version,
-    Reach(usize),
-}
 
 /// A fold that the relay asked for.
 #[derive(Debug)]
@@ -308,292 +294,6 @@ impl World {
         Ok(())
     }
 
-    /// A program makes a commit.
-    fn commit(&mut self, at: usize, sections: Vec<(Target, Vec<Wish>)>, places: Vec<Touch>) -> Result<(), Failure> {
-        let heap = self.heap_of(at);
-        let commit = self.heaps[heap].oracle.made.len();
-        if commit >= MARKS_MAX || sections.is_empty() {
-            return Ok(());
-        }
-        let marked = sections.into_iter().zip(&places).map(|((target, mut wishes), place)| {
-            if !matches!(target, Target::New(..)) {
-                let (key, value) = (label(commit), Literal::Scalar(Value::Bool(true)));
-                wishes.push(Wish::Set { object: Handle(0), key, value });
-            }
-            // As a mirror does: own wishes at once, corrections behind them.
-            if let Target::Here(index) = target
-                && let Some(view) = self.processes[at].views.get_mut(&index)
-            {
-                let counter = view.counter().filter(|_| place.adds != 0);
-                wishes.extend(counter.map(|object| Wish::Add { object, by: place.adds as f64 }));
-                view.wrote(commit, place, wishes.iter().any(is_register));
-            }
-            Section { target, claim: None, wishes }
-        });
-        let sections = marked.collect();
-        let entropy = self.draws.draw();
-        let process = &mut self.processes[at];
-        process.committed = None;
-        process.making = places.iter().find(|place| place.makes_counter).map(|place| (commit, *place));
-        let of = &mut self.heaps[heap];
-        process.input(
-            self.now,
-            Input::Commit { label: label(commit), sections, size: 0, entropy },
-            &of.segments,
-            &mut of.history,
-        );
-        process.making = None;
-        let uid = process.replica.unsaved_uids().pop();
-        let (Some(uid), Some(_)) = (uid, process.committed) else {
-            return fails("P9", format!("a program cannot commit: {:?}", process.problems));
-        };
-        of.oracle.make(uid, places.clone());
-        process.line.push(commit);
-        process.open.push(commit);
-        for place in &places {
-            let index = process.segments.iter().find(|(_, segment)| **segment == place.segment);
-            let Some(index) = index.map(|(index, _)| *index) else { continue };
-            process.wrote(index);
-        }
-        self.tally.commits += 1;
-        self.tally.wide += u64::from(places.len() > 1);
-        of.history.push(Event::Made { process: process.number, commit, places });
-        self.after(at)
-    }
-
-    fn edit(&mut self, at: usize, segments: u8, pick: u16, alloc: bool, large: bool) -> Result<(), Failure> {
-        if self.is_paused(at) {
-            return Ok(());
-        }
-        let heap = self.heap_of(at);
-        let (mut sections, mut places) = (Vec::new(), Vec::new());
-        let commit = self.heaps[heap].oracle.made.len();
-        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
-        for nth in 0..usize::from(segments).min(here.len()) {
-            // A stride that visits every one, from a start of chance.
-            let index = here[(usize::from(pick) + nth) % here.len()];
-            let view = &self.processes[at].views[&index];
-            let adds = if view.counter().is_some() { 1 + i64::from(pick % 9) } else { 0 };
-            let segment = self.processes[at].segments[&index];
-            let mut wishes = Vec::new();
-            if pick.is_multiple_of(3) {
-                let (key, value) = (REGISTER.to_owned(), Literal::Scalar(Value::Number(commit as f64)));
-                wishes.push(Wish::Set { object: Handle(0), key, value });
-            }
-            if large && nth == 0 {
-                for part in 0..3 {
-                    let value = Literal::Scalar(Value::Str("x".repeat(LARGE)));
-                    wishes.push(Wish::Set { object: Handle(0), key: format!("large{part}"), value });
-                }
-            }
-            sections.push((Target::Here(index), wishes));
-            places.push(Touch { segment, adds, makes_counter: false });
-        }
-        if alloc && self.heaps[heap].segments.len() < SEGMENTS_MAX {
-            let ObjectId(id) = self.draws.object();
-            let engine =
-                if self.plan.automerge && pick.is_multiple_of(2) { EngineKind::Automerge } else { EngineKind::Yrs };
-            let mark = (label(commit), Literal::Scalar(Value::Bool(true)));
-            let entries = vec![mark, (COUNTER.to_owned(), Literal::Counter(0.0))];
-            sections.push((Target::New(SegmentId(id), engine), vec![Wish::Root { value: Literal::Map(entries) }]));
-            let segment: SegmentNo = self.heaps[heap].segments.len();
-            self.heaps[heap].segments.push(SegmentId(id));
-            places.push(Touch { segment, adds: 0, makes_counter: true });
-        }
-        self.commit(at, sections, places)
-    }
-
-    /// A connection opens, if there is a relay.
-    fn connect(&mut self, at: usize, can_write: bool) -> Result<(), Failure> {
-        if !self.is_up || self.processes[at].link.is_some() || self.is_paused(at) {
-            return Ok(());
-        }
-        self.conns += 1;
-        let (conn, heap) = (ConnId(self.conns), self.heap_of(at));
-        self.load_heap(heap)?;
-        let process = &mut self.processes[at];
-        process.link = Some(Link::new(conn, self.losses));
-        self.relay(heap, RelayInput::Opened { conn, subject: String::new(), can_write })?;
-        let entropy = [0; 4].map(|_: u64| self.draws.draw());
-        self.input(at, Input::Connected { token: String::new(), entropy })
-    }
-
-    /// The replica's end of a connection is closed. Its messages that are still under way stay with the relay's end.
-    fn hang_up(&mut self, at: usize) -> Result<Option<Link>, Failure> {
-        let process = &mut self.processes[at];
-        process.online = false;
-        let link = process.link.take();
-        if let Some(link) = &link {
-            // As the npm package does (code 9, F4).
-            let replaced = !link.relay_open && link.code == Some(Code::Replaced.close_code());
-            process.displaced += u32::from(replaced);
-            // Two that go by one id, and come again at the same time whenever they displaced each other, would do so for ever.
-            process.rests_until = if replaced { self.now + self.draws.below(DISPLACED_RESTS_MS) as u64 } else { 0 };
-            self.input(at, if replaced { Input::Replaced } else { Input::Disconnected })?;
-        }
-        Ok(link)
-    }
-
-    /// The relay's end of a connection learns that it is over.
-    fn closed(&mut self, heap: usize, link: &Link) -> Result<(), Failure> {
-        if link.relay_open { self.relay(heap, RelayInput::Closed { conn: link.conn }) } else { Ok(()) }
-    }
-
-    fn up(&mut self, at: usize, count: u8) -> Result<(), Failure> {
-        for _ in 0..count {
-            let heap = self.heap_of(at);
-            let Some(link) = &mut self.processes[at].link else { break };
-            if link.silent || !link.relay_open {
-                break;
-            }
-            let Some(bytes) = link.up.pop_front() else { break };
-            link.greeted = true;
-            let conn = link.conn;
-            if let Some((by, sight)) = link.arrives(&bytes) {
-                self.heaps[heap].given.insert(by, sight);
-            }
-            self.relay(heap, RelayInput::Message { conn, bytes })?;
-        }
-        Ok(())
-    }
-
-    /// What a replica had sent on a connection that it has given up arrives; behind the last of it, its end does.
-    fn late_up(&mut self, pick: u16) -> Result<(), Failure> {
-        if self.late.is_empty() {
-            return Ok(());
-        }
-        let at = usize::from(pick) % self.late.len();
-        let (heap, link) = &mut self.late[at];
-        let (heap, conn) = (*heap, link.conn);
-        if let (true, Some(bytes)) = (link.relay_open, link.up.pop_front()) {
-            if let Some((by, sight)) = link.arrives(&bytes) {
-                self.heaps[heap].given.insert(by, sight);
-            }
-            return self.relay(heap, RelayInput::Message { conn, bytes });
-        }
-        let (heap, link) = self.late.remove(at);
-        self.closed(heap, &link)
-    }
-
-    fn down(&mut self, at: usize, count: u8) -> Result<(), Failure> {
-        for _ in 0..count {
-            if self.is_paused(at) {
-                break;
-            }
-            let heap = self.heap_of(at);
-            let Some(link) = &mut self.processes[at].link else { break };
-            if link.silent {
-                break;
-            }
-            let (conn, relay_open) = (link.conn, link.relay_open);
-            let Some(message) = link.down.pop_front() else {
-                // The relay closed it, and this is the end of it.
-                if !relay_open {
-                    self.hang_up(at)?;
-                }
-                break;
-            };
-            let bytes = message.len() - 1;
-            self.input(at, Input::Receive(message))?;
-            if relay_open {
-                self.relay(heap, RelayInput::Written { conn, bytes })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn load_one(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
-        let count = self.heaps[self.heap_of(at)].segments.len();
-        if self.is_paused(at) || self.processes[at].shown(pick % count).is_some() {
-            return Ok(());
-        }
-        self.load(at, pick % count)
-    }
-
-    /// A program needs a segment.
-    fn load(&mut self, at: usize, segment: SegmentNo) -> Result<(), Failure> {
-        let id = self.heaps[self.heap_of(at)].segments[segment];
-        self.input(at, Input::Load(vec![(id, id == SegmentId::ROOT)]))?;
-        let process = &mut self.processes[at];
-        let index = process.segments.iter().find(|(_, of)| **of == segment).map(|(index, _)| *index);
-        process.loading.extend(index.filter(|index| !process.views.contains_key(index)));
-        Ok(())
-    }
-
-    fn evict(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
-        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
-        if self.is_paused(at) || here.len() < 2 {
-            return Ok(());
-        }
-        self.input(at, Input::Evict(here[pick % here.len()]))
-    }
-
-    fn wait(&mut self, at: usize, kind: WaitFor, pick: usize) -> Result<(), Failure> {
-        if self.is_paused(at) {
-            return Ok(());
-        }
-        let heap = self.heap_of(at);
-        let (of, process) = (&mut self.heaps[heap], &self.processes[at]);
-        let (kind, waiting) = match kind {
-            WaitFor::Flush => (WaitKind::Flush, Waiting::Flush(process.line.last().copied())),
-            WaitFor::Sync => (WaitKind::Sync, Waiting::Sync(self.losses, of.synced)),
-            WaitFor::Version => (WaitKind::Version, Waiting::Version),
-            WaitFor::Reach if of.versions.is_empty() => return Ok(()),
-            WaitFor::Reach => {
-                let version = pick % of.versions.len();
-                (WaitKind::Reach(of.versions[version].token.clone()), Waiting::Reach(version))
-            }
-        };
-        self.tickets += 1;
-        of.waits.insert((process.number, self.tickets), waiting);
-        self.input(at, Input::Wait { ticket: self.tickets, kind })
-    }
-
-    /// What a program was told of its waits is noted, and held against what it waited for.
-    fn hear(&mut self, at: usize) -> Result<(), Failure> {
-        let process = &mut self.processes[at];
-        let of = &mut self.heaps[self.plan.heaps_of[at]];
-        let cut = process.replica.cut();
-        for told in std::mem::take(&mut process.told) {
-            let (Told::Done(ticket, _) | Told::Failed(ticket, _)) = &told;
-            let Some(waiting) = of.waits.remove(&(process.number, *ticket)) else {
-                return fails(
-                    "P4",
-                    format!("wait {ticket} ends twice, or at process {}, which did not ask", process.number),
-                );
-            };
-            let (process, life) = (process.number, process.life);
-            match (told, waiting) {
-                (Told::Done(..), Waiting::Flush(upto)) => of.history.push(Event::Flushed { process, upto }),
-                (Told::Done(_, version), Waiting::Version) => {
-                    of.history.push(Event::Version { process, version: of.versions.len() });
-                    of.versions.push(Given { token: version, life, cut });
-                }
-                (Told::Done(..), Waiting::Reach(version)) => of.history.push(Event::Reached { process, version }),
-                (Told::Done(..), Waiting::Sync(asked_in, upto)) => {
-                    if asked_in == life && cut < upto {
-                        return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));
-                    }
-                }
-                (Told::Failed(_, error), Waiting::Flush(_)) => {
-                    if !matches!(error, WaitError::Refused(_)) {
-                        return fails("P4", format!("a flush fails: {error:?}"));
-                    }
-                }
-                // T3: it is of another life of the log than the one that is known here. Or a heap that was empty again gave
-                // it, or is all that is known here: its lineage is not on the disk before its first entry is, and another
-                // process may begin another.
-                (Told::Failed(_, WaitError::VersionLost), Waiting::Reach(version))
-                    if of.versions[version].life != life
-                        || (self.losses > 0 && of.versions[version].cut.min(cut) == Offset(0)) => {}
-                (Told::Failed(_, error), waiting) => {
-                    return fails("P4", format!("a wait for {waiting:?} fails: {error:?}"));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Time passes, and wakes whom it is to wake.
     fn pass(&mut self, ms: u64) -> Result<(), Failure> {
         self.now += ms;
@@ -605,18 +305,6 @@ impl World {
         for at in 0..self.processes.len() {
             if !self.is_paused(at) && self.processes[at].replica.deadline().is_some_and(|at| at <= self.now) {
                 self.input(at, Input::Tick)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A replica finds that its connection is silent.
-    fn notice(&mut self, at: usize) -> Result<(), Failure> {
-        if self.processes[at].link.as_ref().is_some_and(|link| link.silent) {
-            let heap = self.heap_of(at);
-            if let Some(mut link) = self.hang_up(at)? {
-                link.up.clear();
-                self.late.push((heap, link));
             }
         }
         Ok(())
@@ -679,16 +367,6 @@ impl World {
     pub fn coverage(&self) -> &Coverage {
         &self.tally.coverage
     }
-}
-
-/// Cuts a link at a byte in each direction.
-fn cut_both(link: &mut Link, pick: u16) {
-    cut(&mut link.up, pick);
-    cut(&mut link.down, pick.rotate_left(7));
-}
-
-fn is_register(wish: &Wish) -> bool {
-    matches!(wish, Wish::Set { key, .. } if key == REGISTER)
 }
 
 fn message(frames: &[u8]) -> Bytes {

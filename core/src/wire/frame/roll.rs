@@ -25,7 +25,40 @@ pub struct GenerationHeader {
     /// line, nobody can say whether it is in.
     pub partial: bool,
     /// The lines of the log at the place where it was made. On the wire: those of the connection's own ids.
-    pub included: BTreeMap<ReplicaId, Included>,
+    pub included: Lines,
+}
+
+/// Lines by the id of their owner. They are as many as whoever sent them chose, so they lie in a list with no room to spare.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lines(Vec<(ReplicaId, Included)>);
+
+impl Lines {
+    /// The line of an owner.
+    pub fn get(&self, owner: ReplicaId) -> Option<&Included> {
+        let at = self.0.binary_search_by_key(&owner, |(owner, _)| *owner).ok()?;
+        self.0.get(at).map(|(_, line)| line)
+    }
+
+    /// All of them, by owner.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (ReplicaId, &Included)> {
+        self.0.iter().map(|(owner, line)| (*owner, line))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<BTreeMap<ReplicaId, Included>> for Lines {
+    fn from(lines: BTreeMap<ReplicaId, Included>) -> Lines {
+        Lines(lines.into_iter().collect())
+    }
 }
 
 /// How far one line was then.
@@ -40,20 +73,20 @@ pub struct Included {
 impl GenerationHeader {
     /// Whether the effect of a commit that was made against the parent is in the new generation's document (G3).
     pub fn includes(&self, owner: ReplicaId, seq: Seq, uid: Uid) -> bool {
-        self.included.get(&owner).is_some_and(|line| seq <= line.last && !line.voids.contains(&uid))
+        self.included.get(owner).is_some_and(|line| seq <= line.last && !line.voids.contains(&uid))
     }
 
     /// Whether nobody can say if a commit that a relay may have admitted to the parent is in.
     pub fn is_in_doubt(&self, owner: ReplicaId, seq: Seq) -> bool {
-        self.partial && self.included.get(&owner).is_none_or(|line| seq > line.last)
+        self.partial && self.included.get(owner).is_none_or(|line| seq > line.last)
     }
 
     /// The same with the lines of some ids only (G4).
     #[must_use]
     pub fn of_lines(&self, is_own: impl Fn(ReplicaId) -> bool) -> GenerationHeader {
-        let own = self.included.iter().filter(|(id, _)| is_own(**id));
-        let included = own.map(|(id, line)| (*id, line.clone())).collect();
-        GenerationHeader { included, ..*self }
+        let own = self.included.iter().filter(|(id, _)| is_own(*id));
+        let included = own.map(|(id, line)| (id, line.clone())).collect();
+        GenerationHeader { included: Lines(included), ..*self }
     }
 
     /// Its encoding.
@@ -62,7 +95,7 @@ impl GenerationHeader {
         out.generation(self.generation);
         out.generation(self.parent);
         out.varint(self.included.len() as u64);
-        for (owner, line) in &self.included {
+        for (owner, line) in self.included.iter() {
             out.extend_from_slice(&owner.0);
             out.varint(line.last.0);
             out.varint(line.voids.len() as u64);
@@ -87,8 +120,9 @@ impl GenerationHeader {
         if generation.is_zero() || generation == parent {
             return Err(Malformed::Field("generation"));
         }
-        let mut included = BTreeMap::new();
-        for _ in 0..r.count(usize::MAX, 18, "lines")? {
+        let count = r.count(usize::MAX, 18, "lines")?;
+        let mut included: Vec<(ReplicaId, Included)> = Vec::with_capacity(count);
+        for _ in 0..count {
             let owner = ReplicaId(r.array()?);
             let last = Seq(r.varint()?);
             let count = r.count(limits::WINDOW, 8, "voids")?;
@@ -97,13 +131,13 @@ impl GenerationHeader {
                 voids.push(Uid(r.u64()?));
             }
             // One form for one header: ascending, each line once.
-            if included.last_key_value().is_some_and(|(before, _)| *before >= owner) {
+            if included.last().is_some_and(|(before, _)| *before >= owner) {
                 return Err(Malformed::Field("lines"));
             }
-            included.insert(owner, Included { last, voids });
+            included.push((owner, Included { last, voids }));
         }
         r.end()?;
-        Ok(GenerationHeader { generation, parent, partial, included })
+        Ok(GenerationHeader { generation, parent, partial, included: Lines(included) })
     }
 }
 
@@ -140,7 +174,7 @@ mod tests {
         let line = |last, voids: &[u64]| Included { last: Seq(last), voids: voids.iter().copied().map(Uid).collect() };
         let included = [(ReplicaId([1; 16]), line(7, &[55, 66])), (ReplicaId([9; 16]), line(1, &[]))];
         let (generation, parent) = (GenId([3; 16]), GenId::ZERO_YRS);
-        GenerationHeader { generation, parent, partial: false, included: included.into() }
+        GenerationHeader { generation, parent, partial: false, included: BTreeMap::from(included).into() }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::super::coverage::{Fault, Phases};
 use super::super::disk::Written;
 use super::super::history::Event;
 use super::super::process::{Process, cut};
-use super::{Failure, OnDisk, World, cut_both, fails, options};
+use super::{Failure, OnDisk, World, fails, links::cut_both, options};
 
 /// Steps that a pause lasts at most.
 const PAUSE_MAX: usize = 40;

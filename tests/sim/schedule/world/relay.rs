@@ -17,7 +17,8 @@ use coheap_core::wire::code::Code;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::{Down, split};
 
-use super::{Failure, Job, World, cut, fails, message};
+use super::super::process::cut;
+use super::{Failure, Job, World, fails, message};
 use crate::schedule::disk::Written;
 
 /// One of so many merges fails.

@@ -1,0 +1,131 @@
+//! Connections: they open and end, messages go over them in both directions, some after their end.
+
+use coheap_core::relay::{ConnId, Input as RelayInput};
+use coheap_core::replica::Input;
+use coheap_core::segment::write::Draw;
+use coheap_core::wire::code::Code;
+
+use super::super::process::{Link, cut};
+use super::{Failure, World};
+
+/// How long a process waits at most before it comes again that another connection displaced, while the world comes to rest.
+const DISPLACED_RESTS_MS: usize = 60;
+
+impl World {
+    /// A connection opens, if there is a relay.
+    pub(super) fn connect(&mut self, at: usize, can_write: bool) -> Result<(), Failure> {
+        if !self.is_up || self.processes[at].link.is_some() || self.is_paused(at) {
+            return Ok(());
+        }
+        self.conns += 1;
+        let (conn, heap) = (ConnId(self.conns), self.heap_of(at));
+        self.load_heap(heap)?;
+        let process = &mut self.processes[at];
+        process.link = Some(Link::new(conn, self.losses));
+        self.relay(heap, RelayInput::Opened { conn, subject: String::new(), can_write })?;
+        let entropy = [0; 4].map(|_: u64| self.draws.draw());
+        self.input(at, Input::Connected { token: String::new(), entropy })
+    }
+
+    /// The replica's end of a connection is closed. Its messages that are still under way stay with the relay's end.
+    pub(super) fn hang_up(&mut self, at: usize) -> Result<Option<Link>, Failure> {
+        let process = &mut self.processes[at];
+        process.online = false;
+        let link = process.link.take();
+        if let Some(link) = &link {
+            // As the npm package does (code 9, F4).
+            let replaced = !link.relay_open && link.code == Some(Code::Replaced.close_code());
+            process.displaced += u32::from(replaced);
+            // Two that go by one id, and come again at the same time whenever they displaced each other, would do so for ever.
+            process.rests_until = if replaced { self.now + self.draws.below(DISPLACED_RESTS_MS) as u64 } else { 0 };
+            self.input(at, if replaced { Input::Replaced } else { Input::Disconnected })?;
+        }
+        Ok(link)
+    }
+
+    /// The relay's end of a connection learns that it is over.
+    pub(super) fn closed(&mut self, heap: usize, link: &Link) -> Result<(), Failure> {
+        if link.relay_open { self.relay(heap, RelayInput::Closed { conn: link.conn }) } else { Ok(()) }
+    }
+
+    pub(super) fn up(&mut self, at: usize, count: u8) -> Result<(), Failure> {
+        for _ in 0..count {
+            let heap = self.heap_of(at);
+            let Some(link) = &mut self.processes[at].link else { break };
+            if link.silent || !link.relay_open {
+                break;
+            }
+            let Some(bytes) = link.up.pop_front() else { break };
+            link.greeted = true;
+            let conn = link.conn;
+            if let Some((by, sight)) = link.arrives(&bytes) {
+                self.heaps[heap].given.insert(by, sight);
+            }
+            self.relay(heap, RelayInput::Message { conn, bytes })?;
+        }
+        Ok(())
+    }
+
+    /// What a replica had sent on a connection that it has given up arrives; behind the last of it, its end does.
+    pub(super) fn late_up(&mut self, pick: u16) -> Result<(), Failure> {
+        if self.late.is_empty() {
+            return Ok(());
+        }
+        let at = usize::from(pick) % self.late.len();
+        let (heap, link) = &mut self.late[at];
+        let (heap, conn) = (*heap, link.conn);
+        if let (true, Some(bytes)) = (link.relay_open, link.up.pop_front()) {
+            if let Some((by, sight)) = link.arrives(&bytes) {
+                self.heaps[heap].given.insert(by, sight);
+            }
+            return self.relay(heap, RelayInput::Message { conn, bytes });
+        }
+        let (heap, link) = self.late.remove(at);
+        self.closed(heap, &link)
+    }
+
+    pub(super) fn down(&mut self, at: usize, count: u8) -> Result<(), Failure> {
+        for _ in 0..count {
+            if self.is_paused(at) {
+                break;
+            }
+            let heap = self.heap_of(at);
+            let Some(link) = &mut self.processes[at].link else { break };
+            if link.silent {
+                break;
+            }
+            let (conn, relay_open) = (link.conn, link.relay_open);
+            let Some(message) = link.down.pop_front() else {
+                // The relay closed it, and this is the end of it.
+                if !relay_open {
+                    self.hang_up(at)?;
+                }
+                break;
+            };
+            let bytes = message.len() - 1;
+            self.input(at, Input::Receive(message))?;
+            if relay_open {
+                self.relay(heap, RelayInput::Written { conn, bytes })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A replica finds that its connection is silent.
+    pub(super) fn notice(&mut self, at: usize) -> Result<(), Failure> {
+        if self.processes[at].link.as_ref().is_some_and(|link| link.silent) {
+            let heap = self.heap_of(at);
+            if let Some(mut link) = self.hang_up(at)? {
+                link.up.clear();
+                self.late.push((heap, link));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a link at a byte in each direction.
+pub(super) fn cut_both(link: &mut Link, pick: u16) {
+    cut(&mut link.up, pick);
+    cut(&mut link.down, pick.rotate_left(7));
+}

@@ -1,0 +1,229 @@
+//! What programs do: commits, loads, evictions, waits; and what they are told of their waits.
+
+use coheap_core::commit::EngineKind;
+use coheap_core::edit::{Handle, Literal, Wish};
+use coheap_core::heap::Index;
+use coheap_core::id::{ObjectId, Offset, SegmentId};
+use coheap_core::replica::{Input, Section, Target, WaitError, WaitKind};
+use coheap_core::segment::write::Draw;
+use coheap_core::value::Value;
+
+use super::super::history::{CommitNo, Event, SegmentNo, Touch};
+use super::super::marks::MARKS_MAX;
+use super::super::oracle::label;
+use super::super::plan::WaitFor;
+use super::super::process::{COUNTER, REGISTER, Told};
+use super::{Failure, Given, World, fails};
+
+/// Segments that one heap of a schedule can have.
+const SEGMENTS_MAX: usize = 6;
+/// Characters of one of the three strings of a large commit: together they are more than one piece of a long message.
+const LARGE: usize = 100_000;
+
+/// What a wait was asked for.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Waiting {
+    Flush(Option<CommitNo>),
+    /// The log reached to here when it was asked for, in that life of it.
+    Sync(usize, Offset),
+    Version,
+    Reach(usize),
+}
+
+impl World {
+    /// A program makes a commit.
+    pub(super) fn commit(
+        &mut self,
+        at: usize,
+        sections: Vec<(Target, Vec<Wish>)>,
+        places: Vec<Touch>,
+    ) -> Result<(), Failure> {
+        let heap = self.heap_of(at);
+        let commit = self.heaps[heap].oracle.made.len();
+        if commit >= MARKS_MAX || sections.is_empty() {
+            return Ok(());
+        }
+        let marked = sections.into_iter().zip(&places).map(|((target, mut wishes), place)| {
+            if !matches!(target, Target::New(..)) {
+                let (key, value) = (label(commit), Literal::Scalar(Value::Bool(true)));
+                wishes.push(Wish::Set { object: Handle(0), key, value });
+            }
+            // As a mirror does: own wishes at once, corrections behind them.
+            if let Target::Here(index) = target
+                && let Some(view) = self.processes[at].views.get_mut(&index)
+            {
+                let counter = view.counter().filter(|_| place.adds != 0);
+                wishes.extend(counter.map(|object| Wish::Add { object, by: place.adds as f64 }));
+                view.wrote(commit, place, wishes.iter().any(is_register));
+            }
+            Section { target, claim: None, wishes }
+        });
+        let sections = marked.collect();
+        let entropy = self.draws.draw();
+        let process = &mut self.processes[at];
+        process.committed = None;
+        process.making = places.iter().find(|place| place.makes_counter).map(|place| (commit, *place));
+        let of = &mut self.heaps[heap];
+        process.input(
+            self.now,
+            Input::Commit { label: label(commit), sections, size: 0, entropy },
+            &of.segments,
+            &mut of.history,
+        );
+        process.making = None;
+        let uid = process.replica.unsaved_uids().pop();
+        let (Some(uid), Some(_)) = (uid, process.committed) else {
+            return fails("P9", format!("a program cannot commit: {:?}", process.problems));
+        };
+        of.oracle.make(uid, places.clone());
+        process.line.push(commit);
+        process.open.push(commit);
+        for place in &places {
+            let index = process.segments.iter().find(|(_, segment)| **segment == place.segment);
+            let Some(index) = index.map(|(index, _)| *index) else { continue };
+            process.wrote(index);
+        }
+        self.tally.commits += 1;
+        self.tally.wide += u64::from(places.len() > 1);
+        of.history.push(Event::Made { process: process.number, commit, places });
+        self.after(at)
+    }
+
+    pub(super) fn edit(&mut self, at: usize, segments: u8, pick: u16, alloc: bool, large: bool) -> Result<(), Failure> {
+        if self.is_paused(at) {
+            return Ok(());
+        }
+        let heap = self.heap_of(at);
+        let (mut sections, mut places) = (Vec::new(), Vec::new());
+        let commit = self.heaps[heap].oracle.made.len();
+        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
+        for nth in 0..usize::from(segments).min(here.len()) {
+            // A stride that visits every one, from a start of chance.
+            let index = here[(usize::from(pick) + nth) % here.len()];
+            let view = &self.processes[at].views[&index];
+            let adds = if view.counter().is_some() { 1 + i64::from(pick % 9) } else { 0 };
+            let segment = self.processes[at].segments[&index];
+            let mut wishes = Vec::new();
+            if pick.is_multiple_of(3) {
+                let (key, value) = (REGISTER.to_owned(), Literal::Scalar(Value::Number(commit as f64)));
+                wishes.push(Wish::Set { object: Handle(0), key, value });
+            }
+            if large && nth == 0 {
+                for part in 0..3 {
+                    let value = Literal::Scalar(Value::Str("x".repeat(LARGE)));
+                    wishes.push(Wish::Set { object: Handle(0), key: format!("large{part}"), value });
+                }
+            }
+            sections.push((Target::Here(index), wishes));
+            places.push(Touch { segment, adds, makes_counter: false });
+        }
+        if alloc && self.heaps[heap].segments.len() < SEGMENTS_MAX {
+            let ObjectId(id) = self.draws.object();
+            let engine =
+                if self.plan.automerge && pick.is_multiple_of(2) { EngineKind::Automerge } else { EngineKind::Yrs };
+            let mark = (label(commit), Literal::Scalar(Value::Bool(true)));
+            let entries = vec![mark, (COUNTER.to_owned(), Literal::Counter(0.0))];
+            sections.push((Target::New(SegmentId(id), engine), vec![Wish::Root { value: Literal::Map(entries) }]));
+            let segment: SegmentNo = self.heaps[heap].segments.len();
+            self.heaps[heap].segments.push(SegmentId(id));
+            places.push(Touch { segment, adds: 0, makes_counter: true });
+        }
+        self.commit(at, sections, places)
+    }
+
+    pub(super) fn load_one(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
+        let count = self.heaps[self.heap_of(at)].segments.len();
+        if self.is_paused(at) || self.processes[at].shown(pick % count).is_some() {
+            return Ok(());
+        }
+        self.load(at, pick % count)
+    }
+
+    /// A program needs a segment.
+    pub(super) fn load(&mut self, at: usize, segment: SegmentNo) -> Result<(), Failure> {
+        let id = self.heaps[self.heap_of(at)].segments[segment];
+        self.input(at, Input::Load(vec![(id, id == SegmentId::ROOT)]))?;
+        let process = &mut self.processes[at];
+        let index = process.segments.iter().find(|(_, of)| **of == segment).map(|(index, _)| *index);
+        process.loading.extend(index.filter(|index| !process.views.contains_key(index)));
+        Ok(())
+    }
+
+    pub(super) fn evict(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
+        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
+        if self.is_paused(at) || here.len() < 2 {
+            return Ok(());
+        }
+        self.input(at, Input::Evict(here[pick % here.len()]))
+    }
+
+    pub(super) fn wait(&mut self, at: usize, kind: WaitFor, pick: usize) -> Result<(), Failure> {
+        if self.is_paused(at) {
+            return Ok(());
+        }
+        let heap = self.heap_of(at);
+        let (of, process) = (&mut self.heaps[heap], &self.processes[at]);
+        let (kind, waiting) = match kind {
+            WaitFor::Flush => (WaitKind::Flush, Waiting::Flush(process.line.last().copied())),
+            WaitFor::Sync => (WaitKind::Sync, Waiting::Sync(self.losses, of.synced)),
+            WaitFor::Version => (WaitKind::Version, Waiting::Version),
+            WaitFor::Reach if of.versions.is_empty() => return Ok(()),
+            WaitFor::Reach => {
+                let version = pick % of.versions.len();
+                (WaitKind::Reach(of.versions[version].token.clone()), Waiting::Reach(version))
+            }
+        };
+        self.tickets += 1;
+        of.waits.insert((process.number, self.tickets), waiting);
+        self.input(at, Input::Wait { ticket: self.tickets, kind })
+    }
+
+    /// What a program was told of its waits is noted, and held against what it waited for.
+    pub(super) fn hear(&mut self, at: usize) -> Result<(), Failure> {
+        let process = &mut self.processes[at];
+        let of = &mut self.heaps[self.plan.heaps_of[at]];
+        let cut = process.replica.cut();
+        for told in std::mem::take(&mut process.told) {
+            let (Told::Done(ticket, _) | Told::Failed(ticket, _)) = &told;
+            let Some(waiting) = of.waits.remove(&(process.number, *ticket)) else {
+                return fails(
+                    "P4",
+                    format!("wait {ticket} ends twice, or at process {}, which did not ask", process.number),
+                );
+            };
+            let (process, life) = (process.number, process.life);
+            match (told, waiting) {
+                (Told::Done(..), Waiting::Flush(upto)) => of.history.push(Event::Flushed { process, upto }),
+                (Told::Done(_, version), Waiting::Version) => {
+                    of.history.push(Event::Version { process, version: of.versions.len() });
+                    of.versions.push(Given { token: version, life, cut });
+                }
+                (Told::Done(..), Waiting::Reach(version)) => of.history.push(Event::Reached { process, version }),
+                (Told::Done(..), Waiting::Sync(asked_in, upto)) => {
+                    if asked_in == life && cut < upto {
+                        return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));
+                    }
+                }
+                (Told::Failed(_, error), Waiting::Flush(_)) => {
+                    if !matches!(error, WaitError::Refused(_)) {
+                        return fails("P4", format!("a flush fails: {error:?}"));
+                    }
+                }
+                // T3: it is of another life of the log than the one that is known here. Or a heap that was empty again gave
+                // it, or is all that is known here: its lineage is not on the disk before its first entry is, and another
+                // process may begin another.
+                (Told::Failed(_, WaitError::VersionLost), Waiting::Reach(version))
+                    if of.versions[version].life != life
+                        || (self.losses > 0 && of.versions[version].cut.min(cut) == Offset(0)) => {}
+                (Told::Failed(_, error), waiting) => {
+                    return fails("P4", format!("a wait for {waiting:?} fails: {error:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_register(wish: &Wish) -> bool {
+    matches!(wish, Wish::Set { key, .. } if key == REGISTER)
+}
