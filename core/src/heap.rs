@@ -86,6 +86,11 @@ impl Slot {
         }
     }
 
+    /// True while it stands still (R12).
+    pub fn is_frozen(&self) -> bool {
+        self.broken.is_some()
+    }
+
     /// As [`Slot::document`], to look at.
     pub fn peek(&self) -> Option<&Segment> {
         match &self.state {

@@ -65,6 +65,13 @@ fn r12_what_no_engine_takes_in_is_left_out_and_everybody_goes_on() {
     assert!(sum.left_out > 200 && sum.quarantines > 200 || is_replay(), "nothing was left out: {sum:?}");
 }
 
+/// R11, with R12: what lies behind a refused commit is made anew when its segment is to be had again.
+#[test]
+fn r12_what_stands_still_while_a_commit_is_refused_loses_nothing() {
+    let sum = lives(60, Plan { harm: true, rights: true, ..FAULTS });
+    assert!(sum.refused > 400 && sum.quarantines > 200 || is_replay(), "little met: {sum:?}");
+}
+
 #[test]
 fn p1_to_p6_hold_through_broken_connections_crashes_and_evictions() {
     let sum = lives(150, FAULTS);
@@ -236,6 +243,16 @@ fn seeds_that_failed_once_stay_mended() {
     }
     // The seed of the first such find, before processes were copied as often as they are now.
     check(94, Plan { replicas: 4, rights: true, copies: true, ..FAULTS });
+    // What no engine takes in. The first three: the program of this world forgot the mirror of a segment that stood still, and
+    // with it handles that go on; a shipping one keeps it. 913698: a document that was being made anew kept what it could not take
+    // in for later, so its process could not go on in another instance.
+    for seed in [800717, 801641, 900069, 913698] {
+        check(seed, Plan { replicas: 2 + (seed % 4) as usize, shares: true, harm: true, ..FAULTS });
+    }
+    // A done() on a claim that another had ended since was taken by a relay that had forgotten both: its key was done twice.
+    check(801256, Plan { replicas: 2, rights: true, shares: true, rolls: true, ..FAULTS });
+    // The world took a place on a lost disk for the same place on an older one, of another history.
+    check(940473, Plan { replicas: 3, losses: true, ..FAULTS });
 }
 
 /// What a module without the engine answers is in `core/tests/replica/needs_full.rs`.

@@ -181,6 +181,7 @@ impl Cluster {
         let node = &mut self.nodes[at];
         node.dead = true;
         node.mirrors.clear();
+        node.suspended.clear();
     }
 
     /// A further process opens the heap; its number.

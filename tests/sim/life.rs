@@ -40,7 +40,8 @@ pub struct Plan {
     pub rolls: bool,
     /// The relay loses its disk, or gets an older one. Nothing is evicted then: what nobody holds would be gone.
     pub losses: bool,
-    /// Somebody commits what no engine takes in (R12). Not where the right to write comes and goes, or processes are copied.
+    /// Somebody commits what no engine takes in (R12). In a soak neither where the right to write comes and goes, nor where
+    /// processes are copied.
     pub harm: bool,
 }
 

@@ -39,6 +39,8 @@ pub struct Node {
     pub(crate) down: VecDeque<Bytes>,
     /// What its program sees, of every segment that is here.
     pub mirrors: BTreeMap<Index, Mirror>,
+    /// Mirrors of segments that stand still (R12): their last good values, and the handles that may go on.
+    pub(crate) suspended: BTreeMap<Index, Mirror>,
     pub(crate) ids: BTreeMap<Index, SegmentId>,
     /// Segments of refused commits, which show them until they are made anew.
     pub rebuilding: BTreeSet<Index>,
@@ -104,6 +106,7 @@ impl Node {
             up: VecDeque::new(),
             down: VecDeque::new(),
             mirrors: BTreeMap::new(),
+            suspended: BTreeMap::new(),
             ids: BTreeMap::from([(Index(0), SegmentId::ROOT)]),
             rebuilding: BTreeSet::new(),
             problems: Vec::new(),
@@ -166,16 +169,30 @@ impl Node {
             }
             Output::Loaded { segment, status: LoadStatus::There, reset, patches, .. } => {
                 self.rebuilding.remove(&segment);
-                let mirror = self.mirrors.entry(segment).or_default();
-                if !reset {
-                    *mirror = Mirror::new();
+                let stood_still = self.suspended.remove(&segment);
+                if reset {
+                    // Handles stay: they are those of the mirror that is here, or was when it came to stand still.
+                    if let Some(mirror) = stood_still {
+                        self.mirrors.insert(segment, mirror);
+                    }
+                    let mirror = self.mirrors.get_mut(&segment).expect("a reset is for a mirror that there is");
+                    mirror.reset(&patches);
+                } else {
+                    let before = self.mirrors.insert(segment, Mirror::of(&patches));
+                    assert!(before.is_none(), "{segment:?} is shown under other handles than before");
                 }
-                mirror.reset(&patches);
             }
-            Output::Loaded { segment, status, .. } => {
-                self.quarantines += usize::from(status == LoadStatus::Quarantined);
+            Output::Loaded { segment, status: LoadStatus::Quarantined, .. } => {
+                self.quarantines += 1;
+                self.rebuilding.remove(&segment);
+                if let Some(mirror) = self.mirrors.remove(&segment) {
+                    self.suspended.insert(segment, mirror);
+                }
+            }
+            Output::Loaded { segment, .. } => {
                 self.rebuilding.remove(&segment);
                 self.mirrors.remove(&segment);
+                self.suspended.remove(&segment);
             }
             Output::Committed { seq, corrections, .. } => {
                 for (index, patches) in corrections {

@@ -9,8 +9,10 @@
 //!    └── time is over ◄── reserved ── Join asserts ──► held
 //! ```
 //!
-//! A restarted relay knows nothing of all this: for [`GRACE`] it grants nothing anew, and takes what members assert again.
-//! A heap without an entry, or one that this process has had open before, has nobody to wait for.
+//! A restarted relay knows nothing of all this: for [`GRACE`] it grants nothing anew, takes what members assert again, and puts off
+//! what stands on a claim: its key may have been granted to another since, and be done, which its members come to say. (Who knows it
+//! and stays away for longer is not heard: claims are presence.) A heap without an entry, or one that this process has had open
+//! before, has nobody to wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +75,16 @@ pub(super) struct Ask {
 struct RunOf {
     group: String,
     run: String,
+}
+
+/// Whether a commit may stand on a claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stands {
+    Yes,
+    /// Nobody knows before this much time has passed.
+    Later(Millis),
+    /// The claim is another's, or over.
+    No,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -273,8 +285,18 @@ impl Claims {
         let Some(group) = self.groups.get_mut(of) else { return };
         group.total = group.total.max(join.total);
         for key in &join.done {
-            let takes = room && !group.held.contains_key(&key) && group.has_room_for(&key);
-            if takes && group.done.insert(key.clone()) {
+            // Whoever says so has seen it durable: a claim of an earlier life that another has asserted again was not current.
+            if group.held.get(&key).is_some_and(|held| held.ending) {
+                continue;
+            }
+            if let Some(held) = group.held.get(&key).filter(|held| held.by != replica).copied() {
+                let to = group.members.iter().find(|(id, _)| *id == held.by).and_then(|(_, conn)| conn.ok());
+                let (group, run) = (of.group.clone(), of.run.clone());
+                self.sends
+                    .extend(to.map(|to| (vec![to], Down::Lost { group, run, key: key.clone(), grant: held.grant })));
+            }
+            group.free(&key);
+            if room && group.has_room_for(&key) && group.done.insert(key.clone()) {
                 group.key_bytes += key.len();
                 group.changed = true;
             }
@@ -379,15 +401,19 @@ impl Claims {
         }
     }
 
-    /// Whether a commit of one of these replicas may stand on this claim. In the grace time a commit asserts its claim
-    /// again, as a Join would: what was in flight when the relay was killed is sent again before anything else.
-    pub fn holds(&mut self, now: Time, own: &BTreeSet<ReplicaId>, claim: &ClaimOf) -> bool {
-        let of = self.named(&claim.group, &claim.run);
-        let in_grace = self.in_grace(now);
-        let known = self.groups.get(&of);
-        match known.and_then(|group| group.held.get(&claim.key)) {
+    /// Whether a commit of one of these replicas may stand on this claim. In the grace time that is not known: what was in flight
+    /// when the relay was killed comes again before anything else, and so does what was made on a claim that another has had since.
+    pub fn stands(&self, now: Time, own: &BTreeSet<ReplicaId>, claim: &ClaimOf) -> Stands {
+        let known = self.groups.get(&self.named(&claim.group, &claim.run));
+        let held = known.and_then(|group| group.held.get(&claim.key));
+        let may = match held {
             Some(held) => own.contains(&held.by) && held.grant == claim.grant && !held.ending,
-            None => in_grace && known.is_none_or(|group| !group.done.contains(&claim.key)),
+            None => self.in_grace(now) && known.is_none_or(|group| !group.done.contains(&claim.key)),
+        };
+        match self.grace_until.filter(|until| now < *until) {
+            _ if !may => Stands::No,
+            Some(until) => Stands::Later(Millis(until.0.saturating_sub(now.0))),
+            None => Stands::Yes,
         }
     }
 

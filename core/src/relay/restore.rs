@@ -36,7 +36,7 @@ use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored
 use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
 /// When a Restore, or a commit, that was put off may be sent again.
-const RETRY_MS: u64 = 1_000;
+pub(super) const RETRY_MS: u64 = 1_000;
 /// Bytes of states read for a verdict in one go.
 const READ_BYTES: usize = 4 << 20;
 /// How long after a restore no generation is made (D6): as long as lines are kept.
@@ -490,18 +490,18 @@ impl Relay {
         if !restoring && (self.now >= self.config.admits_from || !self.log.is_next(line)) {
             return false;
         }
-        self.busy_for(id, owner, line.seq);
+        self.busy_for(id, owner, line.seq, Code::Restoring, RETRY_MS);
         true
     }
 
-    /// Says: not now, from this number on, for what the log has lost.
-    pub(super) fn busy_for(&mut self, id: ConnId, owner: u64, seq: Seq) {
+    /// Says: not now, from this number on, and why.
+    pub(super) fn busy_for(&mut self, id: ConnId, owner: u64, seq: Seq, why: Code, retry_ms: u64) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(own) = usize::try_from(owner).ok().and_then(|at| conn.own.get_mut(at)) {
             own.refused = true;
         }
-        let code = u64::from(Code::Restoring.number());
-        self.answer(id, &Down::Busy { owner, seq, code, retry_ms: RETRY_MS });
+        let code = u64::from(why.number());
+        self.answer(id, &Down::Busy { owner, seq, code, retry_ms });
     }
 
     /// Sends a Restored of another, with the segments that this connection follows; entries wait until it is whole there.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::claims::Stands;
 use super::port::ConnId;
+use super::restore::RETRY_MS;
 use super::sequencer::{Incoming, IncomingPart, Placed};
 use super::session::Owed;
 use super::{BUSY_RETRY_MS, Relay, Standing};
@@ -11,6 +13,7 @@ use crate::admit::{Candidate, Ignored};
 use crate::commit::{After, LAYOUT};
 use crate::id::{Nonce, SegmentId, Seq, Uid};
 use crate::limits;
+use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
 use crate::wire::frame::up::CommitFrame;
@@ -101,6 +104,11 @@ impl Relay {
         if self.log.lists(&incoming.line) {
             refusal = refusal.filter(|code| matches!(code, Code::NoRight | Code::Unsupported));
         }
+        if refusal.is_none()
+            && let Some(time) = self.waits_for_claims(id, &frame, &incoming.line)
+        {
+            return self.busy_for(id, frame.owner, frame.seq, Code::ClaimLost, time.0.max(1));
+        }
         let unix_ms = self.config.unix_ms + self.now.0;
         let placed = self.log.place(incoming, &author, refusal, self.now < self.refuses_from, unix_ms);
         self.placed(id, owner, frame, placed);
@@ -130,8 +138,19 @@ impl Relay {
             return Some(Code::TooMany);
         }
         let own: BTreeSet<_> = conn.own.iter().map(|own| own.id).collect();
-        let lost = frame.claim.as_ref().is_some_and(|claim| !self.claims.holds(self.now, &own, claim));
+        let lost = frame.claim.as_ref().is_some_and(|claim| self.claims.stands(self.now, &own, claim) == Stands::No);
         lost.then_some(Code::ClaimLost)
+    }
+
+    /// S27: how long it takes until it is known whether the claim of a new commit is current. What a lost log had acknowledged
+    /// stands on none any more.
+    fn waits_for_claims(&self, id: ConnId, frame: &CommitFrame, line: &Candidate) -> Option<Millis> {
+        let (conn, claim) = (self.conns.get(&id)?, frame.claim.as_ref()?);
+        let own: BTreeSet<_> = conn.own.iter().map(|own| own.id).collect();
+        match self.claims.stands(self.now, &own, claim) {
+            Stands::Later(time) if self.log.is_new(line) => Some(time),
+            _ => None,
+        }
     }
 
     /// The commit with its references looked up; the code to close with if it cannot be one.
@@ -232,7 +251,7 @@ impl Relay {
             }
             // Its first one was not admitted on this connection (R2d, R2e): the line is not unknown, it has not begun.
             Placed::Unknown if own.refused => return,
-            Placed::Held => return self.busy_for(id, owner, seq),
+            Placed::Held => return self.busy_for(id, owner, seq, Code::Restoring, RETRY_MS),
             Placed::Conflict { uid } => Down::Conflict { owner, seq, uid },
             Placed::Unknown => Down::Unknown { owner },
         };

@@ -105,6 +105,12 @@ impl Unsaved {
         self.commit.parts.iter().map(|part| part.segment)
     }
 
+    /// Those in which it is to be made anew.
+    pub fn to_redo(&self) -> impl Iterator<Item = SegmentId> {
+        let stale = self.commit.parts.iter().zip(&self.stale).filter(|(_, stale)| **stale && !self.outdone);
+        stale.map(|(part, _)| part.segment)
+    }
+
     /// Its parts in these segments are to be made anew; if the log has it, in its version or as it is, there is nothing to make.
     fn spoil(&mut self, segments: &BTreeSet<SegmentId>) {
         if self.outdone || self.settled {

@@ -9,7 +9,7 @@ use super::lines::Ended;
 use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
-use crate::heap::State;
+use crate::heap::{Slot, State};
 use crate::id::{GenId, Nonce, SegmentId, SegmentNumber, Seq};
 use crate::limits;
 use crate::mutate::{self, Mutation};
@@ -427,6 +427,11 @@ impl Replica {
             }
             if one.sent {
                 continue;
+            }
+            // R11, R12: nor does what is to be made anew in a segment that stands still, until that is to be had again.
+            if one.to_redo().any(|id| self.heap.index(id).and_then(|i| self.heap.slot(i)).is_some_and(Slot::is_frozen))
+            {
+                break;
             }
             let commit = &one.commit;
             let Some(owner) = self.lines.place(commit.owner) else {

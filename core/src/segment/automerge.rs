@@ -17,14 +17,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::transaction::Transactable;
 use automerge::{
-    ActorId, Automerge, Change, LoadOptions, ObjId, ObjType, PatchAction, PatchLog, Prop, ROOT, ReadDoc, ScalarValue,
-    TextEncoding, Value, VerificationMode,
+    ActorId, Automerge, Change, ChangeHash, LoadOptions, ObjId, ObjType, PatchAction, PatchLog, Prop, ROOT, ReadDoc,
+    ScalarValue, TextEncoding, Value, VerificationMode,
 };
 use bytes::Bytes;
 
 use super::engine::{Changes, Engine, EngineError, Raw, Read, Step, Write};
 use crate::commit::EngineKind;
 use crate::guard::automerge::{Delta, canonical, deltas_of, object_key, whole_of, writer_actor};
+
+const MISSING: &str = "a change builds on changes that are not here";
 
 /// An automerge document.
 pub struct AutomergeEngine {
@@ -61,10 +63,18 @@ impl AutomergeEngine {
 
     /// Automerge keeps a change whose predecessors are missing for later, and says nothing.
     fn complete(&self) -> Result<(), EngineError> {
-        if self.doc.get_missing_deps(&[]).is_empty() {
+        if self.doc.get_missing_deps(&[]).is_empty() { Ok(()) } else { Err(EngineError::Failed(MISSING.into())) }
+    }
+
+    /// R12: what is kept for later is saved with everything else, and what was saved could not be read again. So changes that
+    /// build on what is neither here nor among them are not given to the document at all: it stays as it is, and goes on.
+    fn continues(&self, changes: &[Change]) -> Result<(), EngineError> {
+        let among: BTreeSet<ChangeHash> = changes.iter().map(Change::hash).collect();
+        let deps: Vec<ChangeHash> = changes.iter().flat_map(Change::deps).copied().collect();
+        if self.doc.get_missing_deps(&deps).iter().all(|hash| among.contains(hash)) {
             Ok(())
         } else {
-            Err(EngineError::Failed("a change builds on changes that are not here".into()))
+            Err(EngineError::Failed(MISSING.into()))
         }
     }
 }
@@ -336,6 +346,7 @@ impl Engine for AutomergeEngine {
                 }
             }
         }
+        self.continues(&list)?;
         let mut log = PatchLog::active();
         self.doc.apply_changes_log_patches(list, &mut log).map_err(failed)?;
         self.complete()?;
@@ -629,6 +640,23 @@ mod tests {
             out.extend_from_slice(rest);
             assert_eq!(out, now);
         }
+    }
+
+    #[test]
+    fn r12_what_builds_on_what_is_not_here_leaves_the_document_as_it_was() {
+        let mut author = AutomergeEngine::new(1);
+        let mut write = |n: i64| author.transact(&mut |tx| tx.put("n", Raw::Int(n))).unwrap();
+        let deltas = [write(1), write(2), write(3)];
+        let mut engine = AutomergeEngine::new(2);
+        engine.apply(&deltas[..1]).unwrap();
+        let before = engine.encode();
+        assert!(engine.apply(&deltas[2..]).is_err());
+        assert_eq!(engine.encode(), before);
+        // It can be read again, and takes in what comes next, in whatever order.
+        AutomergeEngine::decode(3, &before).unwrap();
+        let changes = engine.apply(&[deltas[2].clone(), deltas[1].clone()]).unwrap();
+        assert_eq!(changes.registers.len(), 1);
+        assert_eq!(engine.holds(), author.holds());
     }
 
     #[test]

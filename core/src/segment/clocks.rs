@@ -36,10 +36,15 @@ pub(super) struct Table {
 
 impl Segment {
     /// Applies what one commit of `owner` does here, in one step, if both halves of the guard pass it. After an error the
-    /// document is to be rebuilt.
+    /// document is to be rebuilt; what only lacks what it builds on has left it as it was.
     pub fn apply_commit(&mut self, owner: ReplicaId, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
         self.judge(owner, deltas)?;
-        self.apply_judged(deltas)
+        let applied = self.apply_judged(deltas);
+        if applied.is_err() {
+            // It says that this is here.
+            self.table = None;
+        }
+        applied
     }
 
     /// As [`Segment::apply_commit`], before anybody is shown the document.

@@ -228,19 +228,24 @@ fn s27_what_waits_for_the_end_of_the_grace_time_is_bounded_and_all_of_it_is_answ
 fn s27_claims_that_only_commits_name_are_remembered_as_far_as_there_is_room() {
     let mut world = World::new();
     world.fill(50, seg(7), 1);
+    let a = world.join(1);
+    let mut writer = Writer::new(1);
+    let n_max = 2_100;
+    let mut commits: Vec<_> = (0..n_max).map(|_| writer.frame(&[seg(0)])).collect();
+    for chunk in commits.chunks(100) {
+        let chunk: Vec<_> = chunk.iter().cloned().map(Up::Commit).collect();
+        world.send(a, &chunk);
+    }
+    // They come again, to a relay that does not know what they ended.
     world.crash();
     let a = world.join(1);
     world.send(a, &[join_group("g", "r", 1)]);
-    let mut writer = Writer::new(1);
-    let mut commits = Vec::new();
-    let n_max = 2_100;
-    for n in 0..n_max {
-        let mut commit = writer.frame(&[seg(0)]);
+    for (n, commit) in commits.iter_mut().enumerate() {
         commit.claim = Some(ClaimOf { group: "g".into(), run: "r".into(), key: long_key(n), grant: 1 });
-        commits.push(Up::Commit(commit));
     }
     for chunk in commits.chunks(100) {
-        world.send(a, chunk);
+        let chunk: Vec<_> = chunk.iter().cloned().map(Up::Commit).collect();
+        world.send(a, &chunk);
     }
     world.pass(100);
     let frames = world.take(a);

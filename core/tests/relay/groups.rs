@@ -223,20 +223,75 @@ fn s27_after_a_restart_nothing_is_granted_anew_for_a_while_but_what_was_held_goe
     assert_ne!(newer, grant);
 }
 
+fn join_with(run: &str, held: &[(&str, u64)], done: &[&str]) -> Up {
+    let held: Vec<_> = held.iter().map(|(key, grant)| ((*key).to_owned(), *grant)).collect();
+    let done: Vec<_> = done.iter().map(|key| (*key).to_owned()).collect();
+    let (group, run) = ("g".into(), run.into());
+    Up::Join { nonce: Nonce(9), group, run, total: 4, held: held.into(), done: done.into() }
+}
+
+fn put_off(frames: &[Down]) -> Option<u64> {
+    frames.iter().find_map(|frame| match frame {
+        Down::Busy { code: 35, retry_ms, .. } => Some(*retry_ms),
+        _ => None,
+    })
+}
+
 #[test]
-fn s27_in_the_grace_time_a_commit_asserts_its_claim_again() {
+fn s27_in_the_grace_time_a_commit_on_a_claim_waits_and_what_was_held_goes_on() {
     let mut world = settled();
     let (_, run, grant) = holder(&mut world, 1);
     world.crash();
     let a = world.join(1);
     let commit = commit_with(&mut Writer::new(1), &run, "k", grant);
+    world.send(a, std::slice::from_ref(&commit));
+    let retry_ms = put_off(&world.take(a)).expect("nobody knows yet whether it is current");
+    world.send(a, &[join_with(&run, &[("k", grant)], &[])]);
+    world.pass(retry_ms);
     world.send(a, &[commit]);
     assert_eq!(acked(&world.take(a)), Some(1));
-    world.send(a, &[join(&run)]);
-    world.pass(3_100);
     let b = world.join(2);
     world.send(b, &[ask(&run, "k")]);
     assert_eq!(claimed(&world.take(b)).1, ClaimState::Done);
+}
+
+/// Its key was granted to another while it was away, and the relay that knew that has died: no key is done twice.
+#[test]
+fn s27_after_a_restart_a_done_of_a_claim_that_another_has_ended_is_refused() {
+    for (asserts, early) in [(false, true), (true, true), (true, false)] {
+        let mut world = settled();
+        let (a, run, grant) = holder(&mut world, 1);
+        world.input(Input::Closed { conn: a });
+        world.pass(2_600);
+        let b = world.join(2);
+        world.send(b, &[join(&run), ask(&run, "k")]);
+        let (newer, state) = claimed(&world.take(b));
+        assert_eq!(state, ClaimState::Granted);
+        let done = commit_with(&mut Writer::new(2), &run, "k", newer);
+        world.send(b, &[done]);
+        assert_eq!(acked(&world.take(b)), Some(1));
+        world.crash();
+        // It comes first, as what is pending does, and may say that it holds it.
+        let a = world.join(1);
+        let stale = commit_with(&mut Writer::new(1), &run, "k", grant);
+        let held = [("k", grant)];
+        let again = join_with(&run, if asserts { &held } else { &[] }, &[]);
+        let b = world.join(2);
+        if early {
+            world.send(a, &[stale.clone(), again]);
+            world.send(b, &[join_with(&run, &[], &["k"])]);
+        } else {
+            world.send(b, &[join_with(&run, &[], &["k"])]);
+            world.send(a, &[stale.clone(), again]);
+        }
+        let told = world.take(a);
+        assert_eq!(acked(&told), None);
+        let lost = Down::Lost { group: "g".into(), run: run.clone(), key: "k".into(), grant };
+        assert_eq!(told.contains(&lost), asserts, "{told:?}");
+        world.pass(3_100);
+        world.send(a, &[stale]);
+        assert!(matches!(world.take(a).last(), Some(Down::Refused { code: 35, .. })), "{asserts} {early}");
+    }
 }
 
 #[test]

@@ -538,6 +538,33 @@ fn d4_what_was_acknowledged_by_a_lost_log_is_taken_in_again_once_with_the_same_b
     }
 }
 
+/// P6: of what a rolled back log still has by itself nothing is lost, though its author names it beside what is (schedule 1702).
+#[test]
+fn d4_what_the_log_still_has_is_not_taken_in_again_beside_what_it_has_lost() {
+    let mut world = World::new();
+    let mut writer = Writer::new(1);
+    let (first, second) = (writer.frame(&[seg(0)]), writer.frame(&[seg(0)]));
+    let a = world.join(1);
+    world.send(a, &[Up::Commit(first.clone())]);
+    world.send(a, &[Up::Commit(second.clone())]);
+    let epoch = world.disk.recovered.epochs[0].0;
+    world.roll_back(1);
+    let a = come(&mut world, 1, epoch, 2, &[seg(0)]);
+    world.send(a, &[up(&Restore { known: vec![known(&first), known(&second)], ..restore_of(&writer, &[seg(0)]) })]);
+    world.crash();
+    let again = world.open();
+    world.send(again, &[Up::Hello(Hello { own: vec![(replica(1), Seq(0))], ..hello(2) })]);
+    let ring = world.welcome(again).0.ring;
+    assert_eq!(ring[0].1.iter().map(|row| row.seq.0).collect::<Vec<_>>(), [1, 2], "both are known by their uids");
+    world.send(again, &[Up::Commit(first)]);
+    assert_eq!((acked(&world.take(again)), world.disk.entries.len()), (Some(1), 2), "the log has its entry");
+    world.send(again, &[Up::Commit(second)]);
+    assert_eq!((acked(&world.take(again)), world.disk.entries.len()), (Some(2), 3), "this one had been lost");
+    let next = writer.frame(&[seg(0)]);
+    world.send(again, &[Up::Commit(next)]);
+    assert_eq!(acked(&world.take(again)), Some(3));
+}
+
 /// §10: two processes have written different things under one engine identity, and the log that would have shown that was lost.
 #[test]
 fn d4_what_does_not_go_with_what_the_log_has_is_a_conflict_and_not_put_off_for_ever() {

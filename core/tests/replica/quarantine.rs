@@ -12,6 +12,7 @@ use coheap_core::replica::{Input, LoadStatus, Output, Replica, Section, Target};
 use coheap_core::segment::Segment;
 use coheap_core::segment::roll::roll_unchecked;
 use coheap_core::value::Value;
+use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::down::{EntryFrame, Fate, Row};
 use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
 use coheap_core::wire::frame::up::CommitFrame;
@@ -309,6 +310,30 @@ fn r12_what_is_not_saved_and_fits_nowhere_any_more_is_made_anew() {
     assert_eq!((again.seq, again.uid), (next.seq, next.uid));
     assert_ne!(again.parts.to_vec()[0].bytes, next.parts.to_vec()[0].bytes);
     assert!(value(&mut replica, ONE).unwrap().contains("Number(6.0)"));
+}
+
+#[test]
+fn r11_what_lies_behind_a_refused_commit_waits_for_a_segment_that_stands_still() {
+    let made = made();
+    let mut replica = with_both(&made);
+    let mine = commits(&commit(&mut replica, Target::Here(Index(1)), set(5))).remove(0);
+    let next = commits(&commit(&mut replica, Target::Here(Index(1)), set(6))).remove(0);
+    let last = commits(&commit(&mut replica, Target::Here(Index(2)), set(7))).remove(0);
+    tell(&mut replica, &entry(2, &[(ONE, &made[0][2])]));
+    let code = u64::from(Code::NoRight.number());
+    let told = tell(&mut replica, &Down::Refused { owner: 0, seq: mine.seq, uid: mine.uid, position: Offset(3), code });
+    assert_eq!(commits(&told), [], "it would go out as it was, on what was undone");
+    assert_eq!(commits(&tell(&mut replica, &entry(3, &[(TWO, &made[1][1])]))), []);
+    let told = tell(&mut replica, &reload(2));
+    assert_eq!(commits(&told), []);
+    let told = answer(&mut replica, &told, 4, &[(ONE, &made[0][..1])]);
+    let again = commits(&told);
+    let uids: Vec<Uid> = again.iter().map(|frame| frame.uid).collect();
+    assert_eq!(uids, [next.uid, last.uid]);
+    assert_eq!(again[0].prev, Some(mine.uid.voided()));
+    let delta = |frame: &CommitFrame| frame.parts.to_vec()[0].bytes.clone();
+    assert_ne!(client_of(&delta(&again[0])), client_of(&delta(&next)), "made anew, as another client");
+    assert_eq!(delta(&again[1]), delta(&last));
 }
 
 /// A new generation of ONE, of these deltas; of the line nothing is in it.

@@ -73,6 +73,7 @@ impl Cluster {
         let from = &self.nodes[at];
         let mut copy = Node::of(second);
         (copy.mirrors, copy.ids) = (from.mirrors.clone(), from.ids.clone());
+        copy.suspended.clone_from(&from.suspended);
         (copy.rebuilding, copy.seen) = (from.rebuilding.clone(), from.seen.clone());
         (copy.inherited, copy.overruled) = (from.inherited, from.overruled);
         copy.problems.clone_from(&from.problems);

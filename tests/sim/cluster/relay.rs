@@ -1,7 +1,7 @@
 //! The relay of a [`Cluster`] and what is under it: its process and its disk, what it sends and appends, and what it is told.
 
 use bytes::Bytes;
-use coheap_core::id::Offset;
+use coheap_core::id::{Offset, Uid};
 use coheap_core::log::{LogEntry, StoredCommit};
 use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
@@ -76,8 +76,9 @@ impl Cluster {
         }));
         self.disk = disk;
         self.disk.crash(0);
-        let head = Offset(self.disk.len() as u64);
-        self.places.retain(|_, place| *place < head);
+        // An older disk may be of another history than the one that was lost: what was at a place there says nothing here.
+        let there = (0..).map(Offset).zip(self.disk.history());
+        self.places = there.filter_map(|(place, entry)| Some((uid_of(&entry)?, place))).collect();
         self.ledger.lost = true;
     }
 
@@ -267,5 +268,13 @@ impl Cluster {
             _ => return,
         };
         self.relay_input(input);
+    }
+}
+
+/// Of the commit that has this place.
+fn uid_of(entry: &LogEntry) -> Option<Uid> {
+    match entry {
+        LogEntry::Commit(StoredCommit { uid, .. }) => Some(*uid),
+        _ => None,
     }
 }

@@ -92,7 +92,7 @@ impl Plan {
             rights: kind < 2,
             clones: (2..4).contains(&kind),
             losses: (4..6).contains(&kind),
-            rolls: !(4..6).contains(&kind) && Draws(seed ^ 0x7011_7011).below(2) == 0,
+            rolls: Draws(seed ^ 0x7011_7011).below(2) == 0,
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
         };

@@ -254,6 +254,11 @@ impl Sequencer {
         matches!(self.admit.line(line), Verdict::Admit | Verdict::Hollow { .. })
     }
 
+    /// The same, and no log that was lost had it either.
+    pub fn is_new(&self, line: &Candidate) -> bool {
+        matches!(self.admit.line(line), Verdict::Admit) && !self.lists(line)
+    }
+
     /// Whether a Restored holds a commit that is not in the log by itself.
     pub fn lists(&self, line: &Candidate) -> bool {
         self.admit.get(line.owner).is_some_and(|row| row.lists(line.seq, line.uid))
