@@ -143,6 +143,7 @@
 //!                                                           a segment with Evicted, or Loaded with a status that is not 0
 //! 31 Conflict  segment:varint                              the relay has lost part of its log, and what it has of this segment stays: Loaded
 //!                                                           (reset) follows. What the mirror shows until then is nowhere else
+//! 32 Copied    segment:varint copy: the rest               no call asks for one yet: copies are for stores, which are to come
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

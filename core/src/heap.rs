@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::id::{Nonce, Offset, ReplicaId, SegmentId};
 use crate::segment::Segment;
+use crate::segment::copy::SegmentCopy;
 
 /// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,6 +29,8 @@ pub enum State {
         /// What `before` shows is to be undone in part (a refusal, another id): own commits that depend on that are made anew
         /// from their edits, as `pending` says. The others are, or will be, in the log as they were sent.
         redo: bool,
+        /// L5: what was kept of it, if it was not here since. Every request names it; the answer may go on from it.
+        copy: Option<Box<SegmentCopy>>,
     },
     /// Here, decoded.
     Live(Box<Segment>),

@@ -60,6 +60,8 @@ pub enum Mutation {
     ReplicaTakesAnyClock,
     /// C6: put the cut one entry ahead of what is applied.
     CutAhead,
+    /// L5: take every stored copy for what the log has below its position.
+    AnyCopy,
     /// L3: show a loaded segment without what came while it was loading.
     LoadWithoutBuffer,
     /// L3: show a loaded segment without own unacknowledged commits.
@@ -99,7 +101,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 43] = {
+pub const ALL: [Mutation; 44] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -127,6 +129,7 @@ pub const ALL: [Mutation; 43] = {
         LoseDelta,
         ReplicaTakesAnyClock,
         CutAhead,
+        AnyCopy,
         LoadWithoutBuffer,
         LoadWithoutOwn,
         KeepRefused,

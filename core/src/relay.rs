@@ -55,7 +55,7 @@ pub use restore::REFUSES_AFTER;
 
 pub use port::{
     Append, Config, ConnId, DeltaPlace, Examined, Failing, Folded, GenerationBegins, Input, Merge, NotRolled, Output,
-    Recovered, Roll, SegmentRow, SegmentTail, StoredState, Ticket,
+    Recovered, Roll, SegmentRow, SegmentTail, StateOf, StoredState, Ticket,
 };
 
 /// How long a connection may take over a Hello that came in pieces.

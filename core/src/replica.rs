@@ -43,6 +43,7 @@ use crate::heap::{Heap, Index, State};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::mutate::{self, Mutation};
+use crate::segment::copy::SegmentCopy;
 use crate::segment::write::Draw;
 use crate::segment::{Overruled, Segment};
 use crate::value::Kind;
@@ -108,6 +109,12 @@ pub enum Input {
     Load(Vec<(SegmentId, bool)>),
     /// This segment may go.
     Evict(Index),
+    /// This segment may go, and what is here of it is given out (Copied): a later [`Input::LoadFrom`] goes on from there (L5). What the
+    /// face to JavaScript (`edge`) does not have yet.
+    EvictKeeping(Index),
+    /// The program needs this segment, and has kept this copy of it, from this process or another. What came since is asked for; all
+    /// of it, if the relay finds that the copy is not what its log has, or it is damaged.
+    LoadFrom { segment: SegmentId, derived: bool, copy: Bytes },
     /// Tell me when.
     Wait { ticket: u64, kind: WaitKind },
     /// No longer wanted.
@@ -238,6 +245,9 @@ pub enum Output {
         index: Index,
     },
     Evicted(Index),
+    /// What was here of a segment that is evicted next: a [`crate::segment::copy::SegmentCopy`], encoded. There is none of one that no
+    /// log knows, nor of one that is too large to be loaded in one piece.
+    Copied(Index, Bytes),
     Derived(Vec<SegmentId>),
     Object {
         handle: Option<Handle>,
@@ -523,7 +533,9 @@ impl Replica {
             Input::Disconnected => self.disconnected(),
             Input::Replaced => self.replaced(),
             Input::Load(segments) => self.load(&segments),
-            Input::Evict(index) => self.evict(index),
+            Input::Evict(index) => self.evict(index, false),
+            Input::EvictKeeping(index) => self.evict(index, true),
+            Input::LoadFrom { segment, derived, copy } => self.load_from(segment, derived, &copy),
             Input::Wait { ticket, kind } => self.wait(ticket, kind),
             Input::Cancel { ticket } => self.waits.cancel(ticket),
             Input::Dump(index) => self.dump(index),
@@ -564,14 +576,22 @@ impl Replica {
         self.out.push_back(Output::Problem { code, message: message.into() });
     }
 
-    fn evict(&mut self, index: Index) {
+    /// L4. Without own pending commits, a document at the cut has what the log has below the cut, and nothing else: that, and no later
+    /// position, is what a copy of it says (C6, [X26]).
+    fn evict(&mut self, index: Index, keep: bool) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
-        let touched = self.pending.touches(id) && !mutate::on(Mutation::EvictPending);
-        if !matches!(slot.state, State::Live(_)) || touched || self.restoring {
+        let touched = self.pending.touches(id);
+        let State::Live(document) = &slot.state else { return };
+        if touched && !mutate::on(Mutation::EvictPending) || self.restoring {
             return;
         }
+        let epoch = self.epochs.last().filter(|_| keep && !touched);
+        let copy = epoch.and_then(|(epoch, _)| SegmentCopy::of(document, *epoch, self.cut));
         slot.state = State::Away;
+        if let Some(copy) = copy {
+            self.out.push_back(Output::Copied(index, copy.encode().into()));
+        }
         self.unfollow(id);
         self.out.push_back(Output::Evicted(index));
         self.ask_for_the_declined();

@@ -3,6 +3,7 @@
 #[cfg(feature = "automerge")]
 pub mod automerge;
 mod clocks;
+pub mod copy;
 mod creations;
 pub mod engine;
 pub mod layout;

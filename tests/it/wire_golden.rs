@@ -21,7 +21,7 @@ use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{Asked, ClaimState, EntryFrame, Fate, Row, Welcome};
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, RestoredFrame, Verdict};
 use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
-use coheap_core::wire::frame::up::{CommitFrame, Hello};
+use coheap_core::wire::frame::up::{CommitFrame, Have, Hello};
 use coheap_core::wire::frame::{
     Bulk, Chunk, Down, PART_CREATE, PART_DELETE, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up,
     new_message, split,
@@ -147,7 +147,15 @@ fn ups() -> Vec<(&'static str, Up)> {
                 .encode(),
             ))),
         ),
-        ("load", Up::Load { segment: SegRef::Id(ID), nonce: Nonce(2) }),
+        ("load", Up::Load { segment: SegRef::Id(ID), nonce: Nonce(2), have: None }),
+        (
+            "load-have",
+            Up::Load {
+                segment: SegRef::Number(SegmentNumber(5)),
+                nonce: Nonce(2),
+                have: Some(Have { epoch: EPOCH, position: Offset(1000), generation: GENERATION }),
+            },
+        ),
         ("unfollow", Up::Unfollow { segment: SegRef::Number(SegmentNumber(5)) }),
         ("sync", Up::Sync { nonce: Nonce(300) }),
         ("report", Up::Report { segment: SegRef::Number(SegmentNumber(5)), offset: Offset(70_000) }),
@@ -249,7 +257,8 @@ fn downs() -> Vec<(&'static str, Down)> {
         ),
         ("advance", Down::Advance { position: Offset(1 << 40) }),
         ("ack", Down::Ack { owner: 0, seq: Seq(5), position: Offset(80) }),
-        ("snapshot", Down::Snapshot { nonce: Nonce(1), position: Offset(80), bulk: Bulk::whole(bytes("state")) }),
+        ("snapshot", Down::Snapshot { nonce: Nonce(1), position: Offset(80), bulk: Bulk::whole(bytes("state")), onto_copy: false }),
+        ("snapshot-onto-copy", Down::Snapshot { nonce: Nonce(1), position: Offset(80), bulk: Bulk::whole(bytes("state")), onto_copy: true }),
         (
             "rebase",
             Down::Rebase {

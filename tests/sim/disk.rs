@@ -8,7 +8,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::guard;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Append, DeltaPlace, Examined, Failing, GenerationBegins, Recovered, SegmentRow, StoredState};
+use coheap_core::relay::{Append, DeltaPlace, Examined, Failing, GenerationBegins, Recovered, SegmentRow, StateOf, StoredState};
 use coheap_core::segment::replay::replay;
 use coheap_core::wire::codec::Reader;
 
@@ -122,10 +122,12 @@ impl PlainDisk {
     }
 
     /// Deltas of segments below a position: what was written, synced or not, for a store reads what it has written.
-    pub fn states(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {
+    pub fn states<S: Copy + Into<StateOf>>(&self, position: Offset, segments: &[S]) -> Vec<StoredState> {
         let mut written = self.clone();
         written.sync();
-        let states = written.states_written(position, segments);
+        let wanted: Vec<StateOf> = segments.iter().map(|segment| (*segment).into()).collect();
+        let segments: Vec<SegmentNumber> = wanted.iter().map(|of| of.segment).collect();
+        let states = written.states_written(position, &segments);
         // A store has nothing of a generation before the one it has written last.
         let later = |state: &StoredState| {
             let StoredState::At { segment, .. } = state else { return None };
@@ -136,7 +138,22 @@ impl PlainDisk {
             Some((segment, position)) => StoredState::NotBefore { segment, position },
             None => state,
         };
-        states.into_iter().map(state).collect()
+        let states = states.into_iter().map(state).zip(&wanted);
+        states.map(|(state, of)| written.since(of.since, position, state)).collect()
+    }
+
+    /// Only what came since a position, if it is to be had one by one.
+    fn since(&self, since: Option<Offset>, position: Offset, state: StoredState) -> StoredState {
+        let Some(since) = since.filter(|since| *since >= self.floor && *since <= position) else { return state };
+        let StoredState::At { segment, header, deltas, .. } = &state else { return state };
+        let (segment, header) = (*segment, header.clone());
+        let begins = self.generations.iter().rfind(|of| of.segment == segment && of.position <= position);
+        if begins.is_some_and(|begins| begins.position > since) {
+            return state;
+        }
+        let is_behind = |place: &&DeltaPlace| place.segment == segment && (since..position).contains(&place.offset);
+        let behind = self.deltas.iter().filter(is_behind).count();
+        StoredState::Since { segment, header, deltas: deltas[deltas.len() - behind..].to_vec() }
     }
 
     fn states_written(&self, position: Offset, segments: &[SegmentNumber]) -> Vec<StoredState> {

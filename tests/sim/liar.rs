@@ -109,7 +109,7 @@ impl Reader {
         };
         let mut bulk = Vec::new();
         state.encode(&mut bulk);
-        self.tell(&Down::Snapshot { nonce, position: Offset(position as u64), bulk: Bulk::whole(bulk.into()) })
+        self.tell(&Down::Snapshot { nonce, position: Offset(position as u64), bulk: Bulk::whole(bulk.into()), onto_copy: false })
     }
 }
 

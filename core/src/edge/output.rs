@@ -223,6 +223,11 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.varint(u64::from(index.0));
             31
         }
+        Output::Copied(index, copy) => {
+            b.varint(u64::from(index.0));
+            b.extend_from_slice(copy);
+            32
+        }
         Output::Keep(keep) => {
             kept(keep, b);
             30

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::port::{ConnId, StoredState};
+use super::port::{ConnId, StateOf, StoredState};
 use super::session::{CatchUp, Greeted, LongOut, OwnId, Phase};
 use super::timers::Timer;
 use super::{Output, Relay, Standing};
@@ -133,15 +133,9 @@ impl Relay {
 
     fn start_of(&self, id: ConnId, greeted: &Greeted) -> Start {
         let hello = &greeted.hello;
-        let place = self.log.epochs.iter().position(|(epoch, _)| *epoch == hello.epoch);
         // P: up to where the replica's numbers mean what ours mean.
-        let position = match place {
-            None => Offset(0),
-            Some(at) => {
-                let end = self.log.epochs.get(at + 1).map_or(self.log.durable, |(_, start)| *start);
-                hello.cut.min(end).min(self.log.durable)
-            }
-        };
+        let end = self.log.end_of(hello.epoch);
+        let position = end.map_or(Offset(0), |end| hello.cut.min(end));
         if !hello.fresh && (hello.cut > position || hello.restoring) {
             // Who may not write may not give anything back: it goes on from what there is.
             let can_write = self.conns.get(&id).is_some_and(|conn| conn.can_write);
@@ -155,7 +149,7 @@ impl Relay {
         });
         // A fold that is under way may be about to raise the floor.
         let floor = self.folding.map_or(self.log.floor, |(_, keep)| keep.max(self.log.floor));
-        if hello.fresh || place.is_none() || position < floor || stale {
+        if hello.fresh || end.is_none() || position < floor || stale {
             return Start::CatchUp;
         }
         Start::Replay(position)
@@ -185,7 +179,7 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Phase::Catching(catch_up) = &conn.phase else { return };
         if !catch_up.wanted.is_empty() {
-            let (position, segments) = (catch_up.position, catch_up.wanted.iter().copied().collect());
+            let (position, segments) = (catch_up.position, catch_up.wanted.iter().copied().map(StateOf::from).collect());
             let ticket = self.ticket(id);
             let bytes_max = CATCH_UP_READ_BYTES;
             return self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max });
@@ -215,7 +209,7 @@ impl Relay {
                         return self.close(id, Code::MessageTooLarge);
                     }
                 }
-                StoredState::At { .. } => return self.close(id, Code::StoreFailed),
+                StoredState::At { .. } | StoredState::Since { .. } => return self.close(id, Code::StoreFailed),
                 // A fold overtook the position: once more, at a later one.
                 StoredState::NotBefore { .. } => {
                     let Phase::Catching(catch_up) = std::mem::replace(&mut conn.phase, Phase::Greeting) else { return };

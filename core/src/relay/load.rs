@@ -4,15 +4,22 @@
 //! replica puts them aside until the snapshot is there, then drops those below its position (L3). It is at the cursor or past
 //! it, so what is loaded after a version was reached is not older than that version (T4). So a slow connection
 //! holds a place in a queue, never a state in memory.
+//!
+//! A replica that has a copy of the segment from before may say so (L5). Whether that is a beginning of the state is asked when the state
+//! is read, of the same log and for the same position: then the store reads only what came since. If not, the copy is not spoken of.
 
-use super::port::{ConnId, StoredState};
+use bytes::Bytes;
+
+use super::port::{ConnId, StateOf, StoredState};
+use super::sequencer::Sequencer;
 use super::session::{Phase, Wanted};
 use super::{Output, Relay, Ticket, hello};
-use crate::id::{Nonce, Offset, SegmentId};
+use crate::id::{Nonce, Offset, SegmentId, SegmentNumber};
 use crate::limits;
 use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
+use crate::wire::frame::up::Have;
 use crate::wire::frame::{Down, SegmentState};
 
 /// Bytes of states read for one connection in one go.
@@ -21,7 +28,7 @@ const LOAD_READ_BYTES: usize = 1 << 20;
 const LOAD_READ_SEGMENTS: usize = 64;
 
 impl Relay {
-    pub(super) fn load(&mut self, id: ConnId, segment: SegmentId, nonce: Nonce) {
+    pub(super) fn load(&mut self, id: ConnId, segment: SegmentId, nonce: Nonce, have: Option<Have>) {
         let number = self.log.number(segment);
         let follows = self.interest.follows_id(id, segment, number);
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -29,7 +36,7 @@ impl Relay {
             return self.decline(id, Asked::Load, nonce, Code::TooMany);
         }
         self.interest.follow(id, segment, number);
-        conn.loads.push_back(Wanted { nonce, id: segment, not_before: Offset(0) });
+        conn.loads.push_back(Wanted { nonce, id: segment, have, not_before: Offset(0) });
         self.pump_loads(id);
     }
 
@@ -63,7 +70,8 @@ impl Relay {
             match self.log.number(next.id) {
                 Some(number) if self.log.segment(number).is_some_and(|row| row.born < position) => {
                     wanted.push(next);
-                    segments.push(number);
+                    let since = next.have.filter(|have| is_usable(&self.log, number, have, position));
+                    segments.push(StateOf { segment: number, since: since.map(|have| have.position) });
                 }
                 _ => unknown.push(next),
             }
@@ -79,7 +87,7 @@ impl Relay {
             self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max: LOAD_READ_BYTES });
         }
         for next in unknown {
-            self.snapshot(id, next, position, &hello::unknown_state(next.id));
+            self.snapshot(id, next, position, &hello::unknown_state(next.id), false);
         }
         more
     }
@@ -97,27 +105,36 @@ impl Relay {
         let Some((_, position, wanted)) = conn.loading.take_if(|(of, _, _)| *of == ticket) else { return };
         let mut wanted = wanted.into_iter();
         for (state, next) in states.into_iter().zip(wanted.by_ref()) {
-            match state {
-                StoredState::At { segment, header, snapshot, deltas } => {
-                    let Some(row) = self.log.segment(segment).filter(|row| row.id == next.id).copied() else {
-                        return self.close(id, Code::StoreFailed);
-                    };
-                    // Given up meanwhile: nobody waits for it.
-                    if self.interest.follows(id, segment) {
-                        let own = self.conns.get(&id).map_or(&[][..], |conn| &conn.own);
-                        let Ok(state) = hello::stored_state(segment, &row, &header, own, snapshot, deltas) else {
-                            return self.close(id, Code::StoreFailed);
-                        };
-                        self.snapshot(id, next, position, &state);
-                    }
-                }
+            let (segment, header, snapshot, deltas, onto_copy) = match state {
+                StoredState::At { segment, header, snapshot, deltas } => (segment, header, snapshot, deltas, false),
+                StoredState::Since { segment, header, deltas } => (segment, header, Bytes::new(), deltas, true),
                 // A fold overtook the position: once more, when the stream has passed the fold.
                 StoredState::NotBefore { position, .. } => {
                     if let Some(conn) = self.conns.get_mut(&id) {
                         conn.loads.push_back(Wanted { not_before: position, ..next });
                     }
+                    continue;
                 }
+            };
+            let Some(row) = self.log.segment(segment).filter(|row| row.id == next.id).copied() else {
+                return self.close(id, Code::StoreFailed);
+            };
+            // Given up meanwhile: nobody waits for it.
+            if !self.interest.follows(id, segment) {
+                continue;
             }
+            let own = self.conns.get(&id).map_or(&[][..], |conn| &conn.own);
+            let Ok(state) = hello::stored_state(segment, &row, &header, own, snapshot, deltas) else {
+                return self.close(id, Code::StoreFailed);
+            };
+            // The row was ahead of the state: no honest copy is of a generation that begins behind it. All of it, then.
+            if onto_copy && next.have.is_some_and(|have| have.generation != state.generation) {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.loads.push_back(Wanted { have: None, ..next });
+                }
+                continue;
+            }
+            self.snapshot(id, next, position, &state, onto_copy);
         }
         if let Some(conn) = self.conns.get_mut(&id) {
             for rest in wanted.rev() {
@@ -127,12 +144,25 @@ impl Relay {
         self.pump(id);
     }
 
-    fn snapshot(&mut self, id: ConnId, wanted: Wanted, position: Offset, state: &SegmentState) {
+    fn snapshot(&mut self, id: ConnId, wanted: Wanted, position: Offset, state: &SegmentState, onto_copy: bool) {
         // The replica makes the segment visible at its cut, which must not be below the snapshot's position (L3).
         self.tell_position(id);
         let mut bytes = Vec::new();
         state.encode(&mut bytes);
         let nonce = wanted.nonce;
-        self.send_long(id, bytes.into(), false, |bulk| Down::Snapshot { nonce, position, bulk });
+        self.send_long(id, bytes.into(), false, |bulk| Down::Snapshot { nonce, position, bulk, onto_copy });
     }
+}
+
+/// L5: whether a copy is what the log has of the segment below the copy's position, which is not past this one. Its epoch is known,
+/// and its position not past where the next one begins: beyond, a log was lost, and the numbers mean something else [X10]. Its generation is
+/// the current one. And nothing has been left out since that it may have (R12). Whether the deltas since are there, the store says.
+fn is_usable(log: &Sequencer, number: SegmentNumber, have: &Have, position: Offset) -> bool {
+    let in_reach = have.position <= position;
+    if mutate::on(Mutation::AnyCopy) {
+        return in_reach;
+    }
+    let is_prefix = log.end_of(have.epoch).is_some_and(|end| have.position <= end);
+    let is_current = log.segment(number).is_some_and(|row| row.generation == have.generation);
+    in_reach && is_prefix && is_current && !log.leaves_out(number)
 }

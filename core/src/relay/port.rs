@@ -295,6 +295,23 @@ pub enum NotRolled {
     Failed,
 }
 
+/// Which state of a segment is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateOf {
+    /// The segment.
+    pub segment: SegmentNumber,
+    /// What lies below this position is there already (CORE-PROTOCOL L5): only the deltas since are wanted, if they are still there
+    /// one by one. At most the position of the state.
+    pub since: Option<Offset>,
+}
+
+impl From<SegmentNumber> for StateOf {
+    /// All of it.
+    fn from(segment: SegmentNumber) -> StateOf {
+        StateOf { segment, since: None }
+    }
+}
+
 /// A segment's state, exactly at the position asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoredState {
@@ -307,6 +324,15 @@ pub enum StoredState {
         /// The snapshot.
         snapshot: Bytes,
         /// The deltas, in log order.
+        deltas: Vec<Bytes>,
+    },
+    /// What came since the position that was named: its snapshot is not of a later one, nor of a later generation.
+    Since {
+        /// The segment.
+        segment: SegmentNumber,
+        /// The header of its generation at the position of the state; empty: generation 0.
+        header: Bytes,
+        /// The deltas from that position on, in log order.
         deltas: Vec<Bytes>,
     },
     /// It has been folded up to a later position, or is of a later generation; ask again from there on.
@@ -357,7 +383,7 @@ pub enum Output {
         /// The position of the states.
         position: Offset,
         /// The segments.
-        segments: Vec<SegmentNumber>,
+        segments: Vec<StateOf>,
         /// Stop after a state that reaches this.
         bytes_max: usize,
     },

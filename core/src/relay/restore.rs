@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use super::adopt::Fit;
 use super::hello::{alive_state, header_for, stored_state, unknown_state};
-use super::port::{ConnId, Merge, StoredState};
+use super::port::{ConnId, Merge, StateOf, StoredState};
 use super::sequencer::{GivenBack, Giver};
 use super::session::{Greeted, Phase};
 use super::{Output, Relay, Standing, Ticket};
@@ -434,7 +434,7 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Phase::Restoring(Restoring::Reading(_, _, reading)) = &conn.phase else { return };
         if !reading.wanted.is_empty() {
-            let (position, segments) = (reading.position, reading.wanted.iter().copied().collect());
+            let (position, segments) = (reading.position, reading.wanted.iter().copied().map(StateOf::from).collect());
             let ticket = self.ticket(id);
             return self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max: READ_BYTES });
         }
@@ -470,7 +470,7 @@ impl Relay {
                         return self.close(id, Code::MessageTooLarge);
                     }
                 }
-                StoredState::At { .. } => return self.close(id, Code::StoreFailed),
+                StoredState::At { .. } | StoredState::Since { .. } => return self.close(id, Code::StoreFailed),
                 // A fold overtook the position: once more, at a later one.
                 StoredState::NotBefore { .. } => {
                     let wanted = Phase::Restoring(Restoring::Wanted);

@@ -200,6 +200,13 @@ impl Sequencer {
         self.epoch_written = Written::No;
     }
 
+    /// Up to where positions of this life of the log mean what they mean in this one, of what is durable: where the next life begins
+    /// (R1, L5). `None`: it is not known.
+    pub fn end_of(&self, epoch: EpochId) -> Option<Offset> {
+        let at = self.epochs.iter().position(|(known, _)| *known == epoch)?;
+        Some(self.epochs.get(at + 1).map_or(self.durable, |(_, start)| *start).min(self.durable))
+    }
+
     /// True when a Hello may be answered: the epoch it will be told is on the disk (R6). A heap without an entry
     /// has nothing that a number could mean, so its epoch is written with its first entry, and opening a name that nobody
     /// writes to leaves nothing behind (`SEMANTICS` S17).

@@ -19,7 +19,7 @@ use crate::limits;
 use crate::log::{AuthorInfo, LogEntry};
 use crate::time::Time;
 use crate::wire::frame::Assembly;
-use crate::wire::frame::up::Hello;
+use crate::wire::frame::up::{Have, Hello};
 
 /// Bytes of frames on their way to one connection before its stream waits: a slow reader costs a cursor and this much.
 const IN_FLIGHT_BYTES: usize = limits::QUEUED_BYTES_MAX / 16;
@@ -107,6 +107,8 @@ pub(super) struct LongOut {
 pub(super) struct Wanted {
     pub nonce: Nonce,
     pub id: SegmentId,
+    /// A copy that the replica has of it (L5).
+    pub have: Option<Have>,
     /// The store can give the state from this position on only.
     pub not_before: Offset,
 }

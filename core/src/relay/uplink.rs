@@ -33,8 +33,8 @@ impl Relay {
             _ if !welcomed => self.close(id, Code::BadFrame),
             Up::Restore(bulk) => self.restore(id, bulk),
             Up::Commit(commit) => self.commit(id, commit),
-            Up::Load { segment, nonce } => match self.resolve(segment) {
-                Some(segment) => self.load(id, segment, nonce),
+            Up::Load { segment, nonce, have } => match self.resolve(segment) {
+                Some(segment) => self.load(id, segment, nonce, have),
                 None => self.close(id, Code::BadFrame),
             },
             Up::Unfollow { segment } => match self.resolve(segment) {

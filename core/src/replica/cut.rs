@@ -14,6 +14,7 @@ use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
+use crate::segment::copy::SegmentCopy;
 use crate::segment::engine::EngineError;
 use crate::wire::codec::{Malformed, Reader};
 use crate::wire::frame::down::{EntryFrame, Welcome};
@@ -25,9 +26,18 @@ use crate::wire::frame::{PART_CREATE, PART_DELETE, PART_DELTA, PART_OPTIONAL, Se
 #[derive(Debug)]
 pub(super) enum Long {
     Ok(Box<Welcome>),
-    Snapshot(Nonce, Offset),
+    Snapshot(Answered),
     Restored(RestoredFrame),
     Roll(Offset, Bytes),
+}
+
+/// The head of an answer to a load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub nonce: Nonce,
+    pub position: Offset,
+    /// It goes on from the copy that the load named.
+    pub onto_copy: bool,
 }
 
 /// What a segment's document is made of besides its snapshot.
@@ -38,6 +48,8 @@ pub(super) struct Since<'a> {
     pub behind: Vec<Buffered>,
     /// The newest entry that is in all this.
     pub last: Offset,
+    /// The first delta is what the program had kept (L5). If no document comes of it, that says nothing of the log.
+    pub onto_copy: bool,
 }
 
 impl Since<'_> {
@@ -271,13 +283,59 @@ impl Replica {
                     self.stats.quarantined += 1;
                     self.absent(index, LoadStatus::Quarantined);
                 }
-                State::Away => {
-                    let nonce = self.ask(*id);
-                    if let Some(slot) = self.heap.slot_mut(index) {
-                        slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: false };
-                    }
-                }
+                State::Away => self.begin_load(index, None),
             }
+        }
+    }
+
+    /// L5: the program needs a segment, and has kept this of it. Bytes that are no copy of it are told, and all of it is asked for.
+    pub(super) fn load_from(&mut self, id: SegmentId, derived: bool, kept: &Bytes) {
+        let (why, copy) = match SegmentCopy::decode(kept) {
+            Ok(copy) if copy.id != id => (Some("it is of another segment".to_owned()), None),
+            Ok(copy) if !crate::segment::is_built_in(copy.engine) => (None, None),
+            Ok(copy) => (None, Some(Box::new(copy))),
+            Err(error) => (Some(error.to_string()), None),
+        };
+        if let Some(why) = why {
+            self.tell_useless(id, &why);
+        }
+        let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
+        let is_away = slot.is_none_or(|slot| matches!(slot.state, State::Away) && !slot.stopped);
+        if copy.is_none() || !is_away || !self.has_room_for(1) {
+            return self.load(&[(id, derived)]);
+        }
+        let (index, new) = self.heap.enter(id, derived);
+        if new {
+            self.out.push_back(Output::Indexed { segment: id, index });
+        }
+        self.begin_load(index, copy);
+    }
+
+    fn tell_useless(&mut self, id: SegmentId, why: &str) {
+        self.problem("ERR_CORRUPT", format!("what was kept of segment {id} is of no use: {why}"));
+    }
+
+    fn begin_load(&mut self, index: Index, copy: Option<Box<SegmentCopy>>) {
+        self.wait_for(index, None, false, copy);
+    }
+
+    /// From here on it waits for an answer of the relay, and for what comes behind that.
+    fn wait_for(
+        &mut self,
+        index: Index,
+        before: Option<Box<Segment>>,
+        redo: bool,
+        copy: Option<Box<SegmentCopy>>,
+    ) {
+        let Some(slot) = self.heap.slot_mut(index) else { return };
+        let id = slot.id;
+        slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy };
+        let asked = self.ask(id);
+        if let Some(State::Loading { nonce, .. }) = self.heap.slot_mut(index).map(|slot| &mut slot.state) {
+            *nonce = asked;
+        }
+        if redo {
+            self.heap.undo(index);
         }
     }
 
@@ -294,13 +352,7 @@ impl Replica {
         if !self.reloading.contains(&index) {
             self.reloading.push(index);
         }
-        let nonce = self.ask(id);
-        if let Some((index, slot)) = self.heap.by_id_mut(id) {
-            slot.state = State::Loading { nonce, buffer: Vec::new(), before, redo };
-            if redo {
-                self.heap.undo(index);
-            }
-        }
+        self.wait_for(index, before, redo, None);
     }
 
     /// A new connection: every load under way is asked again, with a new nonce.
@@ -320,7 +372,11 @@ impl Replica {
     }
 
     /// L2, L3: the newest answer; snapshot, then what was buffered behind it, then own pending parts; then visible.
-    pub(super) fn loaded(&mut self, nonce: Nonce, position: Offset, bulk: &Bytes) -> Result<(), Malformed> {
+    pub(super) fn loaded(
+        &mut self,
+        Answered { nonce, position, onto_copy }: Answered,
+        bulk: &Bytes,
+    ) -> Result<(), Malformed> {
         let mut reader = Reader::new(bulk);
         let state = SegmentState::decode(bulk, &mut reader)?;
         reader.end()?;
@@ -329,9 +385,18 @@ impl Replica {
         if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
             return self.needs_full(index, nonce);
         }
-        match &slot.state {
-            State::Loading { nonce: Some(newest), .. } if *newest == nonce => {}
+        let copy = match &mut slot.state {
+            State::Loading { nonce: Some(newest), copy, .. } if *newest == nonce => copy.take(),
             _ => return Ok(()),
+        };
+        let mut deltas = state.deltas.to_vec();
+        if onto_copy {
+            let fits = |copy: &SegmentCopy| {
+                let alike = (copy.engine, copy.generation) == (state.engine, state.generation);
+                alike && copy.position <= position && state.status == SegmentStatus::Alive && state.snapshot.is_empty()
+            };
+            let copy = copy.filter(|copy| fits(copy)).ok_or(Malformed::Field("an answer onto another copy"))?;
+            deltas.insert(0, copy.state);
         }
         self.is_followed_again(state.id);
         if let Some(layout) = unknown_layout(&state) {
@@ -365,8 +430,7 @@ impl Replica {
         let before = before.or_else(|| slot.known.take());
         let mut behind = buffer;
         behind.retain(|buffered| buffered.at >= position && !mutate::on(Mutation::LoadWithoutBuffer));
-        let deltas = state.deltas.to_vec();
-        self.install(index, &state, &Since { deltas: &deltas, behind, last }, before, redo);
+        self.install(index, &state, &Since { deltas: &deltas, behind, last, onto_copy }, before, redo);
         self.send_pending();
         Ok(())
     }
@@ -409,7 +473,7 @@ impl Replica {
                     State::Loading { before, redo, .. } => (before, redo),
                     State::Away => continue,
                 };
-                slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo };
+                slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy: None };
                 self.reloading.push(index);
                 continue;
             }
@@ -437,7 +501,7 @@ impl Replica {
             };
             let deltas = state.deltas.to_vec();
             let last = Offset(position.0.saturating_sub(1));
-            let since = Since { deltas: &deltas, behind: Vec::new(), last };
+            let since = Since { deltas: &deltas, behind: Vec::new(), last, onto_copy: false };
             self.install(index, &state, &since, Some(before), redo);
         }
         self.cut = position;
@@ -484,7 +548,7 @@ impl Replica {
             })
         };
         let mut made = make(&own);
-        if made.is_err() && self.pending.has_counting(state.id) {
+        if made.is_err() && !since.onto_copy && self.pending.has_counting(state.id) {
             // R12: own parts that build on what the relay left out meanwhile. What of it is in the log after all, F3 finds.
             made = make(&[]);
             if made.is_ok() {
@@ -495,6 +559,11 @@ impl Replica {
         }
         let mut segment = match made {
             Ok(segment) => segment,
+            Err(error) if since.onto_copy => {
+                witness(None);
+                self.tell_useless(state.id, &error);
+                return self.wait_for(index, before, redo, None);
+            }
             Err(error) => {
                 witness(None);
                 return self.quarantine_with(index, before, since.last, &error);

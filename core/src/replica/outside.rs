@@ -252,7 +252,7 @@ impl Replica {
                 let last = Offset(u64::MAX);
                 slot.broken = (flags & BROKEN != 0).then_some(Broken { at: last, told: false, before: None });
                 if flags & LOADING != 0 {
-                    slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false };
+                    slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false, copy: None };
                 }
             }
         }
@@ -291,7 +291,7 @@ impl Replica {
                 (slot.stopped, slot.thawing, slot.broken) = (false, true, None);
             }
             if let Some(slot) = self.heap.slot_mut(Index(number)).filter(|slot| !slot.stopped) {
-                slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo };
+                slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo, copy: None };
                 self.reloading.push(Index(number));
                 if redo {
                     self.heap.undo(Index(number));

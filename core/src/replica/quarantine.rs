@@ -97,7 +97,7 @@ impl Replica {
         let nonce = self.ask(id);
         if let Some(slot) = self.heap.slot_mut(index) {
             // Stale parts of own commits are made anew, whatever made them so.
-            slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: true };
+            slot.state = State::Loading { nonce, buffer: Vec::new(), before: None, redo: true, copy: None };
             self.heap.undo(index);
             self.reloading.push(index);
         }

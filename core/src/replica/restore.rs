@@ -13,13 +13,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::cut::guard_whole;
+use super::cut::{Answered, guard_whole};
 use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
 use crate::heap::{Buffered, Index, State};
-use crate::id::{EpochId, Nonce, Offset, SegmentId};
+use crate::id::{EpochId, Offset, SegmentId};
 use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
@@ -38,7 +38,7 @@ pub(super) struct Frozen {
     /// The Restore is under way.
     sent: bool,
     /// Answers to loads, in order.
-    snapshots: Vec<(Nonce, Offset, Bytes)>,
+    snapshots: Vec<(Answered, Bytes)>,
 }
 
 impl Replica {
@@ -154,14 +154,14 @@ impl Replica {
     }
 
     /// D2: an answer to a load waits for the verdict. Gives it back if nothing is waited for.
-    pub(super) fn put_aside(&mut self, nonce: Nonce, position: Offset, bulk: Bytes) -> Option<(Nonce, Offset, Bytes)> {
+    pub(super) fn put_aside(&mut self, answered: Answered, bulk: Bytes) -> Option<Bytes> {
         if let Session::Online(online) = &mut self.session
             && let Some(frozen) = &mut online.frozen
         {
-            frozen.snapshots.push((nonce, position, bulk));
+            frozen.snapshots.push((answered, bulk));
             return None;
         }
-        Some((nonce, position, bulk))
+        Some(bulk)
     }
 
     /// A Restored is whole.
@@ -190,8 +190,8 @@ impl Replica {
         }
         self.catch_up_with(frame.position, states);
         self.out.push_back(Output::Restoring { begins: false });
-        for (nonce, position, bulk) in frozen.snapshots {
-            self.loaded(nonce, position, &bulk)?;
+        for (answered, bulk) in frozen.snapshots {
+            self.loaded(answered, &bulk)?;
         }
         self.ask_for_the_missing();
         self.send_reports();
@@ -216,7 +216,7 @@ impl Replica {
         if let State::Live(_) = &slot.state
             && let State::Live(before) = std::mem::replace(&mut slot.state, State::Away)
         {
-            slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true };
+            slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true, copy: None };
         } else if let State::Loading { redo, .. } = &mut slot.state {
             *redo = true;
         }

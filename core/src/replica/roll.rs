@@ -66,7 +66,7 @@ impl Replica {
             },
         };
         (slot.stopped, slot.thawing, slot.failures) = (false, false, 0);
-        self.install(index, state, &Since { deltas, behind: Vec::new(), last }, before, true);
+        self.install(index, state, &Since { deltas, behind: Vec::new(), last, onto_copy: false }, before, true);
         self.send_reports();
     }
 

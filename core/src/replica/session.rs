@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::cut::Long;
+use super::cut::{Answered, Long};
 use super::lines::Ended;
 use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
@@ -201,13 +201,19 @@ impl Replica {
         }
     }
 
-    /// Asks for a segment, if there is a connection; the answer carries the nonce.
+    /// Asks for a segment, if there is a connection; the answer carries the nonce. L5: what was kept of it is named, but not to a
+    /// relay that has lost its log (D2): that may be of what is lost.
     pub(super) fn ask(&mut self, id: SegmentId) -> Option<Nonce> {
         let Session::Online(online) = &self.session else { return None };
         let segment = online.name(id);
+        let mut have = None;
+        if let Some(State::Loading { copy, .. }) = self.heap.by_id_mut(id).map(|(_, slot)| &mut slot.state) {
+            copy.take_if(|_| self.restoring);
+            have = copy.as_ref().map(|copy| copy.have());
+        }
         self.nonce += 1;
         let nonce = Nonce(self.nonce);
-        self.forward(&Up::Load { segment, nonce });
+        self.forward(&Up::Load { segment, nonce, have });
         Some(nonce)
     }
 
@@ -282,8 +288,9 @@ impl Replica {
                 self.long(whole)?;
             }
             Down::Ack { owner, seq, position } => self.acknowledged(owner, seq, position),
-            Down::Snapshot { nonce, position, bulk } => {
-                let whole = online.assembly.head(Long::Snapshot(nonce, position), bulk)?;
+            Down::Snapshot { nonce, position, bulk, onto_copy } => {
+                let head = Long::Snapshot(Answered { nonce, position, onto_copy });
+                let whole = online.assembly.head(head, bulk)?;
                 self.long(whole)?;
             }
             Down::Chunk(chunk) => {
@@ -352,8 +359,8 @@ impl Replica {
     /// A long message, if it is whole.
     fn long(&mut self, whole: Option<(Long, Bytes)>) -> Result<(), Malformed> {
         match whole {
-            Some((Long::Snapshot(nonce, position), bulk)) => match self.put_aside(nonce, position, bulk) {
-                Some((nonce, position, bulk)) => self.loaded(nonce, position, &bulk),
+            Some((Long::Snapshot(answered), bulk)) => match self.put_aside(answered, bulk) {
+                Some(bulk) => self.loaded(answered, &bulk),
                 None => Ok(()),
             },
             Some((Long::Restored(frame), bulk)) => self.restored(&frame, &bulk),

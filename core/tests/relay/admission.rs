@@ -31,7 +31,7 @@ fn begun() -> (World, ConnId, Writer) {
 fn r2a_a_resent_commit_is_acknowledged_again_and_not_forwarded_again() {
     let mut world = World::new();
     let (a, b) = (world.join(1), world.join(2));
-    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
     let mut writer = Writer::new(1);
     let commit = writer.commit(&[seg(0)]);
     world.send(a, std::slice::from_ref(&commit));
@@ -247,7 +247,7 @@ fn r11_a_full_disk_logs_nothing_and_reading_goes_on() {
     let busy = Down::Busy { owner: 0, seq: Seq(2), code: code(Code::DiskFull), retry_ms: 1000 };
     assert_eq!(world.take(a), [busy]);
     world.take(b);
-    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
     assert!(matches!(world.take(b)[..], [Down::Snapshot { .. }]));
     // There is room again.
     world.prompt = true;

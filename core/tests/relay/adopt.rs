@@ -118,7 +118,7 @@ fn d4_a_wiped_log_adopts_the_generation_that_a_replica_holds_with_its_header_and
         world.send(b, &[stale]);
         let frames = world.take(b);
         assert!(frames.iter().any(|frame| matches!(frame, Down::Rebase { generation: of, .. } if *of == generation)));
-        world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
         let frames = world.take(b);
         let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
         let loaded =
@@ -274,7 +274,7 @@ fn d5_others_get_the_generation_in_the_restored_with_their_own_lines() {
     world.roll_back(2);
     let follower = |world: &mut World, id: u8| {
         let conn = world.join(id);
-        world.send(conn, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        world.send(conn, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
         world.take(conn);
         conn
     };

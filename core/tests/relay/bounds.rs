@@ -21,7 +21,7 @@ fn far(n: usize) -> SegmentId {
 }
 
 fn load(segment: SegmentId, nonce: u64) -> Up {
-    Up::Load { segment: SegRef::Id(segment), nonce: Nonce(nonce) }
+    Up::Load { segment: SegRef::Id(segment), nonce: Nonce(nonce), have: None }
 }
 
 fn declined(frames: &[Down]) -> Vec<(Asked, Nonce, u64)> {

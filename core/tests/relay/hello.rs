@@ -204,7 +204,7 @@ fn s17_a_heap_that_nobody_writes_to_leaves_nothing_behind() {
     let a = world.join(1);
     let (welcome, _) = world.welcome(a);
     assert!(!welcome.exists);
-    world.send(a, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+    world.send(a, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
     assert!(world.disk.recovered.epochs.is_empty() && world.disk.entries.is_empty());
     let b = world.open();
     world.send(b, &[Up::Hello(Hello { must_exist: true, ..hello(2) })]);

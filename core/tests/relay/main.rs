@@ -5,6 +5,7 @@
 mod admission;
 mod adopt;
 mod bounds;
+mod copies;
 mod groups;
 mod hello;
 mod quarantine;

@@ -12,7 +12,7 @@ use coheap_core::wire::frame::{Down, SegRef, SegmentState, Up};
 use crate::world::*;
 
 fn load(n: u8, nonce: u64) -> Up {
-    Up::Load { segment: SegRef::Id(seg(n)), nonce: Nonce(nonce) }
+    Up::Load { segment: SegRef::Id(seg(n)), nonce: Nonce(nonce), have: None }
 }
 
 fn report(n: u8, offset: u64) -> Up {

@@ -92,7 +92,7 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     // Whoever loads it gets it all.
     let b = world.join(2);
     world.take(b);
-    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
     let frames = world.take(b);
     let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
     assert!(bulk.bytes.len() > state.deltas.to_vec()[0].len());
@@ -141,7 +141,7 @@ fn d2_a_restoring_connection_hears_nothing_before_its_verdict_and_everything_by_
     let a = come(&mut world, 1, epoch, 3, &[seg(0), seg(1)]);
     // Others go on meanwhile, and it loads something.
     world.fill(2, seg(1), 2);
-    world.send(a, &[Up::Load { segment: SegRef::Id(seg(2)), nonce: Nonce(9) }]);
+    world.send(a, &[Up::Load { segment: SegRef::Id(seg(2)), nonce: Nonce(9), have: None }]);
     assert!(world.take(a).is_empty());
     world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
     let frames = world.take(a);
@@ -318,7 +318,7 @@ fn d5_others_get_it_as_an_entry_filtered_to_what_they_follow() {
     world.send(conn, &[more]);
     world.roll_back(1);
     let b = world.join(2);
-    world.send(b, &[Up::Load { segment: SegRef::Id(seg(1)), nonce: Nonce(1) }]);
+    world.send(b, &[Up::Load { segment: SegRef::Id(seg(1)), nonce: Nonce(1), have: None }]);
     let c = world.join(3);
     world.take(b);
     world.take(c);
@@ -347,7 +347,7 @@ fn d5_entries_wait_behind_a_restored_that_comes_in_pieces() {
     let epoch = world.disk.recovered.epochs[0].0;
     world.roll_back(0);
     let b = world.join(2);
-    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
     world.take(b);
     let a = come(&mut world, 1, epoch, 1, &[seg(0)]);
     let bulk: Bytes = restore_of(&writer, &[seg(0)]).encode().into();
@@ -609,7 +609,7 @@ fn d4_another_version_of_what_is_held_takes_its_place_without_its_parts_in_whate
         let copy = world.open();
         let id = if moved { 2 } else { 1 };
         world.send(copy, &[Up::Hello(Hello { own: vec![(replica(id), Seq(0))], ..hello(id) })]);
-        world.send(copy, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        world.send(copy, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
         world.take(copy);
         let delta = Writer::new(7).delta(seg(0));
         let mut anew = CommitFrame { parts: vec![part(seg(0), delta)].into(), ..fourth.clone() };

@@ -41,7 +41,7 @@ fn begun() -> (World, Writer, ConnId, ConnId) {
         world.send(a, &[commit]);
     }
     let b = world.join(2);
-    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
     world.take(a);
     world.take(b);
     (world, writer, a, b)
@@ -192,7 +192,7 @@ fn g1_the_generation_is_there_after_a_restart_for_loads_and_catch_ups() {
     assert!(GenerationHeader::decode(&states[0].header).unwrap().includes(replica(1), Seq(3), writer.prev));
     let c = world.join(3);
     world.take(c);
-    world.send(c, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+    world.send(c, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
     let frames = world.take(c);
     let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
     let loaded = state(&bulk.bytes);
@@ -400,7 +400,7 @@ fn x5_a_commit_that_met_a_roll_that_was_never_written_comes_again_as_it_is() {
         world.fill(1, seg(0), 2);
         let mut writer = Writer::new(2);
         let conn = world.join(2);
-        world.send(conn, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        world.send(conn, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
         world.take(conn);
         world.prompt = false;
         roll(&mut world);

@@ -8,7 +8,7 @@ use coheap_core::wire::frame::{Assembly, Down, SegRef, SegmentState, SegmentStat
 use crate::world::*;
 
 fn load(n: u8, nonce: u64) -> Up {
-    Up::Load { segment: SegRef::Id(seg(n)), nonce: Nonce(nonce) }
+    Up::Load { segment: SegRef::Id(seg(n)), nonce: Nonce(nonce), have: None }
 }
 
 fn snapshots(frames: &[Down]) -> Vec<(Nonce, Offset, SegmentState)> {
@@ -16,7 +16,7 @@ fn snapshots(frames: &[Down]) -> Vec<(Nonce, Offset, SegmentState)> {
     let mut found = Vec::new();
     for frame in frames {
         let whole = match frame {
-            Down::Snapshot { nonce, position, bulk } => assembly.head((*nonce, *position), bulk.clone()).unwrap(),
+            Down::Snapshot { nonce, position, bulk, .. } => assembly.head((*nonce, *position), bulk.clone()).unwrap(),
             Down::Chunk(chunk) => assembly.chunk(chunk).unwrap(),
             _ => None,
         };

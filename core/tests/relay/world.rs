@@ -103,6 +103,19 @@ impl Disk {
         }
     }
 
+    /// Only what came since a position, if that is wanted and to be had.
+    fn state_of(&self, of: StateOf, position: Offset) -> StoredState {
+        let state = self.state(of.segment, position);
+        let folded = self.snaps.get(&of.segment).map_or(Offset(0), |(folded, _)| *folded);
+        let Some(since) = of.since.filter(|since| *since >= folded) else { return state };
+        let (StoredState::At { segment, header, deltas, .. }, StoredState::At { deltas: before, .. }) =
+            (state, self.state(of.segment, since))
+        else {
+            panic!("{of:?} at {position:?}")
+        };
+        StoredState::Since { segment, header, deltas: deltas[before.len()..].to_vec() }
+    }
+
     fn state(&self, segment: SegmentNumber, position: Offset) -> StoredState {
         let (from, snapshot) = self.snaps.get(&segment).cloned().unwrap_or_default();
         if from > position {
@@ -329,7 +342,7 @@ impl World {
                 }
                 Output::ReadStates { ticket, position, segments, .. } => {
                     // Two at a time, as a store that has reached its bound would.
-                    let states = segments.iter().take(2).map(|segment| self.disk.state(*segment, position)).collect();
+                    let states = segments.iter().take(2).map(|of| self.disk.state_of(*of, position)).collect();
                     answers.push_back(Input::States { ticket, states });
                 }
                 Output::Merge { .. } if self.merges == Merges::Never => self.waiting = Some(output),

@@ -94,7 +94,7 @@ pub(crate) fn alive(id: SegmentId, deltas: Vec<Bytes>) -> SegmentState {
 pub(crate) fn snapshot(nonce: Nonce, position: u64, state: &SegmentState) -> Down {
     let mut bulk = Vec::new();
     state.encode(&mut bulk);
-    Down::Snapshot { nonce, position: Offset(position), bulk: Bulk::whole(Bytes::from(bulk)) }
+    Down::Snapshot { nonce, position: Offset(position), bulk: Bulk::whole(Bytes::from(bulk)), onto_copy: false }
 }
 
 /// The frames that were sent.

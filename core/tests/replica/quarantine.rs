@@ -106,7 +106,7 @@ fn reload(at: u64) -> Down {
 fn answer(replica: &mut Replica, asked: &[Output], position: u64, has: &[(SegmentId, &[Bytes])]) -> Vec<Output> {
     let mut out = Vec::new();
     for up in ups(asked) {
-        let Up::Load { segment: SegRef::Id(id), nonce } = up else { continue };
+        let Up::Load { segment: SegRef::Id(id), nonce, .. } = up else { continue };
         let deltas = has.iter().find(|(of, _)| *of == id).map(|(_, deltas)| *deltas).unwrap_or_default();
         out.extend(tell(replica, &snapshot(nonce, position, &state(id, deltas))));
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use coheap_core::id::{Offset, SegmentNumber};
 use coheap_core::log::LogEntry;
 use coheap_core::mutate::{self, Mutation};
-use coheap_core::relay::StoredState;
+use coheap_core::relay::{StateOf, StoredState};
 use redb::ReadTransaction;
 
 use super::StoreError;
@@ -58,21 +58,31 @@ impl Store {
     }
 
     /// States of segments at a position, at least one, until `bytes_max` is reached.
-    pub fn read_states(
+    pub fn read_states<S: Copy + Into<StateOf>>(
         &self,
         heap: &str,
         position: Offset,
-        segments: &[SegmentNumber],
+        segments: &[S],
         bytes_max: usize,
     ) -> Result<Vec<StoredState>, StoreError> {
         self.read(|transaction| {
             let heap = number_of(transaction, heap)?.ok_or(StoreError::Gone)?;
             let (mut states, mut bytes) = (Vec::new(), 0);
             for segment in segments {
-                let state = read_state(transaction, heap, *segment, position)?;
-                if let StoredState::At { snapshot, deltas, .. } = &state {
-                    bytes += snapshot.len() + deltas.iter().map(Bytes::len).sum::<usize>();
-                }
+                let StateOf { segment, since } = (*segment).into();
+                let state = match since.map(|since| read_since(transaction, heap, segment, since, position)) {
+                    Some(state) => state?,
+                    None => None,
+                };
+                let state = match state {
+                    Some(state) => state,
+                    None => read_state(transaction, heap, segment, position)?,
+                };
+                bytes += match &state {
+                    StoredState::At { snapshot, deltas, .. } => snapshot.len() + bytes_of(deltas),
+                    StoredState::Since { deltas, .. } => bytes_of(deltas),
+                    StoredState::NotBefore { .. } => 0,
+                };
                 states.push(state);
                 if bytes >= bytes_max {
                     break;
@@ -157,6 +167,31 @@ pub(super) fn read_state(
     }
     let deltas = tail(transaction, heap, segment, from, position)?.into_iter().map(|(_, delta)| delta).collect();
     Ok(StoredState::At { segment, header, snapshot, deltas })
+}
+
+/// What came to a segment since a position, if its snapshot, and so its generation, is of no later one. The snapshot is read only
+/// where it has the generation's header.
+fn read_since(
+    transaction: &ReadTransaction,
+    heap: u64,
+    segment: SegmentNumber,
+    since: Offset,
+    position: Offset,
+) -> Result<Option<StoredState>, StoreError> {
+    let head = get_row(transaction, SNAPS, (heap, segment.0), SnapHead::decode)?;
+    if since > position || head.is_some_and(|head| head.position > since) {
+        return Ok(None);
+    }
+    let header = match head.filter(|head| head.header_len > 0) {
+        Some(_) => snapshot_of(transaction, heap, segment.0)?.map(|snapshot| Bytes::copy_from_slice(&snapshot.header)),
+        None => None,
+    };
+    let deltas = tail(transaction, heap, segment, since, position)?.into_iter().map(|(_, delta)| delta).collect();
+    Ok(Some(StoredState::Since { segment, header: header.unwrap_or_default(), deltas }))
+}
+
+fn bytes_of(deltas: &[Bytes]) -> usize {
+    deltas.iter().map(Bytes::len).sum()
 }
 
 /// The deltas of a segment between two positions, each with its entry.

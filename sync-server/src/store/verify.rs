@@ -77,7 +77,8 @@ impl Store {
                     coheap_core::relay::StoredState::At { snapshot, deltas, .. } => {
                         Ok((snapshot.len() + deltas.iter().map(bytes::Bytes::len).sum::<usize>()) as u64)
                     }
-                    coheap_core::relay::StoredState::NotBefore { .. } => {
+                    coheap_core::relay::StoredState::Since { .. }
+                    | coheap_core::relay::StoredState::NotBefore { .. } => {
                         Err(damaged("a snapshot is of a position that the log has not reached"))
                     }
                 }

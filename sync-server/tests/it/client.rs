@@ -151,7 +151,7 @@ pub fn back(id: u8, epoch: EpochId, cut: u64) -> Hello {
 }
 
 pub fn load(segment: SegmentId) -> Up {
-    Up::Load { segment: SegRef::Id(segment), nonce: Nonce(1) }
+    Up::Load { segment: SegRef::Id(segment), nonce: Nonce(1), have: None }
 }
 
 /// Makes the commits of one replica.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use coheap_core::id::{Offset, SegmentNumber};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Append, Recovered, StoredState};
+use coheap_core::relay::{Append, Recovered, StateOf, StoredState};
 use coheap_sync_server::{Appended, FoldResult, HeapAppend, Store, StoreError};
 
 use super::{Failure, fails};
@@ -165,7 +165,12 @@ impl Platter {
     }
 
     /// States of segments.
-    pub fn states(&self, heap: usize, position: Offset, segments: &[SegmentNumber]) -> Option<Vec<StoredState>> {
+    pub fn states<S: Copy + Into<StateOf>>(
+        &self,
+        heap: usize,
+        position: Offset,
+        segments: &[S],
+    ) -> Option<Vec<StoredState>> {
         self.store.as_ref()?.read_states(&self.names[heap], position, segments, usize::MAX).ok()
     }
 

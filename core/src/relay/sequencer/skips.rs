@@ -79,6 +79,14 @@ impl Sequencer {
         *skips = skips.split_off(&floor);
     }
 
+    /// Whether something is left out of a segment's generation, so that what somebody kept of it earlier may still have that. What was
+    /// left out of earlier generations counts as well after a start: that makes a copy useless that need not be.
+    pub fn leaves_out(&self, number: SegmentNumber) -> bool {
+        let begun = self.begun(number);
+        let segment = usize::try_from(number.0).ok().and_then(|at| self.segments.get(at));
+        segment.is_some_and(|segment| segment.clocks.skipped().any(|at| at >= begun))
+    }
+
     /// Whether an entry's part of a segment is left out.
     pub fn skips(&self, number: SegmentNumber, offset: Offset) -> bool {
         self.skips.get(&number).is_some_and(|skips| skips.contains(&offset))

@@ -49,6 +49,9 @@ pub enum Down {
         position: Offset,
         /// One [`super::SegmentState`].
         bulk: Bulk,
+        /// L5: it has no snapshot, and its deltas are those since the position of the copy that the Load named. Both together
+        /// are the state.
+        onto_copy: bool,
     },
     /// Not admitted: made against an old generation.
     Rebase {
@@ -311,10 +314,13 @@ impl Down {
                 out.varint(position.0);
                 ACK
             }
-            Down::Snapshot { nonce, position, bulk } => {
+            Down::Snapshot { nonce, position, bulk, onto_copy } => {
                 out.varint(nonce.0);
                 out.varint(position.0);
                 bulk.encode(out);
+                if *onto_copy {
+                    out.push(1);
+                }
                 SNAPSHOT
             }
             Down::Rebase { owner, seq, segment, generation } => {
@@ -466,11 +472,16 @@ impl Down {
             RESTORED => Down::Restored(RestoredFrame::decode(body, &mut r)?),
             ADVANCE => Down::Advance { position: Offset(r.varint()?) },
             ACK => Down::Ack { owner: r.varint()?, seq: Seq(r.varint()?), position: Offset(r.varint()?) },
-            SNAPSHOT => Down::Snapshot {
-                nonce: Nonce(r.varint()?),
-                position: Offset(r.varint()?),
-                bulk: Bulk::decode(body, &mut r)?,
-            },
+            SNAPSHOT => {
+                let (nonce, position) = (Nonce(r.varint()?), Offset(r.varint()?));
+                let bulk = Bulk::decode(body, &mut r)?;
+                // A copy that is not used is not mentioned.
+                let onto_copy = !r.is_empty();
+                if onto_copy && !flag(r.u8()?)? {
+                    return Err(Malformed::Field("onto a copy"));
+                }
+                Down::Snapshot { nonce, position, bulk, onto_copy }
+            }
             REBASE => Down::Rebase {
                 owner: r.varint()?,
                 seq: Seq(r.varint()?),

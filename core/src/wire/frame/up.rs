@@ -22,6 +22,8 @@ pub enum Up {
         segment: SegRef,
         /// Tells this answer from an earlier one.
         nonce: Nonce,
+        /// A stored copy of it that the replica has (L5): what came since is enough, if the copy is usable.
+        have: Option<Have>,
     },
     /// All that is held here, for a log that has lost some of it: a [`super::restore::Restore`].
     Restore(Bulk),
@@ -102,6 +104,17 @@ pub enum Up {
         /// Comes back.
         nonce: Nonce,
     },
+}
+
+/// A stored copy of a segment: all that the log has of it below a position, in one of the log's lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Have {
+    /// The life of the log that the position is of.
+    pub epoch: EpochId,
+    /// Everything below it is in the copy, and nothing else.
+    pub position: Offset,
+    /// The generation of the copy.
+    pub generation: GenId,
 }
 
 /// The first frame of a connection.
@@ -206,9 +219,12 @@ impl Up {
                 commit.encode(&mut out);
                 COMMIT
             }
-            Up::Load { segment, nonce } => {
+            Up::Load { segment, nonce, have } => {
                 segment.encode(&mut out);
                 out.varint(nonce.0);
+                if let Some(have) = have {
+                    have.encode(&mut out);
+                }
                 LOAD
             }
             Up::Unfollow { segment } => {
@@ -281,7 +297,10 @@ impl Up {
         let up = match kind {
             HELLO => Up::Hello(Hello::decode(body, &mut r)?),
             COMMIT => Up::Commit(CommitFrame::decode(body, &mut r)?),
-            LOAD => Up::Load { segment: SegRef::decode(&mut r)?, nonce: Nonce(r.varint()?) },
+            LOAD => {
+                let (segment, nonce) = (SegRef::decode(&mut r)?, Nonce(r.varint()?));
+                Up::Load { segment, nonce, have: if r.is_empty() { None } else { Some(Have::decode(&mut r)?) } }
+            }
             UNFOLLOW => Up::Unfollow { segment: SegRef::decode(&mut r)? },
             SYNC => Up::Sync { nonce: Nonce(r.varint()?) },
             REPORT => Up::Report { segment: SegRef::decode(&mut r)?, offset: Offset(r.varint()?) },
@@ -310,6 +329,18 @@ impl Up {
         };
         r.end()?;
         Ok(Some(up))
+    }
+}
+
+impl Have {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.epoch(self.epoch);
+        out.varint(self.position.0);
+        out.generation(self.generation);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Have, Malformed> {
+        Ok(Have { epoch: r.epoch()?, position: Offset(r.varint()?), generation: r.generation()? })
     }
 }
 
