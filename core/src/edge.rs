@@ -144,6 +144,7 @@
 //! 31 Conflict  segment:varint                              the relay has lost part of its log, and what it has of this segment stays: Loaded
 //!                                                           (reset) follows. What the mirror shows until then is nowhere else
 //! 32 Copied    segment:varint copy: the rest               no call asks for one yet: copies are for stores, which are to come
+//! 33 AtRest    segment:varint                              no call asks for it yet: the budget in real bytes is to come
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

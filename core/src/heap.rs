@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::id::{Nonce, Offset, ReplicaId, SegmentId};
+use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId};
+use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 use crate::segment::copy::SegmentCopy;
 
@@ -34,6 +35,36 @@ pub enum State {
     },
     /// Here, decoded.
     Live(Box<Segment>),
+    /// Here, as bytes (L6): as visible as any other, and decoded before it is read or written.
+    Packed(Box<Packed>),
+}
+
+/// A segment that is here as bytes (CORE-PROTOCOL L6). No own commit that is not acknowledged touches it. Made, and unmade, by
+/// `replica/rest.rs`.
+#[derive(Debug)]
+pub struct Packed {
+    /// All but its document, which is empty: its generation, what this replica has created in it, and the handles of its mirror.
+    pub shell: Segment,
+    /// The document (`Segment::encode`).
+    pub snapshot: Bytes,
+    /// What entries did to it since, in their order: their places, whose they are, deltas.
+    pub queue: Vec<(Offset, ReplicaId, Vec<Bytes>)>,
+    /// Bytes of that.
+    pub queued: usize,
+    /// The program has a mirror of it, which patches keep current: it is decoded to take a delta in.
+    pub mirrored: bool,
+}
+
+impl Packed {
+    /// An entry did this to it.
+    pub fn push(&mut self, at: Offset, owner: ReplicaId, deltas: Vec<Bytes>) {
+        let bytes: usize = deltas.iter().map(Bytes::len).sum();
+        self.queued += bytes;
+        self.shell.grow(bytes);
+        if !mutate::on(Mutation::PackedWithoutQueue) {
+            self.queue.push((at, owner, deltas));
+        }
+    }
 }
 
 /// What an entry did to a segment while it was loading.
@@ -85,7 +116,15 @@ impl Slot {
         match &mut self.state {
             State::Live(segment) => Some(segment),
             State::Loading { before, .. } => before.as_deref_mut(),
-            State::Away => None,
+            State::Away | State::Packed(_) => None,
+        }
+    }
+
+    /// Of which generation it is, if it is here.
+    pub fn generation(&self) -> Option<GenId> {
+        match &self.state {
+            State::Packed(packed) => Some(packed.shell.generation()),
+            _ => self.peek().map(Segment::generation),
         }
     }
 
@@ -99,7 +138,7 @@ impl Slot {
         match &self.state {
             State::Live(segment) => Some(segment),
             State::Loading { before, .. } => before.as_deref(),
-            State::Away => None,
+            State::Away | State::Packed(_) => None,
         }
     }
 }

@@ -91,3 +91,7 @@ pub const VALUE_DEPTH_MAX: usize = 64;
 pub const CREATIONS_MAX: usize = 1024;
 /// Edits in one engine transaction (yrs takes quadratic time over long ones).
 pub const EDITS_PER_TRANSACTION_MAX: usize = 1000;
+/// Bytes of deltas that are queued for a segment that a replica holds packed; more are merged into it.
+pub const PACKED_QUEUE_BYTES_MAX: usize = 64 * 1024;
+/// How many such entries; to keep one apart costs some hundred bytes.
+pub const PACKED_QUEUE_MAX: usize = 256;

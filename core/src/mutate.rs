@@ -66,6 +66,8 @@ pub enum Mutation {
     LoadWithoutBuffer,
     /// L3: show a loaded segment without own unacknowledged commits.
     LoadWithoutOwn,
+    /// L6: forget what came to a segment while it was packed.
+    PackedWithoutQueue,
     /// R11: keep showing what was refused.
     KeepRefused,
     /// R11: let the line behind a refused commit name that commit.
@@ -101,7 +103,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 44] = {
+pub const ALL: [Mutation; 45] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -132,6 +134,7 @@ pub const ALL: [Mutation; 44] = {
         AnyCopy,
         LoadWithoutBuffer,
         LoadWithoutOwn,
+        PackedWithoutQueue,
         KeepRefused,
         KeepPrev,
         RedoBeside,

@@ -9,7 +9,7 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `restore.rs` (a relay has lost its log), `roll.rs` (a segment goes over to another generation), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `rest.rs` (segments as bytes), `restore.rs` (a relay has lost its log), `roll.rs` (a segment goes over to another generation), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
@@ -19,6 +19,7 @@ mod outside;
 pub mod packed;
 pub mod pending;
 mod quarantine;
+mod rest;
 mod restore;
 mod roll;
 mod session;
@@ -115,6 +116,9 @@ pub enum Input {
     /// The program needs this segment, and has kept this copy of it, from this process or another. What came since is asked for; all
     /// of it, if the relay finds that the copy is not what its log has, or it is damaged.
     LoadFrom { segment: SegmentId, derived: bool, copy: Bytes },
+    /// This segment is not needed for now: it may be here as bytes (L6). Without `mirrored` the program forgets what it shows of it. What
+    /// the face to JavaScript (`edge`) does not have yet.
+    Pack { segment: Index, mirrored: bool },
     /// Tell me when.
     Wait { ticket: u64, kind: WaitKind },
     /// No longer wanted.
@@ -245,6 +249,9 @@ pub enum Output {
         index: Index,
     },
     Evicted(Index),
+    /// It is here as bytes. A program without a mirror of it loads it to read, and gets it at once; it also gets one (Loaded) when
+    /// the document is needed otherwise.
+    AtRest(Index),
     /// What was here of a segment that is evicted next: a [`crate::segment::copy::SegmentCopy`], encoded. There is none of one that no
     /// log knows, nor of one that is too large to be loaded in one piece.
     Copied(Index, Bytes),
@@ -536,6 +543,7 @@ impl Replica {
             Input::Evict(index) => self.evict(index, false),
             Input::EvictKeeping(index) => self.evict(index, true),
             Input::LoadFrom { segment, derived, copy } => self.load_from(segment, derived, &copy),
+            Input::Pack { segment, mirrored } => self.pack(segment, mirrored),
             Input::Wait { ticket, kind } => self.wait(ticket, kind),
             Input::Cancel { ticket } => self.waits.cancel(ticket),
             Input::Dump(index) => self.dump(index),
@@ -545,13 +553,17 @@ impl Replica {
             Input::Find { segment, object } => self.find(segment, object),
             Input::Stats => self.tell_stats(),
             Input::Export => {
+                self.unpack_all();
                 let packed = Bytes::from(self.export());
                 self.out.push_back(Output::Packed(packed));
             }
             Input::Import(packed) => self.import_here(&packed),
             Input::Resume(kept) => self.resume(&kept),
             Input::Restore { segment, kept } => self.restore(segment, &kept),
-            Input::Keep(index) => self.keep_whole(index),
+            Input::Keep(index) => {
+                self.keep_whole(index);
+                self.pack_anew(index);
+            }
         }
         self.settle_waits();
         self.keep_commits();
@@ -579,15 +591,22 @@ impl Replica {
     /// L4. Without own pending commits, a document at the cut has what the log has below the cut, and nothing else: that, and no later
     /// position, is what a copy of it says (C6, [X26]).
     fn evict(&mut self, index: Index, keep: bool) {
+        if keep {
+            self.unpack(index);
+        }
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
         let touched = self.pending.touches(id);
-        let State::Live(document) = &slot.state else { return };
+        let document = match &slot.state {
+            State::Live(document) => Some(document),
+            State::Packed(_) => None,
+            State::Away | State::Loading { .. } => return,
+        };
         if touched && !mutate::on(Mutation::EvictPending) || self.restoring {
             return;
         }
         let epoch = self.epochs.last().filter(|_| keep && !touched);
-        let copy = epoch.and_then(|(epoch, _)| SegmentCopy::of(document, *epoch, self.cut));
+        let copy = epoch.zip(document).and_then(|((epoch, _), document)| SegmentCopy::of(document, *epoch, self.cut));
         slot.state = State::Away;
         if let Some(copy) = copy {
             self.out.push_back(Output::Copied(index, copy.encode().into()));
@@ -598,6 +617,7 @@ impl Replica {
     }
 
     fn dump(&mut self, index: Index) {
+        self.unpack(index);
         let Some(document) = self.heap.slot_mut(index).and_then(|slot| slot.document()) else {
             return self.error("ERR_NOT_LOADED", "not loaded");
         };
@@ -635,12 +655,14 @@ impl Replica {
     }
 
     fn object(&mut self, segment: Index, handle: Handle) {
+        self.unpack(segment);
         let found = self.heap.slot(segment).and_then(|slot| slot.peek()).and_then(|doc| doc.object(handle));
         let (object, kind) = found.unwrap_or((ObjectId::default(), Kind::Map));
         self.out.push_back(Output::Object { handle: found.map(|_| handle), object, kind });
     }
 
     fn find(&mut self, segment: Index, object: ObjectId) {
+        self.unpack(segment);
         let found = self.heap.slot(segment).and_then(|slot| slot.peek()).and_then(|doc| doc.find(object));
         let kind = found.map_or(Kind::Map, |(_, kind)| kind);
         self.out.push_back(Output::Object { handle: found.map(|(handle, _)| handle), object, kind });
@@ -649,10 +671,8 @@ impl Replica {
     fn tell_stats(&mut self) {
         let (mut segments, mut bytes) = (0, 0);
         for (_, slot) in self.heap.iter() {
-            if let Some(document) = slot.peek() {
-                segments += 1;
-                bytes += document.size() as u64;
-            }
+            segments += u64::from(slot.generation().is_some());
+            bytes += slot.peek().map_or(0, |document| document.size() as u64);
         }
         self.stats.segments = segments;
         self.stats.live_bytes = bytes;

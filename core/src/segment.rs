@@ -14,6 +14,7 @@ mod outside;
 pub mod packed;
 pub mod replay;
 pub mod roll;
+mod shell;
 mod show;
 mod values;
 pub mod write;

@@ -351,7 +351,8 @@ impl Cluster {
                 self.start_relay();
             }
             33..35 => self.load_one(at),
-            35 if self.keeps => {}
+            35 if self.keeps => self.pack_one(at),
+            35 if self.draws.below(2) == 0 => self.pack_one(at),
             35 => self.evict_one(at),
             36 => self.wait(at, WaitKind::Flush),
             37 => self.wait(at, WaitKind::Sync),
@@ -405,6 +406,16 @@ impl Cluster {
         if !here.is_empty() {
             let index = here[self.draws.below(here.len())];
             self.input(at, Input::Evict(index));
+        }
+    }
+
+    /// A segment is not needed for now: the program forgets what it shows of it, or keeps that.
+    fn pack_one(&mut self, at: usize) {
+        let here: Vec<Index> = self.nodes[at].mirrors.keys().copied().filter(|index| index.0 > 0).collect();
+        if !here.is_empty() {
+            let (segment, mirrored) = (here[self.draws.below(here.len())], self.draws.below(2) == 0);
+            self.nodes[at].forgets = !mirrored;
+            self.input(at, Input::Pack { segment, mirrored });
         }
     }
 

@@ -68,6 +68,10 @@ pub struct Node {
     pub(crate) online: bool,
     /// Own creations that another kind won over (S2).
     pub overruled: usize,
+    /// It keeps nothing of the segment that it packs.
+    pub(crate) forgets: bool,
+    /// How often it packed one.
+    pub packed: usize,
     /// How often a segment was quarantined here.
     pub quarantines: usize,
     /// Its part in the shared work.
@@ -121,6 +125,8 @@ impl Node {
             can_write: true,
             online: false,
             overruled: 0,
+            forgets: false,
+            packed: 0,
             quarantines: 0,
             sharer: None,
             kept: Keeper::default(),
@@ -215,6 +221,12 @@ impl Node {
             }
             Output::Evicted(index) => {
                 self.mirrors.remove(&index);
+            }
+            Output::AtRest(index) => {
+                self.packed += 1;
+                if self.forgets {
+                    self.mirrors.remove(&index);
+                }
             }
             Output::Overruled(index, told) => {
                 let mirror = self.mirrors.get(&index).expect("a segment that is here");

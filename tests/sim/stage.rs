@@ -327,6 +327,15 @@ impl Stage {
         self.look();
     }
 
+    /// A program does not need a segment for now.
+    pub fn pack(&mut self, name: &str, segment: &str, mirrored: bool) {
+        let at = self.at(name);
+        let (segment, _) = self.here(at, segment);
+        self.cluster.nodes[at].forgets = !mirrored;
+        self.cluster.input(at, Input::Pack { segment, mirrored });
+        self.look();
+    }
+
     /// Connections of this replica have the right to write, or not, from the next one on.
     pub fn rights(&mut self, name: &str, can_write: bool) {
         let at = self.at(name);

@@ -18,6 +18,7 @@
 //! start restored MS               the same, over what is known to be a backup
 //! disk-full      fold             no room for what is not synced; all that is durable is folded
 //! load A s       evict A s
+//! pack A s       pack A s mirrored   it is here as bytes; the program forgets what it shows of it, or keeps that
 //! restart A      kill A           the process is gone, without a store; `restart`: another one under its name
 //! move A         clone A A2       on in another instance; a copy of the process beside it, where c1 is c1@A2
 //! store A        reopen A         it stores what it is; the process ends, and another one opens that store
@@ -98,6 +99,8 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["start", "restored", ms] => stage.start_over_a_backup(number(ms)? as u64),
         ["load", name, segment] => stage.load(name, segment),
         ["evict", name, segment] => stage.evict(name, segment),
+        ["pack", name, segment] => stage.pack(name, segment, false),
+        ["pack", name, segment, "mirrored"] => stage.pack(name, segment, true),
         ["restart", name] => stage.restart(name),
         ["kill", name] => stage.kill(name),
         ["move", name] => stage.moves(name),

@@ -228,6 +228,10 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.extend_from_slice(copy);
             32
         }
+        Output::AtRest(index) => {
+            b.varint(u64::from(index.0));
+            33
+        }
         Output::Keep(keep) => {
             kept(keep, b);
             30

@@ -93,6 +93,11 @@ impl Replica {
 
     /// What can be said before anything is edited.
     fn may_commit(&mut self, sections: &[Section], size: usize) -> Result<(), Refusal> {
+        for section in sections {
+            if let Target::Here(index) = section.target {
+                self.unpack(index);
+            }
+        }
         // What a program wrote is within a few dozen bytes per edit of what the engines will make of it; more than this is not
         // even tried.
         let edits: usize = sections.iter().map(|section| section.wishes.len()).sum();
@@ -203,7 +208,7 @@ impl Replica {
     /// An empty document for a new segment, and how its slot was.
     fn create(&mut self, id: SegmentId, engine: EngineKind) -> Result<(Index, State), String> {
         let (index, new) = self.heap.enter(id, false);
-        if !new && self.heap.slot(index).is_some_and(|slot| slot.peek().is_some()) {
+        if !new && self.heap.slot(index).is_some_and(|slot| slot.generation().is_some()) {
             return Err("that segment exists already".into());
         }
         let writer = self.entropy.writer();

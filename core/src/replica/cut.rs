@@ -95,6 +95,7 @@ impl Replica {
             return;
         }
         let frozen = self.is_frozen();
+        self.unpack_for(&entry);
         let mut by_segment: Vec<(SegmentId, Vec<Bytes>)> = Vec::new();
         let (mut stopped, mut other) = (Vec::new(), Vec::new());
         for part in &entry.parts {
@@ -164,7 +165,13 @@ impl Replica {
                     buffer.push(Buffered { at: entry.offset, by: Some(author.replica), deltas });
                 }
                 // D2: the verdict that is waited for has it.
-                State::Live(_) if frozen => {}
+                State::Live(_) | State::Packed(_) if frozen => {}
+                // L6: it counts as visible, and is there for who looks.
+                State::Packed(packed) => {
+                    self.stats.deltas_in += deltas.len() as u64;
+                    packed.push(entry.offset, author.replica, deltas.clone());
+                    kept.push((index, deltas));
+                }
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
                     witness(Some(index));
@@ -193,6 +200,7 @@ impl Replica {
         }
         for (index, deltas) in kept {
             self.keep_applied(index, &deltas);
+            self.check_queue(index);
         }
         if !shown.is_empty() {
             let label = entry.label.unwrap_or_default();
@@ -223,6 +231,19 @@ impl Replica {
             self.stop(id, status, &why);
         }
         self.send_pending();
+    }
+
+    /// L6: packed segments that cannot take what an entry does to them as bytes alone: they have a mirror, which patches keep current, or
+    /// what comes is not of the document that is here.
+    fn unpack_for(&mut self, entry: &EntryFrame) {
+        for part in &entry.parts {
+            let Some(index) = self.resolve(part.segment).and_then(|id| self.heap.index(id)) else { continue };
+            let Some(State::Packed(packed)) = self.heap.slot(index).map(|slot| &slot.state) else { continue };
+            let other = part.kind != PART_DELTA || part.generation != packed.shell.generation();
+            if packed.mirrored || other {
+                self.unpack(index);
+            }
+        }
     }
 
     /// A segment that was deleted or quarantined, or of which this version does not know a part (`WIRE.md` §4), is here no
@@ -275,6 +296,13 @@ impl Replica {
             let Some(slot) = self.heap.slot(index) else { continue };
             match &slot.state {
                 State::Loading { .. } => {}
+                State::Packed(packed) => {
+                    let mirrored = packed.mirrored;
+                    self.unpack(index);
+                    if mirrored {
+                        self.show(index, true);
+                    }
+                }
                 State::Live(_) => {
                     // The mirror of somebody who forgot: it gets everything again.
                     self.show(index, true);
@@ -320,13 +348,7 @@ impl Replica {
     }
 
     /// From here on it waits for an answer of the relay, and for what comes behind that.
-    fn wait_for(
-        &mut self,
-        index: Index,
-        before: Option<Box<Segment>>,
-        redo: bool,
-        copy: Option<Box<SegmentCopy>>,
-    ) {
+    fn wait_for(&mut self, index: Index, before: Option<Box<Segment>>, redo: bool, copy: Option<Box<SegmentCopy>>) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
         slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy };
@@ -346,6 +368,13 @@ impl Replica {
         let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(segment) => (Some(segment), redo),
             State::Loading { before, redo: already, .. } => (before, already || redo),
+            // What is queued may be why. No own commit has to be made anew in it, and nobody has a mirror of it.
+            State::Packed(packed) if !packed.mirrored => (None, redo),
+            packed @ State::Packed(_) => {
+                slot.state = packed;
+                self.unpack(index);
+                return self.reload(id, redo);
+            }
             State::Away => return,
         };
         self.stats.rebuilds += 1;
@@ -465,13 +494,14 @@ impl Replica {
     /// The same, of a catch-up or of a verdict (D2).
     pub(super) fn catch_up_with(&mut self, position: Offset, states: impl IntoIterator<Item = SegmentState>) {
         for state in states {
+            self.unpack_id(state.id);
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status == SegmentStatus::Alive && !crate::segment::is_built_in(state.engine) {
                 // It is asked for behind this, and the answer says what it needs.
                 let (before, redo) = match std::mem::replace(&mut slot.state, State::Away) {
                     State::Live(before) => (Some(before), false),
                     State::Loading { before, redo, .. } => (before, redo),
-                    State::Away => continue,
+                    State::Away | State::Packed(_) => continue,
                 };
                 slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy: None };
                 self.reloading.push(index);
@@ -627,7 +657,7 @@ impl Replica {
         deltas
     }
 
-    fn show(&mut self, index: Index, reset: bool) {
+    pub(super) fn show(&mut self, index: Index, reset: bool) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let State::Live(segment) = &mut slot.state else { return };
         let patches = segment.show();

@@ -166,8 +166,12 @@ impl Replica {
 
     /// What deltas of others did to a document.
     pub(super) fn keep_applied(&mut self, segment: Index, deltas: &[Bytes]) {
-        if let Some(document) = self.heap.slot_mut(segment).and_then(|slot| slot.document()) {
-            let kept = document.keep_applied(deltas);
+        let Some(slot) = self.heap.slot_mut(segment) else { return };
+        let kept = match &mut slot.state {
+            State::Packed(packed) => Some(packed.shell.keep_applied(deltas)),
+            _ => slot.document().map(|document| document.keep_applied(deltas)),
+        };
+        if let Some(kept) = kept {
             self.keep(Keep::Segment { segment, anew: false, kept });
         }
     }
@@ -199,6 +203,13 @@ impl Replica {
             let kept = document.keep_whole();
             self.keep(Keep::Segment { segment, anew: true, kept });
         }
+    }
+
+    /// A segment is packed, and kept as it is then. What is kept of one with a mirror stays: it has the handles, and goes on decoded.
+    pub(super) fn keep_at_rest(&mut self, segment: Index) {
+        let Some(State::Packed(packed)) = self.heap.slot_mut(segment).map(|slot| &mut slot.state) else { return };
+        let kept = packed.shell.keep_packed(&packed.snapshot, !packed.mirrored);
+        self.keep(Keep::Segment { segment, anew: true, kept });
     }
 
     /// Goes on from what was kept of another instance; the segments follow, each in a call of its own ([`Replica::restore`]).
@@ -252,7 +263,8 @@ impl Replica {
                 let last = Offset(u64::MAX);
                 slot.broken = (flags & BROKEN != 0).then_some(Broken { at: last, told: false, before: None });
                 if flags & LOADING != 0 {
-                    slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false, copy: None };
+                    slot.state =
+                        State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false, copy: None };
                 }
             }
         }
@@ -316,13 +328,18 @@ impl Replica {
         for (index, slot) in self.heap.iter() {
             let state = match &slot.state {
                 State::Away => "away",
-                State::Live(_) => "live",
+                // One that goes on from what was kept is decoded.
+                State::Live(_) | State::Packed(_) => "here",
                 State::Loading { before: None, .. } => "loading",
                 State::Loading { redo: false, .. } => "loading anew",
                 State::Loading { redo: true, .. } => "loading anew, redo",
             };
             let unborn = slot.peek().is_some_and(Segment::is_unborn);
-            let of = slot.peek().map(|document| (document.generation(), document.header().clone()));
+            let of = match &slot.state {
+                State::Packed(packed) => Some(&packed.shell),
+                _ => slot.peek(),
+            };
+            let of = of.map(|document| (document.generation(), document.header().clone()));
             books += &format!("{} {} {state} {unborn} {} {of:?}\n", index.0, slot.id, slot.derived);
         }
         books
@@ -332,7 +349,16 @@ impl Replica {
     pub(super) fn restore(&mut self, index: Index, kept: &Bytes) {
         let writer = self.entropy.writer();
         let Some(slot) = self.heap.slot_mut(index) else { return self.error("ERR_ENGINE", "no such segment") };
-        let made = Segment::recover(slot.id, writer, kept).and_then(|mut segment| {
+        let made = Segment::recover(slot.id, writer, kept);
+        if let Ok((segment, true)) = made {
+            // One that is loading has nothing to show until then.
+            if matches!(slot.state, State::Away) {
+                slot.state = State::Live(Box::new(segment));
+                self.lay_down(index, false);
+            }
+            return;
+        }
+        let made = made.and_then(|(mut segment, _)| {
             let patches = segment.show();
             segment.recovered()?;
             Ok((segment, patches))

@@ -11,10 +11,11 @@
 //!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
 //!             flags: 1 fresh · 2 what is here has to be given back to the relay
 //!             made: commits of the replica's own line that have ended, the newest, oldest first
-//! slot     := segment:16 flags:u8 [at:varint] [document]
+//! slot     := segment:16 flags:u8 [at:varint] [document] [queue:list(at:varint owner:16 deltas:list(delta:bytes))]
 //!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
 //!             16 it is not to be had · 32 and the relay is to look at it, at:varint follows: the entry with which the engine failed ·
 //!             64 it was
+//!             128 it is here as bytes, and without a mirror: the document has no objects but the first one, and the queue follows
 //! document := engine:u8 generation [header:bytes] unborn:u8 objects:list(object:16 kind:u8 current:u8) creations:list(creation) snapshot:bytes
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
@@ -41,7 +42,7 @@ use super::lines::Ended;
 use super::pending::Unsaved;
 use super::{Keep, LoadStatus, Options, Output, Replica};
 use crate::commit::{After, ClaimOf, Commit, EngineKind, Part, PartBody};
-use crate::heap::{Broken, State};
+use crate::heap::{Broken, Packed, State};
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::segment::Segment;
@@ -59,6 +60,7 @@ const DOCUMENT: u8 = 8;
 const STOPPED: u8 = 16;
 const BROKEN: u8 = 32;
 const THAWING: u8 = 64;
+const PACKED: u8 = 128;
 
 const OFFERED: u8 = 1;
 const OUTDONE: u8 = 2;
@@ -96,6 +98,7 @@ impl Replica {
             out.extend_from_slice(&slot.id.0);
             let (mut flags, document) = match &slot.state {
                 State::Away => (0, None),
+                State::Packed(packed) => (DOCUMENT | if packed.mirrored { 0 } else { PACKED }, None),
                 State::Loading { before, redo, .. } => {
                     (if *redo { LOADING | REDO } else { LOADING }, before.as_deref())
                 }
@@ -112,6 +115,12 @@ impl Replica {
             }
             if let Some(document) = document {
                 document.pack(&mut out);
+            }
+            if let State::Packed(packed) = &slot.state {
+                packed.shell.pack_around(&packed.snapshot, &mut out);
+                if !packed.mirrored {
+                    packed.pack_queue(&mut out);
+                }
             }
         }
         out.varint(self.pending.len() as u64);
@@ -228,8 +237,12 @@ impl Replica {
         let (index, _) = self.heap.enter(id, flags & DERIVED != 0);
         let redo = flags & REDO != 0;
         let at = if flags & BROKEN != 0 { Some(Offset(r.varint()?)) } else { None };
-        let mut document = None;
-        if flags & DOCUMENT != 0 {
+        let (mut document, mut packed) = (None, None);
+        if flags & PACKED != 0 {
+            let writer = self.entropy.writer();
+            let (shell, snapshot) = Segment::unpack_shell(id, writer, r)?;
+            packed = Some(Box::new(Packed::unpack(shell, snapshot, r)?));
+        } else if flags & DOCUMENT != 0 {
             let writer = self.entropy.writer();
             let mut segment = Segment::unpack(id, writer, r)?;
             let (patches, bytes) = (segment.show(), segment.size());
@@ -245,9 +258,11 @@ impl Replica {
                 self.reloading.push(index);
             }
             slot.state = match document {
-                before if flags & LOADING != 0 => State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy: None },
+                before if flags & LOADING != 0 => {
+                    State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy: None }
+                }
                 Some(segment) => State::Live(segment),
-                None => State::Away,
+                None => packed.map_or(State::Away, State::Packed),
             };
         }
         if redo {
@@ -380,4 +395,32 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     let told = true;
     let (offered, outdone) = (flags & OFFERED != 0, flags & OUTDONE != 0);
     Ok(Unsaved { admitted, told, offered, outdone, was, ..unsaved })
+}
+
+impl Packed {
+    fn pack_queue(&self, out: &mut Vec<u8>) {
+        out.varint(self.queue.len() as u64);
+        for (at, owner, deltas) in &self.queue {
+            out.varint(at.0);
+            out.extend_from_slice(&owner.0);
+            out.varint(deltas.len() as u64);
+            for delta in deltas {
+                Write::bytes(out, delta);
+            }
+        }
+    }
+
+    /// The same, read back: a segment without a mirror.
+    fn unpack(shell: Segment, snapshot: Bytes, r: &mut Reader<'_>) -> Result<Packed, Malformed> {
+        let mut packed = Packed { shell, snapshot, queue: Vec::new(), queued: 0, mirrored: false };
+        for _ in 0..r.count(limits::PACKED_QUEUE_MAX, 18, "queue")? {
+            let (at, owner) = (Offset(r.varint()?), ReplicaId(r.array()?));
+            let mut deltas = Vec::new();
+            for _ in 0..r.count(limits::PARTS_MAX, 1, "deltas")? {
+                deltas.push(Bytes::copy_from_slice(r.bytes(limits::COMMIT_BYTES_MAX, "delta")?));
+            }
+            packed.push(at, owner, deltas);
+        }
+        Ok(packed)
+    }
 }

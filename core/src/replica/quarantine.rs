@@ -33,6 +33,7 @@ impl Replica {
         match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(document) => self.quarantine_with(index, Some(document), at, why),
             State::Loading { before, .. } => self.quarantine_with(index, before, at, why),
+            State::Packed(packed) => self.quarantine_with(index, Some(Box::new(packed.shell)), at, why),
             State::Away => {}
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct Frozen {
 impl Replica {
     /// Ok{restore}: this replica holds what the log has lost.
     pub(super) fn freeze(&mut self, welcome: &mut Welcome) {
+        // D1: what is given back are documents, and the verdict brings others.
+        self.unpack_all();
         let epochs = std::mem::take(&mut welcome.epochs);
         let frozen = Frozen { epochs, lineage: welcome.lineage, sent: true, snapshots: Vec::new() };
         if let Session::Online(online) = &mut self.session {
@@ -103,7 +105,7 @@ impl Replica {
             let document = match &slot.state {
                 State::Live(document) => document,
                 State::Loading { before: Some(document), redo: false, .. } => document,
-                State::Loading { .. } | State::Away => continue,
+                State::Loading { .. } | State::Away | State::Packed(_) => continue,
             };
             segments.push(HeldSegment {
                 id: slot.id,
@@ -216,7 +218,8 @@ impl Replica {
         if let State::Live(_) = &slot.state
             && let State::Live(before) = std::mem::replace(&mut slot.state, State::Away)
         {
-            slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true, copy: None };
+            slot.state =
+                State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true, copy: None };
         } else if let State::Loading { redo, .. } = &mut slot.state {
             *redo = true;
         }
@@ -252,13 +255,14 @@ impl Replica {
         let mut switching = Vec::new();
         let witness = self.witness;
         for (_, state) in &restored.segments {
+            self.unpack_id(state.id);
             let Some((index, slot)) = self.heap.by_id_mut(state.id) else { continue };
             if state.status != SegmentStatus::Alive {
                 continue;
             }
             let (engine, deltas) = (state.engine, state.deltas.to_vec());
             match &mut slot.state {
-                State::Away => {}
+                State::Away | State::Packed(_) => {}
                 // D5: another generation is switched to, not merged. Only one that is adopted comes with a document.
                 _ if !frozen && !state.snapshot.is_empty() => switching.push(state),
                 State::Live(document) if !frozen && document.generation() != state.generation => {

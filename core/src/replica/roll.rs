@@ -53,6 +53,7 @@ impl Replica {
         if self.was_given_up(state.id) {
             return self.ask_behind(state.id);
         }
+        self.unpack_id(state.id);
         let Some((index, slot)) = self.heap.by_id_mut(state.id) else { return };
         if let Some(layout) = unknown_layout(state) {
             return self.stop(state.id, LoadStatus::Quarantined, &layout);
@@ -60,7 +61,7 @@ impl Replica {
         let before = match std::mem::replace(&mut slot.state, State::Away) {
             State::Live(before) => Some(before),
             State::Loading { before, .. } => before.or_else(|| slot.known.take()),
-            State::Away => match slot.broken.take() {
+            State::Away | State::Packed(_) => match slot.broken.take() {
                 Some(broken) => broken.before,
                 None => return,
             },

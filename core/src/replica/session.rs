@@ -85,7 +85,7 @@ impl Replica {
         let residents: Vec<_> = self
             .heap
             .iter()
-            .filter_map(|(_, slot)| slot.peek().map(|segment| (slot, segment.generation())))
+            .filter_map(|(_, slot)| slot.generation().map(|generation| (slot, generation)))
             // F2: what a copy of this process wrote may have the engine identities of what is to be undone in this document, so
             // no entry can be applied to it: the relay answers with states, and C5 shows all of them in one step.
             .map(|(slot, generation)| match &slot.state {

@@ -10,6 +10,7 @@
 //!       | 3 list(object:16 kind:u8)       the next handles, from 1 on; of several that an object has the last is current
 //!       | 4 creations                     (`replica/packed.rs`)
 //!       | 5 uid:u64                       this commit was undone: what it created is no more
+//!       | 6                               it is packed, and has no mirror (L6)
 //! ```
 
 use bytes::Bytes;
@@ -30,6 +31,7 @@ const DELTAS: u8 = 2;
 const OBJECTS: u8 = 3;
 const CREATIONS: u8 = 4;
 const UNDONE: u8 = 5;
+const AT_REST: u8 = 6;
 const COUNT: usize = 1 << 24;
 
 impl Segment {
@@ -56,6 +58,13 @@ impl Segment {
     pub(crate) fn keep_whole(&mut self) -> Vec<u8> {
         let snapshot = self.encode();
         self.keep_made(&snapshot, &[])
+    }
+
+    /// Everything, of one without its document, which is in these bytes.
+    pub(crate) fn keep_packed(&mut self, snapshot: &[u8], at_rest: bool) -> Vec<u8> {
+        let mut out = self.keep_made(snapshot, &[]);
+        out.extend(at_rest.then_some(AT_REST));
+        out
     }
 
     /// What deltas of others did.
@@ -102,8 +111,9 @@ impl Segment {
         self.told = self.objects.table.len();
     }
 
-    /// A segment of what was kept. [`Segment::show`] comes next, and tells a mirror nothing that it does not hold.
-    pub(crate) fn recover(id: SegmentId, writer: u64, kept: &Bytes) -> Result<Segment, ImportError> {
+    /// A segment of what was kept. [`Segment::show`] comes next, and tells a mirror nothing that it does not hold. `true`: it is to be
+    /// packed, and has no mirror.
+    pub(crate) fn recover(id: SegmentId, writer: u64, kept: &Bytes) -> Result<(Segment, bool), ImportError> {
         let r = &mut Reader::new(kept);
         if r.u8()? != DOCUMENT {
             return Err(Malformed::Field("kept segment").into());
@@ -116,7 +126,7 @@ impl Segment {
         let mut unborn = r.u8()? != 0;
         let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
         let mut deltas = read_list(kept, r)?;
-        let (mut objects, mut creations) = (Vec::new(), Creations::default());
+        let (mut objects, mut creations, mut at_rest) = (Vec::new(), Creations::default(), false);
         while r.remaining() > 0 {
             match r.u8()? {
                 DELTAS => {
@@ -130,6 +140,7 @@ impl Segment {
                     }
                 }
                 CREATIONS => creations.extend(Creations::unpack(r)?),
+                AT_REST => at_rest = true,
                 UNDONE => creations.undone(Uid(r.u64()?)),
                 other => return Err(Malformed::Kind(other).into()),
             }
@@ -142,7 +153,7 @@ impl Segment {
         }
         segment.objects.creations.extend(creations);
         segment.told = segment.objects.table.len();
-        Ok(segment)
+        Ok((segment, at_rest))
     }
 
     /// After [`Segment::show`]: forgets the creations that are over, whose loss was told before.

@@ -48,6 +48,11 @@ impl Segment {
 
     /// Appends `document`.
     pub(crate) fn pack(&self, out: &mut Vec<u8>) {
+        self.pack_around(&self.encode(), out);
+    }
+
+    /// The same, of one that is without its document, which is in these bytes (L6).
+    pub(crate) fn pack_around(&self, snapshot: &[u8], out: &mut Vec<u8>) {
         out.push(self.engine().code());
         self.pack_generation(out);
         out.push(u8::from(self.unborn));
@@ -61,11 +66,24 @@ impl Segment {
             out.push(u8::from(current));
         }
         self.objects.creations.pack(out);
-        Write::bytes(out, &self.encode());
+        Write::bytes(out, snapshot);
     }
 
     /// Reads `document`. [`Segment::show`] comes next.
     pub(crate) fn unpack(id: SegmentId, writer: u64, r: &mut Reader<'_>) -> Result<Segment, ImportError> {
+        Segment::unpack_as(id, writer, r, false).map(|(segment, _)| segment)
+    }
+
+    /// The same, without putting the document into it (L6); its bytes.
+    pub(crate) fn unpack_shell(
+        id: SegmentId,
+        writer: u64,
+        r: &mut Reader<'_>,
+    ) -> Result<(Segment, Bytes), ImportError> {
+        Segment::unpack_as(id, writer, r, true)
+    }
+
+    fn unpack_as(id: SegmentId, writer: u64, r: &mut Reader<'_>, shell: bool) -> Result<(Segment, Bytes), ImportError> {
         let kind = EngineKind::from_code(r.u8()?).ok_or(Malformed::Field("engine"))?;
         if !is_built_in(kind) {
             return Err(EngineError::Decode(format!("this module has no engine {kind:?}")).into());
@@ -80,7 +98,9 @@ impl Segment {
         }
         let creations = Creations::unpack(r)?;
         let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
-        let mut segment = Segment::decode(id, kind, generation, writer, snapshot, &[])?;
+        let mut segment = Segment::decode(id, kind, generation, writer, if shell { &[] } else { snapshot }, &[])?;
+        let aside = if shell { Bytes::copy_from_slice(snapshot) } else { Bytes::new() };
+        segment.grow(aside.len());
         (segment.unborn, segment.header) = (unborn, header);
         segment.objects.creations = creations;
         match objects.first() {
@@ -96,6 +116,6 @@ impl Segment {
             }
         }
         segment.told = segment.objects.table.len();
-        Ok(segment)
+        Ok((segment, aside))
     }
 }

@@ -72,7 +72,11 @@ fn l5_a_copy_is_of_a_life_of_the_log_that_is_known_and_of_what_the_next_one_bega
     assert_eq!((epochs.len(), epochs[0].0, epochs[1].1), (2, first.epoch, Offset(3)));
     assert_eq!(answer(&mut world, Have { position: Offset(3), ..first }), (true, 4));
     assert_eq!(answer(&mut world, Have { position: Offset(2), ..first }), (true, 5));
-    assert_eq!(answer(&mut world, Have { position: Offset(4), ..first }), (false, 7), "past the start of the next life");
+    assert_eq!(
+        answer(&mut world, Have { position: Offset(4), ..first }),
+        (false, 7),
+        "past the start of the next life"
+    );
     assert_eq!(answer(&mut world, first), (false, 7));
     assert_eq!(answer(&mut world, second), (false, 7), "that life is not known");
     assert_eq!(answer(&mut world, Have { position: Offset(2), ..second }), (false, 7));

@@ -12,6 +12,7 @@ mod lines;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
 mod quarantine;
+mod rest;
 mod restore;
 mod roll;
 mod unknown;

@@ -20,23 +20,23 @@ use coheap_core::wire::frame::{Bulk, Down, PART_DELTA, PartFrame, SegRef, Segmen
 
 use crate::desk::{connect_after, connect_at, errors, give, loads, options, problems, replica, snapshot, tell, ups};
 
-const ONE: SegmentId = SegmentId([1; 16]);
-const TWO: SegmentId = SegmentId([2; 16]);
+pub(crate) const ONE: SegmentId = SegmentId([1; 16]);
+pub(crate) const TWO: SegmentId = SegmentId([2; 16]);
 
-fn set(n: u32) -> Wish {
+pub(crate) fn set(n: u32) -> Wish {
     Wish::Set { object: Handle(0), key: "n".into(), value: Literal::Scalar(Value::Number(f64::from(n))) }
 }
 
-fn commit(replica: &mut Replica, target: Target, wish: Wish) -> Vec<Output> {
+pub(crate) fn commit(replica: &mut Replica, target: Target, wish: Wish) -> Vec<Output> {
     let sections = vec![Section { target, claim: None, wishes: vec![wish] }];
     give(replica, Input::Commit { label: String::new(), sections, size: 100, entropy: 0 })
 }
 
-fn commits(outputs: &[Output]) -> Vec<CommitFrame> {
+pub(crate) fn commits(outputs: &[Output]) -> Vec<CommitFrame> {
     ups(outputs).into_iter().filter_map(|up| if let Up::Commit(commit) = up { Some(commit) } else { None }).collect()
 }
 
-fn reports(outputs: &[Output]) -> Vec<(SegRef, Offset)> {
+pub(crate) fn reports(outputs: &[Output]) -> Vec<(SegRef, Offset)> {
     let reports = ups(outputs).into_iter().filter_map(|up| match up {
         Up::Report { segment, offset } => Some((segment, offset)),
         _ => None,
@@ -45,7 +45,7 @@ fn reports(outputs: &[Output]) -> Vec<(SegRef, Offset)> {
 }
 
 /// How each segment that was told of is here now, and whether its mirror is to forget what it shows.
-fn loaded(outputs: &[Output]) -> Vec<(Index, LoadStatus, bool)> {
+pub(crate) fn loaded(outputs: &[Output]) -> Vec<(Index, LoadStatus, bool)> {
     let loaded = outputs.iter().filter_map(|output| match output {
         Output::Loaded { segment, status, reset, .. } => Some((*segment, *status, *reset)),
         _ => None,
@@ -54,7 +54,7 @@ fn loaded(outputs: &[Output]) -> Vec<(Index, LoadStatus, bool)> {
 }
 
 /// What an author makes of each segment: it is created, then set to 1, 2 and 3.
-fn made() -> [Vec<Bytes>; 2] {
+pub(crate) fn made() -> [Vec<Bytes>; 2] {
     let mut author = replica();
     connect_at(&mut author, 0, &[]);
     [(ONE, Index(1)), (TWO, Index(2))].map(|(id, index)| {
@@ -67,7 +67,7 @@ fn made() -> [Vec<Bytes>; 2] {
     })
 }
 
-fn state(id: SegmentId, deltas: &[Bytes]) -> SegmentState {
+pub(crate) fn state(id: SegmentId, deltas: &[Bytes]) -> SegmentState {
     SegmentState {
         id,
         number: Some(SegmentNumber(u64::from(id.0[0]))),
@@ -81,7 +81,7 @@ fn state(id: SegmentId, deltas: &[Bytes]) -> SegmentState {
     }
 }
 
-fn entry(offset: u64, parts: &[(SegmentId, &Bytes)]) -> Down {
+pub(crate) fn entry(offset: u64, parts: &[(SegmentId, &Bytes)]) -> Down {
     let part = |(id, bytes): &(SegmentId, &Bytes)| PartFrame {
         kind: PART_DELTA,
         segment: SegRef::Id(*id),
@@ -103,7 +103,12 @@ fn reload(at: u64) -> Down {
 }
 
 /// Answers every load with what the relay has.
-fn answer(replica: &mut Replica, asked: &[Output], position: u64, has: &[(SegmentId, &[Bytes])]) -> Vec<Output> {
+pub(crate) fn answer(
+    replica: &mut Replica,
+    asked: &[Output],
+    position: u64,
+    has: &[(SegmentId, &[Bytes])],
+) -> Vec<Output> {
     let mut out = Vec::new();
     for up in ups(asked) {
         let Up::Load { segment: SegRef::Id(id), nonce, .. } = up else { continue };
@@ -118,7 +123,7 @@ fn client_of(delta: &[u8]) -> u64 {
 }
 
 /// A replica that has both segments as they were created, at position 2.
-fn with_both(made: &[Vec<Bytes>; 2]) -> Replica {
+pub(crate) fn with_both(made: &[Vec<Bytes>; 2]) -> Replica {
     let mut replica = Replica::new(options(9));
     connect_at(&mut replica, 2, &[]);
     tell(
@@ -138,7 +143,7 @@ fn frozen(made: &[Vec<Bytes>; 2]) -> Replica {
     replica
 }
 
-fn value(replica: &mut Replica, id: SegmentId) -> Option<String> {
+pub(crate) fn value(replica: &mut Replica, id: SegmentId) -> Option<String> {
     let bytes = replica.document(id)?.encode();
     let mut copy = Segment::decode(id, EngineKind::Yrs, GenId::ZERO_YRS, 1, &bytes, &[]).unwrap();
     Some(format!("{:?}", copy.show()))

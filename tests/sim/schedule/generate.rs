@@ -117,7 +117,7 @@ impl Generator {
     /// A program does something, or time passes.
     fn program(&mut self, world: &World, at: u8, pick: u16) -> Deed {
         let _ = world;
-        match self.draws.below(26) {
+        match self.draws.below(28) {
             0..12 => {
                 let large = self.long && self.draws.below(12) == 0;
                 let alloc = self.draws.below(8) == 0;
@@ -133,6 +133,7 @@ impl Generator {
             22 => Deed::Pass { ms: pick % 4_000 },
             23 => Deed::Store { at },
             24 if self.losses => Deed::Backup,
+            26..28 => Deed::Pack { at, pick },
             _ => Deed::Pass { ms: if pick.is_multiple_of(8) { 40_000 } else { pick % 100 } },
         }
     }

@@ -146,6 +146,8 @@ pub enum Deed {
     Load { at: u8, pick: u16 },
     /// A segment may go.
     Evict { at: u8, pick: u16 },
+    /// A segment may be here as bytes.
+    Pack { at: u8, pick: u16 },
     /// A program waits.
     Wait { at: u8, kind: WaitFor, pick: u16 },
     /// Time passes.

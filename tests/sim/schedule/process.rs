@@ -195,6 +195,8 @@ pub struct Process {
     pub link: Option<Link>,
     /// What its program sees.
     pub views: BTreeMap<Index, View>,
+    /// It keeps nothing of the segment that it packs.
+    pub forgets: bool,
     /// Which segment an index is.
     pub segments: BTreeMap<Index, SegmentNo>,
     /// Segments that it waits for.
@@ -271,6 +273,7 @@ impl Process {
             news: Vec::new(),
             link: None,
             views: BTreeMap::new(),
+            forgets: false,
             segments: BTreeMap::from([(Index(0), 0)]),
             loading: BTreeSet::new(),
             line: Vec::new(),
@@ -456,6 +459,10 @@ impl Process {
                 }
             }
             Output::Evicted(index) => {
+                self.views.remove(&index);
+                self.changed.insert(index);
+            }
+            Output::AtRest(index) if self.forgets => {
                 self.views.remove(&index);
                 self.changed.insert(index);
             }

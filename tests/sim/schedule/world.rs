@@ -239,6 +239,7 @@ impl World {
             Deed::Connect { at, can_write } => self.connect(place(at), can_write),
             Deed::Load { at, pick } => self.load_one(place(at), usize::from(pick)),
             Deed::Evict { at, pick } => self.evict(place(at), usize::from(pick)),
+            Deed::Pack { at, pick } => self.pack(place(at), usize::from(pick)),
             Deed::Wait { at, kind, pick } => self.wait(place(at), kind, usize::from(pick)),
             Deed::Pass { ms } => self.pass(u64::from(ms)),
             Deed::Notice { at } => self.notice(place(at)),

@@ -157,6 +157,17 @@ impl World {
         self.input(at, Input::Evict(here[pick % here.len()]))
     }
 
+    /// A program does not need a segment for now. It forgets every other one, and keeps what it shows of the others.
+    pub(super) fn pack(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
+        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
+        if self.is_paused(at) || here.is_empty() {
+            return Ok(());
+        }
+        let (segment, mirrored) = (here[pick / 2 % here.len()], pick % 2 == 1);
+        self.processes[at].forgets = !mirrored;
+        self.input(at, Input::Pack { segment, mirrored })
+    }
+
     pub(super) fn wait(&mut self, at: usize, kind: WaitFor, pick: usize) -> Result<(), Failure> {
         if self.is_paused(at) {
             return Ok(());
