@@ -2,7 +2,8 @@
 //!
 //! It looks at nothing but what the log says before the entry in question: per replica id the last admitted number and the
 //! newest [`limits::WINDOW`] commits of its line, and the current generation of the segments a commit touches. What a
-//! relay adds to it (rights, limits, guard, claims: R10, R11) is refused *by an entry*, so this rule sees it in the log.
+//! relay adds to it (rights, limits, guard, claims: R10, R11) is refused *by an entry*, so this rule sees it in the log. So relays that
+//! share one log would come to the same verdicts by it, each acting on what it reads back (R9); as yet a store belongs to one relay.
 //!
 //! ```text
 //!   frame ──► R2a seen? ─► R2b same line? ─► R2c next? ─► R2d after what it needs? ─► R2e current generation? ──► R2f append

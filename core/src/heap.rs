@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId};
-use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 use crate::segment::copy::SegmentCopy;
 
@@ -53,18 +52,6 @@ pub struct Packed {
     pub queued: usize,
     /// The program has a mirror of it, which patches keep current: it is decoded to take a delta in.
     pub mirrored: bool,
-}
-
-impl Packed {
-    /// An entry did this to it.
-    pub fn push(&mut self, at: Offset, owner: ReplicaId, deltas: Vec<Bytes>) {
-        let bytes: usize = deltas.iter().map(Bytes::len).sum();
-        self.queued += bytes;
-        self.shell.grow(bytes);
-        if !mutate::on(Mutation::PackedWithoutQueue) {
-            self.queue.push((at, owner, deltas));
-        }
-    }
 }
 
 /// What an entry did to a segment while it was loading.

@@ -122,12 +122,7 @@ fn documents_speak_of_files_that_exist() {
 }
 
 /// Rules of CORE-PROTOCOL that are not kept yet, and why. A rule that is here and is found must leave this list.
-const LATER: &[(&str, &str)] = &[
-    ("R9", "several relays on one log are not built"),
-    ("G6", "deletion is not built"),
-    ("L5", "a load names no stored copy yet"),
-    ("L6", "segments are not packed in memory yet"),
-];
+const LATER: &[(&str, &str)] = &[("G6", "deletion is not built")];
 
 /// Words of a text that may name a rule: `R2a` is of R2.
 fn rules_in(text: &str) -> BTreeSet<String> {

@@ -18,6 +18,7 @@ use super::{Output, Replica};
 use crate::heap::{Index, Packed, State};
 use crate::id::{Offset, ReplicaId, SegmentId};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 
 impl Replica {
@@ -134,4 +135,16 @@ fn decode(
         shell.go_on(owner, &deltas).map_err(|error| (Some(at), error.to_string()))?;
     }
     Ok(())
+}
+
+impl Packed {
+    /// An entry did this to it.
+    pub(super) fn push(&mut self, at: Offset, owner: ReplicaId, deltas: Vec<Bytes>) {
+        let bytes: usize = deltas.iter().map(Bytes::len).sum();
+        self.queued += bytes;
+        self.shell.grow(bytes);
+        if !mutate::on(Mutation::PackedWithoutQueue) {
+            self.queue.push((at, owner, deltas));
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod hello;
 mod quarantine;
 mod restore;
 mod roll;
+mod shared_log;
 mod stream;
 mod world;
 mod writer;
