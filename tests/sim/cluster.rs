@@ -13,7 +13,7 @@ mod rolls;
 use std::collections::BTreeMap;
 
 use coheap_core::commit::{ClaimOf, EngineKind};
-use coheap_core::edit::{Literal, Wish};
+use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{ObjectId, Offset, SegmentId, Seq, Uid};
 use coheap_core::log::LogEntry;
@@ -540,6 +540,14 @@ impl Cluster {
                 node.problems.retain(|problem| !problem.starts_with("ERR_CONFLICT: what was here of segment"));
             }
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);
+            // L6: who has a mirror of a packed segment is told nothing when it is decoded.
+            for segment in node.mirrors.keys().copied().collect::<Vec<Index>>() {
+                node.replica.handle(self.now, Input::Object { segment, handle: Handle(0) });
+                while let Some(output) = node.replica.poll() {
+                    assert!(matches!(output, Output::Object { handle: Some(_), .. } | Output::Keep(_)), "{output:?}");
+                    node.perform(output);
+                }
+            }
             for (index, mirror) in &node.mirrors {
                 let id = node.ids.get(index).copied().unwrap_or(SegmentId::ROOT);
                 let document = node.replica.document(id).expect("a mirror has a document");
