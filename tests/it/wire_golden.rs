@@ -257,8 +257,24 @@ fn downs() -> Vec<(&'static str, Down)> {
         ),
         ("advance", Down::Advance { position: Offset(1 << 40) }),
         ("ack", Down::Ack { owner: 0, seq: Seq(5), position: Offset(80) }),
-        ("snapshot", Down::Snapshot { nonce: Nonce(1), position: Offset(80), bulk: Bulk::whole(bytes("state")), onto_copy: false }),
-        ("snapshot-onto-copy", Down::Snapshot { nonce: Nonce(1), position: Offset(80), bulk: Bulk::whole(bytes("state")), onto_copy: true }),
+        (
+            "snapshot",
+            Down::Snapshot {
+                nonce: Nonce(1),
+                position: Offset(80),
+                bulk: Bulk::whole(bytes("state")),
+                onto_copy: false,
+            },
+        ),
+        (
+            "snapshot-onto-copy",
+            Down::Snapshot {
+                nonce: Nonce(1),
+                position: Offset(80),
+                bulk: Bulk::whole(bytes("state")),
+                onto_copy: true,
+            },
+        ),
         (
             "rebase",
             Down::Rebase {

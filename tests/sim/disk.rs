@@ -8,7 +8,9 @@ use coheap_core::commit::EngineKind;
 use coheap_core::guard;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::{Append, DeltaPlace, Examined, Failing, GenerationBegins, Recovered, SegmentRow, StateOf, StoredState};
+use coheap_core::relay::{
+    Append, DeltaPlace, Examined, Failing, GenerationBegins, Recovered, SegmentRow, StateOf, StoredState,
+};
 use coheap_core::segment::replay::replay;
 use coheap_core::wire::codec::Reader;
 

@@ -109,7 +109,12 @@ impl Reader {
         };
         let mut bulk = Vec::new();
         state.encode(&mut bulk);
-        self.tell(&Down::Snapshot { nonce, position: Offset(position as u64), bulk: Bulk::whole(bulk.into()), onto_copy: false })
+        self.tell(&Down::Snapshot {
+            nonce,
+            position: Offset(position as u64),
+            bulk: Bulk::whole(bulk.into()),
+            onto_copy: false,
+        })
     }
 }
 

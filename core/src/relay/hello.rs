@@ -179,7 +179,8 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Phase::Catching(catch_up) = &conn.phase else { return };
         if !catch_up.wanted.is_empty() {
-            let (position, segments) = (catch_up.position, catch_up.wanted.iter().copied().map(StateOf::from).collect());
+            let (position, segments) =
+                (catch_up.position, catch_up.wanted.iter().copied().map(StateOf::from).collect());
             let ticket = self.ticket(id);
             let bytes_max = CATCH_UP_READ_BYTES;
             return self.out.push_back(Output::ReadStates { ticket, position, segments, bytes_max });

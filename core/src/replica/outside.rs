@@ -252,7 +252,8 @@ impl Replica {
                 let last = Offset(u64::MAX);
                 slot.broken = (flags & BROKEN != 0).then_some(Broken { at: last, told: false, before: None });
                 if flags & LOADING != 0 {
-                    slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false, copy: None };
+                    slot.state =
+                        State::Loading { nonce: None, buffer: Vec::new(), before: None, redo: false, copy: None };
                 }
             }
         }

@@ -245,7 +245,9 @@ impl Replica {
                 self.reloading.push(index);
             }
             slot.state = match document {
-                before if flags & LOADING != 0 => State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy: None },
+                before if flags & LOADING != 0 => {
+                    State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy: None }
+                }
                 Some(segment) => State::Live(segment),
                 None => State::Away,
             };

@@ -216,7 +216,8 @@ impl Replica {
         if let State::Live(_) = &slot.state
             && let State::Live(before) = std::mem::replace(&mut slot.state, State::Away)
         {
-            slot.state = State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true, copy: None };
+            slot.state =
+                State::Loading { nonce: None, buffer: Vec::new(), before: Some(before), redo: true, copy: None };
         } else if let State::Loading { redo, .. } = &mut slot.state {
             *redo = true;
         }

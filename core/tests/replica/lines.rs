@@ -64,7 +64,9 @@ fn answer(replica: &mut Replica, asked: &[Output], position: u64, deltas: &[(Seg
     let mut out = Vec::new();
     let wanted: Vec<_> = ups(asked)
         .into_iter()
-        .filter_map(|up| if let Up::Load { segment: SegRef::Id(id), nonce, .. } = up { Some((id, nonce)) } else { None })
+        .filter_map(
+            |up| if let Up::Load { segment: SegRef::Id(id), nonce, .. } = up { Some((id, nonce)) } else { None },
+        )
         .collect();
     for (id, nonce) in wanted {
         let of = deltas.iter().find(|(of, _)| *of == id).map(|(_, deltas)| deltas.clone()).unwrap_or_default();
