@@ -125,7 +125,6 @@ fn documents_speak_of_files_that_exist() {
 const LATER: &[(&str, &str)] = &[
     ("R9", "several relays on one log are not built"),
     ("G6", "deletion is not built"),
-    ("L5", "a load names no stored copy yet"),
     ("L6", "segments are not packed in memory yet"),
 ];
 

@@ -18,6 +18,7 @@
 //! start restored MS               the same, over what is known to be a backup
 //! disk-full      fold             no room for what is not synced; all that is durable is folded
 //! load A s       evict A s
+//! evict A s k1   load A s k1      what is evicted is kept as k1; whoever loads it goes on from that, if it is a beginning
 //! restart A      kill A           the process is gone, without a store; `restart`: another one under its name
 //! move A         clone A A2       on in another instance; a copy of the process beside it, where c1 is c1@A2
 //! store A        reopen A         it stores what it is; the process ends, and another one opens that store
@@ -32,6 +33,7 @@
 //! pending A 2                     so many commits are not acknowledged
 //! fate c1 open|saved|refused      what its author was told
 //! ended w yes|no|lost|refused
+//! onto-copies A 2                 so many answers to its loads went on from what was kept
 //! log 4                           so many entries are durable
 //! rolled 1                        so many generations were made, and are durable; `not-rolled Held`: one was not, and why
 //! problems A 0                    so many things went wrong; more than none are forgiven by it
@@ -98,6 +100,8 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["start", "restored", ms] => stage.start_over_a_backup(number(ms)? as u64),
         ["load", name, segment] => stage.load(name, segment),
         ["evict", name, segment] => stage.evict(name, segment),
+        ["load", name, segment, copy] => stage.load_from(name, segment, copy),
+        ["evict", name, segment, copy] => stage.evict_keeping(name, segment, copy),
         ["restart", name] => stage.restart(name),
         ["kill", name] => stage.kill(name),
         ["move", name] => stage.moves(name),
@@ -141,6 +145,7 @@ fn expect(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
             };
             same(&ended, how)
         }
+        ["onto-copies", name, count] => same(&stage.onto_copies(name), &number(count)?),
         ["log", count] => same(&stage.cluster.disk.len(), &number(count)?),
         ["rolled", count] => same(&stage.cluster.rolled, &number(count)?),
         ["not-rolled", why] => same(&stage.cluster.not_rolled.keys().map(String::as_str).collect(), &vec![*why]),

@@ -125,7 +125,7 @@ impl Generator {
             }
             15 if self.rolls => Deed::Roll { pick },
             // The choice among segments is by the rest of a small division; this one is by what that leaves.
-            12..16 if pick >= 1 << 15 => Deed::LoadFrom { at, pick },
+            12..16 if pick >= 1 << 14 => Deed::LoadFrom { at, pick },
             12..16 => Deed::Load { at, pick },
             16..18 if pick >= 1 << 14 => Deed::EvictKeeping { at, pick },
             16..18 => Deed::Evict { at, pick },
