@@ -9,11 +9,12 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `rest.rs` (segments as bytes), `restore.rs` (a relay has lost its log), `roll.rs` (a segment goes over to another generation), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `waits.rs` (flush, sync, version, reach).
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `rest.rs` (segments as bytes), `restore.rs` (a relay has lost its log), `roll.rs` (a segment goes over to another generation), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `kept.rs` (what is evicted, and kept for a later load), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
 mod fork;
+mod kept;
 mod lines;
 mod outside;
 pub mod packed;
@@ -40,11 +41,9 @@ use self::waits::Waits;
 pub use self::waits::{WaitError, WaitKind};
 use crate::commit::{ClaimOf, EngineKind};
 use crate::edit::{Edit, Handle, Patch, Wish};
-use crate::heap::{Heap, Index, State};
+use crate::heap::{Heap, Index};
 use crate::id::{EpochId, ObjectId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
-use crate::mutate::{self, Mutation};
-use crate::segment::copy::SegmentCopy;
 use crate::segment::write::Draw;
 use crate::segment::{Overruled, Segment};
 use crate::value::Kind;
@@ -586,34 +585,6 @@ impl Replica {
 
     fn problem(&mut self, code: &'static str, message: impl Into<String>) {
         self.out.push_back(Output::Problem { code, message: message.into() });
-    }
-
-    /// L4. Without own pending commits, a document at the cut has what the log has below the cut, and nothing else: that, and no later
-    /// position, is what a copy of it says (C6, [X26]).
-    fn evict(&mut self, index: Index, keep: bool) {
-        if keep {
-            self.unpack(index);
-        }
-        let Some(slot) = self.heap.slot_mut(index) else { return };
-        let id = slot.id;
-        let touched = self.pending.touches(id);
-        let document = match &slot.state {
-            State::Live(document) => Some(document),
-            State::Packed(_) => None,
-            State::Away | State::Loading { .. } => return,
-        };
-        if touched && !mutate::on(Mutation::EvictPending) || self.restoring {
-            return;
-        }
-        let epoch = self.epochs.last().filter(|_| keep && !touched);
-        let copy = epoch.zip(document).and_then(|((epoch, _), document)| SegmentCopy::of(document, *epoch, self.cut));
-        slot.state = State::Away;
-        if let Some(copy) = copy {
-            self.out.push_back(Output::Copied(index, copy.encode().into()));
-        }
-        self.unfollow(id);
-        self.out.push_back(Output::Evicted(index));
-        self.ask_for_the_declined();
     }
 
     fn dump(&mut self, index: Index) {

@@ -7,9 +7,12 @@ mod count;
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
+use coheap_core::commit::EngineKind;
 use coheap_core::guard::{self, Clocks, GuardError};
+use coheap_core::id::{EpochId, GenId, Offset, SegmentId};
 use coheap_core::limits;
 use coheap_core::log::LogEntry;
+use coheap_core::segment::copy::SegmentCopy;
 use coheap_core::wire::codec::{Reader, Write};
 use coheap_core::wire::frame::restore::{Restore, Restored};
 use coheap_core::wire::frame::roll::GenerationHeader;
@@ -99,6 +102,19 @@ fn what_is_stored_of_the_smallest_items() {
     assert!(matches!(entry(&later), Ok(LogEntry::Quarantine(quarantine)) if quarantine.later().count() == 65_536));
     let row = list(&[0, 0, 0, 0, 0], 65_536, &zeros(9), &[]);
     assert!(reads("a line", row.len(), || AdmitRow::decode(&row)).is_ok());
+}
+
+/// Nothing of it is looked at before an engine is to have it.
+#[test]
+fn what_was_kept_of_a_segment() {
+    let (id, engine, generation) = (SegmentId([1; 16]), EngineKind::Yrs, GenId::ZERO_YRS);
+    let (epoch, position, state) = (EpochId::default(), Offset(7), Bytes::from(zeros(1 << 20)));
+    let copy = SegmentCopy { id, engine, generation, epoch, position, state };
+    let kept = Bytes::from(copy.encode());
+    assert_eq!(reads("a copy", kept.len(), || SegmentCopy::decode(&kept)), Ok(copy));
+    let claims_more = [&kept[..46], &[0xff, 0xff, 0xff, 0x7f], &kept[50..]].concat();
+    let claims_more = Bytes::from(claims_more);
+    assert!(reads("a copy", claims_more.len(), || SegmentCopy::decode(&claims_more)).is_err());
 }
 
 /// A delta of one client whose items, texts and list elements by turns, lie between two of others: clients from `first` on,

@@ -34,7 +34,7 @@ traces! {
     c01 c03 c04 c05 c08 c09 c10
     d03 d04 d04b d04c d04d d04e d05 d06 d07
     f04 g01 g03 g05
-    l03 l04 l06
+    l03 l04 l05 l05b l06
     t01 t02 t03 t03b t04 t05
 }
 

@@ -434,6 +434,7 @@ impl Cluster {
         let conn = self.nodes[at].conn;
         if let (Some(conn), Some(message)) = (conn, self.nodes[at].down.pop_front()) {
             let bytes = message.len() - 1;
+            self.nodes[at].count_answers(&message);
             self.input(at, Input::Receive(message));
             self.relay_input(RelayInput::Written { conn, bytes });
         }

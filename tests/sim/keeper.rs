@@ -36,6 +36,7 @@ impl Keeper {
     pub fn ask(&mut self, input: &Input) {
         match input {
             Input::Wait { ticket, kind } => drop(self.waits.insert(*ticket, (kind.clone(), self.seq))),
+            Input::LoadFrom { segment, derived, .. } => self.ask(&Input::Load(vec![(*segment, *derived)])),
             Input::Load(segments) => {
                 self.asked.extend(segments.iter().map(|(id, _)| *id));
                 self.derived.extend(segments.iter().filter(|(_, derived)| *derived).map(|(id, _)| *id));

@@ -8,6 +8,7 @@ use coheap_core::id::{SegmentId, Seq, Uid};
 use coheap_core::relay::ConnId;
 use coheap_core::replica::{LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::segment::write::Draw;
+use coheap_core::wire::frame::{Down, split};
 
 use crate::Draws;
 use crate::keeper::Keeper;
@@ -88,6 +89,10 @@ pub struct Node {
     pub(crate) rests_until: u64,
     /// The replica wants another connection.
     pub(crate) hangs_up: bool,
+    /// Copies of what it evicted, newest last, until somebody puts them somewhere.
+    pub(crate) copied: Vec<Bytes>,
+    /// How many answers to loads went on from a copy; counted from the first load that named one.
+    pub(crate) onto_copies: Option<usize>,
 }
 
 pub(crate) fn options(draws: &mut Draws) -> Options {
@@ -135,6 +140,8 @@ impl Node {
             stored: None,
             rests_until: 0,
             hangs_up: false,
+            copied: Vec::new(),
+            onto_copies: None,
         }
     }
 
@@ -151,6 +158,15 @@ impl Node {
     /// The segments that are here, with what its program sees of them.
     pub fn resident(&self) -> impl Iterator<Item = (SegmentId, Index, &Mirror)> {
         self.mirrors.iter().filter_map(|(index, mirror)| Some((*self.ids.get(index)?, *index, mirror)))
+    }
+
+    /// A message of the relay has come.
+    pub(crate) fn count_answers(&mut self, message: &Bytes) {
+        let Some(count) = &mut self.onto_copies else { return };
+        for (kind, body) in split(message).expect("the relay's frames can be read") {
+            let frame = Down::decode(kind, &body).expect("the relay's frames can be read");
+            *count += usize::from(matches!(frame, Some(Down::Snapshot { onto_copy: true, .. })));
+        }
     }
 
     pub(crate) fn perform(&mut self, output: Output) {
@@ -219,6 +235,7 @@ impl Node {
                 self.refused.insert(seq, code);
                 self.told.push(Told::Refused(seq, code));
             }
+            Output::Copied(_, copy) => self.copied.push(copy),
             Output::Evicted(index) => {
                 self.mirrors.remove(&index);
             }

@@ -79,6 +79,10 @@ pub struct Tally {
     pub parted: u64,
     /// Hellos that were answered with a catch-up.
     pub catch_ups: u64,
+    /// Loads that named a copy.
+    pub from_copies: u64,
+    /// Answers to loads that went on from one.
+    pub onto_copies: u64,
     /// Lives of relay processes.
     pub lives: u64,
     /// What struck whom when.
@@ -99,6 +103,8 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.adopted += other.adopted;
         self.parted += other.parted;
         self.catch_ups += other.catch_ups;
+        self.from_copies += other.from_copies;
+        self.onto_copies += other.onto_copies;
         self.lives += other.lives;
         self.coverage += &other.coverage;
     }
@@ -107,7 +113,8 @@ impl std::ops::AddAssign<&Tally> for Tally {
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Tally { schedules, steps, faults, commits, wide, refused, folds, .. } = self;
-        let Tally { rolls, rolls_held, adopted, parted, catch_ups, lives, coverage, .. } = self;
+        let Tally { rolls, rolls_held, adopted, parted, catch_ups, from_copies, onto_copies, lives, coverage, .. } =
+            self;
         let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
         writeln!(f, "{coverage}")?;
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
@@ -119,6 +126,7 @@ impl std::fmt::Display for Tally {
             each(*refused)
         )?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
+        write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;
         write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;
         write!(f, "{adopted} were given back, {parted} schedules ended with a conflict of generations")
     }

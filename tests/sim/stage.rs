@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
@@ -32,6 +33,7 @@ pub struct Stage {
     segments: BTreeMap<String, SegmentId>,
     commits: BTreeMap<String, Commit>,
     waits: BTreeMap<String, (usize, u64)>,
+    kept: BTreeMap<String, Bytes>,
     copy: Option<PlainDisk>,
 }
 
@@ -60,8 +62,8 @@ impl Stage {
         let cluster = Cluster::new(1, replicas.len());
         let replicas = replicas.iter().map(|name| (*name).to_owned()).zip(0..).collect();
         let segments = BTreeMap::from([("root".to_owned(), SegmentId::ROOT)]);
-        let (commits, waits) = (BTreeMap::new(), BTreeMap::new());
-        Stage { cluster, witness: Witness::default(), replicas, segments, commits, waits, copy: None }
+        let (commits, waits, kept) = Default::default();
+        Stage { cluster, witness: Witness::default(), replicas, segments, commits, waits, kept, copy: None }
     }
 
     /// Looks at everything.
@@ -334,6 +336,30 @@ impl Stage {
         self.cluster.nodes[at].forgets = !mirrored;
         self.cluster.input(at, Input::Pack { segment, mirrored });
         self.look();
+    }
+
+    /// A program no longer needs a segment, and keeps what is here of it under a name.
+    pub fn evict_keeping(&mut self, name: &str, segment: &str, copy: &str) {
+        let at = self.at(name);
+        let (index, _) = self.here(at, segment);
+        self.cluster.input(at, Input::EvictKeeping(index));
+        let bytes = self.cluster.nodes[at].copied.pop().expect("there is a copy of what the log knows");
+        self.kept.insert(copy.to_owned(), bytes);
+        self.look();
+    }
+
+    /// A program needs a segment, and somebody has kept this of it.
+    pub fn load_from(&mut self, name: &str, segment: &str, copy: &str) {
+        let at = self.at(name);
+        let copy = self.kept.get(copy).unwrap_or_else(|| panic!("nothing is kept as {copy}")).clone();
+        self.cluster.nodes[at].onto_copies.get_or_insert(0);
+        self.cluster.input(at, Input::LoadFrom { segment: self.id(segment), derived: false, copy });
+        self.look();
+    }
+
+    /// How many answers that reached a replica went on from what it had kept.
+    pub fn onto_copies(&self, name: &str) -> usize {
+        self.cluster.nodes[self.at(name)].onto_copies.unwrap_or(0)
     }
 
     /// Connections of this replica have the right to write, or not, from the next one on.

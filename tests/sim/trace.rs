@@ -19,6 +19,7 @@
 //! disk-full      fold             no room for what is not synced; all that is durable is folded
 //! load A s       evict A s
 //! pack A s       pack A s mirrored   it is here as bytes; the program forgets what it shows of it, or keeps that
+//! evict A s k1   load A s k1      what is evicted is kept as k1; whoever loads it goes on from that, if it is a beginning
 //! restart A      kill A           the process is gone, without a store; `restart`: another one under its name
 //! move A         clone A A2       on in another instance; a copy of the process beside it, where c1 is c1@A2
 //! store A        reopen A         it stores what it is; the process ends, and another one opens that store
@@ -33,6 +34,7 @@
 //! pending A 2                     so many commits are not acknowledged
 //! fate c1 open|saved|refused      what its author was told
 //! ended w yes|no|lost|refused
+//! onto-copies A 2                 so many answers to its loads went on from what was kept
 //! log 4                           so many entries are durable
 //! rolled 1                        so many generations were made, and are durable; `not-rolled Held`: one was not, and why
 //! problems A 0                    so many things went wrong; more than none are forgiven by it
@@ -101,6 +103,8 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["evict", name, segment] => stage.evict(name, segment),
         ["pack", name, segment] => stage.pack(name, segment, false),
         ["pack", name, segment, "mirrored"] => stage.pack(name, segment, true),
+        ["load", name, segment, copy] => stage.load_from(name, segment, copy),
+        ["evict", name, segment, copy] => stage.evict_keeping(name, segment, copy),
         ["restart", name] => stage.restart(name),
         ["kill", name] => stage.kill(name),
         ["move", name] => stage.moves(name),
@@ -144,6 +148,7 @@ fn expect(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
             };
             same(&ended, how)
         }
+        ["onto-copies", name, count] => same(&stage.onto_copies(name), &number(count)?),
         ["log", count] => same(&stage.cluster.disk.len(), &number(count)?),
         ["rolled", count] => same(&stage.cluster.rolled, &number(count)?),
         ["not-rolled", why] => same(&stage.cluster.not_rolled.keys().map(String::as_str).collect(), &vec![*why]),

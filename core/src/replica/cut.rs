@@ -233,19 +233,6 @@ impl Replica {
         self.send_pending();
     }
 
-    /// L6: packed segments that cannot take what an entry does to them as bytes alone: they have a mirror, which patches keep current, or
-    /// what comes is not of the document that is here.
-    fn unpack_for(&mut self, entry: &EntryFrame) {
-        for part in &entry.parts {
-            let Some(index) = self.resolve(part.segment).and_then(|id| self.heap.index(id)) else { continue };
-            let Some(State::Packed(packed)) = self.heap.slot(index).map(|slot| &slot.state) else { continue };
-            let other = part.kind != PART_DELTA || part.generation != packed.shell.generation();
-            if packed.mirrored || other {
-                self.unpack(index);
-            }
-        }
-    }
-
     /// A segment that was deleted or quarantined, or of which this version does not know a part (`WIRE.md` §4), is here no
     /// longer. The rest of the heap goes on.
     pub(super) fn stop(&mut self, id: SegmentId, status: LoadStatus, why: &str) {
@@ -311,44 +298,19 @@ impl Replica {
                     self.stats.quarantined += 1;
                     self.absent(index, LoadStatus::Quarantined);
                 }
-                State::Away => self.begin_load(index, None),
+                State::Away => self.wait_for(index, None, false, None),
             }
         }
     }
 
-    /// L5: the program needs a segment, and has kept this of it. Bytes that are no copy of it are told, and all of it is asked for.
-    pub(super) fn load_from(&mut self, id: SegmentId, derived: bool, kept: &Bytes) {
-        let (why, copy) = match SegmentCopy::decode(kept) {
-            Ok(copy) if copy.id != id => (Some("it is of another segment".to_owned()), None),
-            Ok(copy) if !crate::segment::is_built_in(copy.engine) => (None, None),
-            Ok(copy) => (None, Some(Box::new(copy))),
-            Err(error) => (Some(error.to_string()), None),
-        };
-        if let Some(why) = why {
-            self.tell_useless(id, &why);
-        }
-        let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
-        let is_away = slot.is_none_or(|slot| matches!(slot.state, State::Away) && !slot.stopped);
-        if copy.is_none() || !is_away || !self.has_room_for(1) {
-            return self.load(&[(id, derived)]);
-        }
-        let (index, new) = self.heap.enter(id, derived);
-        if new {
-            self.out.push_back(Output::Indexed { segment: id, index });
-        }
-        self.begin_load(index, copy);
-    }
-
-    fn tell_useless(&mut self, id: SegmentId, why: &str) {
-        self.problem("ERR_CORRUPT", format!("what was kept of segment {id} is of no use: {why}"));
-    }
-
-    fn begin_load(&mut self, index: Index, copy: Option<Box<SegmentCopy>>) {
-        self.wait_for(index, None, false, copy);
-    }
-
     /// From here on it waits for an answer of the relay, and for what comes behind that.
-    fn wait_for(&mut self, index: Index, before: Option<Box<Segment>>, redo: bool, copy: Option<Box<SegmentCopy>>) {
+    pub(super) fn wait_for(
+        &mut self,
+        index: Index,
+        before: Option<Box<Segment>>,
+        redo: bool,
+        copy: Option<Box<SegmentCopy>>,
+    ) {
         let Some(slot) = self.heap.slot_mut(index) else { return };
         let id = slot.id;
         slot.state = State::Loading { nonce: None, buffer: Vec::new(), before, redo, copy };

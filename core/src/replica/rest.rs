@@ -20,6 +20,8 @@ use crate::id::{Offset, ReplicaId, SegmentId};
 use crate::limits;
 use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
+use crate::wire::frame::PART_DELTA;
+use crate::wire::frame::down::EntryFrame;
 
 impl Replica {
     /// The segment is to be here as bytes from now on. Without `mirrored` the program forgets what it has of it, and loads it when
@@ -67,6 +69,19 @@ impl Replica {
         if self.stand_up(index) == Some(false) {
             self.show(index, false);
             self.keep_whole(index);
+        }
+    }
+
+    /// L6: packed segments that cannot take what an entry does to them as bytes alone: they have a mirror, which patches keep current, or
+    /// what comes is not of the document that is here.
+    pub(super) fn unpack_for(&mut self, entry: &EntryFrame) {
+        for part in &entry.parts {
+            let Some(index) = self.resolve(part.segment).and_then(|id| self.heap.index(id)) else { continue };
+            let Some(State::Packed(packed)) = self.heap.slot(index).map(|slot| &slot.state) else { continue };
+            let other = part.kind != PART_DELTA || part.generation != packed.shell.generation();
+            if packed.mirrored || other {
+                self.unpack(index);
+            }
         }
     }
 

@@ -54,6 +54,26 @@ fn l5_a_copy_from_beyond_the_answer_is_not_gone_on_from() {
     assert_eq!(answer(&mut world, beyond), (false, 3));
 }
 
+/// A stream that is behind gets the state as of where it is; a copy of another process may be from beyond that.
+#[test]
+fn l5_a_copy_from_beyond_the_stream_is_not_gone_on_from() {
+    let mut world = World::new();
+    world.fill(1, seg(0), 3);
+    let beyond = have(&world, 3);
+    world.crash();
+    let conn = world.open();
+    let load = Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: Some(beyond) };
+    // The log has to be read for it, and the load comes before that.
+    world.send(conn, &[Up::Hello(back(9, beyond.epoch, 1, &[])), load]);
+    let frames = world.take(conn);
+    let told = frames.iter().find_map(|frame| match frame {
+        Down::Snapshot { position, onto_copy, .. } => Some((*position, *onto_copy)),
+        _ => None,
+    });
+    assert_eq!(told, Some((Offset(1), false)));
+    assert_eq!(offsets(&frames), [1, 2]);
+}
+
 /// [X26], [X10]: what a copy from a lost log has above the common beginning is something else in this log.
 #[test]
 fn l5_a_copy_is_of_a_life_of_the_log_that_is_known_and_of_what_the_next_one_began_with() {
@@ -90,6 +110,20 @@ fn l5_a_copy_of_another_generation_is_not_gone_on_from() {
     assert_eq!(answer(&mut world, Have { generation: GenId(*b"generation89abcd"), ..copy }), (false, 3));
     assert_eq!(answer(&mut world, Have { generation: GenId::ZERO_AUTOMERGE, ..copy }), (false, 3));
     assert_eq!(answer(&mut world, copy), (true, 1));
+}
+
+/// The row is of the generation that is being written; the state that is read, of the one before.
+#[test]
+fn l5_a_copy_of_a_generation_that_begins_behind_the_answer_is_not_gone_on_from() {
+    let mut world = World::new();
+    world.fill(1, seg(0), 3);
+    let conn = world.join(2);
+    world.prompt = false;
+    world.input(coheap_core::relay::Input::Roll { segment: seg(0) });
+    let generation = world.unwritten.back().unwrap().segments[0].1.generation;
+    assert_ne!(generation, GenId::ZERO_YRS);
+    let copy = Have { generation, ..have(&world, 2) };
+    assert_eq!(answer_on(&mut world, conn, copy), (false, 3));
 }
 
 #[test]

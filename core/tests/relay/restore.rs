@@ -7,9 +7,10 @@ use coheap_core::log::{LogEntry, StoredRestore};
 use coheap_core::relay::{Config, Input};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
+use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, RestoredFrame, Verdict};
-use coheap_core::wire::frame::up::{CommitFrame, Hello};
-use coheap_core::wire::frame::{Bulk, Chunk, Down, SegRef, SegmentStatus, Up};
+use coheap_core::wire::frame::up::{CommitFrame, Have, Hello};
+use coheap_core::wire::frame::{Bulk, Chunk, Down, SegRef, SegmentState, SegmentStatus, Up};
 
 use crate::world::*;
 
@@ -96,6 +97,30 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     let frames = world.take(b);
     let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
     assert!(bulk.bytes.len() > state.deltas.to_vec()[0].len());
+}
+
+/// L5: what a replica gives back to a log that has lost it comes to whoever kept something from before the loss like any entry; what was
+/// kept of the lost end itself is not gone on from.
+#[test]
+fn l5_what_was_given_back_came_since_a_copy_from_before_it() {
+    let mut world = World::new();
+    let writer = world.fill(1, seg(0), 3);
+    let epoch = world.disk.recovered.epochs[0].0;
+    world.roll_back(2);
+    let a = come(&mut world, 1, epoch, 3, &[seg(0)]);
+    world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
+    assert_eq!(restored(&world.take(a))[0].0.offset, Offset(2));
+    world.fill(2, seg(0), 1);
+    let b = world.join(3);
+    for (position, told) in [(1, (true, 3)), (2, (true, 2)), (3, (false, 4))] {
+        let have = Some(Have { epoch, position: Offset(position), generation: GenId::ZERO_YRS });
+        world.take(b);
+        world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(position), have }]);
+        let frames = world.take(b);
+        let Some(Down::Snapshot { bulk, onto_copy, .. }) = frames.first() else { panic!("{frames:?}") };
+        let state = SegmentState::decode(&bulk.bytes, &mut Reader::new(&bulk.bytes)).unwrap();
+        assert_eq!((*onto_copy, state.deltas.len()), told, "at {position}");
+    }
 }
 
 /// C10: a segment that was made after the Hello is given back, too.

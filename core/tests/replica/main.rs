@@ -6,6 +6,7 @@ mod adopt;
 mod answers;
 mod clocks;
 mod commit_size;
+mod copies;
 mod desk;
 mod dump;
 mod lines;

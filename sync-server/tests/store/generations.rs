@@ -1,9 +1,9 @@
 //! G1, G4 in the store: a Roll's document takes the place of what lies below it, in the transaction of its entry, and its header
-//! stays with the segment's bytes.
+//! stays with the segment's bytes. L5: what came since a position is to be had alone as long as no snapshot is of a later one.
 
 use bytes::Bytes;
 use coheap_core::id::{Offset, SegmentNumber};
-use coheap_core::relay::StoredState;
+use coheap_core::relay::{StateOf, StoredState};
 use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_sync_server::{Appended, Store};
 use coheap_tests::disk_backend::SimDisk;
@@ -21,7 +21,7 @@ fn state(store: &Store, position: u64) -> StoredState {
 fn at(store: &Store, position: u64) -> (Bytes, Bytes, usize) {
     match state(store, position) {
         StoredState::At { header, snapshot, deltas, .. } => (header, snapshot, deltas.len()),
-        StoredState::NotBefore { position, .. } => panic!("not before {position:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -80,4 +80,35 @@ fn g4_the_header_stays_when_what_lies_behind_is_folded_and_an_older_fold_changes
     let again = open(&disk).unwrap();
     assert_eq!(at(&again, 14), (header, Bytes::from_static(b"folded"), 0));
     assert!(picture(&again, HEAP).is_ok());
+}
+
+/// How many deltas are read for somebody who has all below a position, and the header; `None`: all of it is.
+fn since(store: &Store, since: u64, position: u64) -> Option<(Bytes, usize)> {
+    let of = StateOf { segment: SEGMENT, since: Some(Offset(since)) };
+    match store.read_states(HEAP, Offset(position), &[of], 1).unwrap().remove(0) {
+        StoredState::Since { header, deltas, .. } => Some((header, deltas.len())),
+        StoredState::At { .. } => None,
+        StoredState::NotBefore { .. } => panic!("it is of an earlier generation at {position}"),
+    }
+}
+
+#[test]
+fn l5_what_came_since_a_position_is_read_alone_in_one_generation_and_above_the_snapshot() {
+    let disk = SimDisk::new(4);
+    let (store, _) = rolled(&disk, 3);
+    let (header, ..) = at(&store, 14);
+    for (from, deltas) in [(11, 3), (12, 2), (13, 1), (14, 0)] {
+        assert_eq!(since(&store, from, 14), Some((header.clone(), deltas)), "since {from}");
+    }
+    assert_eq!(since(&store, 12, 13), Some((header.clone(), 1)), "and not what came later");
+    assert_eq!(since(&store, 10, 14), None, "the generation begins at 11");
+    assert_eq!(since(&store, 14, 13), None, "that is beyond what is asked for");
+    store.fold(HEAP, SEGMENT, Offset(13), Offset(u64::MAX), b"folded").unwrap();
+    assert_eq!(since(&store, 12, 14), None, "it is in the snapshot");
+    assert_eq!(since(&store, 13, 14), Some((header, 1)), "and has its header still");
+    // A segment without a snapshot has all of its deltas, and no header.
+    let (disk, mut grower) = (SimDisk::new(5), Grower::new(HEAP, 6, 1));
+    let store = open(&disk).unwrap();
+    assert_eq!(store.append(&[grower.grow(5)]).unwrap(), [Appended::Written]);
+    assert_eq!(since(&store, 2, 5), Some((Bytes::new(), 3)));
 }

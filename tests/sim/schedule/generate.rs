@@ -124,7 +124,10 @@ impl Generator {
                 Deed::Edit { at, segments: 1 + self.draws.below(3) as u8, pick, alloc, large }
             }
             15 if self.rolls => Deed::Roll { pick },
+            // The choice among segments is by the rest of a small division; this one is by what that leaves.
+            12..16 if pick >= 1 << 14 => Deed::LoadFrom { at, pick },
             12..16 => Deed::Load { at, pick },
+            16..18 if pick >= 1 << 14 => Deed::EvictKeeping { at, pick },
             16..18 => Deed::Evict { at, pick },
             18 => Deed::Wait { at, kind: WaitFor::Flush, pick },
             19 => Deed::Wait { at, kind: WaitFor::Sync, pick },

@@ -148,6 +148,10 @@ pub enum Deed {
     Evict { at: u8, pick: u16 },
     /// A segment may be here as bytes.
     Pack { at: u8, pick: u16 },
+    /// The same, and what was here of it is kept where every process of the heap finds it (L5).
+    EvictKeeping { at: u8, pick: u16 },
+    /// A program needs a segment of which something was kept, then or earlier.
+    LoadFrom { at: u8, pick: u16 },
     /// A program waits.
     Wait { at: u8, kind: WaitFor, pick: u16 },
     /// Time passes.

@@ -239,6 +239,8 @@ pub struct Process {
     pub making: Option<(CommitNo, Touch)>,
     /// Commits that it was told are durable, and nobody has looked into that yet.
     pub news: Vec<CommitNo>,
+    /// What was here of segments that it has evicted, not yet put where it is kept.
+    pub kept: Vec<(SegmentNo, Bytes)>,
     changed: BTreeSet<Index>,
 }
 
@@ -271,6 +273,7 @@ impl Process {
             copied: false,
             making: None,
             news: Vec::new(),
+            kept: Vec::new(),
             link: None,
             views: BTreeMap::new(),
             forgets: false,
@@ -457,6 +460,9 @@ impl Process {
                         self.views.remove(&segment);
                     }
                 }
+            }
+            Output::Copied(index, copy) => {
+                self.kept.extend(self.segments.get(&index).map(|segment| (*segment, copy)));
             }
             Output::Evicted(index) => {
                 self.views.remove(&index);

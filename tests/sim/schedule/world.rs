@@ -27,7 +27,7 @@ use coheap_core::time::Time;
 use self::programs::Waiting;
 use super::coverage::{Coverage, Phase, Phases};
 use super::disk::Platter;
-use super::history::{Event, ProcessNo, Touch};
+use super::history::{Event, ProcessNo, SegmentNo, Touch};
 use super::oracle::{Log, Oracle, Sight};
 use super::plan::{Deed, Plan};
 use super::process::{COUNTER, Link, Process};
@@ -90,6 +90,8 @@ pub struct OneHeap {
     given: BTreeMap<ReplicaId, Sight>,
     /// Processes were copied.
     copies: bool,
+    /// Copies of segments, some of them old: on a disk that no process and no relay loses.
+    kept: BTreeMap<SegmentNo, Vec<Bytes>>,
     /// Versions that were given.
     pub versions: Vec<Given>,
     waits: BTreeMap<(ProcessNo, u64), Waiting>,
@@ -240,6 +242,8 @@ impl World {
             Deed::Load { at, pick } => self.load_one(place(at), usize::from(pick)),
             Deed::Evict { at, pick } => self.evict(place(at), usize::from(pick)),
             Deed::Pack { at, pick } => self.pack(place(at), usize::from(pick)),
+            Deed::EvictKeeping { at, pick } => self.evict_keeping(place(at), usize::from(pick)),
+            Deed::LoadFrom { at, pick } => self.load_one_from(place(at), usize::from(pick)),
             Deed::Wait { at, kind, pick } => self.wait(place(at), kind, usize::from(pick)),
             Deed::Pass { ms } => self.pass(u64::from(ms)),
             Deed::Notice { at } => self.notice(place(at)),

@@ -116,7 +116,10 @@ impl World {
                 }
                 (frame.position.max(frame.offset.next()), "what was given back")
             }
-            Down::Snapshot { position, .. } => (*position, "a snapshot"),
+            Down::Snapshot { position, onto_copy, .. } => {
+                self.tally.onto_copies += u64::from(*onto_copy);
+                (*position, "a snapshot")
+            }
             Down::Ok(welcome) => {
                 if of.epochs_synced < of.oracle.epochs().len() && of.beginning {
                     return fails("R6", "a Hello is answered before its epoch is on the disk");

@@ -20,6 +20,9 @@ const SEGMENTS_MAX: usize = 6;
 /// Characters of one of the three strings of a large commit: together they are more than one piece of a long message.
 const LARGE: usize = 100_000;
 
+/// Copies that are kept of one segment.
+const COPIES_MAX: usize = 4;
+
 /// What a wait was asked for.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Waiting {
@@ -139,10 +142,32 @@ impl World {
         self.load(at, pick % count)
     }
 
+    pub(super) fn load_one_from(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
+        let count = self.heaps[self.heap_of(at)].segments.len();
+        if self.is_paused(at) || self.processes[at].shown(pick % count).is_some() {
+            return Ok(());
+        }
+        self.load_from(at, pick % count, pick / count)
+    }
+
+    /// A program needs a segment, and goes on from one of the copies that there are of it (L5), if there is any.
+    pub(super) fn load_from(&mut self, at: usize, segment: SegmentNo, pick: usize) -> Result<(), Failure> {
+        let of = &self.heaps[self.heap_of(at)];
+        let copies = of.kept.get(&segment).map_or(&[][..], Vec::as_slice);
+        let Some(copy) = copies.get(pick % copies.len().max(1)).cloned() else { return self.load(at, segment) };
+        let id = of.segments[segment];
+        self.tally.from_copies += 1;
+        self.load_as(at, segment, Input::LoadFrom { segment: id, derived: id == SegmentId::ROOT, copy })
+    }
+
     /// A program needs a segment.
     pub(super) fn load(&mut self, at: usize, segment: SegmentNo) -> Result<(), Failure> {
         let id = self.heaps[self.heap_of(at)].segments[segment];
-        self.input(at, Input::Load(vec![(id, id == SegmentId::ROOT)]))?;
+        self.load_as(at, segment, Input::Load(vec![(id, id == SegmentId::ROOT)]))
+    }
+
+    fn load_as(&mut self, at: usize, segment: SegmentNo, input: Input) -> Result<(), Failure> {
+        self.input(at, input)?;
         let process = &mut self.processes[at];
         let index = process.segments.iter().find(|(_, of)| **of == segment).map(|(index, _)| *index);
         process.loading.extend(index.filter(|index| !process.views.contains_key(index)));
@@ -166,6 +191,24 @@ impl World {
         let (segment, mirrored) = (here[pick / 2 % here.len()], pick % 2 == 1);
         self.processes[at].forgets = !mirrored;
         self.input(at, Input::Pack { segment, mirrored })
+    }
+
+    /// A segment may go; its copy is kept, in the place of another one if there are many.
+    pub(super) fn evict_keeping(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
+        let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
+        if self.is_paused(at) || here.len() < 2 {
+            return Ok(());
+        }
+        self.input(at, Input::EvictKeeping(here[pick % here.len()]))?;
+        let heap = self.heap_of(at);
+        for (segment, copy) in std::mem::take(&mut self.processes[at].kept) {
+            let copies = self.heaps[heap].kept.entry(segment).or_default();
+            if copies.len() >= COPIES_MAX {
+                copies.remove(pick / here.len() % COPIES_MAX);
+            }
+            copies.push(copy);
+        }
+        Ok(())
     }
 
     pub(super) fn wait(&mut self, at: usize, kind: WaitFor, pick: usize) -> Result<(), Failure> {

@@ -54,7 +54,7 @@ impl World {
         for at in &everybody {
             for segment in 0..self.heaps[self.heap_of(*at)].segments.len() {
                 if self.processes[*at].shown(segment).is_none() {
-                    self.load(*at, segment)?;
+                    self.load_from(*at, segment, at + segment)?;
                 }
             }
         }
