@@ -7,6 +7,7 @@ mod adopt;
 mod bounds;
 mod groups;
 mod hello;
+mod large;
 mod quarantine;
 mod restore;
 mod roll;
