@@ -93,6 +93,7 @@ impl Merging {
     fn clashes(&mut self) {
         let held = self.todo.drain(..).chain(self.done.drain(..).map(|(held, ..)| held));
         self.given.verdicts.extend(held.map(|held| (held.id, Verdict::Conflict)));
+        (self.given.pending, self.given.known) = (Vec::new(), Vec::new());
     }
 }
 
@@ -249,6 +250,12 @@ impl Relay {
         });
         if let Some((id, merging)) = next {
             merging.begun = true;
+            // Another version of a commit of it counts, and is in the log's states: both would count. There may be very many, and
+            // until it is logged, that stays as it is: nobody else writes to its lines (R1), it does not yet itself, and
+            // what is held of commits comes by Restores, which take turns.
+            if self.log.has_otherwise(&merging.given.known) {
+                merging.clashes();
+            }
             self.merge_next(id);
         }
     }
@@ -258,11 +265,6 @@ impl Relay {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
-            // Another version of a commit of it counts, and is in the log's states: both would count.
-            if self.log.has_otherwise(&merging.given.known) {
-                merging.clashes();
-                break;
-            }
             let lost = conn.lost;
             let adopts = match self.fit(&held, lost) {
                 Fit::Merges => false,

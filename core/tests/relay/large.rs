@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::id::*;
-use coheap_core::relay::{ConnId, Input};
-use coheap_core::wire::frame::restore::Restore;
+use coheap_core::limits;
+use coheap_core::log::{LogEntry, StoredRestore};
+use coheap_core::relay::{ConnId, Input, Merge, Output};
+use coheap_core::segment::merge::{Merged, merge};
+use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, Verdict};
 use coheap_core::wire::frame::up::Hello;
-use coheap_core::wire::frame::{Bulk, Chunk, Up};
+use coheap_core::wire::frame::{Bulk, Chunk, Down, Up};
 
 use crate::world::*;
 
@@ -32,7 +36,7 @@ fn come(world: &mut World, own: impl IntoIterator<Item = ReplicaId>, segments: &
 
 /// Sends a Restore of any length.
 fn give(world: &mut World, conn: ConnId, restore: &Restore) {
-    let piece = coheap_core::limits::CHUNK_BYTES_MAX;
+    let piece = limits::CHUNK_BYTES_MAX;
     let mut rest = Bytes::from(restore.encode());
     if rest.len() <= piece {
         return world.send(conn, &[Up::Restore(Bulk::whole(rest))]);
@@ -41,6 +45,27 @@ fn give(world: &mut World, conn: ConnId, restore: &Restore) {
     while !rest.is_empty() {
         let bytes = rest.split_to(rest.len().min(piece));
         world.send(conn, &[Up::Chunk(Chunk { stream: 2, last: rest.is_empty(), bytes })]);
+    }
+}
+
+fn held(id: SegmentId, state: Bytes) -> HeldSegment {
+    let (engine, generation) = (EngineKind::Yrs, GenId::ZERO_YRS);
+    HeldSegment { id, engine, layout: 1, generation, header: Bytes::new(), state }
+}
+
+/// What became of each segment that was given back, by the own Restored.
+fn verdicts(frames: &[Down]) -> Vec<Verdict> {
+    let own = frames.iter().find_map(|frame| match frame {
+        Down::Restored(frame) if frame.yours => Some(Restored::decode(&frame.bulk.bytes).unwrap()),
+        _ => None,
+    });
+    own.expect("a verdict").segments.iter().map(|(verdict, _)| verdict).collect()
+}
+
+fn stored(world: &World, offset: usize) -> StoredRestore {
+    match world.disk.entry(offset as u64) {
+        LogEntry::Restored(restore) => restore,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -75,4 +100,30 @@ fn d4_a_commit_costs_no_more_for_what_is_held_of_other_lines() {
     // It was fifty times as much.
     let (few, many) = (cost(0).max(Duration::from_millis(20)), cost(10_000));
     assert!(many < few * 10, "{many:?} for 200 commits, and {few:?} where nothing is held");
+}
+
+/// D4: as many commits as a Restore can name are compared with the log once, not once for each segment that it has.
+#[test]
+fn d4_a_restore_of_many_segments_costs_no_more_for_the_commits_that_it_knows() {
+    let cost = |segments: u32| {
+        let mut world = World::new();
+        let (conn, mut writer) = (world.join(1), Writer::new(1));
+        let id = |n: u32| SegmentId([9, 9, (n >> 8) as u8, n as u8, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+        let delta = Writer::new(3).delta(seg(0));
+        let frame = writer.frame_of((0..segments).map(|n| part(id(n), delta.clone())).collect());
+        world.send(conn, &[Up::Commit(frame)]);
+        let giver = come(&mut world, [one_of(0)], &[]);
+        let known = (0..limits::RESTORE_KNOWN_MAX as u64).map(|n| (0, Seq(1000 + n), Uid(1_000_000_000 + n), 5));
+        // Of another engine than the log's: nothing is merged.
+        let (engine, generation) = (EngineKind::Automerge, GenId::ZERO_AUTOMERGE);
+        let segments = (0..segments).map(|n| HeldSegment { engine, generation, ..held(id(n), Bytes::new()) });
+        let restore = Restore { known: known.collect(), segments: segments.collect(), ..Restore::default() };
+        let begun = Instant::now();
+        give(&mut world, giver, &restore);
+        let took = begun.elapsed();
+        assert!(verdicts(&world.take(giver)).iter().all(|verdict| *verdict == Verdict::Conflict));
+        took
+    };
+    let (few, many) = (cost(1).max(Duration::from_millis(20)), cost(300));
+    assert!(many < few * 8, "{many:?} with 300 segments, and {few:?} with one");
 }
