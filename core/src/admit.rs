@@ -96,6 +96,9 @@ pub struct PartGeneration {
     pub current: GenId,
 }
 
+/// Listed commits of a stored line that are put into its map together.
+const LISTED_AT_ONCE: usize = 2048;
+
 /// What the log knows of one line.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AdmitRow {
@@ -212,9 +215,16 @@ impl AdmitRow {
         }
         let (mut listed, mut hollow) = (BTreeMap::new(), Vec::new());
         if !reader.is_empty() {
-            for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, 9, "listed")? {
-                let seq = Seq(reader.varint()?);
-                listed.insert(Uid(reader.u64()?), (seq, 0));
+            // One by one, in order, each would take room for almost two.
+            let mut left = reader.count(limits::RESTORE_PENDING_MAX, 9, "listed")?;
+            while left > 0 {
+                let mut some = Vec::with_capacity(left.min(LISTED_AT_ONCE));
+                for _ in 0..left.min(LISTED_AT_ONCE) {
+                    let seq = Seq(reader.varint()?);
+                    some.push((Uid(reader.u64()?), (seq, 0)));
+                }
+                left -= some.len();
+                listed.append(&mut some.into_iter().collect());
             }
         }
         if !reader.is_empty() {

@@ -8,6 +8,7 @@ mod count;
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
 use coheap_core::guard::{self, Clocks, GuardError};
+use coheap_core::id::{Seq, Uid};
 use coheap_core::limits;
 use coheap_core::log::LogEntry;
 use coheap_core::wire::codec::{Reader, Write};
@@ -97,8 +98,21 @@ fn what_is_stored_of_the_smallest_items() {
     assert!(matches!(entry(&restored), Ok(LogEntry::Restored(restore)) if restore.segments.len() == 65_536));
     let later = list(&[4, 0, 0, 0, 0], 65_536, &[1], &[]);
     assert!(matches!(entry(&later), Ok(LogEntry::Quarantine(quarantine)) if quarantine.later().count() == 65_536));
-    let row = list(&[0, 0, 0, 0, 0], 65_536, &zeros(9), &[]);
-    assert!(reads("a line", row.len(), || AdmitRow::decode(&row)).is_ok());
+    // Commits that are held, as they are stored, ascending by their uids; before there were hashes, and with them.
+    for (count, with_hashes) in [(100, false), (6000, false), (65_536, false), (65_536, true)] {
+        let mut row = vec![0, 0, 0, 0, 0];
+        row.varint(count);
+        for n in 0..count {
+            row.push(1);
+            Write::u64(&mut row, n << 32);
+        }
+        if with_hashes {
+            row.push(0);
+            row.extend(zeros(8 * count as usize));
+        }
+        let line = reads("a line", row.len(), || AdmitRow::decode(&row)).expect("it reads");
+        assert!((0..count).all(|n| line.lists(Seq(1), Uid(n << 32))));
+    }
 }
 
 /// A delta of one client whose items, texts and list elements by turns, lie between two of others: clients from `first` on,
