@@ -7,8 +7,9 @@ mod count;
 
 use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
+use coheap_core::commit::EngineKind;
 use coheap_core::guard::{self, Clocks, GuardError};
-use coheap_core::id::{Seq, Uid};
+use coheap_core::id::{GenId, SegmentId, Seq, Uid};
 use coheap_core::limits;
 use coheap_core::log::LogEntry;
 use coheap_core::wire::codec::{Reader, Write};
@@ -17,7 +18,11 @@ use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
 use coheap_core::wire::frame::{Down, SegmentState, Up, split};
 
-use count::reads;
+use coheap_core::segment::Segment;
+use coheap_core::segment::merge::{Merged, merge};
+use count::{counted, reads};
+use yrs::block::ClientID;
+use yrs::{Doc, Map, OffsetKind, Options, ReadTxn, StateVector, Transact};
 
 /// A head, a count, so many times the smallest item, and what comes behind.
 fn list(head: &[u8], count: usize, item: &[u8], tail: &[u8]) -> Bytes {
@@ -342,4 +347,28 @@ fn deltas_of_automerge_that_name_very_many_actors() {
     // The shortest that are no two alike, and nobody's.
     let short: Vec<_> = (0..40_000_u16).map(|n| n.to_be_bytes().to_vec()).collect();
     assert_eq!(structure(&naming(&short)), Err(GuardError::UnknownClock));
+}
+
+/// A document of so many keys of its own, and its whole state.
+fn document(client: u64, keys: u64) -> Bytes {
+    let options = Options { client_id: ClientID::new(client), offset_kind: OffsetKind::Utf16, ..Options::default() };
+    let doc = Doc::with_options(options);
+    let map = doc.get_or_insert_map("r");
+    let mut transaction = doc.transact_mut();
+    for key in 0..keys {
+        map.insert(&mut transaction, format!("k{client}.{key}"), format!("{key}"));
+    }
+    drop(transaction);
+    doc.transact().encode_state_as_update_v1(&StateVector::default()).into()
+}
+
+#[test]
+fn a_merge_has_two_documents_at_one_time() {
+    let halves = [document(1000, 10_000), document(2000, 10_000)];
+    let id = SegmentId::default();
+    let decode = |deltas: &[Bytes]| Segment::decode(id, EngineKind::Yrs, GenId::ZERO_YRS, 0, &[], deltas).unwrap();
+    let (_, one) = counted(|| decode(&halves));
+    let (merged, used) = counted(|| merge(EngineKind::Yrs, &[], &halves[..1], &halves[1]));
+    assert!(matches!(merged, Ok(Merged::Adds { .. })));
+    assert!(used < 2 * one, "{used} bytes at one time, and {one} for one document");
 }
