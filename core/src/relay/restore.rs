@@ -12,7 +12,8 @@
 //! are deltas. At generation 0 merging them in at a later place than they were merged for changes nothing, so commits that
 //! slip in between do not matter; another generation does, and that is looked at again when the entry is appended. Restores
 //! of one heap take turns, from the first merge until the entry is durable: those who hold the same would otherwise all be
-//! merged with a log that has none of it, and all be written.
+//! merged with a log that has none of it, and all be written. An entry brings what has room in one message; who held more is told
+//! Busy when it is durable and gives everything again, of which that adds nothing then. The last such entry has the lines.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -8,7 +8,7 @@ use coheap_core::guard::Clocks;
 use coheap_core::id::*;
 use coheap_core::limits;
 use coheap_core::log::{LogEntry, StoredRestore};
-use coheap_core::relay::{ConnId, Input, Merge, Output};
+use coheap_core::relay::{ConnId, Folded, Input, Merge, Output};
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, Verdict};
 use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
@@ -276,4 +276,31 @@ fn d4_generations_with_long_headers_come_in_several_entries() {
     }
     let generations: Vec<_> = world.disk.recover().segments.iter().skip(1).map(|row| row.generation).collect();
     assert_eq!(generations, (0..SEGMENTS).map(|n| GenId([n + 1; 16])).collect::<Vec<_>>());
+}
+
+/// D6: what was given back of a segment lies beside what the log had of it until it is folded. It is not full for that.
+#[test]
+fn d6_a_segment_that_is_there_twice_until_it_is_folded_refuses_nothing() {
+    let mut world = World::new();
+    let mut writer = world.fill(1, seg(0), 1);
+    for id in [2, 3] {
+        world.merges = Merges::Never;
+        let giver = come(&mut world, [replica(id)], &[]);
+        let segments = [held(seg(0), writer.whole(seg(0)))].into_iter().collect();
+        give(&mut world, giver, &Restore { segments, ..Restore::default() });
+        merged(&mut world, &[40 << 20]);
+        world.input(Input::Closed { conn: giver });
+    }
+    let conn = world.open();
+    world.send(conn, &[Up::Hello(Hello { own: vec![(replica(1), Seq(1))], ..hello(1) })]);
+    world.take(conn);
+    let commit = writer.commit(&[seg(0)]);
+    world.send(conn, std::slice::from_ref(&commit));
+    let frames = world.take(conn);
+    assert!(matches!(frames[..], [Down::Busy { owner: 0, seq: Seq(2), .. }]), "{frames:?}");
+    let number = SegmentNumber(0);
+    let folded = Folded { deltas: 3, bytes: 80 << 20, snapshot_bytes: 40 << 20 };
+    world.input(Input::Folded { segment: number, folded: Some(folded), floor: Offset(0), holder: None });
+    world.send(conn, &[commit]);
+    assert_eq!(acked(&world.take(conn)), Some(2));
 }
