@@ -12,7 +12,7 @@ use coheap_core::relay::{ConnId, Folded, Input, Merge, Output};
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, Verdict};
 use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
-use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, Up};
+use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, SegRef, Up};
 
 use crate::world::*;
 
@@ -303,4 +303,32 @@ fn d6_a_segment_that_is_there_twice_until_it_is_folded_refuses_nothing() {
     world.input(Input::Folded { segment: number, folded: Some(folded), floor: Offset(0), holder: None });
     world.send(conn, &[commit]);
     assert_eq!(acked(&world.take(conn)), Some(2));
+}
+
+/// L1, R1: what is there twice until it is folded is in no message that is too long. Who asks for it comes again.
+#[test]
+fn d4_what_is_there_twice_is_not_sent_before_it_is_folded() {
+    let mut world = World::new();
+    let writer = world.fill(1, seg(0), 1);
+    for id in [2, 3] {
+        world.merges = Merges::Never;
+        let giver = come(&mut world, [replica(id)], &[]);
+        let segments = [held(seg(0), writer.whole(seg(0)))].into_iter().collect();
+        give(&mut world, giver, &Restore { segments, ..Restore::default() });
+        merged(&mut world, &[42 << 20]);
+        world.input(Input::Closed { conn: giver });
+    }
+    for (folded, code) in [(false, 4015), (true, 4004)] {
+        if folded {
+            // The worker fails at it, and there are not enough deltas for it to be tried again.
+            world.input(Input::Folded { segment: SegmentNumber(0), folded: None, floor: Offset(0), holder: None });
+            world.input(Input::Folded { segment: SegmentNumber(0), folded: None, floor: Offset(0), holder: None });
+        }
+        let loads = world.join(4);
+        world.send(loads, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        assert_eq!(world.closed(loads), Some(code));
+        let catches_up = world.open();
+        world.send(catches_up, &[Up::Hello(back(5, LOST, 0, &[seg(0)]))]);
+        assert_eq!(world.closed(catches_up), Some(code));
+    }
 }
