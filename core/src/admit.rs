@@ -97,6 +97,9 @@ pub struct PartGeneration {
     pub current: GenId,
 }
 
+/// Listed commits of a stored line that are put into its map together.
+const LISTED_AT_ONCE: usize = 2048;
+
 /// What the log knows of one line.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AdmitRow {
@@ -213,9 +216,16 @@ impl AdmitRow {
         }
         let (mut listed, mut hollow) = (BTreeMap::new(), Vec::new());
         if !reader.is_empty() {
-            for _ in 0..reader.count(limits::RESTORE_PENDING_MAX, 9, "listed")? {
-                let seq = Seq(reader.varint()?);
-                listed.insert(Uid(reader.u64()?), (seq, 0));
+            // One by one, in order, each would take room for almost two.
+            let mut left = reader.count(limits::RESTORE_PENDING_MAX, 9, "listed")?;
+            while left > 0 {
+                let mut some = Vec::with_capacity(left.min(LISTED_AT_ONCE));
+                for _ in 0..left.min(LISTED_AT_ONCE) {
+                    let seq = Seq(reader.varint()?);
+                    some.push((Uid(reader.u64()?), (seq, 0)));
+                }
+                left -= some.len();
+                listed.append(&mut some.into_iter().collect());
             }
         }
         if !reader.is_empty() {
@@ -243,16 +253,16 @@ fn line_uid(row: &Row) -> Uid {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AdmitTable {
     rows: BTreeMap<ReplicaId, AdmitRow>,
-    /// The lines that ever had something listed.
-    listing: BTreeSet<ReplicaId>,
+    /// Every listed commit of the rows, and its line: [`AdmitTable::held`] is asked for each commit that comes.
+    listed: BTreeSet<(Uid, ReplicaId)>,
 }
 
 impl AdmitTable {
     /// A table of stored rows.
     pub fn from_rows(rows: impl IntoIterator<Item = (ReplicaId, AdmitRow)>) -> Self {
         let rows: BTreeMap<ReplicaId, AdmitRow> = rows.into_iter().collect();
-        let listing = rows.iter().filter(|(_, line)| !line.listed.is_empty()).map(|(owner, _)| *owner).collect();
-        AdmitTable { rows, listing }
+        let listed = rows.iter().flat_map(|(owner, line)| line.listed.keys().map(|uid| (*uid, *owner))).collect();
+        AdmitTable { rows, listed }
     }
 
     /// One line.
@@ -325,6 +335,9 @@ impl AdmitTable {
     pub fn record(&mut self, owner: ReplicaId, row: Row, seen_ms: u64) -> &mut AdmitRow {
         let line = self.rows.entry(owner).or_default();
         line.push(row);
+        if !line.listed.contains_key(&row.uid) {
+            self.listed.remove(&(row.uid, owner));
+        }
         line.seen_ms = seen_ms;
         line
     }
@@ -352,7 +365,13 @@ impl AdmitTable {
         line.hollow.extend(hollow);
         let first = line.ring.front().map_or(seq, |row| row.seq);
         line.hollow.retain(|seq| *seq >= first);
-        line.listed.retain(|_, (listed, _)| *listed > seq);
+        line.listed.retain(|uid, (of, _)| {
+            let stays = *of > seq;
+            if !stays {
+                self.listed.remove(&(*uid, owner));
+            }
+            stays
+        });
         line.seen_ms = seen_ms;
         Some(line)
     }
@@ -371,18 +390,18 @@ impl AdmitTable {
         if line.is_some_and(|line| line.last() >= seq) || self.held(uid).is_some() {
             return None;
         }
-        self.listing.insert(owner);
         let line = self.rows.entry(owner).or_default();
         if line.listed.len() < limits::RESTORE_PENDING_MAX {
             line.listed.insert(uid, (seq, hash));
+            self.listed.insert((uid, owner));
         }
         Some(line)
     }
 
     /// D4: the hash of what a Restored holds of a commit that is not in the log by itself, in whatever line it comes.
     pub fn held(&self, uid: Uid) -> Option<u64> {
-        let mut lines = self.listing.iter().filter_map(|owner| self.rows.get(owner));
-        lines.find_map(|line| line.listed.get(&uid)).map(|(_, hash)| *hash)
+        let (_, owner) = self.listed.range((uid, ReplicaId([0; 16]))..).next().filter(|(of, _)| *of == uid)?;
+        self.rows.get(owner)?.listed.get(&uid).map(|(_, hash)| *hash)
     }
 
     /// Whether the log has, or holds, this commit with other content: both would count.
@@ -429,4 +448,65 @@ pub fn generations(parts: impl IntoIterator<Item = PartGeneration>) -> Verdict {
         }
     }
     Verdict::Admit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a table says is held, found by looking at every line.
+    fn looked_for(table: &AdmitTable, uid: Uid) -> Option<u64> {
+        table.rows.values().find_map(|line| line.listed.get(&uid)).map(|(_, hash)| *hash)
+    }
+
+    /// D4: nothing that happens to a line makes [`AdmitTable::held`] say anything else than its lines do.
+    #[test]
+    fn d4_what_is_held_is_what_the_lines_list() {
+        let (mut table, mut state, mut held) = (AdmitTable::default(), 1_u64, 0);
+        let mut draw = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for step in 0..20_000_u64 {
+            let (owner, uid) = (ReplicaId([draw(6) as u8; 16]), Uid(1 + draw(40)));
+            let last = table.get(owner).map_or(Seq(0), AdmitRow::last);
+            match draw(8) {
+                // The next commit of the line, admitted or refused.
+                0 => {
+                    let fate = if draw(3) == 0 { Fate::Void(1) } else { Fate::Admitted(step) };
+                    table.record(owner, Row { seq: last.next(), uid, fate }, step);
+                }
+                1 => {
+                    let to = (Seq(last.0 + draw(4)), uid);
+                    let known: Vec<_> =
+                        (0..draw(4)).map(|back| (owner, Seq(to.0.0.saturating_sub(back)), uid, step)).collect();
+                    table.raise(owner, to, &known, step);
+                }
+                2 => {
+                    table.fill(owner, last);
+                }
+                // As it is when the store is read again.
+                3 if step % 50 == 0 => {
+                    let rows = table.iter().map(|(owner, line)| {
+                        let mut bytes = Vec::new();
+                        line.encode(&mut bytes);
+                        (owner, AdmitRow::decode(&bytes).unwrap())
+                    });
+                    let again = AdmitTable::from_rows(rows.collect::<Vec<_>>());
+                    assert_eq!(again, table);
+                    table = again;
+                }
+                _ => {
+                    table.list(owner, (Seq(last.0 + 1 + draw(5)), uid), step);
+                }
+            }
+            for uid in (0..=41).map(Uid) {
+                assert_eq!(table.held(uid), looked_for(&table, uid), "step {step}, {uid:?}");
+                held += usize::from(table.held(uid).is_some());
+            }
+            let listed = table.rows.values().map(|line| line.listed.len()).sum::<usize>();
+            assert_eq!(table.listed.len(), listed, "step {step}: no more is kept than the lines list");
+        }
+        assert!(held > 20_000, "{held}: commits are listed all the time");
+    }
 }

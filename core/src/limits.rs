@@ -24,6 +24,9 @@ pub const LONG_STREAMS_MAX: usize = 64;
 /// Pieces of Restores that one heap's relay keeps, and those that it is merging, over which the next one waits. One alone may be
 /// as long as any long message.
 pub const RESTORE_BYTES_MAX: usize = 3 * LONG_BYTES_MAX;
+/// The states of one Restored with their headers: a long message to who follows all of them. One state of
+/// [`SEGMENT_BYTES_HARD`] always has room.
+pub const RESTORED_BYTES_MAX: usize = LONG_BYTES_MAX - 64;
 /// Commits that a Restore lists as held by its states and not acknowledged.
 pub const RESTORE_PENDING_MAX: usize = 65_536;
 /// Commits that have ended and that a replica remembers, of all its lines.

@@ -94,7 +94,7 @@ pub struct RestoredSegment {
     /// True: from here on the segment is of that generation, which was made in a log that is lost (CORE-PROTOCOL D4). Like a
     /// [`StoredRoll`], it takes the place of all deltas before it.
     pub adopts: bool,
-    /// The generation's header; empty for generation 0.
+    /// The header of a generation that is adopted; else empty.
     pub header: Bytes,
     /// The whole segment, merged with what the log had of it, as a delta; empty if that added nothing. Where it is adopted: the
     /// whole segment in the stored form.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use coheap_core::admit::AdmitRow;
 use coheap_core::commit::EngineKind;
 use coheap_core::guard::{self, Clocks, GuardError};
-use coheap_core::id::{EpochId, GenId, Offset, SegmentId};
+use coheap_core::id::{EpochId, GenId, Offset, SegmentId, Seq, Uid};
 use coheap_core::limits;
 use coheap_core::log::LogEntry;
 use coheap_core::segment::copy::SegmentCopy;
@@ -19,7 +19,11 @@ use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
 use coheap_core::wire::frame::{Down, SegmentState, Up, split};
 
-use count::reads;
+use coheap_core::segment::Segment;
+use coheap_core::segment::merge::{Merged, merge};
+use count::{counted, reads};
+use yrs::block::ClientID;
+use yrs::{Doc, Map, OffsetKind, Options, ReadTxn, StateVector, Transact};
 
 /// A head, a count, so many times the smallest item, and what comes behind.
 fn list(head: &[u8], count: usize, item: &[u8], tail: &[u8]) -> Bytes {
@@ -100,8 +104,21 @@ fn what_is_stored_of_the_smallest_items() {
     assert!(matches!(entry(&restored), Ok(LogEntry::Restored(restore)) if restore.segments.len() == 65_536));
     let later = list(&[4, 0, 0, 0, 0], 65_536, &[1], &[]);
     assert!(matches!(entry(&later), Ok(LogEntry::Quarantine(quarantine)) if quarantine.later().count() == 65_536));
-    let row = list(&[0, 0, 0, 0, 0], 65_536, &zeros(9), &[]);
-    assert!(reads("a line", row.len(), || AdmitRow::decode(&row)).is_ok());
+    // Commits that are held, as they are stored, ascending by their uids; before there were hashes, and with them.
+    for (count, with_hashes) in [(100, false), (6000, false), (65_536, false), (65_536, true)] {
+        let mut row = vec![0, 0, 0, 0, 0];
+        row.varint(count);
+        for n in 0..count {
+            row.push(1);
+            Write::u64(&mut row, n << 32);
+        }
+        if with_hashes {
+            row.push(0);
+            row.extend(zeros(8 * count as usize));
+        }
+        let line = reads("a line", row.len(), || AdmitRow::decode(&row)).expect("it reads");
+        assert!((0..count).all(|n| line.lists(Seq(1), Uid(n << 32))));
+    }
 }
 
 /// Nothing of it is looked at before an engine is to have it.
@@ -344,4 +361,28 @@ fn deltas_of_automerge_that_name_very_many_actors() {
     // The shortest that are no two alike, and nobody's.
     let short: Vec<_> = (0..40_000_u16).map(|n| n.to_be_bytes().to_vec()).collect();
     assert_eq!(structure(&naming(&short)), Err(GuardError::UnknownClock));
+}
+
+/// A document of so many keys of its own, and its whole state.
+fn document(client: u64, keys: u64) -> Bytes {
+    let options = Options { client_id: ClientID::new(client), offset_kind: OffsetKind::Utf16, ..Options::default() };
+    let doc = Doc::with_options(options);
+    let map = doc.get_or_insert_map("r");
+    let mut transaction = doc.transact_mut();
+    for key in 0..keys {
+        map.insert(&mut transaction, format!("k{client}.{key}"), format!("{key}"));
+    }
+    drop(transaction);
+    doc.transact().encode_state_as_update_v1(&StateVector::default()).into()
+}
+
+#[test]
+fn a_merge_has_two_documents_at_one_time() {
+    let halves = [document(1000, 10_000), document(2000, 10_000)];
+    let id = SegmentId::default();
+    let decode = |deltas: &[Bytes]| Segment::decode(id, EngineKind::Yrs, GenId::ZERO_YRS, 0, &[], deltas).unwrap();
+    let (_, one) = counted(|| decode(&halves));
+    let (merged, used) = counted(|| merge(EngineKind::Yrs, &[], &halves[..1], &halves[1]));
+    assert!(matches!(merged, Ok(Merged::Adds { .. })));
+    assert!(used < 2 * one, "{used} bytes at one time, and {one} for one document");
 }

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use super::Relay;
 use crate::commit::EngineKind;
 use crate::guard::{Clocks, RELAY};
-use crate::id::{EpochId, GenId, Offset};
+use crate::id::{EpochId, GenId, Offset, ReplicaId};
 use crate::limits;
 use crate::mutate::{self, Mutation};
 use crate::wire::frame::restore::{HeldSegment, Verdict};
@@ -79,14 +79,20 @@ impl Relay {
         Fit::No(if superseded { Verdict::Nothing } else { Verdict::Conflict })
     }
 
-    /// The header under which what was given is adopted. The clock table that came with it is the generation's from here on.
-    pub(super) fn adopted_header(&self, held: &HeldSegment, clocks: &mut Clocks) -> Bytes {
+    /// The header under which what was given is adopted, with these lines of the log. The clock table that came with it is the
+    /// generation's from here on.
+    pub(super) fn adopted_header(
+        &self,
+        held: &HeldSegment,
+        lines: &BTreeMap<ReplicaId, Included>,
+        clocks: &mut Clocks,
+    ) -> Bytes {
         let Ok(given) = GenerationHeader::decode(&held.header) else { return held.header.clone() };
         clocks.bind_client(given.generation.writer(), RELAY);
         let partial = !mutate::on(Mutation::AdoptedIsWhole);
         let mut all: BTreeMap<_, _> = given.included.iter().map(|(owner, line)| (owner, line.clone())).collect();
-        for (owner, line) in self.log.included() {
-            let of = all.entry(owner).or_default();
+        for (owner, line) in lines {
+            let of = all.entry(*owner).or_default();
             let voids: Vec<_> = line.voids.iter().filter(|uid| !of.voids.contains(uid)).copied().collect();
             of.voids.extend(voids);
             of.voids.truncate(limits::WINDOW);

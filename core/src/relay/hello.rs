@@ -206,8 +206,9 @@ impl Relay {
                     let Some(state) = state else { return self.close(id, Code::StoreFailed) };
                     state.encode(&mut catch_up.states);
                     catch_up.count += 1;
-                    if catch_up.states.len() > limits::LONG_BYTES_MAX {
-                        return self.close(id, Code::MessageTooLarge);
+                    // And how many there are.
+                    if catch_up.states.len() + 10 > limits::LONG_BYTES_MAX {
+                        return self.close_too_long(id);
                     }
                 }
                 StoredState::At { .. } | StoredState::Since { .. } => return self.close(id, Code::StoreFailed),

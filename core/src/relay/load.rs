@@ -149,6 +149,9 @@ impl Relay {
         self.tell_position(id);
         let mut bytes = Vec::new();
         state.encode(&mut bytes);
+        if bytes.len() > limits::LONG_BYTES_MAX {
+            return self.close_too_long(id);
+        }
         let nonce = wanted.nonce;
         self.send_long(id, bytes.into(), false, |bulk| Down::Snapshot { nonce, position, bulk, onto_copy });
     }

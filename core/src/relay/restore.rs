@@ -12,7 +12,8 @@
 //! are deltas. At generation 0 merging them in at a later place than they were merged for changes nothing, so commits that
 //! slip in between do not matter; another generation does, and that is looked at again when the entry is appended. Restores
 //! of one heap take turns, from the first merge until the entry is durable: those who hold the same would otherwise all be
-//! merged with a log that has none of it, and all be written.
+//! merged with a log that has none of it, and all be written. An entry brings what has room in one message; who held more is told
+//! Busy when it is durable and gives everything again, of which that adds nothing then. The last such entry has the lines.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -39,6 +40,8 @@ use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 pub(super) const RETRY_MS: u64 = 1_000;
 /// Bytes of states read for a verdict in one go.
 const READ_BYTES: usize = 4 << 20;
+/// What the headers of the generations that one entry adopts may come to: each has all lines of the log.
+const HEADERS_BYTES: usize = 8 << 20;
 /// How long after a restore no generation is made (D6): as long as lines are kept.
 const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
 
@@ -62,10 +65,20 @@ pub(super) struct Given {
     acked: Vec<Place<ReplicaId>>,
     known: Vec<Content<ReplicaId>>,
     verdicts: BTreeMap<SegmentId, Verdict>,
+    /// Not all of it was taken in: it is to be given again.
+    again: bool,
 }
 
-/// What a segment adds to the log, and the clock table of that; `None`: the log has all of it.
-type Added = Option<(Bytes, Clocks)>;
+/// What a segment adds to the log.
+#[derive(Debug)]
+enum Added {
+    /// The log has all of it.
+    Nothing,
+    /// This, and the clock table of that.
+    State(Bytes, Clocks),
+    /// Something that has no room in the same entry.
+    Later,
+}
 
 #[derive(Debug)]
 pub(super) struct Merging {
@@ -79,6 +92,8 @@ pub(super) struct Merging {
     adopts: bool,
     /// Those that are adopted say so.
     done: Vec<(HeldSegment, bool, Added)>,
+    /// What those that are in memory come to.
+    bytes: usize,
 }
 
 impl Given {
@@ -93,6 +108,7 @@ impl Merging {
     fn clashes(&mut self) {
         let held = self.todo.drain(..).chain(self.done.drain(..).map(|(held, ..)| held));
         self.given.verdicts.extend(held.map(|held| (held.id, Verdict::Conflict)));
+        (self.given.pending, self.given.known) = (Vec::new(), Vec::new());
     }
 }
 
@@ -219,7 +235,7 @@ impl Relay {
         for (segment, number) in held {
             self.interest.follow(id, segment, number);
         }
-        let given = Given { pending, acked, known, verdicts: BTreeMap::new() };
+        let given = Given { pending, acked, known, ..Given::default() };
         let merging = Merging {
             given,
             begun: false,
@@ -227,6 +243,7 @@ impl Relay {
             asked: None,
             adopts: false,
             done: Vec::new(),
+            bytes: 0,
         };
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
@@ -249,6 +266,12 @@ impl Relay {
         });
         if let Some((id, merging)) = next {
             merging.begun = true;
+            // Another version of a commit of it counts, and is in the log's states: both would count. There may be very many, and
+            // until it is logged, that stays as it is: nobody else writes to its lines (R1), it does not yet itself, and
+            // what is held of commits comes by Restores, which take turns.
+            if self.log.has_otherwise(&merging.given.known) {
+                merging.clashes();
+            }
             self.merge_next(id);
         }
     }
@@ -258,11 +281,6 @@ impl Relay {
             let Some(conn) = self.conns.get_mut(&id) else { return };
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
-            // Another version of a commit of it counts, and is in the log's states: both would count.
-            if self.log.has_otherwise(&merging.given.known) {
-                merging.clashes();
-                break;
-            }
             let lost = conn.lost;
             let adopts = match self.fit(&held, lost) {
                 Fit::Merges => false,
@@ -306,9 +324,9 @@ impl Relay {
         if merging.asked.take_if(|asked| *asked == ticket).is_none() {
             return;
         }
-        let adds = match merge {
-            Merge::Nothing => None,
-            Merge::Adds { state, clocks } => Some((state, clocks)),
+        let mut added = match merge {
+            Merge::Nothing => Added::Nothing,
+            Merge::Adds { state, clocks } => Added::State(state, clocks),
             Merge::Refused => return self.close(id, Code::BadFrame),
             // D4: the log's state stays. Put off, it would be put off for ever.
             Merge::Clashes => {
@@ -326,11 +344,24 @@ impl Relay {
             }
         };
         if let Some(mut held) = merging.todo.pop_front() {
-            let verdict = if adds.is_some() { Verdict::Merged } else { Verdict::Nothing };
-            merging.given.verdicts.insert(held.id, verdict);
             held.state = Bytes::new();
-            let adopts = merging.adopts;
-            merging.done.push((held, adopts, adds));
+            let mut verdict = Verdict::Nothing;
+            if let Added::State(state, _) = &added {
+                verdict = Verdict::Merged;
+                if state.len() > limits::SEGMENT_BYTES_HARD {
+                    // Nobody could write to it any more, nor be sent all of it.
+                    (verdict, added) = (Verdict::Conflict, Added::Nothing);
+                } else if merging.bytes + room_for(&held.header, state) > limits::RESTORED_BYTES_MAX {
+                    // All are merged, since one that clashes is to keep all out.
+                    added = Added::Later;
+                } else {
+                    merging.bytes += room_for(&held.header, state);
+                }
+            }
+            merging.given.verdicts.insert(held.id, verdict);
+            if verdict != Verdict::Conflict {
+                merging.done.push((held, merging.adopts, added));
+            }
         }
         self.merge_next(id);
     }
@@ -347,15 +378,32 @@ impl Relay {
         conn.put_aside = 0;
         let Merging { mut given, done, .. } = *merging;
         let mut segments = Vec::with_capacity(done.len());
-        for (held, adopts, mut adds) in done {
+        let included = if done.iter().any(|(_, adopts, _)| *adopts) { self.log.included() } else { BTreeMap::new() };
+        let (mut room, mut for_headers) = (limits::RESTORED_BYTES_MAX, HEADERS_BYTES);
+        for (held, adopts, added) in done {
             // An entry came first, and it is something else now.
             if self.fit(&held, lost) != (if adopts { Fit::Adopts } else { Fit::Merges }) {
                 given.verdicts.insert(held.id, Verdict::Conflict);
                 continue;
             }
-            let mut header = held.header.clone();
-            if adopts && let Some((_, clocks)) = &mut adds {
-                header = self.adopted_header(&held, clocks);
+            // Of one that is merged, the log has it.
+            let (mut header, mut adds) = (Bytes::new(), None);
+            match added {
+                Added::Nothing => {}
+                Added::State(state, mut clocks) if !adopts || for_headers > 0 => {
+                    if adopts {
+                        header = self.adopted_header(&held, &included, &mut clocks);
+                        for_headers = for_headers.saturating_sub(header.len());
+                    }
+                    let needs = room_for(&header, &state);
+                    if needs <= room {
+                        room -= needs;
+                        adds = Some((state, clocks));
+                    } else {
+                        given.again = true;
+                    }
+                }
+                Added::State(..) | Added::Later => given.again = true,
             }
             let HeldSegment { id, engine, layout, generation, .. } = held;
             segments.push(GivenBack { id, engine, layout, generation, header, adds, adopts });
@@ -366,6 +414,14 @@ impl Relay {
             (given.pending, given.known) = (Vec::new(), Vec::new());
         }
         let (pending, acked, known) = (given.pending.clone(), given.acked.clone(), std::mem::take(&mut given.known));
+        let (pending, acked, known) = match given.again {
+            false => (pending, acked, known),
+            // Its lines go on when all is there; a commit that is said to be held is held in all segments.
+            true => {
+                segments.retain(|held| held.adds.is_some());
+                Default::default()
+            }
+        };
         let giver = Giver { by, life: lost.0, pending, acked, known };
         let (offset, created) = self.log.restore(giver, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
         for number in created {
@@ -387,8 +443,11 @@ impl Relay {
         for id in ids {
             let Some(conn) = self.conns.get_mut(&id) else { continue };
             let wanted = Phase::Restoring(Restoring::Wanted);
-            if let Phase::Restoring(Restoring::Logged(at, given)) = std::mem::replace(&mut conn.phase, wanted) {
-                self.read_verdict(id, at, given);
+            match std::mem::replace(&mut conn.phase, wanted) {
+                // The rest: of what is in the log now, it adds nothing any more.
+                Phase::Restoring(Restoring::Logged(_, given)) if given.again => self.restore_later(id),
+                Phase::Restoring(Restoring::Logged(at, given)) => self.read_verdict(id, at, given),
+                _ => {}
             }
         }
         self.next_restore();
@@ -447,6 +506,9 @@ impl Relay {
         conn.cursor = position;
         conn.told = position;
         let bulk = Bytes::from(Restored { pending, acked, segments: states.into() }.encode());
+        if bulk.len() > limits::LONG_BYTES_MAX {
+            return self.close_too_long(id);
+        }
         self.send_long(id, bulk, true, |bulk| Down::Restored(RestoredFrame { offset, yours: true, position, bulk }));
         self.pump(id);
     }
@@ -467,7 +529,7 @@ impl Relay {
                     reading.bytes += bytes;
                     reading.states.push((given.verdict(state.id), state));
                     if reading.bytes > limits::LONG_BYTES_MAX {
-                        return self.close(id, Code::MessageTooLarge);
+                        return self.close_too_long(id);
                     }
                 }
                 StoredState::At { .. } | StoredState::Since { .. } => return self.close(id, Code::StoreFailed),
@@ -481,6 +543,16 @@ impl Relay {
             }
         }
         self.verdict_next(id);
+    }
+
+    /// All that a connection is to be told at once is more than a long message may have. What was given back lies beside what the
+    /// log had until it is folded: as long as that is to come, it may be less when the replica comes again.
+    pub(super) fn close_too_long(&mut self, id: ConnId) {
+        let folds = |number: SegmentNumber| {
+            self.folding.is_some_and(|(folding, _)| folding == number) || self.fold_wanted.contains(&number)
+        };
+        let soon = self.interest.followed(id).into_iter().flatten().any(folds);
+        self.close(id, if soon { Code::Restoring } else { Code::MessageTooLarge });
     }
 
     /// A commit that cannot be looked at yet: of a connection that has not given back what it holds, or before a relay over a
@@ -544,6 +616,12 @@ impl Relay {
             conn.told = position;
         }
     }
+}
+
+/// What a segment takes of an entry, and of the message about it: its header, its state, and what is said of it besides.
+fn room_for(header: &Bytes, state: &Bytes) -> usize {
+    const BESIDES: usize = 64;
+    header.len() + state.len() + BESIDES
 }
 
 /// Those segments that an entry brings whole, and so may be long for: a Restored adds to them, a Roll replaces one.

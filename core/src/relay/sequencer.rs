@@ -319,6 +319,11 @@ impl Sequencer {
 
     /// Encodes the entry, notes where its deltas lie, and keeps it in memory as slices of the encoded bytes, so that
     /// nothing holds on to the message it came in.
+    ///
+    /// It reads back, whatever was sent: the parts, the label and the name of a commit, and the lists of a Restore, have been read
+    /// within the bounds that an entry has for them, and a subject when the relay's tokens were; a Restored's states and
+    /// headers (`relay/restore.rs`), a Roll's (`relay/roll.rs`) and the parts of a Quarantine (`skips.rs`) are bounded where
+    /// they are made.
     fn push(&mut self, entry: &LogEntry) {
         let offset = self.head;
         let mut out = Vec::new();

@@ -8,6 +8,7 @@ mod bounds;
 mod copies;
 mod groups;
 mod hello;
+mod large;
 mod quarantine;
 mod restore;
 mod roll;

@@ -3,7 +3,7 @@
 use coheap_core::id::*;
 use coheap_core::limits::REPORTS_MAX;
 use coheap_core::log::{LogEntry, StoredQuarantine};
-use coheap_core::relay::{ConnId, Input};
+use coheap_core::relay::{ConnId, Examined, Failing, Input, Output};
 use coheap_core::wire::code::Code;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::Asked;
@@ -291,4 +291,17 @@ fn r12_a_quarantine_that_the_disk_did_not_take_is_found_again() {
     let told = world.take(c);
     assert_eq!((quarantines(&told), told.contains(&reload(0, 1))), (vec![(3, 1)], true));
     assert_eq!(deltas(&mut world, c, 0), 2);
+}
+
+/// What the worker's side says of parts becomes an entry that reads back, whatever it says.
+#[test]
+fn r12_parts_that_are_named_twice_or_out_of_order_are_left_out_once() {
+    let (mut world, [_, _, c], _) = begun();
+    world.replays = Replays::Waits;
+    world.send(c, &[report(0, 2)]);
+    let Some(Output::Examine { ticket, .. }) = world.waiting.take() else { panic!("it is replayed") };
+    let parts = [1, 2, 2, 0].map(|at| (Offset(at), 10)).to_vec();
+    world.input(Input::Examined { ticket, examined: Examined::Fails(Failing { client: Some((1112, 0)), parts }) });
+    let LogEntry::Quarantine(entry) = world.disk.entry(3) else { panic!("{:?}", world.disk.entry(3)) };
+    assert_eq!(entry.skipped().collect::<Vec<_>>(), [Offset(1), Offset(2)]);
 }

@@ -85,7 +85,8 @@ impl Sequencer {
         // R10, structure half, and the other refusals, which do not depend on the generation.
         let summaries = match refusal.map_or_else(|| self.structure(&commit.parts), Err) {
             Ok(summaries) => summaries,
-            Err(code) if held && depends_on_the_log(code) => return Placed::Held,
+            // A commit that is too large by itself was so before.
+            Err(code) if held && depends_on_the_log(code) && refusal != Some(Code::TooLarge) => return Placed::Held,
             Err(code) => return self.void(&commit.line, author, code, unix_ms),
         };
         // D4: a Restored holds it otherwise, as a copy of its process made it anew. That version counts.
@@ -281,9 +282,9 @@ impl Sequencer {
 }
 
 /// Whether a commit that is refused so may have been admitted to a log that was lost since: by other rights, before its claim
-/// was lost, or beside clocks that are not back yet.
+/// was lost, beside clocks that are not back yet, or to a segment that is there twice until what was given back of it is folded.
 fn depends_on_the_log(code: Code) -> bool {
-    matches!(code, Code::NoRight | Code::ClaimLost | Code::TooMany | Code::GuardClocks)
+    matches!(code, Code::NoRight | Code::ClaimLost | Code::TooMany | Code::TooLarge | Code::GuardClocks)
 }
 
 fn engine_of(part: &IncomingPart) -> EngineKind {

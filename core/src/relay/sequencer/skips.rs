@@ -39,7 +39,13 @@ impl Sequencer {
     pub fn quarantine(&mut self, number: SegmentNumber, failing: &Failing, watched: Vec<Watched>) -> Option<Offset> {
         let (at, floor) = (self.head, self.floor);
         let (client, (offset, _)) = (failing.client, *failing.parts.first()?);
-        let mut parts = failing.parts.clone();
+        // Ascending, as the entry has them.
+        let mut parts: Vec<(Offset, u64)> = Vec::with_capacity(failing.parts.len());
+        for part in &failing.parts {
+            if parts.last().is_none_or(|last| last.0 < part.0) {
+                parts.push(*part);
+            }
+        }
         for (offset, of, bytes) in watched {
             if of.is_some() && of == client.map(|(client, _)| client) && parts.last().is_none_or(|last| last.0 < offset)
             {
