@@ -10,6 +10,7 @@ mod hello;
 mod quarantine;
 mod restore;
 mod roll;
+mod shown;
 mod stream;
 mod world;
 mod writer;

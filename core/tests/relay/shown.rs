@@ -1,0 +1,87 @@
+//! D4 at the relay: what was acknowledged, or shown, before a log was lost is not dropped afterwards by what comes next.
+
+use coheap_core::commit::ClaimOf;
+use coheap_core::id::*;
+use coheap_core::log::LogEntry;
+use coheap_core::wire::frame::down::ClaimState;
+use coheap_core::wire::frame::restore::Restore;
+use coheap_core::wire::frame::up::{CommitFrame, Hello};
+use coheap_core::wire::frame::{Down, Up};
+
+use crate::restore::{come, known, restore_of, up};
+use crate::world::*;
+
+fn claim() -> ClaimOf {
+    ClaimOf { group: "g".into(), run: "r".into(), key: "k".into(), grant: 5 }
+}
+
+/// What somebody hears who claims that key.
+fn claimed(world: &mut World) -> ClaimState {
+    let conn = world.join(9);
+    let (group, run, total) = ("g".to_owned(), "r".to_owned(), 1);
+    let (held, done) = (Vec::new().into(), Vec::new().into());
+    world.send(conn, &[Up::Join { nonce: Nonce(1), group: group.clone(), run: run.clone(), total, held, done }]);
+    world.send(conn, &[Up::Claim { nonce: Nonce(2), group, run, key: "k".into() }]);
+    world.pass(3_100);
+    let frames = world.take(conn);
+    let states = frames.iter().filter_map(|frame| match frame {
+        Down::Claimed { state, .. } => Some(*state),
+        _ => None,
+    });
+    states.last().unwrap_or_else(|| panic!("{frames:?}"))
+}
+
+/// S27, P4: the lost log had acknowledged it, on a claim that was current then.
+#[test]
+fn d4_what_was_acknowledged_on_a_claim_is_taken_in_again_and_ends_it_whenever_it_comes() {
+    for (claims, later) in [(false, true), (true, false), (true, true)] {
+        let mut world = World::new();
+        let mut writer = Writer::new(1);
+        let (first, second) = (writer.frame(&[seg(0), seg(1)]), writer.frame(&[seg(0)]));
+        let a = world.join(1);
+        world.send(a, &[Up::Commit(first.clone()), Up::Commit(second.clone())]);
+        assert_eq!(acked(&world.take(a)), Some(2));
+        let epoch = world.relay_epoch();
+        world.roll_back(0);
+        let a = come(&mut world, 1, epoch, 2, &[seg(0)]);
+        world.send(a, &[up(&Restore { known: vec![known(&first), known(&second)], ..restore_of(&writer, &[seg(0)]) })]);
+        world.crash();
+        let again = world.open();
+        world.send(again, &[Up::Hello(Hello { own: vec![(replica(1), Seq(0))], ..hello(2) })]);
+        world.welcome(again);
+        if later {
+            // Nobody's claims are waited for any more.
+            world.pass(3_100);
+        }
+        world.send(again, &[Up::Commit(CommitFrame { claim: claims.then(claim), ..first.clone() })]);
+        assert_eq!(acked(&world.take(again)), Some(1));
+        let LogEntry::Commit(commit) = world.disk.entry(1) else { panic!("{:?}", world.disk.entry(1)) };
+        assert_eq!((commit.uid, commit.parts.len()), (first.uid, 2), "claims {claims}, later {later}");
+        assert_eq!(claimed(&mut world), if claims { ClaimState::Done } else { ClaimState::Granted });
+    }
+}
+
+/// S27: its author has another version of what is there. What it ends is ended.
+#[test]
+fn d4_what_becomes_an_entry_without_its_parts_ends_its_claim() {
+    let mut world = World::new();
+    let mut writer = world.fill(1, seg(0), 3);
+    let epoch = world.relay_epoch();
+    world.roll_back(0);
+    let (seq, prev) = (writer.seq, writer.prev);
+    let fourth = writer.frame(&[seg(0)]);
+    let a = come(&mut world, 1, epoch, 3, &[seg(0)]);
+    let pending = vec![(0, fourth.seq, fourth.uid)];
+    let acked_at = vec![(0, Seq(seq), prev)];
+    let given = restore_of(&writer, &[seg(0)]);
+    world.send(a, &[up(&Restore { acked: acked_at, pending, known: vec![known(&fourth)], ..given })]);
+    let copy = world.open();
+    world.send(copy, &[Up::Hello(Hello { own: vec![(replica(1), Seq(0))], ..hello(1) })]);
+    world.welcome(copy);
+    let parts = vec![part(seg(0), Writer::new(7).delta(seg(0)))].into();
+    world.send(copy, &[Up::Commit(CommitFrame { parts, claim: Some(claim()), ..fourth })]);
+    assert_eq!(acked(&world.take(copy)), Some(4));
+    let LogEntry::Commit(commit) = world.disk.entry(1) else { panic!("{:?}", world.disk.entry(1)) };
+    assert_eq!(commit.parts.len(), 0);
+    assert_eq!(claimed(&mut world), ClaimState::Done);
+}
