@@ -17,13 +17,13 @@ use coheap_core::wire::frame::{Bulk, Down, PartFrame, SegRef, SegmentState, Up};
 use crate::world::*;
 
 /// What replicas held of a segment before its log was lost.
-struct Lost {
+pub struct Lost {
     /// The life that they were in.
-    life: EpochId,
+    pub life: EpochId,
     /// As it was before the generation was made.
-    before: HeldSegment,
+    pub before: HeldSegment,
     /// The generation, with the lines of replica 1.
-    rolled: HeldSegment,
+    pub rolled: HeldSegment,
 }
 
 fn held(generation: GenId, header: Bytes, state: Bytes) -> HeldSegment {
@@ -31,7 +31,7 @@ fn held(generation: GenId, header: Bytes, state: Bytes) -> HeldSegment {
 }
 
 /// Replica 1 has written three commits to a segment, of which a generation was made.
-fn rolled() -> (World, Writer, Lost) {
+pub fn rolled() -> (World, Writer, Lost) {
     let mut world = World::new();
     let writer = world.fill(1, seg(0), 3);
     let life = world.disk.recovered.epochs[0].0;
@@ -51,7 +51,7 @@ fn roll(world: &mut World) -> HeldSegment {
 }
 
 /// A replica of that life gives back what it holds.
-fn gives_back(world: &mut World, id: u8, life: EpochId, held: &HeldSegment) -> (ConnId, Verdict, SegmentState) {
+pub fn gives_back(world: &mut World, id: u8, life: EpochId, held: &HeldSegment) -> (ConnId, Verdict, SegmentState) {
     let conn = comes(world, id, life, held);
     let (verdict, state) = verdict(world, conn);
     (conn, verdict, state)

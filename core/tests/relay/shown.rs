@@ -1,13 +1,17 @@
 //! D4 at the relay: what was acknowledged, or shown, before a log was lost is not dropped afterwards by what comes next.
 
-use coheap_core::commit::ClaimOf;
+use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::id::*;
 use coheap_core::log::LogEntry;
+use coheap_core::relay::Input;
+use coheap_core::segment::Segment;
+use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::ClaimState;
-use coheap_core::wire::frame::restore::Restore;
+use coheap_core::wire::frame::restore::{Restore, Verdict};
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
-use coheap_core::wire::frame::{Down, Up};
+use coheap_core::wire::frame::{Down, SegRef, SegmentState, Up};
 
+use crate::adopt::{gives_back, rolled};
 use crate::restore::{come, known, restore_of, up};
 use crate::world::*;
 
@@ -84,4 +88,57 @@ fn d4_what_becomes_an_entry_without_its_parts_ends_its_claim() {
     let LogEntry::Commit(commit) = world.disk.entry(1) else { panic!("{:?}", world.disk.entry(1)) };
     assert_eq!(commit.parts.len(), 0);
     assert_eq!(claimed(&mut world), ClaimState::Done);
+}
+
+/// A value of that author, in what who loads the segment now is shown.
+fn shows(world: &mut World, n: u8) -> bool {
+    let conn = world.join(100 + n);
+    world.take(conn);
+    world.send(conn, &[Up::Load { segment: SegRef::Id(seg(n)), nonce: Nonce(1) }]);
+    let frames = world.take(conn);
+    let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
+    let state = SegmentState::decode(&bulk.bytes, &mut Reader::new(&bulk.bytes)).unwrap();
+    let deltas = state.deltas.to_vec();
+    let document = Segment::decode(seg(n), EngineKind::Yrs, state.generation, 1, &state.snapshot, &deltas).unwrap();
+    world.input(Input::Closed { conn });
+    format!("{:?}", document.values()).contains("of A")
+}
+
+/// P3, P4: what of a commit was given back, and is on the disk, others have seen. No part of it goes if nobody is there who would
+/// make it anew.
+#[test]
+fn d4_what_was_given_back_of_an_unacknowledged_commit_stays_whole_when_its_author_is_gone() {
+    for (gone, acknowledged) in [(true, false), (false, false), (true, true)] {
+        let (mut world, _, lost) = rolled();
+        world.roll_back(2);
+        // A comes first, with a commit to two segments.
+        let mut a = Writer::new(5);
+        a.seq = 40;
+        let parts = vec![part(seg(0), a.delta_with(seg(0), " of A")), part(seg(1), a.delta_with(seg(1), " of A"))];
+        a.seq = 0;
+        let commit = a.frame_of(parts);
+        let conn = come(&mut world, 5, lost.life, 9, &[seg(0), seg(1)]);
+        let (acked, pending) = match acknowledged {
+            true => (vec![(0, commit.seq, commit.uid)], Vec::new()),
+            false => (Vec::new(), vec![(0, commit.seq, commit.uid)]),
+        };
+        let given = restore_of(&a, &[seg(0), seg(1)]);
+        world.send(conn, &[up(&Restore { acked, pending, ..given })]);
+        world.take(conn);
+        assert!(shows(&mut world, 0) && shows(&mut world, 1));
+        if gone {
+            world.input(Input::Closed { conn });
+        }
+        // B had gone over to a generation that was made before the disk was lost.
+        let (_, verdict, _) = gives_back(&mut world, 2, lost.life, &lost.rolled);
+        // What the lost log had acknowledged, its own generation has.
+        let adopts = !gone || acknowledged;
+        assert_eq!(verdict, if adopts { Verdict::Merged } else { Verdict::Conflict });
+        assert_eq!((shows(&mut world, 0), shows(&mut world, 1)), (!adopts, true));
+        if !gone {
+            // It is told, and makes it anew.
+            let frames = world.take(conn);
+            assert!(frames.iter().any(|frame| matches!(frame, Down::Restored(frame) if !frame.yours)), "{frames:?}");
+        }
+    }
 }
