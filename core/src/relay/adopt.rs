@@ -60,6 +60,12 @@ impl Relay {
     /// `lost`: the life of a lost log that it is given back from, and up to where that is this log.
     pub(super) fn fit(&self, held: &HeldSegment, lost: (EpochId, Offset)) -> Fit {
         let (life, shared) = lost;
+        // Of this very life nothing is lost (R4): a generation that it has not made is somebody's invention.
+        let intact = self.log.epochs.last().is_some_and(|(epoch, _)| *epoch == life);
+        let current = self.log.number(held.id).and_then(|number| self.log.segment(number)).map(|row| row.generation);
+        if intact && !held.generation.is_zero() && current != Some(held.generation) {
+            return Fit::No(Verdict::Conflict);
+        }
         let Some(known) = self.log.standing(held.id, life) else {
             return match held.generation.is_zero() {
                 true => Fit::Merges,

@@ -7,12 +7,13 @@ use coheap_core::relay::Input;
 use coheap_core::segment::Segment;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::ClaimState;
-use coheap_core::wire::frame::restore::{Restore, Verdict};
+use coheap_core::wire::frame::restore::{HeldSegment, Restore, Verdict};
+use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
 use coheap_core::wire::frame::{Down, SegRef, SegmentState, Up};
 
 use crate::adopt::{gives_back, rolled};
-use crate::restore::{come, known, restore_of, up};
+use crate::restore::{come, known, restore_of, restored, up};
 use crate::world::*;
 
 fn claim() -> ClaimOf {
@@ -140,5 +141,31 @@ fn d4_what_was_given_back_of_an_unacknowledged_commit_stays_whole_when_its_autho
             let frames = world.take(conn);
             assert!(frames.iter().any(|frame| matches!(frame, Down::Restored(frame) if !frame.yours)), "{frames:?}");
         }
+    }
+}
+
+/// R4: no generation takes the place of what a log has that has lost nothing, whoever says that it was to give one back.
+#[test]
+fn d4_nothing_is_adopted_from_the_life_that_goes_on() {
+    // One that the log has, and one that it does not know.
+    for n in [0, 7] {
+        let mut world = World::new();
+        world.fill(1, seg(0), 3);
+        let life = world.relay_epoch();
+        let mut writer = Writer::new(9);
+        writer.frame(&[seg(n)]);
+        let generation = GenId([7; 16]);
+        let included = Default::default();
+        let header = GenerationHeader { generation, parent: GenId::ZERO_YRS, partial: false, included };
+        let (state, header) = (writer.whole(seg(n)), header.encode().into());
+        let forged = HeldSegment { id: seg(n), engine: EngineKind::Yrs, layout: 1, generation, header, state };
+        let conn = world.open();
+        world.send(conn, &[Up::Hello(Hello { restoring: true, ..back(9, life, 3, &[seg(n)]) })]);
+        assert!(world.welcome(conn).0.restore);
+        world.send(conn, &[up(&Restore { segments: vec![forged].into(), ..Restore::default() })]);
+        let (_, verdict) = restored(&world.take(conn)).remove(0);
+        assert_eq!(verdict.segments.get(0).unwrap().0, Verdict::Conflict);
+        let rows = world.disk.recover().segments;
+        assert_eq!((rows.len(), rows[0].generation), (1, GenId::ZERO_YRS));
     }
 }
