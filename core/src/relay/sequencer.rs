@@ -71,7 +71,7 @@ struct Segment {
     /// Where its generation begins, if this machine has appended that.
     begun: Offset,
     /// The position after the last entry with something that a replica of the life `given` may lack: any but a Restored of that
-    /// life's replicas (D4).
+    /// life's replicas (D4). Of entries that an earlier machine appended, any.
     written: Offset,
     /// The life of the lost log from which replicas have given it back since.
     given: Option<EpochId>,
@@ -152,7 +152,7 @@ impl Sequencer {
                 failed_folds: 0,
                 changed: head,
                 begun: Offset(0),
-                written: head,
+                written: row.tail.end.unwrap_or(head),
                 given: None,
                 adopted: None,
                 holds: Vec::new(),
@@ -164,6 +164,10 @@ impl Sequencer {
             let segment = segment.filter(|segment| segment.row.generation == *generation);
             if let (Some(segment), Ok(clocks)) = (segment, Clocks::decode(bytes)) {
                 segment.clocks = clocks;
+                // Where the Quarantine is that left them out, no table says.
+                if segment.clocks.skipped().len() > 0 {
+                    segment.written = head;
+                }
             }
         }
         let skips = (0..).map(SegmentNumber).zip(&segments).filter(|(_, segment)| segment.clocks.skipped().len() > 0);

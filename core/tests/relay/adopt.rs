@@ -189,6 +189,38 @@ fn d4_what_was_written_since_the_rollback_stays_and_the_replica_is_told() {
     }
 }
 
+/// What came to other segments is not in the way, however often the heap was opened in between.
+#[test]
+fn d4_what_was_written_to_a_segment_since_the_rollback_is_known_to_a_relay_that_opens_its_log_again() {
+    // Who writes where, and whether a replica of the same life gave the segment back before.
+    for (written, given, adopted) in
+        [(None, false, true), (Some(seg(5)), false, true), (Some(seg(0)), false, false), (None, true, false)]
+    {
+        for unloads in [true, false] {
+            let (mut world, _, lost) = rolled();
+            world.roll_back(2);
+            if let Some(segment) = written {
+                world.fill(9, segment, 1);
+            }
+            if given {
+                // From the log's entry nobody can tell in which life that was.
+                assert_eq!(gives_back(&mut world, 3, lost.life, &lost.before).1, Verdict::Merged);
+            }
+            if unloads {
+                world.unload()
+            } else {
+                world.crash()
+            }
+            let (_, verdict, state) = gives_back(&mut world, 2, lost.life, &lost.rolled);
+            let expected = match adopted {
+                true => (Verdict::Merged, lost.rolled.generation),
+                false => (Verdict::Conflict, GenId::ZERO_YRS),
+            };
+            assert_eq!((verdict, state.generation), expected, "{written:?} {given} {unloads}");
+        }
+    }
+}
+
 #[test]
 fn d4_who_was_still_in_the_earlier_generation_loses_nothing_whoever_comes_first() {
     let (mut world, _, lost) = rolled();
