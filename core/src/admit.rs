@@ -159,6 +159,11 @@ impl AdmitRow {
         !self.listed.is_empty()
     }
 
+    /// Those of its commits that the log knows by a Restored alone, ascending.
+    pub fn hollow(&self) -> &[Seq] {
+        &self.hollow
+    }
+
     /// Whether the log has this commit as void.
     pub fn is_void(&self, seq: Seq, uid: Uid) -> bool {
         self.row(seq).is_some_and(|row| row.uid == uid && matches!(row.fate, Fate::Void(_)))

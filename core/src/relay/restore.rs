@@ -39,8 +39,8 @@ use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 pub(super) const RETRY_MS: u64 = 1_000;
 /// Bytes of states read for a verdict in one go.
 const READ_BYTES: usize = 4 << 20;
-/// How long after a restore no generation is made (D6): as long as lines are kept.
-const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
+/// How long after a restore no generation is made (D6), in milliseconds: as long as lines are kept.
+pub const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
 
 /// A connection that has to give back what the log lacks.
 #[derive(Debug)]
