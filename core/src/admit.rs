@@ -158,6 +158,16 @@ impl AdmitRow {
         self.listed.get(&uid).is_some_and(|(of, _)| *of == seq)
     }
 
+    /// Whether a Restored holds any commit of the line that is not in the log by itself.
+    pub fn lists_any(&self) -> bool {
+        !self.listed.is_empty()
+    }
+
+    /// Those of its commits that the log knows by a Restored alone, ascending.
+    pub fn hollow(&self) -> &[Seq] {
+        &self.hollow
+    }
+
     /// Whether the log has this commit as void.
     pub fn is_void(&self, seq: Seq, uid: Uid) -> bool {
         self.row(seq).is_some_and(|row| row.uid == uid && matches!(row.fate, Fate::Void(_)))

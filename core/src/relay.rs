@@ -51,7 +51,7 @@ use sequencer::Sequencer;
 use session::{Conn, Owed, Room};
 use timers::{Timer, Timers};
 
-pub use restore::REFUSES_AFTER;
+pub use restore::{REFUSES_AFTER, ROLL_HOLD_MS};
 
 pub use port::{
     Append, Config, ConnId, DeltaPlace, Examined, Failing, Folded, GenerationBegins, Input, Merge, NotRolled, Output,

@@ -513,7 +513,9 @@ impl Cluster {
             self.ledger.died(at, &log);
         }
         self.ledger.check(&self.nodes, &log);
-        for (at, stats) in self.stats().into_iter().enumerate() {
+        let all = self.stats();
+        let refusals: Vec<u64> = all.iter().map(|stats| stats.refused).collect();
+        for (at, stats) in all.into_iter().enumerate() {
             let of = |fate: fn(&Outcome) -> bool| {
                 let commits = self.ledger.commits.range((at, Seq(0))..(at + 1, Seq(0)));
                 commits.filter(|(_, written)| fate(&written.fate)).count() as u64
@@ -530,14 +532,16 @@ impl Cluster {
         let mut values = BTreeMap::new();
         for (at, node) in self.nodes.iter_mut().enumerate().filter(|(_, node)| !node.dead) {
             assert_eq!(node.replica.unsaved(), 0, "replica {at} has unsaved commits");
+            let refused = refusals.get(at).is_some_and(|count| *count > 0);
             if self.filled {
                 node.problems.retain(|problem| !problem.starts_with("ERR_STORAGE_FULL"));
             }
             if self.harms {
                 node.problems.retain(|problem| !problem.starts_with("ERR_QUARANTINED"));
             }
-            if self.copied > 0 && self.ledger.lost {
-                // D4: copies of a process wrote under one identity, and the log that showed it was lost.
+            if (self.copied > 0 || refused) && self.ledger.lost {
+                // D4: copies of a process wrote under one identity, and the log that showed it was lost. Or a segment showed what
+                // was refused, and could not be given back.
                 node.problems.retain(|problem| !problem.starts_with("ERR_CONFLICT: what was here of segment"));
             }
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);

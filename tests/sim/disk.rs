@@ -9,7 +9,7 @@ use coheap_core::guard;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, DeltaPlace, Examined, Failing, GenerationBegins, Recovered, SegmentRow, StateOf, StoredState,
+    Append, DeltaPlace, Examined, Failing, GenerationBegins, Recovered, SegmentRow, SegmentTail, StateOf, StoredState,
 };
 use coheap_core::segment::replay::replay;
 use coheap_core::wire::codec::Reader;
@@ -92,7 +92,7 @@ impl PlainDisk {
             head: Offset(self.entries.len() as u64),
             floor: self.floor,
             admit: self.admit.iter().map(|(id, row)| (*id, AdmitRow::decode(row).expect("a stored row"))).collect(),
-            segments: self.segments.values().copied().collect(),
+            segments: self.segments.iter().map(|(number, row)| self.with_end(*number, *row)).collect(),
             clocks: self
                 .clocks
                 .iter()
@@ -100,6 +100,12 @@ impl PlainDisk {
                 .collect(),
             roll_hold_ms: self.roll_hold_ms,
         }
+    }
+
+    fn with_end(&self, number: SegmentNumber, row: SegmentRow) -> SegmentRow {
+        let deltas = self.deltas.iter().filter(|place| place.segment == number).map(|place| place.offset.next());
+        let begins = self.generations.iter().filter(|begins| begins.segment == number).map(|begins| begins.position);
+        SegmentRow { tail: SegmentTail { end: deltas.chain(begins).max(), ..row.tail }, ..row }
     }
 
     /// Bytes of all entries.

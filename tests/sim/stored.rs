@@ -79,6 +79,35 @@ impl Grower {
         self.begin(segment, snapshot, true)
     }
 
+    /// A replica gives nothing back but what it knows of its lines: where they were (of one so many last commits by their content),
+    /// and commits that were not acknowledged. No generation is made before that time.
+    pub fn give_back(&mut self, known: u64, pending: u64, hold_ms: u64) -> HeapAppend {
+        let mut append = Append { first: self.head(), roll_hold_ms: Some(hold_ms), ..Append::default() };
+        let owner = ReplicaId([1 + self.draws.below(3) as u8; 16]);
+        let last = self.lines.get(owner).map_or(0, |line| line.last().0) + known;
+        let mut place = |seq| (owner, Seq(seq), Uid(self.draws.draw()));
+        let contents: Vec<_> = (last - known + 1..=last).map(&mut place).collect();
+        let pending: Vec<_> = (last + 1..=last + pending).map(&mut place).collect();
+        let acked: Vec<_> = contents.last().copied().into_iter().collect();
+        let named = contents.iter().chain(&pending);
+        let known: Vec<_> = named.map(|(owner, seq, uid)| (*owner, *seq, *uid, uid.0 ^ 1)).collect();
+        for (owner, seq, uid) in &acked {
+            self.lines.raise(*owner, (*seq, *uid), &known, 7);
+        }
+        for (owner, seq, uid) in &pending {
+            self.lines.list(*owner, (*seq, *uid), uid.0 ^ 1);
+        }
+        let mut row = Vec::new();
+        self.lines.get(owner).expect("a line that was given back").encode(&mut row);
+        append.admit.push((owner, row.into()));
+        let (by, segments) = (ReplicaId([9; 16]), Vec::new().into());
+        let mut entry = Vec::new();
+        LogEntry::Restored(StoredRestore { by, pending, acked, segments, known }).encode(&mut entry);
+        append.entries.push(entry.into());
+        self.head += 1;
+        HeapAppend { heap: Arc::clone(&self.name), appends: vec![append] }
+    }
+
     /// The parts of these entries count for nothing from here on; the first of them is what engines do not take in.
     pub fn leave_out(&mut self, segment: SegmentNumber, parts: &[Offset]) -> HeapAppend {
         let (first, generation) = (self.head(), GenId::default());

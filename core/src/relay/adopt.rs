@@ -4,7 +4,8 @@
 //!   the log has           the replica holds
 //!   nothing               generation 0 ─► merged          a later one ─► adopted
 //!   the same generation   merged
-//!   an earlier one        adopted, if all that the log has of the segment is from the log that the replica was in
+//!   an earlier one        adopted, if all that the log has of the segment is from the log that the replica was in, and whoever
+//!                         gave back commits with it that have no entry yet is there to make them anew
 //!   a later one           stays; no conflict, if it was adopted from a replica of the same life of the lost log
 //!   anything else         stays: a generation conflict
 //! ```
@@ -12,8 +13,10 @@
 //! Documents of two generations cannot be compared: a fresh one has nothing of what was overwritten. What both sides know is the
 //! log. A replica that is asked for what it holds shares the log up to a position with this one; a generation that it went over
 //! to later was made of all that lies below that, and of what its own life had behind it. So if only replicas of that life have
-//! changed the segment since, the document has everything, apart from their unacknowledged commits, which they still hold and
-//! send against the new generation. Of a replica that was still in the earlier generation it is the other way about.
+//! changed the segment since, the document has everything, apart from their unacknowledged commits. Those that they gave back they
+//! still hold, and send against the new generation: as long as they are there. Of one who is not, others may have seen such a
+//! commit, and of one to several segments a part would stay. So it counts as an entry would, which it becomes a moment later where
+//! its author is well: the earlier generation stays. Of a replica that was still in the earlier generation it is the other way about.
 //!
 //! The header comes with the lines of the giver only (G4). This log's own lines go into it too: what it has admitted of them, the
 //! document has. Of any other line nobody can say what is in, so the header is *partial*: an author that may have been in is not to
@@ -57,6 +60,12 @@ impl Relay {
     /// `lost`: the life of a lost log that it is given back from, and up to where that is this log.
     pub(super) fn fit(&self, held: &HeldSegment, lost: (EpochId, Offset)) -> Fit {
         let (life, shared) = lost;
+        // Of this very life nothing is lost (R4): a generation that it has not made is somebody's invention.
+        let intact = self.log.epochs.last().is_some_and(|(epoch, _)| *epoch == life);
+        let current = self.log.number(held.id).and_then(|number| self.log.segment(number)).map(|row| row.generation);
+        if intact && !held.generation.is_zero() && current != Some(held.generation) {
+            return Fit::No(Verdict::Conflict);
+        }
         let Some(known) = self.log.standing(held.id, life) else {
             return match held.generation.is_zero() {
                 true => Fit::Merges,
@@ -73,6 +82,10 @@ impl Relay {
         let parent = GenerationHeader::decode(&held.header).map_or(GenId::NONE, |header| header.parent);
         let known_to_it = known.written <= shared || mutate::on(Mutation::AdoptOverEntries);
         if descends(held.generation, parent, known.generation) && known_to_it && !mutate::on(Mutation::AdoptNothing) {
+            // Nobody would make anew what others were shown of who is gone.
+            if self.log.holds(held.id).any(|author| !self.ids.contains_key(&author)) {
+                return Fit::No(Verdict::Conflict);
+            }
             return Fit::Adopts;
         }
         let superseded = known.adopted.is_some_and(|parent| descends(known.generation, parent, held.generation));

@@ -34,6 +34,8 @@ enum Start {
     CatchUp,
     /// Where the replica has given back what the log has lost: all that both have is below this position.
     Restore(Offset),
+    /// Nowhere: it says that it was told by this very life what this life never had.
+    Nowhere,
 }
 
 impl Relay {
@@ -124,6 +126,7 @@ impl Relay {
             self.interest.follow(id, *segment, self.log.number(*segment));
         }
         match start {
+            Start::Nowhere => self.close(id, Code::StoreFailed),
             Start::Restore(shared) => self.begin_restore(id, &greeted, shared),
             Start::Replay(position) => self.welcome(id, &greeted, position, None),
             _ if greeted.residents.is_empty() => self.welcome(id, &greeted, self.log.durable, None),
@@ -139,6 +142,13 @@ impl Relay {
         if !hello.fresh && (hello.cut > position || hello.restoring) {
             // Who may not write may not give anything back: it goes on from what there is.
             let can_write = self.conns.get(&id).is_some_and(|conn| conn.can_write);
+            // R4, C6: nobody is told of a position before it is durable, and a life of which the disk loses anything ends with
+            // that (R6). So this log has lost nothing that could be given back to it. If it has, somebody put an old disk, or an old
+            // machine, under a relay that runs: the next life can tell.
+            let of_this_life = self.log.epochs.last().is_some_and(|(epoch, _)| *epoch == hello.epoch);
+            if can_write && of_this_life && hello.cut > position {
+                return Start::Nowhere;
+            }
             return if can_write { Start::Restore(position) } else { Start::CatchUp };
         }
         // A generation that is not the current one: states instead of the Roll that made it, which may have been folded away.

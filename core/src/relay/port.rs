@@ -92,6 +92,8 @@ pub struct SegmentTail {
     pub bytes: u64,
     /// The bytes of the snapshot before them.
     pub snapshot_bytes: u64,
+    /// As recovered: the position after the last of them, or that of the snapshot; `None`: there is neither.
+    pub end: Option<Offset>,
 }
 
 /// What a fold took out of a segment's tail.

@@ -42,8 +42,8 @@ pub(super) const RETRY_MS: u64 = 1_000;
 const READ_BYTES: usize = 4 << 20;
 /// What the headers of the generations that one entry adopts may come to: each has all lines of the log.
 const HEADERS_BYTES: usize = 8 << 20;
-/// How long after a restore no generation is made (D6): as long as lines are kept.
-const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
+/// How long after a restore no generation is made (D6), in milliseconds: as long as lines are kept.
+pub const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
 
 /// A connection that has to give back what the log lacks.
 #[derive(Debug)]
@@ -413,6 +413,7 @@ impl Relay {
         if given.verdicts.values().any(|verdict| *verdict == Verdict::Conflict) {
             (given.pending, given.known) = (Vec::new(), Vec::new());
         }
+        let holds = given.pending.iter().map(|(owner, ..)| *owner).collect();
         let (pending, acked, known) = (given.pending.clone(), given.acked.clone(), std::mem::take(&mut given.known));
         let (pending, acked, known) = match given.again {
             false => (pending, acked, known),
@@ -422,7 +423,7 @@ impl Relay {
                 Default::default()
             }
         };
-        let giver = Giver { by, life: lost.0, pending, acked, known };
+        let giver = Giver { by, life: lost.0, pending, acked, known, holds };
         let (offset, created) = self.log.restore(giver, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
         for number in created {
             if let Some(row) = self.log.segment(number) {

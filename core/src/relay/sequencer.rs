@@ -38,6 +38,9 @@ use crate::wire::codec::Reader;
 /// Durable entries kept in memory, so that connections at the live edge never read the disk.
 const TAIL_BYTES_MAX: usize = 1 << 20;
 
+/// Restoreds of one segment of which it is remembered whose commits they list.
+const HOLDS_MAX: usize = 16;
+
 /// An entry in memory.
 #[derive(Clone, Debug)]
 pub(super) struct TailEntry {
@@ -68,12 +71,14 @@ struct Segment {
     /// Where its generation begins, if this machine has appended that.
     begun: Offset,
     /// The position after the last entry with something that a replica of the life `given` may lack: any but a Restored of that
-    /// life's replicas (D4).
+    /// life's replicas (D4). Of entries that an earlier machine appended, any.
     written: Offset,
     /// The life of the lost log from which replicas have given it back since.
     given: Option<EpochId>,
     /// Its generation was adopted from a replica of that life, and this one is its parent.
     adopted: Option<GenId>,
+    /// The lines of commits that have no entry, and which what was given back of it holds: of each Restored those that it lists.
+    holds: Vec<Arc<[ReplicaId]>>,
 }
 
 impl Segment {
@@ -82,8 +87,17 @@ impl Segment {
         (self.changed, self.written) = (at.next(), at.next());
     }
 
-    /// A Restored of a replica of that life changes it.
-    fn give_back(&mut self, at: Offset, life: EpochId, parent: Option<GenId>) {
+    /// A Restored of a replica of that life changes it, which lists commits of these lines.
+    fn give_back(&mut self, at: Offset, life: EpochId, parent: Option<GenId>, lists: &Arc<[ReplicaId]>) {
+        if parent.is_some() {
+            self.holds.clear();
+        }
+        if !lists.is_empty() && self.holds.len() < HOLDS_MAX {
+            self.holds.push(lists.clone());
+        } else if !lists.is_empty() {
+            // As if they had their entries.
+            self.written = at.next();
+        }
         if self.given.is_some_and(|given| given != life) {
             // Of what another life had, this one's replicas know nothing.
             (self.written, self.adopted) = (self.changed, None);
@@ -138,9 +152,10 @@ impl Sequencer {
                 failed_folds: 0,
                 changed: head,
                 begun: Offset(0),
-                written: head,
+                written: row.tail.end.unwrap_or(head),
                 given: None,
                 adopted: None,
+                holds: Vec::new(),
             })
             .collect();
         for (number, generation, bytes) in &recovered.clocks {
@@ -149,6 +164,10 @@ impl Sequencer {
             let segment = segment.filter(|segment| segment.row.generation == *generation);
             if let (Some(segment), Ok(clocks)) = (segment, Clocks::decode(bytes)) {
                 segment.clocks = clocks;
+                // Where the Quarantine is that left them out, no table says.
+                if segment.clocks.skipped().len() > 0 {
+                    segment.written = head;
+                }
             }
         }
         let skips = (0..).map(SegmentNumber).zip(&segments).filter(|(_, segment)| segment.clocks.skipped().len() > 0);
@@ -297,7 +316,8 @@ impl Sequencer {
         let row = SegmentRow { id, engine, layout, generation, born, tail: SegmentTail::default() };
         let (clocks, begun) = (Clocks::default(), Offset(0));
         let (changed, written) = (born.next(), Offset(0));
-        let segment = Segment { row, clocks, failed_folds: 0, changed, begun, written, given: None, adopted: None };
+        let (given, adopted, holds) = (None, None, Vec::new());
+        let segment = Segment { row, clocks, failed_folds: 0, changed, begun, written, given, adopted, holds };
         self.segments.push(segment);
         self.by_id.insert(id, number);
         number

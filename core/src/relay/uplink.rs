@@ -100,8 +100,8 @@ impl Relay {
             return;
         }
         let mut refusal = self.refusal(id, &frame, &incoming);
-        // D4: what a Restored shows is not refused, as far as its author may write.
-        if self.log.lists(&incoming.line) {
+        // D4: what a Restored shows, or knows to be acknowledged, is not refused, as far as its author may write.
+        if !self.log.is_new(&incoming.line) {
             refusal = refusal.filter(|code| matches!(code, Code::NoRight | Code::Unsupported));
         }
         if refusal.is_none()
@@ -218,7 +218,11 @@ impl Relay {
             // It is told in full, and so learns that its version does not count (F3).
             Placed::Bared { offset } => {
                 own.refused = false;
-                return conn.owed.push_back((offset.next(), Owed::Ack { owner, seq }));
+                conn.owed.push_back((offset.next(), Owed::Ack { owner, seq }));
+                if let Some(claim) = frame.claim {
+                    self.claims.ending(claim, own.id, offset);
+                }
+                return;
             }
             Placed::Voided { offset, code } => {
                 own.refused = true;

@@ -61,6 +61,7 @@ impl Replica {
             let Some(at) = self.lines.place(owner) else { continue };
             let Some((_, rows)) = rings.iter().find(|(of, _)| *of == at) else {
                 if restoring {
+                    self.compare_lost(owner, &[]);
                     continue;
                 }
                 // An id of which nothing was ever acknowledged may just not have come through.
@@ -102,6 +103,7 @@ impl Replica {
             let (seq, uid) = (one.commit.seq, one.commit.uid);
             // What is to be made anew was not admitted as it is here.
             let anew = one.stale.contains(&true);
+            one.meets(content_in(rows, oldest, seq));
             one.void = false;
             let (there, same) = match rows.iter().find(|row| row.seq == seq).map(|row| row.fate) {
                 Some(Fate::Admitted(hash)) => (true, !anew && one.has_hash(hash)),
@@ -148,6 +150,7 @@ impl Replica {
         let mut outdone = Vec::new();
         for one in self.pending.iter_mut().filter(|one| one.commit.owner == owner && !one.outdone) {
             let anew = one.stale.contains(&true);
+            one.meets(content_in(rows, oldest, one.commit.seq));
             let other = match rows.iter().find(|row| row.seq == one.commit.seq).map(|row| row.fate) {
                 Some(Fate::Admitted(hash)) => anew || !one.has_hash(hash),
                 Some(Fate::Void(_)) => false,
@@ -180,7 +183,7 @@ impl Replica {
         else {
             return true;
         };
-        one.admitted = Some(entry.offset);
+        (one.admitted, one.logged) = (Some(entry.offset), !entry.void);
         if entry.yours || entry.void {
             return true;
         }
@@ -302,5 +305,14 @@ impl Replica {
     /// The identities of the commits that are not acknowledged, oldest first, for the books of tests.
     pub fn unsaved_uids(&self) -> Vec<Uid> {
         self.pending.iter().map(|one| one.commit.uid).collect()
+    }
+}
+
+/// What a log with these rows of a line has of a commit: 0 where they begin behind it.
+fn content_in(rows: &[Row], oldest: Seq, seq: Seq) -> Option<u64> {
+    match rows.iter().find(|row| row.seq == seq).map(|row| row.fate) {
+        Some(Fate::Admitted(hash)) => Some(hash),
+        Some(Fate::Void(_)) => None,
+        None => (seq < oldest).then_some(0),
     }
 }

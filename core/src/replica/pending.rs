@@ -31,8 +31,9 @@ pub struct Unsaved {
     pub outdone: bool,
     /// The log has it for good, and as it is here: whatever is made anew, this is not.
     pub settled: bool,
-    /// Parts of it are in the documents of later generations, and are in it no more (G3): its hash when it had them, which is that
-    /// of the log's commit, unless the log has it with other bytes.
+    /// The log of this connection has it, as far as it has told.
+    pub logged: bool,
+    /// The log has it with parts that are in the documents of later generations, and are in it no more (G3): its hash with those.
     pub was: Option<u64>,
     /// The log has it as refused (R11): nothing behind it goes out before that is told and handled.
     pub void: bool,
@@ -69,6 +70,7 @@ impl Unsaved {
             stale,
             outdone: false,
             settled: false,
+            logged: false,
             was: None,
             void: false,
             told: false,
@@ -94,7 +96,16 @@ impl Unsaved {
         hash == self.hash() || self.was == Some(hash)
     }
 
-    /// Its hash in the log that has acknowledged it, if it was admitted as it is here.
+    /// What the log of a new connection has of it: a commit of this content, one of which it does not say what is in it (0), or
+    /// nothing. That will have it as it is here, whatever a log that was lost had of it.
+    pub fn meets(&mut self, content: Option<u64>) {
+        self.logged = content.is_some();
+        if self.was.is_some() && content.is_none_or(|hash| hash == self.hash()) {
+            (self.was, self.told) = (None, false);
+        }
+    }
+
+    /// Its hash in the log that has acknowledged it, or will, if that has it as it is here.
     pub fn hash_in_the_log(&self) -> Option<u64> {
         let same = !self.outdone && !self.stale.contains(&true);
         same.then(|| self.was.unwrap_or_else(|| self.hash()))
@@ -298,6 +309,7 @@ impl Pending {
                 one.stale.fill(true);
                 (one.sent, one.offered, one.admitted) = (false, false, None);
                 (one.outdone, one.settled, one.void) = (false, false, false);
+                (one.logged, one.was) = (false, None);
                 one.told = false;
             } else {
                 if let Some(after) = &mut commit.after
@@ -362,8 +374,9 @@ impl Pending {
     }
 
     /// G3: the segment is of another generation now. A part of an older one goes where `in_base` says that the new document has
-    /// it, and is to be made anew otherwise; true: some are. From the first of those on everything is sent again (C7).
-    pub fn switch(&mut self, segment: SegmentId, to: GenId, in_base: impl Fn(&Unsaved) -> bool) -> bool {
+    /// it, and is to be made anew otherwise; true: some are. From the first of those on everything is sent again (C7). Of a
+    /// generation that is not this log's own (D4), the document may have what this log does not.
+    pub fn switch(&mut self, segment: SegmentId, to: GenId, own: bool, in_base: impl Fn(&Unsaved) -> bool) -> bool {
         let mut first = None;
         for (at, one) in self.list.iter_mut().enumerate() {
             let old = |part: &Part| part.segment == segment && part.generation != to;
@@ -372,8 +385,11 @@ impl Pending {
             let Some(place) = place else { continue };
             (one.told, self.untold) = (false, true);
             if in_base(one) {
-                let hash = one.hash();
-                one.was.get_or_insert(hash);
+                // What only a log that is lost had of it is nothing that this one will have.
+                if own || one.logged {
+                    let hash = one.hash();
+                    one.was.get_or_insert(hash);
+                }
                 one.commit.parts.remove(place);
                 one.edits.remove(place);
                 one.stale.remove(place);

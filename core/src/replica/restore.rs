@@ -30,13 +30,16 @@ use crate::wire::frame::{SegmentState, SegmentStatus, Up};
 const STREAM: u64 = 2;
 
 /// What has to wait for the own Restored.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Frozen {
     /// The lives of the log as the Ok told them: they count from the verdict on.
     epochs: Vec<(EpochId, Offset)>,
     lineage: EpochId,
     /// The Restore is under way.
     sent: bool,
+    /// Segments that are here and that it leaves out: they show a refused commit, or a version that does not count, until they are
+    /// made anew.
+    left_out: BTreeSet<SegmentId>,
     /// Answers to loads, in order.
     snapshots: Vec<(Answered, Bytes)>,
 }
@@ -47,7 +50,7 @@ impl Replica {
         // D1: what is given back are documents, and the verdict brings others.
         self.unpack_all();
         let epochs = std::mem::take(&mut welcome.epochs);
-        let frozen = Frozen { epochs, lineage: welcome.lineage, sent: true, snapshots: Vec::new() };
+        let frozen = Frozen { epochs, lineage: welcome.lineage, sent: true, ..Frozen::default() };
         if let Session::Online(online) = &mut self.session {
             online.frozen = Some(Box::new(frozen));
         }
@@ -101,12 +104,17 @@ impl Replica {
         let void = self.pending.iter().filter(|one| one.void).flat_map(Unsaved::segments);
         let void: BTreeSet<SegmentId> = void.collect();
         let mut segments = Vec::new();
-        for (_, slot) in self.heap.iter().filter(|(_, slot)| !void.contains(&slot.id)) {
-            let document = match &slot.state {
-                State::Live(document) => document,
-                State::Loading { before: Some(document), redo: false, .. } => document,
+        frozen.left_out.clear();
+        for (_, slot) in self.heap.iter() {
+            let (document, undone) = match &slot.state {
+                State::Live(document) => (document, false),
+                State::Loading { before: Some(document), redo, .. } => (document, *redo),
                 State::Loading { .. } | State::Away | State::Packed(_) => continue,
             };
+            if undone || void.contains(&slot.id) {
+                frozen.left_out.insert(slot.id);
+                continue;
+            }
             segments.push(HeldSegment {
                 id: slot.id,
                 engine: document.engine(),
@@ -184,8 +192,9 @@ impl Replica {
         for (verdict, state) in &restored.segments {
             match verdict {
                 Verdict::Conflict => self.given_up(&state),
-                // What had to leave it (F2, F3) could have been given back with it.
-                Verdict::NotGiven if self.is_undone(state.id) => self.tell_given_up(state.id),
+                // What had to leave it (F2, F3, R11) would have been given back with it; what else the relay has lost of it is
+                // nowhere else, either.
+                Verdict::NotGiven if frozen.left_out.contains(&state.id) => self.tell_given_up(state.id),
                 Verdict::NotGiven | Verdict::Merged | Verdict::Nothing => {}
             }
             states.push(state);
@@ -238,14 +247,6 @@ impl Replica {
                 self.problem("ERR_CONFLICT", what);
             }
         }
-    }
-
-    /// Whether a segment that is here is being made anew since a copy of this process has other versions of own commits in it.
-    fn is_undone(&self, id: SegmentId) -> bool {
-        let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
-        let anew = slot.is_some_and(|slot| matches!(slot.state, State::Loading { before: Some(_), redo: true, .. }));
-        let moved = |one: &Unsaved| one.outdone || one.commit.owner != self.id && one.stale.contains(&true);
-        anew && self.pending.iter().any(|one| moved(one) && one.segments().any(|of| of == id))
     }
 
     /// D5: to everybody else a Restored is an entry, whose states are merged, all in one step.

@@ -104,7 +104,8 @@ impl Replica {
         };
         let doubtful = self.pending.iter().filter(doubtful).map(|one| (one.commit.owner, one.commit.seq));
         self.doubtful.extend(doubtful);
-        self.pending.switch(id, generation, |Unsaved { commit, settled, .. }| {
+        let own = header.is_some_and(|header| !header.partial);
+        self.pending.switch(id, generation, own, |Unsaved { commit, settled, .. }| {
             let in_base = header.is_some_and(|header| header.includes(commit.owner, commit.seq, commit.uid))
                 && !mutate::on(Mutation::RedoIncluded);
             // What the log has byte for byte as it is here is never made anew. X34: nor what it has so far back that the ring does

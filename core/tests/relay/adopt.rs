@@ -17,13 +17,13 @@ use coheap_core::wire::frame::{Bulk, Down, PartFrame, SegRef, SegmentState, Up};
 use crate::world::*;
 
 /// What replicas held of a segment before its log was lost.
-struct Lost {
+pub struct Lost {
     /// The life that they were in.
-    life: EpochId,
+    pub life: EpochId,
     /// As it was before the generation was made.
-    before: HeldSegment,
+    pub before: HeldSegment,
     /// The generation, with the lines of replica 1.
-    rolled: HeldSegment,
+    pub rolled: HeldSegment,
 }
 
 fn held(generation: GenId, header: Bytes, state: Bytes) -> HeldSegment {
@@ -31,7 +31,7 @@ fn held(generation: GenId, header: Bytes, state: Bytes) -> HeldSegment {
 }
 
 /// Replica 1 has written three commits to a segment, of which a generation was made.
-fn rolled() -> (World, Writer, Lost) {
+pub fn rolled() -> (World, Writer, Lost) {
     let mut world = World::new();
     let writer = world.fill(1, seg(0), 3);
     let life = world.disk.recovered.epochs[0].0;
@@ -51,7 +51,7 @@ fn roll(world: &mut World) -> HeldSegment {
 }
 
 /// A replica of that life gives back what it holds.
-fn gives_back(world: &mut World, id: u8, life: EpochId, held: &HeldSegment) -> (ConnId, Verdict, SegmentState) {
+pub fn gives_back(world: &mut World, id: u8, life: EpochId, held: &HeldSegment) -> (ConnId, Verdict, SegmentState) {
     let conn = comes(world, id, life, held);
     let (verdict, state) = verdict(world, conn);
     (conn, verdict, state)
@@ -186,6 +186,38 @@ fn d4_what_was_written_since_the_rollback_stays_and_the_replica_is_told() {
         };
         assert_eq!((verdict, state.generation, state.deltas.len()), (Verdict::Conflict, GenId::ZERO_YRS, 3));
         assert_eq!(world.disk.recover().segments[0].generation, GenId::ZERO_YRS);
+    }
+}
+
+/// What came to other segments is not in the way, however often the heap was opened in between.
+#[test]
+fn d4_what_was_written_to_a_segment_since_the_rollback_is_known_to_a_relay_that_opens_its_log_again() {
+    // Who writes where, and whether a replica of the same life gave the segment back before.
+    for (written, given, adopted) in
+        [(None, false, true), (Some(seg(5)), false, true), (Some(seg(0)), false, false), (None, true, false)]
+    {
+        for unloads in [true, false] {
+            let (mut world, _, lost) = rolled();
+            world.roll_back(2);
+            if let Some(segment) = written {
+                world.fill(9, segment, 1);
+            }
+            if given {
+                // From the log's entry nobody can tell in which life that was.
+                assert_eq!(gives_back(&mut world, 3, lost.life, &lost.before).1, Verdict::Merged);
+            }
+            if unloads {
+                world.unload()
+            } else {
+                world.crash()
+            }
+            let (_, verdict, state) = gives_back(&mut world, 2, lost.life, &lost.rolled);
+            let expected = match adopted {
+                true => (Verdict::Merged, lost.rolled.generation),
+                false => (Verdict::Conflict, GenId::ZERO_YRS),
+            };
+            assert_eq!((verdict, state.generation), expected, "{written:?} {given} {unloads}");
+        }
     }
 }
 

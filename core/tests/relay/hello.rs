@@ -87,6 +87,49 @@ fn r1_who_comes_from_an_unknown_epoch_with_something_is_asked_for_it() {
     assert!(world.welcome(d).0.catchup);
 }
 
+/// R4: what it would give back takes the place of what the log has (D4), of which nothing is lost.
+#[test]
+fn r1_who_says_it_was_told_what_this_life_never_had_is_not_asked_for_it() {
+    let mut world = World::new();
+    world.fill(1, seg(0), 3);
+    let life = world.relay_epoch();
+    // The heap may have been unloaded, and the disk full, in between.
+    for again in 0..3 {
+        match again {
+            0 => {}
+            1 => world.unload(),
+            _ => {
+                world.prompt = false;
+                let a = world.join(3);
+                let commit = Writer::new(3).commit(&[seg(0)]);
+                world.send(a, &[commit]);
+                world.fail(true);
+                world.pass(5_000);
+                world.prompt = true;
+            }
+        }
+        for (cut, restoring) in [(4, false), (1_000_000, false), (u64::MAX, true)] {
+            let liar = world.open();
+            world.send(liar, &[Up::Hello(Hello { restoring, ..back(9, life, cut, &[seg(0)]) })]);
+            assert_eq!(world.closed(liar), Some(4011), "at {cut}, {again}");
+        }
+        // It never was told more than that, and goes on.
+        let b = world.open();
+        world.send(b, &[Up::Hello(back(2, life, 3, &[seg(0)]))]);
+        assert!(!world.welcome(b).0.restore);
+        // A replica that was to give something back to this life, and has not been told that it did, has lost nothing of it.
+        let c = world.open();
+        world.send(c, &[Up::Hello(Hello { restoring: true, ..back(4, life, 3, &[seg(0)]) })]);
+        assert!(world.welcome(c).0.restore);
+    }
+    assert_eq!(world.disk.recovered.roll_hold_ms, 0);
+    // What the disk has lost, the next life can tell.
+    world.roll_back(2);
+    let a = world.open();
+    world.send(a, &[Up::Hello(back(1, life, 3, &[seg(0)]))]);
+    assert!(world.welcome(a).0.restore);
+}
+
 #[test]
 fn r1_a_floor_that_somebody_else_raised_counts() {
     let mut world = World::new();

@@ -325,7 +325,7 @@ fn d4_what_is_there_twice_is_not_sent_before_it_is_folded() {
             world.input(Input::Folded { segment: SegmentNumber(0), folded: None, floor: Offset(0), holder: None });
         }
         let loads = world.join(4);
-        world.send(loads, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1) }]);
+        world.send(loads, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
         assert_eq!(world.closed(loads), Some(code));
         let catches_up = world.open();
         world.send(catches_up, &[Up::Hello(back(5, LOST, 0, &[seg(0)]))]);

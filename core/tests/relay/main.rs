@@ -13,6 +13,7 @@ mod quarantine;
 mod restore;
 mod roll;
 mod shared_log;
+mod shown;
 mod stream;
 mod world;
 mod writer;

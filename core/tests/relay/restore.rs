@@ -16,13 +16,13 @@ use crate::world::*;
 
 const RESTORING: u64 = 15;
 
-fn held(segment: SegmentId, state: Bytes) -> HeldSegment {
+pub fn held(segment: SegmentId, state: Bytes) -> HeldSegment {
     let (engine, generation) = (EngineKind::Yrs, GenId::ZERO_YRS);
     HeldSegment { id: segment, engine, layout: 1, generation, header: Bytes::new(), state }
 }
 
 /// All that a writer holds of these segments, and its line.
-fn restore_of(writer: &Writer, segments: &[SegmentId]) -> Restore {
+pub fn restore_of(writer: &Writer, segments: &[SegmentId]) -> Restore {
     Restore {
         acked: vec![(0, Seq(writer.seq), writer.prev)],
         pending: Vec::new(),
@@ -31,21 +31,21 @@ fn restore_of(writer: &Writer, segments: &[SegmentId]) -> Restore {
     }
 }
 
-fn up(restore: &Restore) -> Up {
+pub fn up(restore: &Restore) -> Up {
     Up::Restore(Bulk::whole(restore.encode().into()))
 }
 
 /// A replica comes that was at this cut of a life that is gone or rolled back, and is asked for what it holds.
-fn come(world: &mut World, id: u8, epoch: EpochId, cut: u64, segments: &[SegmentId]) -> ConnIdOf {
+pub fn come(world: &mut World, id: u8, epoch: EpochId, cut: u64, segments: &[SegmentId]) -> ConnIdOf {
     let conn = world.open();
     world.send(conn, &[Up::Hello(back(id, epoch, cut, segments))]);
     assert!(world.welcome(conn).0.restore, "it is asked for what it holds");
     conn
 }
 
-type ConnIdOf = coheap_core::relay::ConnId;
+pub type ConnIdOf = coheap_core::relay::ConnId;
 
-fn restored(frames: &[Down]) -> Vec<(RestoredFrame, Restored)> {
+pub fn restored(frames: &[Down]) -> Vec<(RestoredFrame, Restored)> {
     let frames = frames.iter().filter_map(|frame| match frame {
         Down::Restored(frame) => Some((frame.clone(), Restored::decode(&frame.bulk.bytes).unwrap())),
         _ => None,
@@ -513,7 +513,7 @@ fn s3_restores_that_are_put_aside_have_a_bound_and_the_next_one_waits() {
 }
 
 /// What a replica of this id knows of a commit of its line: Restore's `known`.
-fn known(frame: &CommitFrame) -> (u64, Seq, Uid, u64) {
+pub fn known(frame: &CommitFrame) -> (u64, Seq, Uid, u64) {
     let parts = frame.parts.to_vec();
     let parts = parts.iter().map(|part| match part.segment {
         SegRef::Id(id) => (id, part.generation, &part.bytes[..]),

@@ -72,10 +72,23 @@ impl Disk {
 
     pub fn recover(&self) -> Recovered {
         let mut recovered = self.recovered.clone();
+        for (row, number) in recovered.segments.iter_mut().zip(0..) {
+            row.tail.end = self.end_of(SegmentNumber(number));
+        }
         recovered.admit = self.admit.iter().map(|(id, row)| (*id, AdmitRow::decode(row).unwrap())).collect();
         recovered.clocks =
             self.clocks.iter().map(|(n, (generation, table))| (*n, *generation, table.clone())).collect();
         recovered
+    }
+
+    /// Where the newest delta of a segment ends, or its snapshot.
+    fn end_of(&self, number: SegmentNumber) -> Option<Offset> {
+        let has = |offset: &u64| {
+            let deltas = self.entry(*offset).deltas();
+            deltas.iter().any(|(of, _)| *of == number) && !self.skipped.contains(&(number, Offset(*offset)))
+        };
+        let last = (0..self.entries.len() as u64).rfind(has).map(|offset| Offset(offset).next());
+        last.max(self.snaps.get(&number).map(|(position, _)| *position))
     }
 
     pub fn entry(&self, offset: u64) -> LogEntry {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{EpochId, GenId, Offset, SegmentId, SegmentNumber, Seq};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitKind};
 use coheap_core::segment::roll::roll_unchecked;
 use coheap_core::value::Value;
-use coheap_core::wire::frame::down::Welcome;
+use coheap_core::wire::frame::down::{Fate, Row, Welcome};
 use coheap_core::wire::frame::restore::{Restore, Restored, RestoredFrame, Verdict};
 use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
 use coheap_core::wire::frame::up::CommitFrame;
@@ -146,10 +146,16 @@ fn g3_what_never_went_out_is_in_no_generation_whoever_gave_it_back() {
 
 /// It comes to a relay that has lost everything; what it gives back.
 fn asked(replica: &mut Replica) -> Restore {
+    asked_after(replica, Vec::new())
+}
+
+/// It comes to a relay that has lost some of its log, and has these commits of the replica; what it gives back.
+fn asked_after(replica: &mut Replica, own: Vec<Row>) -> Restore {
     let said = ups(&give(replica, Input::Connected { token: String::new(), entropy: [0; 4] }));
     assert!(matches!(said[..], [Up::Hello(_)]), "{said:?}");
     let new = EpochId { counter: 7, random: 77 };
-    let Down::Ok(welcome) = ok(0, Vec::new(), &[]) else { panic!() };
+    let ring = if own.is_empty() { Vec::new() } else { vec![(0, own)] };
+    let Down::Ok(welcome) = ok(0, ring, &[]) else { panic!() };
     let epochs = vec![(new, Offset(0))];
     let frames = ups(&tell(replica, &Down::Ok(Welcome { restore: true, lineage: new, epochs, ..welcome })));
     let Some(Up::Restore(bulk)) = frames.iter().find(|up| matches!(up, Up::Restore(_))) else { panic!("{frames:?}") };
@@ -188,6 +194,56 @@ fn d4_a_generation_is_given_back_with_its_header_and_the_verdict_changes_nothing
     let sent = commits(&outputs);
     assert_eq!((sent.len(), sent[0].seq, sent[0].parts.to_vec()[0].generation), (1, Seq(2), generation()));
     assert_eq!(shows(&mut replica), ["one", "two"]);
+}
+
+fn hash_of(frame: &CommitFrame) -> u64 {
+    content_hash(frame.parts.to_vec().iter().map(|part| (ROOT, part.generation, &part.bytes[..])))
+}
+
+/// What only the lost log had of a commit is not what this log has: it takes in what is left of it.
+#[test]
+fn d4_a_commit_that_an_adopted_generation_has_is_given_back_as_the_log_has_taken_it_in() {
+    let mut replica = here();
+    let one = commits(&give(&mut replica, set("one"))).remove(0);
+    let state = adopted(&[&one], true, &[(&replica, 1)]);
+    tell(&mut replica, &restored(Verdict::Merged, state.clone(), false, 0));
+    give(&mut replica, Input::Disconnected);
+    let sent = commits(&connect_at(&mut replica, 1, std::slice::from_ref(&state)));
+    assert_eq!((sent.len(), sent[0].parts.len()), (1, 0));
+    tell(&mut replica, &Down::Advance { position: Offset(2) });
+    tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(2) });
+    give(&mut replica, Input::Disconnected);
+    assert_eq!(asked(&mut replica).known, [(0, Seq(1), one.uid, hash_of(&sent[0]))]);
+}
+
+#[test]
+fn d4_a_commit_with_parts_in_a_generation_is_given_back_as_the_log_has_it_or_will() {
+    for (logged, acked) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut replica = here();
+        let one = commits(&give(&mut replica, set("one"))).remove(0);
+        // The Roll that has it came, its Ack did not.
+        let state = adopted(&[&one], false, &[(&replica, 1)]);
+        let mut bulk = Vec::new();
+        SegmentState { header: Bytes::new(), ..state.clone() }.encode(&mut bulk);
+        let bulk = Bulk::whole(bulk.into());
+        tell(&mut replica, &Down::Roll(RollFrame { offset: Offset(1), header: state.header.clone(), bulk }));
+        give(&mut replica, Input::Disconnected);
+        // What the relay still has of the lost log reaches to the commit, or not.
+        let row = Row { seq: Seq(1), uid: one.uid, fate: Fate::Admitted(hash_of(&one)) };
+        let row = || if logged { vec![row] } else { Vec::new() };
+        let nothing = CommitFrame { parts: Vec::new().into(), ..one.clone() };
+        let has = if logged { hash_of(&one) } else { hash_of(&nothing) };
+        let mut restore = asked_after(&mut replica, row());
+        if acked {
+            let outputs = tell(&mut replica, &restored(Verdict::Merged, state, true, 0));
+            assert_eq!(commits(&outputs).iter().map(|frame| frame.parts.len()).collect::<Vec<_>>(), [0]);
+            tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(2) });
+            assert_eq!(replica.unsaved(), 0);
+            give(&mut replica, Input::Disconnected);
+            restore = asked(&mut replica);
+        }
+        assert_eq!(restore.known, [(0, Seq(1), one.uid, has)], "logged {logged}, acknowledged {acked}");
+    }
 }
 
 /// §14.3: one side loses its place, and the program gets it as a copy.

@@ -318,4 +318,13 @@ fn r11_what_the_ring_has_as_void_is_refused_before_and_not_given_back() {
     // Its segment shows it until it is made anew, and is left to others.
     assert_eq!((given.segments.len(), given.pending.len()), (0, 0));
     assert_eq!(given.acked, [(0, Seq(2), uid.voided())]);
+    // If the relay has lost something of it, nobody else may have that: the program gets what it was shown, before that goes.
+    let segments = vec![(Verdict::NotGiven, alive(ROOT, vec![foreign()]))].into();
+    let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
+    let frame = RestoredFrame { offset: Offset(0), yours: true, position: Offset(1), bulk };
+    let outputs = tell(&mut replica, &Down::Restored(frame));
+    let place = |of: fn(&Output) -> bool| outputs.iter().position(of);
+    let told = place(|output| matches!(output, Output::Conflict(Index(0))));
+    let loaded = place(|output| matches!(output, Output::Loaded { reset: true, .. }));
+    assert!(told.is_some() && told < loaded, "{outputs:?}");
 }

@@ -139,13 +139,17 @@ fn segments(transaction: &ReadTransaction, heap: u64, digest: &mut u64) -> Resul
     };
     each(transaction, SEGIDX, (heap, 0, 0)..=(heap, u64::MAX, u64::MAX), digest, Place::decode, |key, place| {
         let number = of(&mut rows, key.1)?;
-        rows[number].tail.deltas += 1;
-        rows[number].tail.bytes += place.len as u64;
+        let tail = &mut rows[number].tail;
+        tail.deltas += 1;
+        tail.bytes += place.len as u64;
+        tail.end = tail.end.max(Some(Offset(key.2).next()));
         Ok(())
     })?;
     each(transaction, SNAPS, (heap, 0)..=(heap, u64::MAX), digest, SnapHead::decode, |key, head| {
         let number = of(&mut rows, key.1)?;
-        rows[number].tail.snapshot_bytes = head.len;
+        let tail = &mut rows[number].tail;
+        tail.snapshot_bytes = head.len;
+        tail.end = tail.end.max(Some(head.position));
         Ok(())
     })?;
     Ok(rows)

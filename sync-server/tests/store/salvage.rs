@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use coheap_core::id::{EpochId, GenId, Offset, SegmentNumber};
 use coheap_core::log::{LogEntry, StoredQuarantine};
-use coheap_core::relay::Append;
+use coheap_core::relay::{Append, ROLL_HOLD_MS};
 use coheap_sync_server::{Appended, HeapAppend, Salvaged, Store, StoreError, salvage};
 use coheap_tests::Draws;
 use coheap_tests::disk_backend::SimDisk;
@@ -359,6 +359,55 @@ fn r12_what_was_left_out_and_generations_are_kept_together() {
             let generation = |picture: &Picture| picture.recovered.segments[0].generation;
             assert_eq!(generation(&after), generation(&before), "{what}");
         }
+    }
+}
+
+/// D4, D6: what a lost log had acknowledged, and what its replicas hold, whether the log still has the entry that says so or not.
+#[test]
+fn d4_what_replicas_have_given_back_is_known_of_their_lines_after_salvage() {
+    for (folded, shortened) in [(false, false), (true, false), (false, true), (true, true)] {
+        let disk = SimDisk::new(13);
+        let mut grower = Grower::new("given", 5, 1);
+        let store = open(&disk).unwrap();
+        let put = |append: HeapAppend| assert_eq!(store.append(&[append]).unwrap(), [Appended::Written]);
+        put(grower.grow(10));
+        put(grower.give_back(3, 2, 4_000));
+        let entry = Offset(grower.head().0 - 1);
+        put(grower.grow(1));
+        let given = grower.head();
+        let mut before = picture(&store, "given").unwrap();
+        if folded {
+            store.fold("given", SegmentNumber(0), given, Offset(u64::MAX), b"a snapshot").unwrap();
+            assert!(store.recover("given").unwrap().floor > entry);
+        }
+        put(grower.grow(2));
+        if !shortened {
+            before = picture(&store, "given").unwrap();
+        }
+        drop(store);
+        let directory = Directory::with(&disk.medium());
+        match shortened {
+            true => directory.spoil::<(u64, u64)>("log", (0, given.0), |value| flip(value)),
+            false => directory.spoil::<(u64, u64)>("epochs", (0, 0), |value| flip(value)),
+        }
+        assert_eq!(directory.salvage().0.len(), 1);
+        let after = picture(&directory.open().unwrap(), "given").unwrap().recovered;
+        assert_eq!(after.head, if shortened { given } else { grower.head() });
+        assert_eq!(after.roll_hold_ms, 4_000, "X15");
+        let told = before.recovered.admit.iter().filter(|(_, line)| line.lists_any() || !line.hollow().is_empty());
+        let told: Vec<_> = told.collect();
+        assert!(!told.is_empty());
+        // Of what is folded away, and of a log that has lost its end, only what was in the rows is known.
+        for (replica, line) in told.into_iter().filter(|_| !(folded && shortened)) {
+            let kept = after.admit.iter().find(|(of, _)| of == replica).map(|(_, line)| line);
+            assert_eq!(kept, Some(line), "folded {folded}, shortened {shortened}");
+        }
+        // The row that says until when no generation is made may be lost as well.
+        let directory = Directory::with(&disk.medium());
+        directory.spoil::<u64>("meta", 0, |value| flip(value));
+        directory.salvage();
+        let after = picture(&directory.open().unwrap(), "given").unwrap().recovered;
+        assert_eq!(after.roll_hold_ms, 7 + ROLL_HOLD_MS);
     }
 }
 

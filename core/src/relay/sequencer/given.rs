@@ -2,11 +2,13 @@
 //! that are raised, and how far each segment is from what the replicas of a life know. Who gives what, and whether it fits, is
 //! `relay/restore.rs`'s to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::Sequencer;
+use crate::admit::AdmitRow;
 use crate::commit::EngineKind;
 use crate::guard::Clocks;
 use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Uid};
@@ -39,6 +41,8 @@ pub(in crate::relay) struct Giver {
     pub pending: Vec<Place<ReplicaId>>,
     pub acked: Vec<Place<ReplicaId>>,
     pub known: Vec<Content<ReplicaId>>,
+    /// Lines of which the states may hold commits that have no entry; also where `pending` is for a later entry to say.
+    pub holds: BTreeSet<ReplicaId>,
 }
 
 /// What is known of a segment for who gives it back (D4).
@@ -64,8 +68,9 @@ impl Sequencer {
         roll_hold_ms: u64,
     ) -> (Offset, Vec<SegmentNumber>) {
         let offset = self.head;
-        let Giver { by, life, pending, acked, known } = giver;
+        let Giver { by, life, pending, acked, known, holds } = giver;
         let (mut created, mut segments, mut begins) = (Vec::new(), Vec::new(), Vec::new());
+        let lists: Arc<[ReplicaId]> = holds.into_iter().collect();
         for held in given {
             let (number, creates) = match (self.number(held.id), &held.adds) {
                 (Some(number), _) => (number, None),
@@ -90,7 +95,7 @@ impl Sequencer {
                     segment.row.tail.bytes += bytes.len() as u64;
                 }
                 if let Some(segment) = self.segment_mut(number) {
-                    segment.give_back(offset, life, parent);
+                    segment.give_back(offset, life, parent, &lists);
                 }
                 self.touched_segments.insert(number);
                 state = bytes;
@@ -140,6 +145,14 @@ impl Sequencer {
             written: if same { segment.written } else { segment.changed },
             adopted: segment.adopted.filter(|_| same),
         })
+    }
+
+    /// The lines of which the log's states of a segment may hold commits that have no entry.
+    pub fn holds(&self, id: SegmentId) -> impl Iterator<Item = ReplicaId> + '_ {
+        let at = self.number(id).and_then(|number| usize::try_from(number.0).ok());
+        let holds = at.and_then(|at| self.segments.get(at)).into_iter().flat_map(|segment| &segment.holds);
+        let lists = |owner: &ReplicaId| self.admit.get(*owner).is_some_and(AdmitRow::lists_any);
+        holds.flat_map(|lines| lines.iter().copied()).filter(lists)
     }
 
     /// Whether the log has one of these commits with other content.

@@ -71,7 +71,7 @@ impl Sequencer {
                 clocks.skip(at);
             }
             segment.row.generation = generation;
-            segment.row.tail = SegmentTail { deltas: 0, bytes: 0, snapshot_bytes };
+            segment.row.tail = SegmentTail { snapshot_bytes, ..SegmentTail::default() };
             (segment.clocks, segment.failed_folds) = (clocks, 0);
         }
         // R12: what is being replayed is of the old one.

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use coheap_core::admit::AdmitRow;
 use coheap_core::guard::Clocks;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber};
 use coheap_core::log::LogEntry;
-use coheap_core::relay::SegmentRow;
+use coheap_core::relay::{ROLL_HOLD_MS, SegmentRow};
 use coheap_core::wire::codec::Write;
 use coheap_core::wire::frame::roll::GenerationHeader;
 use redb::{ReadTransaction, WriteTransaction};
@@ -73,18 +74,14 @@ impl Kept {
             tables.flat_map(|(number, table)| table.skipped().map(|at| (number, at)).collect::<Vec<_>>()).collect();
         skipped.extend(log.skipped.iter().copied());
         let lines = log.lines(old, heap, complete, &segments, &mut lost)?;
+        // D6: when the last restore was, if any, only that row has told.
+        let seen = lines.values().filter_map(|line| AdmitRow::decode(line).ok()).map(|line| line.seen_ms).max();
+        let held_at_most = || seen.unwrap_or(0).saturating_add(ROLL_HOLD_MS);
+        let roll_hold_ms = meta_before.as_ref().map_or_else(held_at_most, |meta| meta.roll_hold_ms);
         let lineage = meta_before.as_ref().map(|meta| meta.lineage).unwrap_or_default();
         let (head, floor) = (log.end, log.begin);
-        let meta = Meta {
-            head,
-            chain: log.chain,
-            floor,
-            lineage,
-            lives: 0,
-            digest: 0,
-            roll_hold_ms: 0,
-            name: name.to_owned(),
-        };
+        let meta =
+            Meta { head, chain: log.chain, floor, lineage, lives: 0, digest: 0, roll_hold_ms, name: name.to_owned() };
         let snapshots: BTreeMap<u64, Offset> =
             snapshots.into_iter().filter(|(number, _)| *number < segments.len() as u64).collect();
         let rolled = log.rolled.into_iter().filter(|(number, _)| !snapshots.contains_key(number)).collect();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use coheap_core::admit::{AdmitRow, raised};
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::guard::{self, Clocks};
-use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
+use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use coheap_core::limits;
 use coheap_core::log::{AuthorInfo, LogEntry, StoredCommit};
 use coheap_core::relay::{SegmentRow, SegmentTail};
@@ -38,6 +38,8 @@ pub(super) struct WholeLog {
     pub rolled: BTreeMap<u64, Offset>,
     /// Parts that its entries leave out.
     pub skipped: BTreeSet<(u64, Offset)>,
+    /// Commits without an entry that its Restoreds hold (D4): whose, its number, and the hash of what is held.
+    listed: BTreeMap<Uid, (ReplicaId, Seq, u64)>,
 }
 
 /// A commit as its line remembers it; its parts are hashed when the segments' ids are known.
@@ -57,8 +59,8 @@ impl WholeLog {
         })?;
         // Without a floor, and with a log that does not begin at 0, what lies before it is in snapshots.
         let begin = meta.map_or(Offset(first.unwrap_or(0)), |meta| meta.floor);
-        let (created, lines, tables, skipped, told, rolled) = Default::default();
-        let mut log = WholeLog { begin, end: begin, chain: 0, created, lines, tables, skipped, told, rolled };
+        let (created, lines, tables, skipped, told, rolled, listed) = Default::default();
+        let mut log = WholeLog { begin, end: begin, chain: 0, created, lines, tables, skipped, told, rolled, listed };
         let mut run = Run { end: begin, chain: None };
         let mut at = begin;
         loop {
@@ -151,6 +153,16 @@ impl WholeLog {
                             let row = |row: Row| LineRow { row, parts: Vec::new(), hollow: hollow.contains(&row.seq) };
                             rows.extend(raised.into_iter().map(row));
                             rows.drain(..rows.len().saturating_sub(limits::WINDOW));
+                            self.listed.retain(|_, (of, listed, _)| *of != owner || *listed > seq);
+                        }
+                    }
+                    // As `Admit::list` has it.
+                    let hashes: BTreeMap<Uid, u64> = restore.known.iter().map(|known| (known.2, known.3)).collect();
+                    for (owner, seq, uid) in restore.pending {
+                        let rows = self.lines.get(&owner).map_or(&[][..], |(_, rows)| rows);
+                        if rows.last().is_none_or(|last| last.row.seq < seq) {
+                            let held = (owner, seq, hashes.get(&uid).copied().unwrap_or(0));
+                            self.listed.entry(uid).or_insert(held);
                         }
                     }
                 }
@@ -184,6 +196,9 @@ impl WholeLog {
     }
 
     fn line(&mut self, owner: ReplicaId, author: Option<AuthorInfo>, row: LineRow) {
+        if self.listed.get(&row.row.uid).is_some_and(|(of, ..)| *of == owner) {
+            self.listed.remove(&row.row.uid);
+        }
         let (known, rows) = self.lines.entry(owner).or_default();
         *known = author.unwrap_or_else(|| std::mem::take(known));
         // D4: what the log had lost came again, in its old place.
@@ -276,18 +291,31 @@ impl WholeLog {
             }
         })?;
         let mut lines = BTreeMap::new();
-        for (replica, (author, rows)) in &self.lines {
-            let Some(last) = rows.last().map(|last| last.row.seq) else { continue };
+        let listing = self.listed.values().map(|(owner, ..)| owner);
+        let replicas: BTreeSet<ReplicaId> = self.lines.keys().chain(listing).copied().collect();
+        let nobody = (AuthorInfo::default(), Vec::new());
+        for replica in &replicas {
+            let (author, rows) = self.lines.get(replica).unwrap_or(&nobody);
+            let last = rows.last().map_or(Seq(0), |last| last.row.seq);
+            // With what was told of it by entries that are folded away.
+            if complete && stored.get(replica).is_some_and(|before| before.last() >= last) {
+                continue;
+            }
             let before = stored.remove(replica);
             let author = before.as_ref().map_or(author, |before| &before.author);
             let seen_ms = before.as_ref().map_or(0, |before| before.seen_ms);
             let known = before.iter().flat_map(AdmitRow::rows).copied().filter(|row| row.seq <= last);
             let mut rows_kept: Vec<Row> = known.collect();
-            if rows_kept.last().map(|row| row.seq) != Some(last) {
+            if rows_kept.last().map_or(Seq(0), |row| row.seq) != last {
                 rows_kept = rows.iter().map(|line| line.hashed(segments)).collect();
             }
-            let hollow: Vec<Seq> = rows.iter().filter(|line| line.hollow).map(|line| line.row.seq).collect();
-            lines.insert(*replica, encode_line(author, seen_ms, &rows_kept, &hollow)?);
+            let mut hollow: BTreeSet<Seq> = rows.iter().filter(|line| line.hollow).map(|line| line.row.seq).collect();
+            // What has no entry at the end of all had none before.
+            hollow.extend(before.iter().flat_map(|before| before.hollow()));
+            hollow.retain(|seq| rows_kept.iter().any(|row| row.seq == *seq));
+            let listed = self.listed.iter().filter(|(_, (of, ..))| of == replica);
+            let listed: Vec<_> = listed.map(|(uid, (_, seq, hash))| (*uid, *seq, *hash)).collect();
+            lines.insert(*replica, encode_line(author, seen_ms, &rows_kept, &hollow, &listed)?);
         }
         for (replica, before) in stored {
             if complete {
@@ -317,8 +345,14 @@ impl LineRow {
     }
 }
 
-/// A line of these rows, in its stored form.
-fn encode_line(author: &AuthorInfo, seen_ms: u64, rows: &[Row], hollow: &[Seq]) -> Result<Vec<u8>, StoreError> {
+/// A line of these rows, in its stored form. What is listed is ascending by uid.
+fn encode_line(
+    author: &AuthorInfo,
+    seen_ms: u64,
+    rows: &[Row],
+    hollow: &BTreeSet<Seq>,
+    listed: &[(Uid, Seq, u64)],
+) -> Result<Vec<u8>, StoreError> {
     let mut out = Vec::new();
     out.varint(seen_ms);
     out.str(&author.name);
@@ -334,12 +368,18 @@ fn encode_line(author: &AuthorInfo, seen_ms: u64, rows: &[Row], hollow: &[Seq]) 
         out.push(kind);
         Write::u64(&mut out, value);
     }
-    if !hollow.is_empty() {
-        // Nothing is listed.
-        out.varint(0);
+    if !hollow.is_empty() || !listed.is_empty() {
+        out.varint(listed.len() as u64);
+        for (uid, seq, _) in listed {
+            out.varint(seq.0);
+            Write::u64(&mut out, uid.0);
+        }
         out.varint(hollow.len() as u64);
         for seq in hollow {
             out.varint(seq.0);
+        }
+        for (_, _, hash) in listed {
+            Write::u64(&mut out, *hash);
         }
     }
     let read: Result<AdmitRow, Malformed> = AdmitRow::decode(&out);
