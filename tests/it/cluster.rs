@@ -163,6 +163,14 @@ fn d4_copies_of_a_process_and_lost_disks_double_nothing_and_wait_for_nothing() {
     assert!(sum.restores > 150 || is_replay(), "little was lost: {sum:?}");
 }
 
+/// What lost generations may cost: that somebody is told of a conflict or of a doubt (D4, G4, §14.3), and nothing that nobody is told of.
+#[test]
+fn d4_lost_disks_and_new_generations_double_nothing_and_lose_nothing_untold() {
+    let sum = lives(60, Plan { losses: true, rolls: true, ..FAULTS });
+    assert!(sum.restores > 150 && sum.rolled > 15 || is_replay(), "little was lost or rolled: {sum:?}");
+    assert!(sum.in_doubt > 10 && sum.parted > 20 || is_replay(), "little was in doubt or without a place: {sum:?}");
+}
+
 #[test]
 fn f3_copies_of_which_commits_are_refused_agree_on_what_stands_and_in_which_version() {
     let sum = lives(120, Plan { copies: true, rights: true, ..FAULTS });

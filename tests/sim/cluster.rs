@@ -217,9 +217,9 @@ impl Cluster {
     fn hear(&mut self, at: usize) {
         for told in std::mem::take(&mut self.nodes[at].told) {
             if let Some(sharer) = &mut self.nodes[at].sharer {
-                match told {
-                    Told::Acked(upto) => sharer.acked(upto),
-                    Told::Refused(seq, _) => sharer.refused(seq),
+                match &told {
+                    Told::Acked(upto) => sharer.acked(*upto),
+                    Told::Refused(seq, _) => sharer.refused(*seq),
                     _ => {}
                 }
             }
@@ -526,7 +526,9 @@ impl Cluster {
             assert_eq!(stats.commits + self.nodes[at].inherited, of(|_| true), "commits of replica {at}");
             assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
             assert!(stats.quarantined == 0 || self.harms, "quarantines of replica {at}");
-            let anew = stats.refused > 0 || self.copied + self.restarts > 0 || self.harms;
+            let doubted = of(|fate| *fate == Outcome::InDoubt);
+            let anew = stats.refused + doubted > 0 || self.copied + self.restarts > 0 || self.harms;
+            let anew = anew || self.rolls && self.ledger.has_conflicts(at);
             assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }
         let mut values = BTreeMap::new();
@@ -539,9 +541,10 @@ impl Cluster {
             if self.harms {
                 node.problems.retain(|problem| !problem.starts_with("ERR_QUARANTINED"));
             }
-            if (self.copied > 0 || refused) && self.ledger.lost {
+            if (self.copied > 0 || refused || self.rolls) && self.ledger.losses > 0 {
                 // D4: copies of a process wrote under one identity, and the log that showed it was lost. Or a segment showed what
-                // was refused, and could not be given back.
+                // was refused, and could not be given back; or generations do not go together (§14.3). What may have gone with it
+                // the ledger says.
                 node.problems.retain(|problem| !problem.starts_with("ERR_CONFLICT: what was here of segment"));
             }
             assert!(node.problems.is_empty(), "replica {at}: {:?}", node.problems);

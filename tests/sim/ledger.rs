@@ -33,6 +33,9 @@ pub enum Outcome {
     /// The same, and it was durable on a disk that was lost, or was given back to one that had lost others: it is there where
     /// somebody who showed it has given it back (CORE-PROTOCOL §14.2).
     Lost,
+    /// Its author was told that nobody can say whether it is there (G4, G5), and has not made it again. It is there for everybody,
+    /// and counts once, or for nobody.
+    InDoubt,
 }
 
 fn fate_of(entry: &LogEntry, of: Uid) -> Option<Outcome> {
@@ -63,6 +66,27 @@ pub struct Ended {
     pub grant: u64,
 }
 
+/// In which segments the log has which commits by themselves: what they do there is to be seen, whoever was told what.
+fn parts_of(log: &[LogEntry]) -> BTreeSet<(SegmentId, Uid)> {
+    let (mut ids, mut parts) = (BTreeMap::new(), BTreeSet::new());
+    for entry in log {
+        match entry {
+            LogEntry::Commit(commit) => {
+                for part in &commit.parts {
+                    ids.extend(part.creates.map(|made| (part.segment, made.id)));
+                    parts.extend(ids.get(&part.segment).map(|id| (*id, commit.uid)));
+                }
+            }
+            LogEntry::Restored(restore) => {
+                let made = restore.segments.iter().filter_map(|part| Some((part.segment, part.creates?.id)));
+                ids.extend(made);
+            }
+            LogEntry::Void { .. } | LogEntry::Roll(_) | LogEntry::Quarantine(_) => {}
+        }
+    }
+    parts
+}
+
 /// What one commit left where.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -78,6 +102,8 @@ pub struct Written {
     pub ended: Option<Ended>,
     /// What became of it.
     pub fate: Outcome,
+    /// How many disks were lost before it was made.
+    pub losses: usize,
 }
 
 /// What a wait was asked for.
@@ -101,11 +127,11 @@ pub struct Ledger {
     markers: u64,
     writing: Option<Written>,
     waits: BTreeMap<(usize, u64), Waiting>,
-    /// Flushes that failed, until the refusal is told that they failed for.
-    failing: Vec<(usize, Seq, u64)>,
+    /// Flushes that failed, until the refusal is told that they failed for, with its code, or what is in doubt.
+    failing: Vec<(usize, Seq, Option<u64>)>,
     /// Whose process has seen which foreign commit.
     seen: BTreeSet<(usize, usize, Seq)>,
-    /// How many flushes a refusal has failed.
+    /// How many flushes a refusal has failed, or a doubt.
     pub flushes_failed: usize,
     /// Processes that ended, with commits in their names: the first such number.
     ghosts: usize,
@@ -113,9 +139,17 @@ pub struct Ledger {
     pub off: bool,
     /// Commits of nobody here: what they do is to be seen nowhere.
     pub hostile: BTreeSet<Uid>,
-    /// The relay has lost commits that were acknowledged. Those that different replicas give back come in any order, and what
-    /// was not resident where the rest of its commit was comes later, so P3 is not promised among them (CORE-PROTOCOL §14.2).
-    pub lost: bool,
+    /// How often the relay has lost commits that were acknowledged. Those that different replicas give back come in any order, and
+    /// what was not resident where the rest of its commit was comes later, so P3 is not promised among them (CORE-PROTOCOL §14.2).
+    pub losses: usize,
+    /// Segments get new generations: of one that the relay has lost, replicas may be told that theirs has no place (§14.3), and of
+    /// commits that they are in doubt (G4).
+    pub rolls: bool,
+    /// Who may not see any more what of a segment was durable on a disk that is lost: the program was told of a conflict. True: it
+    /// has gone, and may come once more, to stay.
+    parted: BTreeMap<(usize, SegmentId, Uid), bool>,
+    /// Who was told of a conflict.
+    conflicts: BTreeSet<usize>,
     /// What was durable on a disk that was lost, by itself or as a part of what was given back.
     pub durable: BTreeSet<Uid>,
 }
@@ -150,8 +184,9 @@ impl Ledger {
         self.markers += 1;
         let marker = format!("#{at}.{}", self.markers);
         let fate = Outcome::Open;
-        let uid = Uid::NONE;
-        self.writing = Some(Written { uid, marker, places: Vec::new(), totals: Vec::new(), ended: None, fate });
+        let (uid, losses) = (Uid::NONE, self.losses);
+        let (places, totals, ended) = (Vec::new(), Vec::new(), None);
+        self.writing = Some(Written { uid, marker, places, totals, ended, fate, losses });
     }
 
     /// The wishes by which the commit leaves its marker in a segment and adds to its total, if there is one.
@@ -236,12 +271,35 @@ impl Ledger {
                 assert_eq!(written.fate, Outcome::Open, "a commit is refused once, and not after its Ack");
                 written.fate = Outcome::Refused(code);
                 for (of, upto, because) in self.failing.drain(..) {
-                    assert!(of == at && upto >= seq && because == code, "a flush fails by what it waited for");
+                    assert!(of == at && upto >= seq && because == Some(code), "a flush fails by what it waited for");
                 }
                 for ((of, ticket), waiting) in &self.waits {
                     let behind = *of == at && matches!(waiting, Waiting::Flush(upto) if *upto >= seq);
                     assert!(!behind, "flush {ticket} of replica {at} goes on after the refusal of {}", seq.0);
                 }
+            }
+            Told::InDoubt(told) => {
+                let first = *told.first().expect("something is in doubt");
+                // Only a log that is lost could say it: what was made since is in none, and lies behind what was made before.
+                let oldest = self.commits.get(&(at, first)).expect("what is in doubt was committed");
+                let may = self.rolls && oldest.losses < self.losses;
+                assert!(may, "commit {} of replica {at} is in doubt: {oldest:?}", first.0);
+                for seq in told {
+                    let written = self.commits.get_mut(&(at, seq)).expect("what is in doubt was committed");
+                    assert_eq!(written.fate, Outcome::Open, "what has ended is not in doubt");
+                    assert!(seq >= first, "the oldest is told first");
+                    written.fate = Outcome::InDoubt;
+                }
+                for (of, upto, because) in self.failing.drain(..) {
+                    assert!(of == at && upto >= first && because.is_none(), "a flush fails by what it waited for");
+                }
+            }
+            Told::Conflict(id, shown) => {
+                let durable = |written: &&Written| self.durable.contains(&written.uid);
+                let gone = self.commits.values().filter(durable).filter(|written| shown.contains(&written.marker));
+                let gone: Vec<Uid> = gone.filter(|_| self.rolls).map(|written| written.uid).collect();
+                self.parted.extend(gone.into_iter().map(|uid| ((at, id, uid), false)));
+                self.conflicts.insert(at);
             }
             Told::Done(ticket) => {
                 let waiting = self.waits.remove(&(at, ticket)).expect("a wait ends once");
@@ -257,7 +315,8 @@ impl Ledger {
                 let waiting = self.waits.remove(&(at, ticket)).expect("a wait ends once");
                 match (waiting, error) {
                     (Waiting::Reach, WaitError::VersionLost) => return,
-                    (Waiting::Flush(upto), WaitError::Refused(code)) => self.failing.push((at, upto, code)),
+                    (Waiting::Flush(upto), WaitError::Refused(code)) => self.failing.push((at, upto, Some(code))),
+                    (Waiting::Flush(upto), WaitError::InDoubt) => self.failing.push((at, upto, None)),
                     other => panic!("wait {ticket} of replica {at} fails: {other:?}"),
                 }
                 self.flushes_failed += 1;
@@ -329,6 +388,21 @@ impl Ledger {
         self.commits.values().filter(|written| matches!(written.fate, Outcome::Refused(_))).count()
     }
 
+    /// How many commits are in doubt.
+    pub fn in_doubt(&self) -> usize {
+        self.commits.values().filter(|written| written.fate == Outcome::InDoubt).count()
+    }
+
+    /// For how many commits, by segment and viewer, a program was told that they may have lost their place.
+    pub fn parted(&self) -> usize {
+        self.parted.len()
+    }
+
+    /// Whether a program was told of a conflict.
+    pub fn has_conflicts(&self, at: usize) -> bool {
+        self.conflicts.contains(&at)
+    }
+
     /// What every program sees now, against what it may see.
     pub fn look(&mut self, nodes: &[Node]) {
         let refused: BTreeSet<Uid> =
@@ -345,7 +419,22 @@ impl Ledger {
                         && ended.any(|(_, other)| other.uid == written.uid);
                     left && node.index(*id).is_some_and(|index| node.rebuilding.contains(&index))
                 };
-                let here = written.places.iter().filter(|(id, _)| shown.contains_key(id) && !undoing(id));
+                let mut parted = BTreeSet::new();
+                for (id, _) in &written.places {
+                    let Some(gone) = self.parted.get_mut(&(at, *id, written.uid)) else { continue };
+                    match shown.get(id).is_some_and(|markers| markers.contains(&written.marker)) {
+                        true if *gone => drop(self.parted.remove(&(at, *id, written.uid))),
+                        true => {}
+                        false => {
+                            *gone = true;
+                            parted.insert(*id);
+                        }
+                    }
+                }
+                let here = written
+                    .places
+                    .iter()
+                    .filter(|(id, _)| shown.contains_key(id) && !undoing(id) && !parted.contains(id));
                 let (visible, hidden): (Vec<_>, Vec<_>) =
                     here.map(|(id, _)| id).partition(|id| shown[id].contains(&written.marker));
                 let what = format!(
@@ -369,6 +458,7 @@ impl Ledger {
                             let left = visible.iter().find(rebuilt);
                             assert!(left.is_none(), "{what} is still seen in {left:?}");
                         }
+                        Outcome::InDoubt => {}
                         Outcome::Open | Outcome::Stands | Outcome::Gone | Outcome::Lost => {
                             assert!(hidden.is_empty(), "{what} is not seen in {hidden:?}");
                         }
@@ -376,7 +466,7 @@ impl Ledger {
                     continue;
                 }
                 assert!(
-                    self.lost || visible.is_empty() || hidden.is_empty(),
+                    self.losses > 0 || visible.is_empty() || hidden.is_empty(),
                     "P3: {what}: seen in {visible:?}, not in {hidden:?}"
                 );
                 if !visible.is_empty() {
@@ -418,17 +508,24 @@ impl Ledger {
                     assert!(seen.is_none(), "undone commit {} of replica {author} was seen: {seen:?}", seq.0);
                 }
                 Outcome::Stands => drop(standing.insert(written.uid, written)),
-                Outcome::Lost => lost.push(written),
+                Outcome::Lost | Outcome::InDoubt => lost.push(written),
             }
         }
-        // Of what was lost with its author's process: what one process shows of it, everybody shows, and counts once.
-        for written in lost.into_iter().filter(|written| !standing.contains_key(&written.uid)) {
-            for (id, by) in &written.places {
-                let here =
-                    nodes.iter().any(|node| shown(node).get(id).is_some_and(|all| all.contains(&written.marker)));
-                if here {
-                    given.insert((*id, written.uid), (written, *by));
-                }
+        // Of what was lost with its author's process, is in doubt, or had no place where it was given back: what one process shows
+        // of it, everybody shows, and counts once.
+        let logged = parts_of(log);
+        let parted = self.parted.keys().map(|(_, id, uid)| (*id, *uid));
+        let parted: BTreeSet<(SegmentId, Uid)> = parted.filter(|part| !logged.contains(part)).collect();
+        lost.retain(|written| !standing.contains_key(&written.uid));
+        let lost = lost.into_iter().flat_map(|written| written.places.iter().map(move |place| (written, place)));
+        let placeless = standing.values().flat_map(|written| {
+            let places = written.places.iter().filter(|(id, _)| parted.contains(&(*id, written.uid)));
+            places.map(|place| (*written, place))
+        });
+        for (written, (id, by)) in lost.chain(placeless) {
+            let here = nodes.iter().any(|node| shown(node).get(id).is_some_and(|all| all.contains(&written.marker)));
+            if here || logged.contains(&(*id, written.uid)) {
+                given.insert((*id, written.uid), (written, *by));
             }
         }
         for ((id, _), (written, _)) in &given {
@@ -438,16 +535,17 @@ impl Ledger {
                 *total = Some(0.0);
             }
         }
+        let stands = |written: &Written, id: SegmentId| !parted.contains(&(id, written.uid));
         for written in standing.values() {
-            for (id, _) in &written.places {
+            for (id, _) in written.places.iter().filter(|(id, _)| stands(written, *id)) {
                 expected.entry(*id).or_default().0.insert(&written.marker);
             }
-            for id in &written.totals {
+            for id in written.totals.iter().filter(|id| stands(written, **id)) {
                 expected.entry(*id).or_default().1 = Some(0.0);
             }
         }
         for written in standing.values() {
-            for (id, by) in &written.places {
+            for (id, by) in written.places.iter().filter(|(id, _)| stands(written, *id)) {
                 if let Some(total) = expected.get_mut(id).and_then(|(_, total)| total.as_mut()) {
                     *total += by;
                 }
@@ -489,21 +587,24 @@ impl Ledger {
         let mut known: BTreeMap<_, _> =
             self.commits.values().filter(|one| one.fate != Outcome::Gone).map(|one| (one.uid, one.fate)).collect();
         for written in self.commits.values() {
-            if self.lost && !logged.contains_key(&written.uid) {
+            if self.losses > 0 && !logged.contains_key(&written.uid) || written.fate == Outcome::InDoubt {
                 continue;
             }
             let fate = logged.get(&written.uid).copied().unwrap_or(Outcome::Gone);
             assert_eq!(fate, written.fate, "the log (left) and what an author was told of {written:?}");
         }
-        if self.lost {
+        if self.losses > 0 {
             // What was given back has no entry of its own any more.
             known.retain(|uid, _| logged.contains_key(uid));
+            for (uid, fate) in known.iter_mut().filter(|(_, fate)| **fate == Outcome::InDoubt) {
+                *fate = logged.get(uid).copied().filter(|fate| *fate == Outcome::Stands).unwrap_or(Outcome::Gone);
+            }
         }
         assert_eq!(logged, known, "the log (left) and what the authors were told");
     }
 }
 
-fn markers_of(mirror: &Mirror) -> BTreeSet<String> {
+pub(crate) fn markers_of(mirror: &Mirror) -> BTreeSet<String> {
     let Object::Map(entries) = mirror.node(Handle(0)) else { return BTreeSet::new() };
     entries.keys().filter(|key| key.starts_with('#') && *key != TOTAL).cloned().collect()
 }

@@ -63,6 +63,30 @@ impl Plan {
             harm: seed % 11 == 5 && seed % 3 != 1 && seed % 7 <= 4,
         }
     }
+
+    /// Faults, and what a list of names says; `None`: one of them is no name.
+    pub fn with(names: &str) -> Option<Plan> {
+        let mut plan = Plan { faults: true, rights: false, shares: false, copies: false, rolls: false, ..Plan::of(0) };
+        for name in names.split(',').filter(|name| !name.is_empty()) {
+            let of = match name {
+                "rights" => &mut plan.rights,
+                "shares" => &mut plan.shares,
+                "copies" => &mut plan.copies,
+                "rolls" => &mut plan.rolls,
+                "losses" => &mut plan.losses,
+                "harm" => &mut plan.harm,
+                _ => return None,
+            };
+            *of = true;
+        }
+        Some(plan)
+    }
+
+    /// The same with as many processes as worlds of this seed have.
+    #[must_use]
+    pub fn sized(self, seed: u64) -> Plan {
+        Plan { replicas: 2 + (seed % 4) as usize, ..self }
+    }
 }
 
 /// What a life came to.
@@ -92,6 +116,10 @@ pub struct Tally {
     pub grants: usize,
     /// How often a replica gave back what the log had lost.
     pub restores: usize,
+    /// Commits of which nobody could say what became of them.
+    pub in_doubt: usize,
+    /// How often what was durable on a lost disk had no place where it was given back.
+    pub parted: usize,
     /// Parts that no engine takes in, left out of the log, and how often a segment stood still for one.
     pub left_out: usize,
     pub quarantines: usize,
@@ -158,6 +186,8 @@ impl AddAssign for Tally {
         self.forks += other.forks;
         self.grants += other.grants;
         self.restores += other.restores;
+        self.in_doubt += other.in_doubt;
+        self.parted += other.parted;
         self.left_out += other.left_out;
         self.quarantines += other.quarantines;
         self.rolled += other.rolled;
@@ -184,7 +214,7 @@ pub fn live(seed: u64, plan: Plan) -> Cluster {
     cluster.copies = plan.copies && !plan.shares;
     cluster.keeps = plan.losses;
     cluster.harms = plan.harm;
-    cluster.rolls = plan.rolls;
+    (cluster.rolls, cluster.ledger.rolls) = (plan.rolls, plan.rolls);
     let mut copy = PlainDisk::default();
     // A run that the relay names lives as long as its group, so it is for worlds where the group does.
     let run = if plan.faults || seed.is_multiple_of(2) { "first run" } else { "" };
@@ -291,6 +321,8 @@ fn tally(cluster: &mut Cluster, done: usize) -> Tally {
         forks: cluster.nodes.iter().map(|node| node.forks).sum(),
         grants: cluster.grants.given,
         restores: cluster.restores,
+        in_doubt: cluster.ledger.in_doubt(),
+        parted: cluster.ledger.parted(),
         left_out: cluster.left_out,
         quarantines: cluster.nodes.iter().map(|node| node.quarantines).sum(),
         rolled: cluster.rolled,

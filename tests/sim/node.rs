@@ -12,11 +12,12 @@ use coheap_core::wire::frame::{Down, split};
 
 use crate::Draws;
 use crate::keeper::Keeper;
+use crate::ledger::markers_of;
 use crate::mirror::{Mirror, Node as Shown};
 use crate::sharer::Sharer;
 
 /// What a program hears of its commits and waits, in the order it hears it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Told {
     /// A commit got this number; what it is known by everywhere.
     Committed(Seq, Uid),
@@ -24,6 +25,10 @@ pub enum Told {
     Acked(Seq),
     /// A commit was undone, with this code.
     Refused(Seq, u64),
+    /// Nobody can say whether the log has these commits; they are not made again (G5).
+    InDoubt(Vec<Seq>),
+    /// What is shown of a segment, these markers, does not go with what the relay has: from here on it is the program's copy (§14.3).
+    Conflict(SegmentId, BTreeSet<String>),
     /// A wait ended with what it waited for.
     Done(u64),
     /// A wait ended without.
@@ -259,7 +264,11 @@ impl Node {
             }
             Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
             Output::Reconnect => self.hangs_up = true,
+            Output::InDoubt(commits) => self.told.push(Told::InDoubt(commits.iter().map(|one| one.seq).collect())),
             Output::Conflict(index) => {
+                if let (Some(id), Some(mirror)) = (self.ids.get(&index), self.mirrors.get(&index)) {
+                    self.told.push(Told::Conflict(*id, markers_of(mirror)));
+                }
                 self.problems.push(format!(
                     "ERR_CONFLICT: what was here of segment {index:?} does not go with what the relay has"
                 ));

@@ -31,7 +31,7 @@ impl Witness {
         cluster.look();
         self.learn(cluster);
         self.causes_come_first(cluster);
-        if !cluster.ledger.lost {
+        if cluster.ledger.losses == 0 {
             acknowledged_is_durable(cluster);
         }
         totals_are_exact(cluster);

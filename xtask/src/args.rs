@@ -11,8 +11,8 @@ usage: cargo xtask COMMAND
                                build, then run the demo
   test                         build, then every test that CI runs
   bench [NAME]                 build, then one benchmark or all of them
-  soak --seeds N [--from S] [--seconds T] [--world schedules|deep]
-                               simulate N seeds, from seed S (default 0) on
+  soak --seeds N [--from S] [--seconds T] [--world schedules|deep] [--with rolls,losses,...]
+                               simulate N seeds, from seed S (default 0) on; --with: what every deep world has
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
   soak --guard N [--from S]    make N valid updates; the guard must let all of them pass
   fuzz [TARGET] [--seconds N] [--seed S] [--keep]
@@ -91,6 +91,10 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
                 Some(world @ ("schedules" | "deep")) => flags.extend([flag, world.to_owned()]),
                 _ => return Err("`--world` is `schedules` or `deep`".to_owned()),
             },
+            "--with" => {
+                let names = args.next().filter(|names| !names.starts_with('-'));
+                flags.extend([flag, names.ok_or("`--with` needs names: rights, shares, copies, rolls, losses, harm")?]);
+            }
             "--seeds" | "--seed" | "--guard" | "--from" | "--seconds" => {
                 let text = args.next().ok_or_else(|| format!("`{flag}` needs a number"))?;
                 let number = text.parse::<u64>().map_err(|_| format!("`{flag}` needs a number, not `{text}`"))?;
@@ -176,6 +180,7 @@ mod tests {
         soak("soak --from 5 --seeds 9");
         soak("soak --seeds 9 --seconds 60");
         soak("soak --seeds 9 --world deep");
+        soak("soak --seeds 9 --world deep --with rolls,losses");
         soak("soak --seed 9 --trace");
         soak("soak --guard 9");
         check("fuzz", Ok(Command::Fuzz { target: None, seconds: 30, seed: None, keep: false }));
@@ -202,6 +207,10 @@ mod tests {
         check("soak", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
         check("soak --seeds 2 --seed 3", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
         check("soak --seeds 2 --world flat", Err("`--world` is `schedules` or `deep`"));
+        check(
+            "soak --seeds 2 --with --trace",
+            Err("`--with` needs names: rights, shares, copies, rolls, losses, harm"),
+        );
         check("soak --guard 1 --seeds 1", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
         check("soak --guard 0", Err("`--guard 0` would do nothing"));
         let targets = TARGETS.join(", ");

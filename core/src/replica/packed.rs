@@ -21,7 +21,8 @@
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
 //! unsaved  := owner:16 seq:varint uid:u64 prev:u64 after:u8 [owner:16 seq:varint uid:u64] number:varint
 //!             admitted:varint (offset+1; 0: not yet) flags:u8 [was:u64] claim:u8 [group:str run:str key:str grant:varint]
-//!             label:u8 [str] parts:list(segment:16 generation part stale:u8 edits:list(edit))
+//!             label:u8 [str] parts:list(segment:16 generation part flags:u8 edits:list(edit)); of a part:
+//!             1 stale · 2 given back
 //!             flags: 1 it was sent, once · 2 the log has it with other bytes · 4 parts of it are in later generations (G3);
 //!             was: its hash with those
 //! part     := 0 delta:bytes · 1 engine:u8 layout:u8 delta:bytes · 2 (deleted) · 3 kind:u8 bytes
@@ -318,7 +319,8 @@ pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
         out.str(label);
     }
     out.varint(commit.parts.len() as u64);
-    for ((part, edits), stale) in commit.parts.iter().zip(&unsaved.edits).zip(&unsaved.stale) {
+    let marks = unsaved.stale.iter().zip(&unsaved.given);
+    for ((part, edits), (stale, given)) in commit.parts.iter().zip(&unsaved.edits).zip(marks) {
         out.extend_from_slice(&part.segment.0);
         out.generation(part.generation);
         match &part.body {
@@ -336,7 +338,7 @@ pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
                 Write::bytes(out, bytes);
             }
         }
-        out.push(u8::from(*stale));
+        out.push(u8::from(*stale) | u8::from(*given) << 1);
         out.varint(edits.len() as u64);
         for edit in edits {
             edits::pack(edit, out);
@@ -366,7 +368,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
         0 => None,
         _ => Some(r.str(limits::LABEL_BYTES_MAX, "label")?.to_owned()),
     };
-    let (mut parts, mut all, mut anew) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut parts, mut all, mut anew, mut given) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..r.count(limits::PARTS_MAX, 1, "parts")? {
         let segment = SegmentId(r.array()?);
         let generation = r.generation()?;
@@ -382,7 +384,9 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
             other => return Err(Malformed::Kind(other)),
         };
         parts.push(Part { segment, generation, body });
-        anew.push(r.u8()? != 0);
+        let marks = r.u8()?;
+        anew.push(marks & 1 != 0);
+        given.push(marks & 2 != 0);
         let mut edits = Vec::new();
         for _ in 0..r.count(COUNT, 1, "edits")? {
             edits.push(edits::unpack(r)?);
@@ -394,7 +398,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     // It comes from another instance, which has told it.
     let told = true;
     let (offered, outdone) = (flags & OFFERED != 0, flags & OUTDONE != 0);
-    Ok(Unsaved { admitted, told, offered, outdone, was, ..unsaved })
+    Ok(Unsaved { admitted, told, offered, outdone, was, given, ..unsaved })
 }
 
 impl Packed {

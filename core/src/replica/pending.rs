@@ -27,6 +27,9 @@ pub struct Unsaved {
     pub offered_in: Option<EpochId>,
     /// By part: its delta counts for nothing, it is made anew from the edits when the segment has been loaded anew.
     pub stale: Vec<bool>,
+    /// By part: the log has what it does, in what this replica gave back of the segment (D4), whatever becomes of the commit: it
+    /// is not made anew.
+    pub given: Vec<bool>,
     /// F3: the log has it with other bytes, which count. Its own are in no document, or are on their way out.
     pub outdone: bool,
     /// The log has it for good, and as it is here: whatever is made anew, this is not.
@@ -59,6 +62,7 @@ impl Unsaved {
     /// A commit that has just been made.
     pub fn new(commit: Commit, edits: Vec<Vec<Edit>>, number: Seq, stale: Vec<bool>) -> Unsaved {
         let bytes = commit.parts.iter().filter_map(|part| part.body.delta()).map(bytes::Bytes::len).sum();
+        let given = vec![false; commit.parts.len()];
         Unsaved {
             commit,
             edits,
@@ -68,6 +72,7 @@ impl Unsaved {
             offered: false,
             offered_in: None,
             stale,
+            given,
             outdone: false,
             settled: false,
             logged: false,
@@ -127,9 +132,38 @@ impl Unsaved {
         if self.outdone || self.settled {
             return;
         }
-        for (part, stale) in self.commit.parts.iter().zip(&mut self.stale) {
-            if !*stale && segments.contains(&part.segment) {
+        for ((part, stale), given) in self.commit.parts.iter().zip(&mut self.stale).zip(&self.given) {
+            if !*stale && !given && segments.contains(&part.segment) {
                 (*stale, self.told) = (true, false);
+            }
+        }
+    }
+
+    /// A part is nothing of this commit any more: what it does is there without it.
+    fn remove(&mut self, at: usize) {
+        self.commit.parts.remove(at);
+        self.edits.remove(at);
+        self.stale.remove(at);
+        self.given.remove(at);
+        self.told = false;
+    }
+
+    /// Another life of the log may have lost what was given back to this one.
+    pub fn is_not_given(&mut self) {
+        if self.given.contains(&true) {
+            self.given.fill(false);
+            self.told = false;
+        }
+    }
+
+    /// D4: the log has what of it was given back of a segment, at this generation.
+    pub fn is_given(&mut self, segment: SegmentId, generation: GenId) {
+        if self.outdone {
+            return;
+        }
+        for ((part, stale), given) in self.commit.parts.iter().zip(&self.stale).zip(&mut self.given) {
+            if part.segment == segment && part.generation == generation && !stale && !*given {
+                (*given, self.told) = (true, false);
             }
         }
     }
@@ -289,6 +323,7 @@ impl Pending {
 
     /// F2: the commits of a line from this number on go to another id ([`ReplicaId::moved`]): same uids, numbers 1, 2, …, all
     /// their parts to be made anew, with those of later commits in the same segments. Gives how many there are, and the segments.
+    /// Parts that were given back are in the log under the old id, and stay there: the commits go on without them [X25].
     pub fn move_line(&mut self, owner: ReplicaId, from: Seq) -> (u64, BTreeSet<SegmentId>) {
         let first = self.list.iter().find(|one| one.commit.owner == owner && one.commit.seq >= from);
         let Some(to) = first.map(|one| owner.moved(one.commit.uid)) else { return (0, BTreeSet::new()) };
@@ -305,10 +340,14 @@ impl Pending {
                 (commit.owner, commit.seq, commit.prev) = (to, Seq(count), last);
                 commit.after = before.filter(|before| before.owner != to);
                 last = commit.uid;
-                segments.extend(commit.parts.iter().map(|part| part.segment));
+                while let Some(at) = one.given.iter().position(|given| *given) {
+                    one.remove(at);
+                }
+                segments.extend(one.segments());
                 one.stale.fill(true);
                 (one.sent, one.offered, one.admitted) = (false, false, None);
                 (one.outdone, one.settled, one.void) = (false, false, false);
+                // What the log will have of it is what it is from here on.
                 (one.logged, one.was) = (false, None);
                 one.told = false;
             } else {
@@ -324,6 +363,7 @@ impl Pending {
             let commit = &one.commit;
             before = Some(After { owner: commit.owner, seq: commit.seq, uid: commit.uid });
         }
+        self.recount();
         (count, segments)
     }
 
@@ -390,12 +430,11 @@ impl Pending {
                     let hash = one.hash();
                     one.was.get_or_insert(hash);
                 }
-                one.commit.parts.remove(place);
-                one.edits.remove(place);
-                one.stale.remove(place);
+                one.remove(place);
             } else {
-                if let Some(stale) = one.stale.get_mut(place) {
-                    *stale = true;
+                // It is not in that document, whoever gave it back.
+                if let (Some(stale), Some(given)) = (one.stale.get_mut(place), one.given.get_mut(place)) {
+                    (*stale, *given) = (true, false);
                 }
                 first.get_or_insert(at);
             }

@@ -19,7 +19,7 @@ use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
 use crate::heap::{Buffered, Index, State};
-use crate::id::{EpochId, Offset, SegmentId};
+use crate::id::{EpochId, GenId, Offset, SegmentId, Seq};
 use crate::limits;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
@@ -40,6 +40,8 @@ pub(super) struct Frozen {
     /// Segments that are here and that it leaves out: they show a refused commit, or a version that does not count, until they are
     /// made anew.
     left_out: BTreeSet<SegmentId>,
+    /// What it holds: segments with their generations, and commits up to this number.
+    held: (Vec<(SegmentId, GenId)>, Seq),
     /// Answers to loads, in order.
     snapshots: Vec<(Answered, Bytes)>,
 }
@@ -124,6 +126,7 @@ impl Replica {
                 state: document.whole().into(),
             });
         }
+        frozen.held = (segments.iter().map(|held| (held.id, held.generation)).collect(), self.number);
         let place = |(owner, seq, uid)| self.lines.place(owner).map(|at| (at, seq, uid));
         // Those of which another version counts (F3) are in the states, too.
         let held = |one: &&Unsaved| one.segments().all(|id| segments.iter().any(|held| held.id == id));
@@ -189,7 +192,14 @@ impl Replica {
         self.keep_lives();
         self.waits.new_log();
         let mut states = Vec::with_capacity(restored.segments.len());
+        let (held, upto) = frozen.held;
         for (verdict, state) in &restored.segments {
+            if matches!(verdict, Verdict::Merged | Verdict::Nothing) && held.contains(&(state.id, state.generation)) {
+                // Whatever becomes of a commit of which other parts were not taken, these are there.
+                for one in self.pending.iter_mut().filter(|one| one.number <= upto) {
+                    one.is_given(state.id, state.generation);
+                }
+            }
             match verdict {
                 Verdict::Conflict => self.given_up(&state),
                 // What had to leave it (F2, F3, R11) would have been given back with it; what else the relay has lost of it is

@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use super::cut::{Answered, Long};
 use super::lines::Ended;
+use super::pending::Unsaved;
 use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
 use crate::commit::PartBody;
 use crate::heap::{Slot, State};
-use crate::id::{GenId, Nonce, SegmentId, SegmentNumber, Seq};
+use crate::id::{EpochId, GenId, Nonce, Offset, SegmentId, SegmentNumber, Seq};
 use crate::limits;
 use crate::mutate::{self, Mutation};
 use crate::wire::code::Code;
@@ -371,6 +372,10 @@ impl Replica {
 
     /// C3: rings, epochs, position and catch-up in one step; then everything pending; then what was loading.
     fn welcome(&mut self, mut welcome: Welcome, bulk: &Bytes) -> Result<(), Malformed> {
+        // What was given back to a log is lost with it. Before anything goes to another line.
+        if welcome.restore || !self.goes_on_in(&welcome.epochs) {
+            self.pending.iter_mut().for_each(Unsaved::is_not_given);
+        }
         if !self.compare_rings(&welcome.ring, welcome.restore && !self.fresh) {
             return Ok(());
         }
@@ -406,6 +411,13 @@ impl Replica {
         self.send_pending();
         self.ask_heads();
         Ok(())
+    }
+
+    /// Whether a log of these lives has all that this replica's cut covers.
+    fn goes_on_in(&self, epochs: &[(EpochId, Offset)]) -> bool {
+        let Some((epoch, _)) = self.epochs.last() else { return false };
+        let Some(at) = epochs.iter().position(|(of, _)| of == epoch) else { return false };
+        epochs.get(at + 1).is_none_or(|(_, start)| self.cut <= *start)
     }
 
     /// Sends what is unacknowledged and not sent, in order, within the window. Nothing goes out while a refusal is being

@@ -10,11 +10,12 @@ use coheap_core::id::{EpochId, GenId, Offset, SegmentId, SegmentNumber, Seq};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitKind};
 use coheap_core::segment::roll::roll_unchecked;
 use coheap_core::value::Value;
+use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::down::{Fate, Row, Welcome};
 use coheap_core::wire::frame::restore::{Restore, Restored, RestoredFrame, Verdict};
 use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
 use coheap_core::wire::frame::up::CommitFrame;
-use coheap_core::wire::frame::{Bulk, Down, SegmentState, SegmentStatus, Up};
+use coheap_core::wire::frame::{Bulk, Down, SegRef, SegmentState, SegmentStatus, Up};
 
 use crate::desk::{alive, connect, connect_at, give, loads, ok, replica, snapshot, tell, unknown, ups};
 
@@ -57,7 +58,11 @@ fn adopted(of: &[&CommitFrame], partial: bool, lines: &[(&Replica, u64)]) -> Seg
 }
 
 fn restored(verdict: Verdict, state: SegmentState, yours: bool, offset: u64) -> Down {
-    let bulk = Bulk::whole(Restored { segments: vec![(verdict, state)].into(), ..Restored::default() }.encode().into());
+    restored_all(vec![(verdict, state)], yours, offset)
+}
+
+fn restored_all(segments: Vec<(Verdict, SegmentState)>, yours: bool, offset: u64) -> Down {
+    let bulk = Bulk::whole(Restored { segments: segments.into(), ..Restored::default() }.encode().into());
     Down::Restored(RestoredFrame { offset: Offset(offset), yours, position: Offset(offset + 1), bulk })
 }
 
@@ -146,14 +151,21 @@ fn g3_what_never_went_out_is_in_no_generation_whoever_gave_it_back() {
 
 /// It comes to a relay that has lost everything; what it gives back.
 fn asked(replica: &mut Replica) -> Restore {
-    asked_after(replica, Vec::new())
+    asked_with(replica, EpochId { counter: 7, random: 77 }, Vec::new())
 }
 
 /// It comes to a relay that has lost some of its log, and has these commits of the replica; what it gives back.
 fn asked_after(replica: &mut Replica, own: Vec<Row>) -> Restore {
+    asked_with(replica, EpochId { counter: 7, random: 77 }, own)
+}
+
+fn asked_in(replica: &mut Replica, new: EpochId) -> Restore {
+    asked_with(replica, new, Vec::new())
+}
+
+fn asked_with(replica: &mut Replica, new: EpochId, own: Vec<Row>) -> Restore {
     let said = ups(&give(replica, Input::Connected { token: String::new(), entropy: [0; 4] }));
     assert!(matches!(said[..], [Up::Hello(_)]), "{said:?}");
-    let new = EpochId { counter: 7, random: 77 };
     let ring = if own.is_empty() { Vec::new() } else { vec![(0, own)] };
     let Down::Ok(welcome) = ok(0, ring, &[]) else { panic!() };
     let epochs = vec![(new, Offset(0))];
@@ -260,4 +272,123 @@ fn d4_what_stays_different_at_the_relay_is_told_before_it_takes_the_place() {
     let sent = commits(&outputs);
     assert_eq!((sent.len(), sent[0].parts.to_vec()[0].generation), (1, YRS.generation_zero()));
     assert_eq!(shows(&mut replica), ["two"]);
+}
+
+const OTHER: SegmentId = SegmentId([4; 16]);
+
+/// A replica with two segments, whose first commit is acknowledged, the second sent, and the third, to both, never sent.
+fn with_two_segments() -> (Replica, CommitFrame) {
+    let mut replica = here();
+    let nonce = loads(&give(&mut replica, Input::Load(vec![(OTHER, true)])))[0];
+    tell(&mut replica, &snapshot(nonce, 0, &unknown(OTHER)));
+    let one = commits(&give(&mut replica, set("one"))).remove(0);
+    tell(&mut replica, &Down::Advance { position: Offset(1) });
+    tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
+    assert_eq!(commits(&give(&mut replica, set("two"))).len(), 1);
+    give(&mut replica, Input::Disconnected);
+    let wish = Wish::Set { object: Handle(0), key: "three".into(), value: Literal::Scalar(Value::Bool(true)) };
+    let section = |index| Section { target: Target::Here(Index(index)), claim: None, wishes: vec![wish.clone()] };
+    give(
+        &mut replica,
+        Input::Commit { label: String::new(), sections: vec![section(0), section(1)], size: 10, entropy: 0 },
+    );
+    (replica, one)
+}
+
+/// What it gave back of the other segment, as the relay has it then.
+fn taken(given: &Restore) -> SegmentState {
+    let held = given.segments.to_vec().into_iter().find(|held| held.id == OTHER).unwrap();
+    SegmentState { number: Some(SegmentNumber(1)), ..alive(OTHER, vec![held.state]) }
+}
+
+/// The segments that each commit touches that it sends on its next connection.
+fn sent_again(replica: &mut Replica, states: &[SegmentState]) -> Vec<(u64, u64, Vec<SegRef>)> {
+    let outputs = connect_at(replica, 1, states);
+    let touched = |frame: &CommitFrame| frame.parts.to_vec().iter().map(|part| part.segment).collect();
+    commits(&outputs).iter().map(|frame| (frame.owner, frame.seq.0, touched(frame))).collect()
+}
+
+/// D4, P6, X25: the relay takes a Restore segment by segment. What it has taken of a commit that has to go to another line, since
+/// one before it is in doubt, is there already.
+#[test]
+fn d4_what_was_taken_of_a_commit_is_not_made_anew_in_another_line() {
+    for moves in [false, true] {
+        let (mut replica, one) = with_two_segments();
+        let there = taken(&asked(&mut replica));
+        // Another one's generation came first, and knows the first commit.
+        let root = adopted(&[&one], true, &[(&replica, 1)]);
+        let verdicts = vec![(Verdict::Merged, there.clone()), (Verdict::Conflict, root.clone())];
+        let outputs = tell(&mut replica, &restored_all(verdicts, true, 0));
+        assert_eq!(in_doubt(&outputs), [2]);
+        if moves {
+            replica = Replica::import(crate::desk::options(9), &replica.export()).unwrap();
+            while replica.poll().is_some() {}
+        }
+        let sent = sent_again(&mut replica, &[root, there]);
+        assert_eq!(sent, [(1, 1, vec![SegRef::Id(ROOT)])]);
+        assert_eq!(shows(&mut replica), ["one", "three"]);
+        let values = format!("{:?}", replica.document(OTHER).unwrap().values());
+        assert!(values.contains(".three\""), "{values}");
+    }
+}
+
+/// The next instance of the process knows it, too: the log goes on, and no longer knows the line (G5).
+#[test]
+fn d4_what_was_taken_of_a_commit_is_not_made_anew_by_another_instance() {
+    let (mut replica, _) = with_two_segments();
+    let given = asked(&mut replica);
+    let (there, root) = (taken(&given), given.segments.to_vec().into_iter().find(|held| held.id == ROOT).unwrap());
+    let root = SegmentState { number: Some(SegmentNumber(0)), ..alive(ROOT, vec![root.state]) };
+    is_busy(&mut replica);
+    let verdicts = vec![(Verdict::NotGiven, root.clone()), (Verdict::Merged, there.clone())];
+    assert_eq!(commits(&tell(&mut replica, &restored_all(verdicts, true, 0))).len(), 0);
+    give(&mut replica, Input::Disconnected);
+    replica = Replica::import(crate::desk::options(9), &replica.export()).unwrap();
+    while replica.poll().is_some() {}
+    give(&mut replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+    let Down::Ok(welcome) = ok(1, Vec::new(), &[root.clone(), there.clone()]) else { panic!() };
+    let epochs = vec![(EpochId { counter: 7, random: 77 }, Offset(0))];
+    let outputs = tell(&mut replica, &Down::Ok(Welcome { epochs, ..welcome }));
+    assert_eq!(in_doubt(&outputs), [2]);
+    assert_eq!(sent_again(&mut replica, &[root, there]), [(1, 1, vec![SegRef::Id(ROOT)])]);
+}
+
+/// Nothing goes out yet.
+fn is_busy(replica: &mut Replica) {
+    let code = u64::from(Code::Restoring.number());
+    tell(replica, &Down::Busy { owner: 0, seq: Seq(2), code, retry_ms: 500 });
+}
+
+/// The log that took it is lost as well. The next one takes nothing, or asks for nothing, since the replica may not write now.
+#[test]
+fn d4_what_was_taken_by_a_log_that_is_lost_is_made_anew() {
+    for asks in [true, false] {
+        what_was_taken_is_lost(asks);
+    }
+}
+
+fn what_was_taken_is_lost(asks: bool) {
+    let (mut replica, one) = with_two_segments();
+    let given = asked(&mut replica);
+    let (there, held) = (taken(&given), given.segments.to_vec());
+    let root = held.into_iter().find(|held| held.id == ROOT).unwrap();
+    let root = SegmentState { number: Some(SegmentNumber(0)), ..alive(ROOT, vec![root.state]) };
+    is_busy(&mut replica);
+    let outputs = tell(&mut replica, &restored_all(vec![(Verdict::Merged, root), (Verdict::Merged, there)], true, 0));
+    assert_eq!(commits(&outputs).len(), 0);
+    give(&mut replica, Input::Disconnected);
+    let (root, empty) = (adopted(&[&one], true, &[(&replica, 1)]), unknown(OTHER));
+    let epoch = EpochId { counter: 8, random: 88 };
+    let outputs = if asks {
+        asked_in(&mut replica, epoch);
+        let verdicts = vec![(Verdict::Conflict, empty.clone()), (Verdict::Conflict, root.clone())];
+        tell(&mut replica, &restored_all(verdicts, true, 0))
+    } else {
+        give(&mut replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+        let Down::Ok(welcome) = ok(1, Vec::new(), &[root.clone(), empty.clone()]) else { panic!() };
+        tell(&mut replica, &Down::Ok(Welcome { epochs: vec![(epoch, Offset(0))], ..welcome }))
+    };
+    assert_eq!(in_doubt(&outputs), [2]);
+    let sent = sent_again(&mut replica, &[root, empty]);
+    assert_eq!(sent, [(1, 1, vec![SegRef::Id(ROOT), SegRef::Id(OTHER)])]);
 }

@@ -1,6 +1,6 @@
-//! Many simulated lives, by command: `cargo xtask soak --seeds N [--from S] [--world schedules|deep]`. Schedules are many and
-//! small (`sim/schedule.rs`); the deep world has rich values and shared work (`sim/life.rs`). A seed that fails is named and
-//! stays replayable: `COHEAP_SEED=n`, or `--seed n --trace` here.
+//! Many simulated lives, by command: `cargo xtask soak --seeds N [--from S] [--world schedules|deep] [--with rolls,losses]`.
+//! Schedules are many and small (`sim/schedule.rs`); the deep world has rich values and shared work (`sim/life.rs`). A seed that
+//! fails is named and stays replayable: `COHEAP_SEED=n`, or `--seed n --trace` here.
 #![allow(clippy::print_stdout, reason = "a soak says how far it is")]
 
 use std::process::ExitCode;
@@ -13,7 +13,8 @@ use coheap_tests::schedule::plan::{Deed, Plan};
 use coheap_tests::schedule::shrink::shrink;
 use coheap_tests::schedule::{Failure, Tally, replay, run, trace};
 
-const USAGE: &str = "usage: soak --seeds N [--from S] [--seconds T] [--world schedules|deep] | soak --seed N [--trace]";
+const USAGE: &str = "usage: soak --seeds N [--from S] [--seconds T] [--world schedules|deep] [--with rolls,losses,…] \
+                     | soak --seed N [--trace]";
 /// Schedules side by side.
 const THREADS: usize = 2;
 /// Failing seeds after which a soak ends.
@@ -28,6 +29,8 @@ struct Args {
     seed: Option<u64>,
     trace: bool,
     deep: bool,
+    /// Every life of the deep world has these, and faults, and nothing else.
+    with: Option<life::Plan>,
 }
 
 fn parse() -> Option<Args> {
@@ -41,6 +44,7 @@ fn parse() -> Option<Args> {
             "--seconds" => parsed.seconds = Some(number()?),
             "--seed" => parsed.seed = Some(number()?),
             "--trace" => parsed.trace = true,
+            "--with" => parsed.with = Some(life::Plan::with(&args.next()?)?),
             "--world" => match args.next()?.as_str() {
                 "deep" => parsed.deep = true,
                 "schedules" => {}
@@ -58,8 +62,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let fine = match (args.seed, args.seeds.unwrap_or(1), args.deep) {
-        (Some(seed), _, true) => deep(1, seed),
-        (None, seeds, true) => deep(seeds, args.from),
+        (Some(seed), _, true) => deep(1, seed, args.with),
+        (None, seeds, true) => deep(seeds, args.from, args.with),
         (Some(seed), _, false) => one(seed, args.trace),
         (None, seeds, false) => schedules(seeds, args.from, Duration::from_secs(args.seconds.unwrap_or(u64::MAX))),
     };
@@ -149,10 +153,11 @@ fn explain(seed: u64, steps: &[Deed], failure: &Failure) {
 }
 
 /// Lives in the deep world.
-fn deep(seeds: u64, from: u64) -> bool {
+fn deep(seeds: u64, from: u64, with: Option<life::Plan>) -> bool {
     let (mut failed, mut sum) = (Vec::new(), life::Tally::default());
     for (done, seed) in (from..from.saturating_add(seeds)).enumerate() {
-        match std::panic::catch_unwind(|| life::check(seed, life::Plan::of(seed))) {
+        let plan = with.map_or_else(|| life::Plan::of(seed), |plan| plan.sized(seed));
+        match std::panic::catch_unwind(|| life::check(seed, plan)) {
             Ok(tally) => sum += tally,
             Err(_) => failed.push(seed),
         }

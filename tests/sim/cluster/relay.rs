@@ -79,7 +79,7 @@ impl Cluster {
         // An older disk may be of another history than the one that was lost: what was at a place there says nothing here.
         let there = (0..).map(Offset).zip(self.disk.history());
         self.places = there.filter_map(|(place, entry)| Some((uid_of(&entry)?, place))).collect();
-        self.ledger.lost = true;
+        self.ledger.losses += 1;
     }
 
     pub(super) fn relay_input(&mut self, input: RelayInput) {
