@@ -207,9 +207,9 @@ fn d4_what_was_written_to_a_segment_since_the_rollback_is_known_to_a_relay_that_
                 assert_eq!(gives_back(&mut world, 3, lost.life, &lost.before).1, Verdict::Merged);
             }
             if unloads {
-                world.unload()
+                world.unload();
             } else {
-                world.crash()
+                world.crash();
             }
             let (_, verdict, state) = gives_back(&mut world, 2, lost.life, &lost.rolled);
             let expected = match adopted {

@@ -311,7 +311,7 @@ impl WholeLog {
             }
             let mut hollow: BTreeSet<Seq> = rows.iter().filter(|line| line.hollow).map(|line| line.row.seq).collect();
             // What has no entry at the end of all had none before.
-            hollow.extend(before.iter().flat_map(|before| before.hollow()));
+            hollow.extend(before.iter().flat_map(AdmitRow::hollow));
             hollow.retain(|seq| rows_kept.iter().any(|row| row.seq == *seq));
             let listed = self.listed.iter().filter(|(_, (of, ..))| of == replica);
             let listed: Vec<_> = listed.map(|(uid, (_, seq, hash))| (*uid, *seq, *hash)).collect();
