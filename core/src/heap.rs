@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId};
 use crate::segment::Segment;
 use crate::segment::copy::SegmentCopy;
+use crate::segment::outside::Queue;
 
 /// Names a segment towards JavaScript, for the life of the replica; 0 is the root.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -47,7 +48,7 @@ pub struct Packed {
     /// The document (`Segment::encode`).
     pub snapshot: Bytes,
     /// What entries did to it since, in their order: their places, whose they are, deltas.
-    pub queue: Vec<(Offset, ReplicaId, Vec<Bytes>)>,
+    pub(crate) queue: Queue,
     /// Bytes of that.
     pub queued: usize,
     /// The program has a mirror of it, which patches keep current: it is decoded to take a delta in.

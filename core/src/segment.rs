@@ -10,7 +10,7 @@ pub mod layout;
 pub mod list;
 pub mod merge;
 pub mod objects;
-mod outside;
+pub(crate) mod outside;
 pub mod packed;
 pub mod replay;
 pub mod roll;

@@ -144,7 +144,7 @@ impl Replica {
         if mutate::on(Mutation::LoseDelta) && entry.offset.0 % 16 == 15 {
             by_segment.clear();
         }
-        let (mut shown, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shown, mut failed, mut kept, mut queued) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let witness = self.witness;
         for (id, deltas) in by_segment {
             let Some((index, slot)) = self.heap.by_id_mut(id) else { continue };
@@ -170,7 +170,7 @@ impl Replica {
                 State::Packed(packed) => {
                     self.stats.deltas_in += deltas.len() as u64;
                     packed.push(entry.offset, author.replica, deltas.clone());
-                    kept.push((index, deltas));
+                    queued.push((index, deltas));
                 }
                 State::Live(segment) => {
                     self.stats.deltas_in += deltas.len() as u64;
@@ -200,6 +200,9 @@ impl Replica {
         }
         for (index, deltas) in kept {
             self.keep_applied(index, &deltas);
+        }
+        for (index, deltas) in queued {
+            self.keep_queued(index, entry.offset, author.replica, &deltas);
             self.check_queue(index);
         }
         if !shown.is_empty() {

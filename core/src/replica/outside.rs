@@ -166,12 +166,8 @@ impl Replica {
 
     /// What deltas of others did to a document.
     pub(super) fn keep_applied(&mut self, segment: Index, deltas: &[Bytes]) {
-        let Some(slot) = self.heap.slot_mut(segment) else { return };
-        let kept = match &mut slot.state {
-            State::Packed(packed) => Some(packed.shell.keep_applied(deltas)),
-            _ => slot.document().map(|document| document.keep_applied(deltas)),
-        };
-        if let Some(kept) = kept {
+        if let Some(document) = self.heap.slot_mut(segment).and_then(|slot| slot.document()) {
+            let kept = document.keep_applied(deltas);
             self.keep(Keep::Segment { segment, anew: false, kept });
         }
     }
@@ -210,6 +206,12 @@ impl Replica {
         let Some(State::Packed(packed)) = self.heap.slot_mut(segment).map(|slot| &mut slot.state) else { return };
         let kept = packed.shell.keep_packed(&packed.snapshot, !packed.mirrored);
         self.keep(Keep::Segment { segment, anew: true, kept });
+    }
+
+    /// What an entry did to a packed one.
+    pub(super) fn keep_queued(&mut self, segment: Index, at: Offset, owner: ReplicaId, deltas: &[Bytes]) {
+        let kept = Segment::keep_queued(at, owner, deltas);
+        self.keep(Keep::Segment { segment, anew: false, kept });
     }
 
     /// Goes on from what was kept of another instance; the segments follow, each in a call of its own ([`Replica::restore`]).
@@ -351,11 +353,12 @@ impl Replica {
         let writer = self.entropy.writer();
         let Some(slot) = self.heap.slot_mut(index) else { return self.error("ERR_ENGINE", "no such segment") };
         let made = Segment::recover(slot.id, writer, kept);
-        if let Ok((segment, true)) = made {
+        if let Ok((segment, Some(queue))) = made {
             // One that is loading has nothing to show until then.
             if matches!(slot.state, State::Away) {
                 slot.state = State::Live(Box::new(segment));
                 self.lay_down(index, false);
+                self.queue_again(index, queue);
             }
             return;
         }

@@ -20,6 +20,7 @@ use crate::id::{Offset, ReplicaId, SegmentId};
 use crate::limits;
 use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
+use crate::segment::outside::Queue;
 use crate::wire::frame::PART_DELTA;
 use crate::wire::frame::down::EntryFrame;
 
@@ -46,6 +47,15 @@ impl Replica {
             slot.state = State::Packed(Box::new(packed));
         }
         true
+    }
+
+    /// What was queued for a packed segment in another instance.
+    pub(super) fn queue_again(&mut self, index: Index, queue: Queue) {
+        if let Some(State::Packed(packed)) = self.heap.slot_mut(index).map(|slot| &mut slot.state) {
+            for (at, owner, deltas) in queue {
+                packed.push(at, owner, deltas);
+            }
+        }
     }
 
     /// The queue of a packed segment is within its bounds, or is one no more: decoded with all that is in it, and packed again.
@@ -139,7 +149,7 @@ fn decode(
     shell: &mut Segment,
     writer: u64,
     snapshot: &[u8],
-    queue: Vec<(Offset, ReplicaId, Vec<Bytes>)>,
+    queue: Queue,
     mirrored: bool,
 ) -> Result<(), (Option<Offset>, String)> {
     shell.stand_up(writer, snapshot).map_err(|error| (None, error.to_string()))?;

@@ -11,6 +11,7 @@
 //!       | 4 creations                     (`replica/packed.rs`)
 //!       | 5 uid:u64                       this commit was undone: what it created is no more
 //!       | 6                               it is packed, and has no mirror (L6)
+//!       | 7 at:varint owner:16 list(delta:bytes)    an entry behind that, which nobody has looked at yet
 //! ```
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::objects::Sight;
 use super::packed::ImportError;
 use super::{Segment, is_built_in};
 use crate::commit::EngineKind;
-use crate::id::{ObjectId, SegmentId, Uid};
+use crate::id::{ObjectId, Offset, ReplicaId, SegmentId, Uid};
 use crate::limits;
 use crate::value::Kind;
 use crate::wire::codec::{Malformed, Reader, Write};
@@ -32,6 +33,11 @@ const OBJECTS: u8 = 3;
 const CREATIONS: u8 = 4;
 const UNDONE: u8 = 5;
 const AT_REST: u8 = 6;
+const QUEUED: u8 = 7;
+
+/// What entries did to a packed segment: their places, whose they are, deltas.
+pub(crate) type Queue = Vec<(Offset, ReplicaId, Vec<Bytes>)>;
+
 const COUNT: usize = 1 << 24;
 
 impl Segment {
@@ -64,6 +70,15 @@ impl Segment {
     pub(crate) fn keep_packed(&mut self, snapshot: &[u8], at_rest: bool) -> Vec<u8> {
         let mut out = self.keep_made(snapshot, &[]);
         out.extend(at_rest.then_some(AT_REST));
+        out
+    }
+
+    /// What an entry did to one that is packed.
+    pub(crate) fn keep_queued(at: Offset, owner: ReplicaId, deltas: &[Bytes]) -> Vec<u8> {
+        let mut out = vec![QUEUED];
+        out.varint(at.0);
+        out.extend_from_slice(&owner.0);
+        list(deltas, &mut out);
         out
     }
 
@@ -111,9 +126,9 @@ impl Segment {
         self.told = self.objects.table.len();
     }
 
-    /// A segment of what was kept. [`Segment::show`] comes next, and tells a mirror nothing that it does not hold. `true`: it is to be
-    /// packed, and has no mirror.
-    pub(crate) fn recover(id: SegmentId, writer: u64, kept: &Bytes) -> Result<(Segment, bool), ImportError> {
+    /// A segment of what was kept. [`Segment::show`] comes next, and tells a mirror nothing that it does not hold. With a queue it is
+    /// to be packed, and has no mirror.
+    pub(crate) fn recover(id: SegmentId, writer: u64, kept: &Bytes) -> Result<(Segment, Option<Queue>), ImportError> {
         let r = &mut Reader::new(kept);
         if r.u8()? != DOCUMENT {
             return Err(Malformed::Field("kept segment").into());
@@ -126,7 +141,7 @@ impl Segment {
         let mut unborn = r.u8()? != 0;
         let snapshot = r.bytes(limits::LONG_BYTES_MAX, "snapshot")?;
         let mut deltas = read_list(kept, r)?;
-        let (mut objects, mut creations, mut at_rest) = (Vec::new(), Creations::default(), false);
+        let (mut objects, mut creations, mut at_rest) = (Vec::new(), Creations::default(), None);
         while r.remaining() > 0 {
             match r.u8()? {
                 DELTAS => {
@@ -140,7 +155,12 @@ impl Segment {
                     }
                 }
                 CREATIONS => creations.extend(Creations::unpack(r)?),
-                AT_REST => at_rest = true,
+                AT_REST => at_rest = Some(Queue::new()),
+                QUEUED => {
+                    let (at, owner) = (Offset(r.varint()?), ReplicaId(r.array()?));
+                    let queue = at_rest.as_mut().ok_or(Malformed::Field("queue"))?;
+                    queue.push((at, owner, read_list(kept, r)?));
+                }
                 UNDONE => creations.undone(Uid(r.u64()?)),
                 other => return Err(Malformed::Kind(other).into()),
             }

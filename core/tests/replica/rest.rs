@@ -182,9 +182,28 @@ fn l06_what_is_queued_goes_along() {
     let mut frames = Vec::new();
     entry(2, &[(ONE, &made[0][1])]).encode(&mut frames);
     keep(&mut replica, Input::Receive(Bytes::from(coheap_core::wire::frame::message_of(&frames))));
+    let good = kept.clone();
+    // What the engine will not take in is looked at there, when somebody looks.
+    let mut frames = Vec::new();
+    entry(3, &[(ONE, &made[0][3])]).encode(&mut frames);
+    let mut keep = |replica: &mut Replica, input| {
+        replica.handle(1, input);
+        while let Some(output) = replica.poll() {
+            if let Output::Keep(Keep::Segment { segment: FIRST, anew, kept: more }) = output {
+                assert!(!anew);
+                kept.extend(more);
+            }
+        }
+    };
+    keep(&mut replica, Input::Receive(Bytes::from(coheap_core::wire::frame::message_of(&frames))));
     let mut other = Replica::new(options(8));
     resume(&mut other);
-    let told = give(&mut other, Input::Restore { segment: FIRST, kept: Bytes::from(kept) });
+    assert!(give(&mut other, Input::Restore { segment: FIRST, kept: Bytes::from(kept) }).is_empty());
+    let told = load(&mut other, ONE);
+    assert_eq!(loaded(&told), [(FIRST, LoadStatus::Quarantined, false)]);
+    let mut other = Replica::new(options(8));
+    resume(&mut other);
+    let told = give(&mut other, Input::Restore { segment: FIRST, kept: Bytes::from(good) });
     assert!(told.is_empty(), "{told:?}");
     shows(&load(&mut other, ONE), 1);
 }
