@@ -140,6 +140,11 @@ impl Relay {
         }
     }
 
+    /// Whether the worker has taken in all that the log has of a segment.
+    pub(super) fn is_well(&self, segment: SegmentNumber) -> bool {
+        self.reports.well.get(&segment).is_some_and(|well| *well >= self.log.changed(segment))
+    }
+
     /// Begins with the next replay, if it may.
     pub(super) fn next_report(&mut self) {
         if self.reports.under_way.is_some() || self.folding.is_some() || self.standing != Standing::Running {

@@ -38,6 +38,8 @@ use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
 /// When a Restore, or a commit, that was put off may be sent again.
 pub(super) const RETRY_MS: u64 = 1_000;
+/// How often in a row the worker fails over what one connection gives of a segment until that is a conflict.
+const MERGE_TRIES: u32 = 3;
 /// Bytes of states read for a verdict in one go.
 const READ_BYTES: usize = 4 << 20;
 /// What the headers of the generations that one entry adopts may come to: each has all lines of the log.
@@ -316,6 +318,27 @@ impl Relay {
         }
     }
 
+    /// The worker died over a merge, or took too long. What the log has of the segment may be what no engine takes in (R12). If the
+    /// worker takes that in, and fails with what is given again and again, what is given does not go with it: an engine that meets
+    /// different things under one identity need not come to an end (D4).
+    fn merge_failed(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Phase::Restoring(Restoring::Merging(merging)) = &conn.phase else { return };
+        let Some(held) = merging.todo.front().cloned() else { return };
+        let times = conn.failed_merges.filter(|(segment, _)| *segment == held.id).map_or(1, |(_, times)| times + 1);
+        conn.failed_merges = Some((held.id, times));
+        let number = self.log.number(held.id);
+        if times >= MERGE_TRIES && number.is_none_or(|number| self.is_well(number)) {
+            self.stays(id, &held, Verdict::Conflict);
+            return self.merge_next(id);
+        }
+        if let Some(segment) = number {
+            self.suspect(segment);
+            self.next_report();
+        }
+        self.restore_later(id);
+    }
+
     /// The worker has answered.
     pub(super) fn merged(&mut self, ticket: Ticket, merge: Merge) {
         let Some(id) = self.reads.remove(&ticket) else { return };
@@ -333,16 +356,9 @@ impl Relay {
                 merging.clashes();
                 return self.merge_next(id);
             }
-            // What the log has of it may be what no engine takes in (R12).
-            Merge::Failed => {
-                let suspect = merging.todo.front().and_then(|held| self.log.number(held.id));
-                if let Some(segment) = suspect {
-                    self.suspect(segment);
-                    self.next_report();
-                }
-                return self.restore_later(id);
-            }
+            Merge::Failed => return self.merge_failed(id),
         };
+        conn.failed_merges = None;
         if let Some(mut held) = merging.todo.pop_front() {
             held.state = Bytes::new();
             let mut verdict = Verdict::Nothing;

@@ -332,3 +332,38 @@ fn d4_what_is_there_twice_is_not_sent_before_it_is_folded() {
         assert_eq!(world.closed(catches_up), Some(code));
     }
 }
+
+/// The worker takes in what the log has, and dies over that with what one replica gives: an engine may not come to an end over two
+/// things under one identity. The replica is told, and the rest of what it gives is taken.
+#[test]
+fn d4_what_the_worker_dies_over_again_and_again_is_a_conflict_and_not_a_wait_without_end() {
+    for (replays, tries) in [(Replays::Well, 3), (Replays::Dies, 8)] {
+        let mut world = World::new();
+        world.fill(1, seg(0), 1);
+        world.replays = replays;
+        let writer = {
+            let mut writer = Writer::new(2);
+            writer.frame(&[seg(0), seg(1)]);
+            writer
+        };
+        let conn = come(&mut world, [one_of(1)], &[seg(0), seg(1)]);
+        let segments = vec![held(seg(0), writer.whole(seg(0))), held(seg(1), writer.whole(seg(1)))];
+        let restore = Restore { segments: segments.into(), ..Restore::default() };
+        let mut frames = Vec::new();
+        for tried in 1..=tries {
+            world.merges = Merges::Never;
+            give(&mut world, conn, &restore);
+            let Some(Output::Merge { ticket, .. }) = world.waiting.take() else { panic!("it is merged") };
+            world.merges = Merges::Now;
+            world.input(Input::Merged { ticket, merge: Merge::Failed });
+            frames = world.take(conn);
+            let again = matches!(frames[..], [Down::Busy { .. }]);
+            assert_eq!(again, tried < 3 || replays == Replays::Dies, "{tried}: {frames:?}");
+            world.pass(60_000);
+        }
+        if replays == Replays::Well {
+            assert_eq!(verdicts(frames), [Verdict::Conflict, Verdict::Merged]);
+        }
+        assert_eq!(world.closed(conn), None);
+    }
+}
