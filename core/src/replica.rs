@@ -9,13 +9,14 @@
 //!
 //! Contract: `handle` one input, then `poll` until `None`, in this order; outputs are performed in the order given.
 //! Randomness is a seed, and what a connection and a commit bring of it; time comes with each input. Files: `commit.rs` (C1: edits of the program), `session.rs` (the
-//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `rest.rs` (segments as bytes), `restore.rs` (a relay has lost its log), `roll.rs` (a segment goes over to another generation), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `kept.rs` (what is evicted, and kept for a later load), `waits.rs` (flush, sync, version, reach).
+//! connection), `lines.rs` (the ids it commits under), `fork.rs` (when another process uses them), `pending.rs` (what is resent or redone), `packed.rs` (on to another instance), `outside.rs` (the same when this one is lost), `rest.rs` (segments as bytes), `restore.rs` (a relay has lost its log), `roll.rs` (a segment goes over to another generation), `quarantine.rs` (an engine fails), `cut.rs` (how entries, loads and catch-ups become visible), `loads.rs` (what is asked for), `kept.rs` (what is evicted, and kept for a later load), `waits.rs` (flush, sync, version, reach).
 
 mod commit;
 mod cut;
 mod fork;
 mod kept;
 mod lines;
+mod loads;
 mod outside;
 pub mod packed;
 pub mod pending;
