@@ -269,6 +269,7 @@ impl World {
         let process = &mut self.processes[at];
         process.copied |= heap.copies;
         process.may_doubt = self.losses > 0 && self.plan.rolls;
+        process.stores_first = self.plan.losses;
         process.input(self.now, input, &heap.segments, &mut heap.history);
         self.after(at)
     }
