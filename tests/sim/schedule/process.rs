@@ -416,6 +416,10 @@ impl Process {
         while let Some(output) = self.replica.poll() {
             self.output(output, ids, history);
         }
+    }
+
+    /// A step is over: what was made anew is stored before it goes out.
+    pub fn stores_anew(&mut self) {
         if std::mem::take(&mut self.anew) && self.stores_first && self.stored.is_some() {
             self.store();
         }

@@ -287,6 +287,7 @@ impl World {
         if let (Some(link), true, false) = (&process.link, process.online, process.restoring) {
             process.life = link.life;
         }
+        process.stores_anew();
         process.look(&mut heap.history);
         self.hear(at)?;
         self.told_durable(at)?;
