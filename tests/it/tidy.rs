@@ -206,4 +206,40 @@ fn what_ships_has_no_namesake_in_the_simulated_world() {
     assert!(["Replica", "Relay", "Segment"].iter().all(|name| ships.contains(*name)), "the types are found: {ships:?}");
     let twice: Vec<String> = types(&root.join("tests/sim")).intersection(&ships).cloned().collect();
     assert!(twice.is_empty(), "one name for a thing and for a play of it: {twice:?}");
+    // Of the machines not even one that nobody else sees, nor another name for something.
+    let machines =
+        ["Replica", "Relay", "Segment", "Store", "Recovered", "Clocks", "AdmitRow", "Heap", "Pending", "Sequencer"];
+    let mut plays = Vec::new();
+    for file in files(&root.join("tests/sim"), ".rs") {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            let named = words.windows(2).filter(|pair| matches!(pair[0], "struct" | "enum" | "trait" | "type" | "as"));
+            plays.extend(
+                named.filter(|pair| machines.contains(&pair[1])).map(|_| format!("{}: {line}", file.display())),
+            );
+        }
+    }
+    assert!(plays.is_empty(), "{}", plays.join("\n"));
+}
+
+/// What judges the machines has no thought of theirs: the oracle reads the log's headers, the checker nothing but its history.
+#[test]
+fn the_oracle_and_the_checker_know_no_segment_no_engine_and_no_machine() {
+    let (oracle, checker) = (["coheap_core::id", "coheap_core::log", "coheap_core::wire::frame::roll"], []);
+    for (file, allowed) in [("oracle", &oracle[..]), ("checker", &checker), ("history", &checker), ("marks", &checker)]
+    {
+        let text = fs::read_to_string(root().join(format!("tests/sim/schedule/{file}.rs"))).expect("a source file");
+        let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        assert!(code.len() > 20, "{file}.rs is there");
+        for line in code {
+            let used = line.trim_start().strip_prefix("use ").unwrap_or_default().trim_start_matches("pub ");
+            let inside = ["", "std::", "super::history::", "super::marks::", "super::*", "super::{Failure, fails}"];
+            let fine = inside.iter().any(|path| if path.is_empty() { used.is_empty() } else { used.starts_with(path) })
+                || allowed.iter().any(|path| used.starts_with(path));
+            let foreign = ["coheap_core::", "coheap_sync_server::", "crate::", "yrs::", "automerge::"];
+            let by_path = used.is_empty() && foreign.iter().any(|path| line.contains(path));
+            assert!(fine && !by_path, "{file}.rs: {line}");
+        }
+    }
 }
