@@ -347,7 +347,10 @@ export class Driver {
         this.#claims.delete(number)
         const error = readError(r)
         // Told after the records behind it: a Refused says why.
-        ;(answer.failed ??= []).push(() => ticket?.reject(error.code === 'ERR_REFUSED' ? new HeapError(error.code, error.message, { details: answer.refused ?? {} }) : error))
+        ;(answer.failed ??= []).push(() => ticket?.reject(
+          error.code === 'ERR_REFUSED' ? new HeapError(error.code, error.message, { details: answer.refused ?? {} })
+            // T1: what nobody was given as a version is a mistake of the program.
+            : error.code === NOT_A_VERSION ? new TypeError(`heap.reach(version): ${error.message}`) : error))
         return
       }
       case RECORD.refused: {
@@ -462,6 +465,9 @@ function readAuthor(r: Reader): Author {
 function authorOf(replica: Id, name: string, subject: string): Author {
   return { replica, ...(name === '' ? {} : { name }), ...(subject === '' ? {} : { subject }) }
 }
+
+/** The edge's word for a text that is no version (`core/src/edge/output.rs`). */
+const NOT_A_VERSION = 'ERR_NOT_A_VERSION'
 
 function readError(r: Reader, retryable?: boolean): HeapError {
   const code = r.str()

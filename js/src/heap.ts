@@ -232,7 +232,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
           space.writing.refused(seq)
           this.#groups.refused(seq)
         }
-        const details = { edits: commits.flatMap(commit => commit.edits), labels: commits.map(commit => commit.label) }
+        const details = this.#doubtful = { edits: commits.flatMap(commit => commit.edits), labels: commits.map(commit => commit.label) }
         this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `the relay no longer knows whether it has ${commits.length} commit(s) of this replica; they are not made again`, { details })))
       },
       reconnect: () => this.#again(),
@@ -245,14 +245,16 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     }
   }
 
-  /** Another process, a copy of this one, commits under this replica's id: the replica has gone on under another. */
+  /** The replica has gone on under another id: since another process, a copy of this one, commits under its own, or behind what is in doubt. */
   #forked(replica: string, moved: number): void {
-    const details = { was: this.replica, replica, moved }
+    const doubtful = this.#doubtful
+    this.#doubtful = undefined
+    const details = Object.assign(doubtful ?? {}, { was: this.replica, replica, moved })
     this.replica = replica
     const me = { ...this.#space.options.me, replica }
     this.#space.options.me = me
     this.#presence.become(me)
-    this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `another process commits as replica ${details.was}; this one goes on as ${replica}`, { details })))
+    if (doubtful === undefined) this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `another process commits as replica ${details.was}; this one goes on as ${replica}`, { details })))
     this.#again()
   }
 
@@ -427,6 +429,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     if (this.#events.has('error')) queueMicrotask(() => this.#emit('error', error))
   }
 
+  /** Details of the event of commits in doubt, until the replica has gone on under another id behind them (G5: one event). */
+  #doubtful: object | undefined
   #dead: HeapError | undefined
 
   // Objects

@@ -158,7 +158,20 @@ test('version() covers what was written and seen, and reach() waits for it', asy
   relay.silent = true
   a.root['late'] = true
   await assert.rejects(a.version({ timeoutMs: 30 }), { code: 'ERR_TIMEOUT', retryable: true })
-  await assert.rejects(c.reach('0'.repeat(40)), HeapError)
+})
+
+test('T1, T3: reach() of what is no version is a TypeError, and one of a log that is not this one any more is ERR_VERSION_LOST', async () => {
+  const { a } = await two()
+  a.root['a'] = 1
+  const version = await a.flush()
+  for (const bad of ['', 'version', '0'.repeat(44), version.slice(4), `${version}AAAA`]) await assert.rejects(a.reach(bad), TypeError)
+  // A format byte, two epochs of twelve bytes, a position: a byte of the lineage, or of the epoch, is another one.
+  for (const at of [12, 24]) {
+    const bytes = Buffer.from(version, 'base64url')
+    bytes[at]! ^= 1
+    await assert.rejects(a.reach(bytes.toString('base64url')), { name: 'HeapError', code: 'ERR_VERSION_LOST', retryable: false })
+  }
+  await a.reach(version)
 })
 
 test('run() loads as often as it has to, lets an own error through, and ends with its wait', async () => {

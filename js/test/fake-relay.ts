@@ -30,6 +30,8 @@ export class FakeRelay {
   readonly #owed: (() => void)[] = []
   /** The next commit is refused with this code. */
   refuseNext = 0
+  /** While set, commits are answered with this frame instead of being taken. */
+  meet: ((seq: number) => { kind: number; body: Uint8Array }) | undefined
   /** The next that comes back is asked for what it holds, and told that what is here stays. */
   conflictNext = false
   /** Closes the next connection with this code instead of an Ok. */
@@ -122,6 +124,7 @@ export class FakeSocket implements WebSocketLike {
   bufferedAmount = 0
   hello: Hello | undefined
   readonly #relay: FakeRelay
+  #own: string[] = []
   readonly #listeners = new Map<string, ((event: unknown) => void)[]>()
   readonly #follows = new Set<string>()
   readonly #authors = new Map<string, number>()
@@ -328,6 +331,7 @@ export class FakeSocket implements WebSocketLike {
     r.str()
     const own = r.list(each => ({ id: each.id(), acked: each.varint() }))
     this.hello = { replica: own[0]!.id, name }
+    this.#own = own.map(each => each.id)
     if ((flags & 4) !== 0 && relay.log.length === 0) return this.cut(4007)
     r.varint() // the epoch: counter and random
     raw(r, 8)
@@ -338,11 +342,10 @@ export class FakeSocket implements WebSocketLike {
   #readResume(r: Reader, fresh: boolean): void {
     const relay = this.#relay
     const cut = this.#cutOf(r, fresh)
-    const rows: Uint8Array[] = []
-    relay.log.forEach(entry => {
-      if (entry.author.replica === this.hello!.replica) rows.push(new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(entry.code === 0 ? contentHash(entry) : u64(entry.code)).slice())
+    const rings = this.#own.map(own => {
+      const rows = relay.log.filter(entry => entry.author.replica === own).map(entry => new Writer().varint(entry.seq).raw(entry.uid).u8(entry.code === 0 ? 0 : 1).raw(entry.code === 0 ? contentHash(entry) : u64(entry.code)).slice())
+      return rows.slice(-RING)
     })
-    rows.splice(0, rows.length - RING)
     const restore = !fresh && relay.conflictNext
     if (restore) relay.conflictNext = false
     const catchUp = !fresh && !restore && relay.log.length - cut >= relay.catchUpBehind
@@ -355,12 +358,17 @@ export class FakeSocket implements WebSocketLike {
     }
     const w = new Writer().u8(1).varint(0).varint((relay.log.length > 0 ? 1 : 0) | (restore ? 2 : 0) | (catchUp ? 4 : 0)).varint(1_700_000_000_000).raw(EPOCH)
     w.varint(1).raw(EPOCH).varint(0).varint(this.#sentUpTo).varint(64)
-    w.varint(1).varint(0).varint(rows.length)
-    for (const row of rows) w.raw(row)
+    w.varint(rings.length)
+    rings.forEach((rows, owner) => {
+      w.varint(owner).varint(rows.length)
+      for (const row of rows) w.raw(row)
+    })
     this.send1(0x41, w.varint(0).bytes(bulk.slice()).slice(), this.#sentUpTo)
     this.#catchUp()
-    const last = relay.log.filter(entry => entry.author.replica === this.hello!.replica).at(-1)
-    if (last?.code === 0) this.#ack(last.seq)
+    for (const own of this.#own) {
+      const last = relay.log.filter(entry => entry.author.replica === own).at(-1)
+      if (last?.code === 0) this.#answer(last)
+    }
   }
 
   #cutOf(r: Reader, fresh: boolean): number {
@@ -376,15 +384,25 @@ export class FakeSocket implements WebSocketLike {
   #commit(r: Reader): void {
     const relay = this.#relay
     const flags = r.varint()
-    r.varint()
+    const author = { replica: this.#own[r.varint()]!, name: this.hello!.name }
     const seq = r.varint()
     const uid = raw(r, 8)
     const prev = (flags & 1) !== 0 ? raw(r, 8) : this.#sent
+    if ((flags & 2) !== 0) {
+      // What it comes after was sent before it.
+      r.varint()
+      r.varint()
+      raw(r, 8)
+    }
     this.#sent = uid
     const claim = (flags & 4) !== 0 ? { group: r.str(), run: r.str(), key: r.str(), grant: r.varint() } : undefined
     const label = (flags & 8) !== 0 ? r.str() : undefined
     const parts = r.list(readPart)
-    const line = relay.log.filter(entry => entry.author.replica === this.hello!.replica)
+    if (relay.meet !== undefined) {
+      const { kind, body } = relay.meet(seq)
+      return this.send1(kind, body)
+    }
+    const line = relay.log.filter(entry => entry.author.replica === author.replica)
     const known = line.find(entry => entry.seq === seq)
     if (known !== undefined) {
       relay.again += 1
@@ -398,7 +416,7 @@ export class FakeSocket implements WebSocketLike {
     const claimLost = group !== undefined && group.held.get(claim!.key)?.grant !== claim!.grant
     const code = relay.refuseNext !== 0 ? relay.refuseNext : claimLost ? 35 : 0
     relay.refuseNext = 0
-    const entry = { author: this.hello!, seq, uid, label, parts, code, via: this }
+    const entry = { author, seq, uid, label, parts, code, via: this }
     relay.log.push(entry)
     for (const part of parts) this.#follows.add(part.segment)
     relay.whenQuick(() => {
@@ -411,13 +429,10 @@ export class FakeSocket implements WebSocketLike {
     })
   }
 
-  #answer({ seq, uid, code }: Entry): void {
-    if (code === 0) this.#ack(seq)
-    else this.send1(0x4a, new Writer().varint(0).varint(seq).raw(uid).varint(code).varint(this.#relay.log.length).slice())
-  }
-
-  #ack(seq: number): void {
-    this.send1(0x46, new Writer().varint(0).varint(seq).varint(this.#relay.log.length).slice())
+  #answer({ author, seq, uid, code }: Entry): void {
+    const owner = this.#own.indexOf(author.replica)
+    if (code === 0) this.send1(0x46, new Writer().varint(owner).varint(seq).varint(this.#relay.log.length).slice())
+    else this.send1(0x4a, new Writer().varint(owner).varint(seq).raw(uid).varint(code).varint(this.#relay.log.length).slice())
   }
 
   /** Sends what the log has and this connection was not sent. */

@@ -286,3 +286,34 @@ fn p1_to_p6_after_every_broken_connection() {
     });
     assert_eq!(count, 9 * if FULL { 1 + 3 + 9 + 24 + 54 + 90 + 90 } else { 9 + 54 });
 }
+
+/// A replica's process dies after so many commits of every order, and another begins over what it had stored: before anything went
+/// out, or just then.
+#[test]
+fn p1_to_p6_after_every_death_of_a_replica() {
+    let count = every("deaths", |choices| {
+        let mut world = World::new();
+        let admitted = if FULL { choices.below(7) } else { 2 + 2 * choices.below(2) };
+        let (dies, stores_late, moment) = (choices.below(3), choices.below(2) == 1, choices.below(3));
+        world.stage.store(NAMES[dies]);
+        for _ in 0..admitted {
+            let at = world.next(choices);
+            world.admit(at);
+        }
+        if moment > 0 {
+            world.stage.sync(usize::MAX);
+        }
+        if moment > 1 {
+            world.down_all();
+        }
+        if stores_late {
+            world.stage.store(NAMES[dies]);
+        }
+        world.stage.reopen(NAMES[dies]);
+        world.stage.sync(usize::MAX);
+        world.down_all_but(Some(dies));
+        come_back(&mut world, dies, 1);
+        world.end();
+    });
+    assert_eq!(count, 18 * if FULL { 1 + 3 + 9 + 24 + 54 + 90 + 90 } else { 9 + 54 });
+}

@@ -183,6 +183,46 @@ fn every_rule_of_the_protocol_is_named_where_it_is_kept_and_where_it_is_tested()
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Counterexamples without a trace of their own, and why: CORE-PROTOCOL §12 says nothing of a number, or it is one of early delivery.
+const NO_TRACE: &[(u32, &str)] = &[
+    (4, "not in §12"),
+    (6, "not in §12"),
+    (12, "not in §12"),
+    (19, "early delivery"),
+    (21, "not in §12"),
+    (22, "not in §12"),
+    (33, "in x31: the same with a catch-up"),
+    (38, "in x36: the ring is compared before anything else"),
+    (41, "not in §12"),
+];
+
+#[test]
+fn every_counterexample_of_the_protocol_is_kept_as_a_trace() {
+    let folder = root().join("tests/golden/traces");
+    let head = |name: &str| {
+        fs::read_to_string(folder.join(format!("{name}.txt"))).map(|text| text.lines().take(6).collect::<String>())
+    };
+    let mut wrong = Vec::new();
+    for (letter, last) in [('w', 9), ('x', 43)] {
+        for number in 1..=last {
+            let name = format!("{letter}{number:02}");
+            let excuse = NO_TRACE.iter().find(|(none, _)| letter == 'x' && *none == number);
+            match (head(&name), excuse) {
+                (Ok(text), None) if text.contains(&format!("{}{number}", letter.to_ascii_uppercase())) => {}
+                (Err(_), Some((_, why))) if !why.starts_with("in ") => {}
+                (Err(_), Some((_, why))) => {
+                    let other = head(why.get(3..6).unwrap_or_default()).unwrap_or_default();
+                    if !other.contains(&format!("X{number}")) {
+                        wrong.push(format!("{name}: {why}, which does not say so"));
+                    }
+                }
+                (found, _) => wrong.push(format!("{name}: {found:?}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Public types of a folder of sources.
 fn types(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -206,4 +246,40 @@ fn what_ships_has_no_namesake_in_the_simulated_world() {
     assert!(["Replica", "Relay", "Segment"].iter().all(|name| ships.contains(*name)), "the types are found: {ships:?}");
     let twice: Vec<String> = types(&root.join("tests/sim")).intersection(&ships).cloned().collect();
     assert!(twice.is_empty(), "one name for a thing and for a play of it: {twice:?}");
+    // Of the machines not even one that nobody else sees, nor another name for something.
+    let machines =
+        ["Replica", "Relay", "Segment", "Store", "Recovered", "Clocks", "AdmitRow", "Heap", "Pending", "Sequencer"];
+    let mut plays = Vec::new();
+    for file in files(&root.join("tests/sim"), ".rs") {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            let named = words.windows(2).filter(|pair| matches!(pair[0], "struct" | "enum" | "trait" | "type" | "as"));
+            plays.extend(
+                named.filter(|pair| machines.contains(&pair[1])).map(|_| format!("{}: {line}", file.display())),
+            );
+        }
+    }
+    assert!(plays.is_empty(), "{}", plays.join("\n"));
+}
+
+/// What judges the machines has no thought of theirs: the oracle reads the log's headers, the checker nothing but its history.
+#[test]
+fn the_oracle_and_the_checker_know_no_segment_no_engine_and_no_machine() {
+    let (oracle, checker) = (["coheap_core::id", "coheap_core::log", "coheap_core::wire::frame::roll"], []);
+    for (file, allowed) in [("oracle", &oracle[..]), ("checker", &checker), ("history", &checker), ("marks", &checker)]
+    {
+        let text = fs::read_to_string(root().join(format!("tests/sim/schedule/{file}.rs"))).expect("a source file");
+        let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        assert!(code.len() > 20, "{file}.rs is there");
+        for line in code {
+            let used = line.trim_start().strip_prefix("use ").unwrap_or_default().trim_start_matches("pub ");
+            let inside = ["", "std::", "super::history::", "super::marks::", "super::*", "super::{Failure, fails}"];
+            let fine = inside.iter().any(|path| if path.is_empty() { used.is_empty() } else { used.starts_with(path) })
+                || allowed.iter().any(|path| used.starts_with(path));
+            let foreign = ["coheap_core::", "coheap_sync_server::", "crate::", "yrs::", "automerge::"];
+            let by_path = used.is_empty() && foreign.iter().any(|path| line.contains(path));
+            assert!(fine && !by_path, "{file}.rs: {line}");
+        }
+    }
 }

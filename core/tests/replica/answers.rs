@@ -2,15 +2,16 @@
 
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Literal, Wish};
-use coheap_core::id::{Nonce, Offset, SegmentId, Seq, Uid};
+use coheap_core::id::{EpochId, Nonce, Offset, SegmentId, Seq, Uid};
 use coheap_core::limits::{FOLLOWS_MAX, FOLLOWS_MAX_REPLICA};
 use coheap_core::replica::{Input, Output, Replica, Section, Target, WaitError, WaitKind};
+use coheap_core::version::Version;
 use coheap_core::wire::code::Code;
-use coheap_core::wire::frame::down::{Asked, Fate, Row};
+use coheap_core::wire::frame::down::{Asked, Fate, Row, Welcome};
 use coheap_core::wire::frame::{Down, Up};
 
 use crate::desk::{
-    connect, connect_after, errors, give, loads, options, problems, replica, snapshot, tell, unknown, ups,
+    connect, connect_after, errors, give, loads, ok, options, problems, replica, snapshot, tell, unknown, ups,
 };
 
 /// A replica that has been welcomed to an empty heap.
@@ -111,6 +112,39 @@ fn r11_a_relay_without_room_is_told_to_the_program_once_and_what_was_written_is_
     give(&mut replica, alloc(seg(2)));
     let told = tell(&mut replica, &Down::Busy { owner: 0, seq: Seq(2), code: 48, retry_ms: 9 });
     assert_eq!(problems(&told), ["ERR_STORAGE_FULL"]);
+}
+
+/// C1: what the relay keeps of a line is as long as the window; more than that does not go out before an Ack.
+#[test]
+fn c1_no_more_goes_out_than_the_window_before_an_ack_makes_room() {
+    let mut replica = replica();
+    give(&mut replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+    let Down::Ok(welcome) = ok(0, Vec::new(), &[]) else { panic!() };
+    tell(&mut replica, &Down::Ok(Welcome { window: 3, ..welcome }));
+    let mut sent: Vec<Seq> = Vec::new();
+    let went = |outputs: &[Output]| commits(outputs).into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();
+    for n in 1..=9 {
+        sent.extend(went(&give(&mut replica, alloc(seg(n)))));
+    }
+    assert_eq!(sent, [1, 2, 3].map(Seq));
+    let ack = |seq| Down::Ack { owner: 0, seq: Seq(seq), position: Offset(seq) };
+    assert_eq!(went(&tell(&mut replica, &ack(2))), [4, 5].map(Seq));
+    assert_eq!(went(&tell(&mut replica, &ack(5))), [6, 7, 8].map(Seq));
+}
+
+/// T2, T3: whether a version of a life of the log that is not known here is lost, an answer of the relay shows, and nothing else.
+#[test]
+fn t3_a_version_of_a_life_that_the_relay_does_not_know_is_lost_when_it_has_answered() {
+    let mut replica = online();
+    let epoch = EpochId { counter: 9, random: 9 };
+    let version = Version { lineage: EpochId::default(), epoch, position: Offset(1) };
+    let told = give(&mut replica, Input::Wait { ticket: 7, kind: WaitKind::Reach(version.to_text()) });
+    assert!(matches!(ups(&told)[..], [Up::Sync { nonce: Nonce(7) }]), "{told:?}");
+    let ended =
+        |told: &[Output]| told.iter().any(|output| matches!(output, Output::Failed { .. } | Output::Done { .. }));
+    assert!(!ended(&told) && !ended(&tell(&mut replica, &Down::Advance { position: Offset(5) })));
+    let told = tell(&mut replica, &Down::SyncAt { nonce: Nonce(7), position: Offset(5) });
+    assert!(matches!(told[..], [Output::Failed { ticket: 7, error: WaitError::VersionLost }]), "{told:?}");
 }
 
 /// R11: what was refused is shown until its segment has been made anew; nobody is told before that that all is seen.

@@ -10,6 +10,7 @@ mod copies;
 mod desk;
 mod dump;
 mod lines;
+mod loads;
 #[cfg(not(feature = "automerge"))]
 mod needs_full;
 mod quarantine;

@@ -144,3 +144,36 @@ fn a_page_of_another_day_is_harmless_or_noticed() {
         coheap_tests::damaged::trial(trial as u64).unwrap_or_else(|failure| panic!("trial {trial}: {failure}"));
     });
 }
+
+/// What lies in pages that no row of ours is read through, or in bytes that none of them has, only the library's own check of every
+/// page can see: that is what `store verify` asks it for.
+#[test]
+fn the_check_of_the_whole_file_sees_what_no_row_shows() {
+    let world = World::new(7, 12);
+    let medium = world.disk.medium();
+    let expected = whole(&open(&SimDisk::of(1, medium.clone())).unwrap());
+    assert!(open(&SimDisk::of(1, medium.clone())).unwrap().check_file().unwrap());
+    let (by_rows, by_the_file) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    each_of(600, |trial| {
+        let mut draws = Draws(trial as u64);
+        let bit = draws.below(medium.len() * 8);
+        let mut flipped = medium.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let Ok(store) = open(&SimDisk::of(1, flipped)) else { return };
+        let rows = store
+            .verify_names()
+            .and_then(|()| HEAPS.iter().try_for_each(|heap| store.verify_heap(heap, |_| true).map(drop)));
+        let file = store.check_file();
+        let seen = match (rows, file) {
+            (Err(_), _) => &by_rows,
+            (Ok(()), Ok(false) | Err(_)) => &by_the_file,
+            (Ok(()), Ok(true)) => {
+                assert_eq!(whole(&store), expected, "bit {bit}");
+                return;
+            }
+        };
+        seen.fetch_add(1, Relaxed);
+    });
+    eprintln!("600 flips: {by_rows:?} seen by rows, {by_the_file:?} by the check of the file alone");
+    assert!(by_rows.into_inner() > 0 && by_the_file.into_inner() > 0);
+}

@@ -11,9 +11,10 @@ mod client;
 #[allow(dead_code, reason = "shared with other tests")]
 mod process;
 
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,15 +29,17 @@ use tokio::net::TcpListener;
 
 use crate::client::{Client, Writer, hello};
 
+/// What a worker notes: each of its starts, and more memory than it may have.
+const STARTS: &str = "starts";
+const ATE_TOO_MUCH: &str = "ate-too-much";
 /// Enough that a segment is folded.
 const COMMITS: u64 = 300;
 const MEMORY_BYTES: u64 = 512 << 20;
 
 fn main() {
-    let name = PathBuf::from(std::env::args().next().unwrap());
-    let name = name.file_name().unwrap().to_str().unwrap().to_owned();
+    let program = PathBuf::from(std::env::args().next().unwrap());
     if std::env::args().nth(1).as_deref() == Some("worker") {
-        return behave(&name);
+        return behave(&program);
     }
     // As a harness does: a test runner may ask what there is.
     if std::env::args().any(|argument| argument == "--list") {
@@ -55,9 +58,11 @@ fn main() {
     let _ = std::fs::remove_dir_all(links());
 }
 
-/// What this program does as a worker.
-fn behave(name: &str) {
-    match name {
+/// What this program does as a worker. Beside its name it notes that it was started, and that it had more than it may.
+fn behave(program: &Path) {
+    let note = |ending| OpenOptions::new().create(true).append(true).open(program.with_extension(ending)).unwrap();
+    note(STARTS).write_all(b"x").unwrap();
+    match program.file_name().unwrap().to_str().unwrap() {
         "dies" => {
             let mut byte = [0];
             let _ = std::io::stdin().read_exact(&mut byte);
@@ -66,10 +71,12 @@ fn behave(name: &str) {
         "hangs" => std::thread::sleep(Duration::from_secs(3600)),
         "eats" => {
             let mut eaten = Vec::new();
-            loop {
+            while eaten.len() as u64 * (16 << 20) <= MEMORY_BYTES {
                 // Written to, so that it is really there.
                 eaten.push(vec![7_u8; 16 << 20]);
             }
+            note(ATE_TOO_MUCH).write_all(b"x").unwrap();
+            std::thread::sleep(Duration::from_secs(3600));
         }
         "babbles" => {
             let _ = std::io::stdout().write_all(&[0xff; 64]);
@@ -161,6 +168,16 @@ async fn a_bad_worker_costs_itself(kind: &str, within: Duration) {
     drop(client);
     end.await;
     assert_eq!(unfolded(&disk), COMMITS + 1, "a worker that {kind} has folded something");
+    let noted = |ending| std::fs::read(links().join(kind).with_extension(ending)).unwrap_or_default().len();
+    // Of one that hangs the relay waits for the end of its time, and then starts another.
+    let starts = noted(STARTS);
+    let waits = kind == "hangs" && within > Duration::from_secs(3);
+    assert!(
+        if waits { starts == 1 } else { starts > 1 },
+        "of those that {kind}, {within:?} at a time, {starts} started"
+    );
+    assert_eq!(noted(ATE_TOO_MUCH), 0, "a worker had more memory than it may");
+    let _ = std::fs::remove_file(links().join(kind).with_extension(STARTS));
     // Killed, it takes a moment to be gone.
     for tries in 0.. {
         if workers_left(kind) == 0 {
