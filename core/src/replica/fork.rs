@@ -151,11 +151,13 @@ impl Replica {
         for one in self.pending.iter_mut().filter(|one| one.commit.owner == owner && !one.outdone) {
             let anew = one.stale.contains(&true);
             one.meets(content_in(rows, oldest, one.commit.seq));
-            let other = match rows.iter().find(|row| row.seq == one.commit.seq).map(|row| row.fate) {
-                Some(Fate::Admitted(hash)) => anew || !one.has_hash(hash),
-                Some(Fate::Void(_)) => false,
-                None => one.commit.seq < oldest,
+            let (other, same) = match rows.iter().find(|row| row.seq == one.commit.seq).map(|row| row.fate) {
+                Some(Fate::Admitted(hash)) => (anew || !one.has_hash(hash), !anew && one.has_hash(hash)),
+                Some(Fate::Void(_)) => (false, false),
+                None => (one.commit.seq < oldest, false),
             };
+            // It is not made anew behind one that gives way: it would be a duplicate, and what follows it builds on nothing.
+            one.settled = same;
             outdone.extend(other.then_some(one.commit.seq));
         }
         for seq in outdone {
