@@ -248,6 +248,7 @@ impl Relay {
             bytes: 0,
         };
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.failed_merges.retain(|segment, _| seen.contains(segment));
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
         self.next_restore();
     }
@@ -284,6 +285,10 @@ impl Relay {
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
             let lost = conn.lost;
+            if self.is_deadly(id, held.id) {
+                self.stays(id, &held, Verdict::Conflict);
+                continue;
+            }
             let adopts = match self.fit(&held, lost) {
                 Fit::Merges => false,
                 Fit::Adopts => true,
@@ -324,12 +329,11 @@ impl Relay {
     fn merge_failed(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Phase::Restoring(Restoring::Merging(merging)) = &conn.phase else { return };
-        let Some(held) = merging.todo.front().cloned() else { return };
-        let times = conn.failed_merges.filter(|(segment, _)| *segment == held.id).map_or(1, |(_, times)| times + 1);
-        conn.failed_merges = Some((held.id, times));
-        let number = self.log.number(held.id);
-        if times >= MERGE_TRIES && number.is_none_or(|number| self.is_well(number)) {
-            self.stays(id, &held, Verdict::Conflict);
+        let Some(held) = merging.todo.front().map(|held| held.id) else { return };
+        let number = self.log.number(held);
+        let upto = number.map_or(Offset(0), |number| self.log.changed(number).min(self.log.durable));
+        conn.failed_merges.entry(held).or_insert((0, upto)).0 += 1;
+        if self.is_deadly(id, held) {
             return self.merge_next(id);
         }
         if let Some(segment) = number {
@@ -337,6 +341,16 @@ impl Relay {
             self.next_report();
         }
         self.restore_later(id);
+    }
+
+    /// Whether the worker has died so often over what a connection gives of a segment, and takes in what the log had of that when it
+    /// first did. What came to the log since is not why.
+    fn is_deadly(&self, id: ConnId, segment: SegmentId) -> bool {
+        let failed = self.conns.get(&id).and_then(|conn| conn.failed_merges.get(&segment));
+        let number = self.log.number(segment);
+        failed.is_some_and(|(times, upto)| {
+            *times >= MERGE_TRIES && number.is_none_or(|number| *upto == Offset(0) || self.is_well(number, *upto))
+        })
     }
 
     /// The worker has answered.
@@ -358,8 +372,8 @@ impl Relay {
             }
             Merge::Failed => return self.merge_failed(id),
         };
-        conn.failed_merges = None;
         if let Some(mut held) = merging.todo.pop_front() {
+            conn.failed_merges.remove(&held.id);
             held.state = Bytes::new();
             let mut verdict = Verdict::Nothing;
             if let Added::State(state, _) = &added {

@@ -125,8 +125,9 @@ pub(super) struct Conn {
     pub pieces: Assembly<()>,
     /// Bytes of a Restore that is not in the log yet.
     pub put_aside: usize,
-    /// The segment that the worker could not merge when it was tried last, and how often in a row.
-    pub failed_merges: Option<(SegmentId, u32)>,
+    /// The segments of its Restore that the worker could not merge: how often in a row, and up to where the log had the segment when it
+    /// first did not.
+    pub failed_merges: BTreeMap<SegmentId, (u32, Offset)>,
     /// The life of a log that is lost in which its replica is, and up to where that life's log is this one, if it is to give back
     /// what it holds.
     pub lost: (EpochId, Offset),
@@ -164,7 +165,7 @@ impl Conn {
             assembly: Assembly::new(),
             pieces: Assembly::new(),
             put_aside: 0,
-            failed_merges: None,
+            failed_merges: BTreeMap::new(),
             lost: Default::default(),
             cursor: Offset(0),
             told: Offset(0),

@@ -367,3 +367,65 @@ fn d4_what_the_worker_dies_over_again_and_again_is_a_conflict_and_not_a_wait_wit
         assert_eq!(world.closed(conn), None);
     }
 }
+
+/// As above, where it dies over more than one segment, behind one that it merges, and the log's are written to all the time: each is a
+/// conflict in its turn.
+#[test]
+fn d4_several_segments_that_the_worker_dies_over_are_conflicts_though_they_are_written_to() {
+    const DEADLY: [u8; 2] = [1, 2];
+    let mut world = World::new();
+    let mut writer = Writer::new(2);
+    writer.frame(&[seg(0), seg(1), seg(2)]);
+    let (busy_one, mut other) = (world.join(1), Writer::new(1));
+    let commit = other.commit(&[seg(0), seg(1), seg(2)]);
+    world.send(busy_one, &[commit]);
+    let conn = come(&mut world, [one_of(1)], &[seg(0), seg(1), seg(2)]);
+    let segments: Vec<_> = [0, 1, 2].map(|n| held(seg(n), writer.whole(seg(n)))).into();
+    let restore = Restore { segments: segments.into(), ..Restore::default() };
+    for _ in 0..8 {
+        world.merges = Merges::Never;
+        give(&mut world, conn, &restore);
+        while let Some(Output::Merge { ticket, segment, .. }) = world.waiting.take() {
+            let dies = segment.is_some_and(|number| DEADLY.contains(&(number.0 as u8)));
+            let merge = if dies { Merge::Failed } else { Merge::Nothing };
+            world.input(Input::Merged { ticket, merge });
+        }
+        world.merges = Merges::Now;
+        let frames = world.take(conn);
+        if !is_busy(&frames) {
+            assert_eq!(verdicts(frames), [Verdict::Nothing, Verdict::Conflict, Verdict::Conflict]);
+            return;
+        }
+        world.pass(1_000);
+        let commit = other.commit(&[seg(0), seg(1), seg(2)]);
+        world.send(busy_one, &[commit]);
+    }
+    panic!("it is put off for ever");
+}
+
+/// R12: it is what the log has that the worker dies over, and that is found and left out while the restore is tried again. From then on
+/// it is merged.
+#[test]
+fn d4_a_merge_that_failed_over_what_is_left_out_since_is_tried_anew() {
+    let mut world = World::new();
+    world.fill(1, seg(0), 1);
+    world.replays = Replays::Waits;
+    let mut writer = Writer::new(2);
+    writer.frame(&[seg(0)]);
+    let conn = come(&mut world, [one_of(1)], &[seg(0)]);
+    let segments = vec![held(seg(0), writer.whole(seg(0)))];
+    let restore = Restore { segments: segments.into(), ..Restore::default() };
+    world.merges = Merges::Fail;
+    for _ in 0..3 {
+        give(&mut world, conn, &restore);
+        assert!(is_busy(&world.take(conn)));
+        world.pass(1_000);
+    }
+    world.answer_examine(Replays::FailsAt(0));
+    world.replays = Replays::Well;
+    world.pass(60_000);
+    assert!(matches!(world.disk.entry(1), LogEntry::Quarantine(_)));
+    world.merges = Merges::Now;
+    give(&mut world, conn, &restore);
+    assert_eq!(verdicts(world.take(conn)), [Verdict::Merged]);
+}
