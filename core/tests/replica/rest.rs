@@ -208,6 +208,28 @@ fn l06_what_is_queued_goes_along() {
     shows(&load(&mut other, ONE), 1);
 }
 
+/// C9: a process that opens the store of another hands out what its own instance goes on from if that is lost: also of what is packed.
+#[test]
+fn l06_what_is_packed_in_a_store_is_kept_outside_by_who_opens_it() {
+    let made = made();
+    let mut replica = with_both(&made);
+    assert!(pack(&mut replica, FIRST, false));
+    both(&mut replica, &made, 1);
+    let mut other = Replica::reopen(options(8), &replica.export()).unwrap();
+    let kept: Vec<u8> = std::iter::from_fn(|| other.poll())
+        .filter_map(|output| match output {
+            Output::Keep(Keep::Segment { segment: FIRST, kept, .. }) => Some(kept),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let mut third = Replica::new(options(9));
+    resume(&mut third);
+    let told = give(&mut third, Input::Restore { segment: FIRST, kept: Bytes::from(kept) });
+    assert!(told.is_empty(), "{told:?}");
+    shows(&load(&mut third, ONE), 1);
+}
+
 /// A replica in another instance that knows the root and ONE.
 fn resume(replica: &mut Replica) {
     use coheap_core::wire::codec::Write;
