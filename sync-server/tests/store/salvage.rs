@@ -411,6 +411,25 @@ fn d4_what_replicas_have_given_back_is_known_of_their_lines_after_salvage() {
     }
 }
 
+/// A line lists no more commits than its row may have, whoever gave them back: the rest of the heap is kept.
+#[test]
+fn d4_more_commits_than_a_line_may_list_do_not_stop_a_salvage() {
+    let disk = SimDisk::new(19);
+    let mut grower = Grower::new("given", 5, 1);
+    let store = open(&disk).unwrap();
+    for append in [grower.grow(10)].into_iter().chain((0..7).map(|_| grower.give_back(3, 30_000, 4_000))) {
+        assert_eq!(store.append(&[append]).unwrap(), [Appended::Written]);
+    }
+    let lines = picture(&store, "given").unwrap().recovered.admit;
+    drop(store);
+    let directory = Directory::with(&disk.medium());
+    for (owner, _) in lines {
+        directory.spoil::<(u64, [u8; 16])>("admit", (0, owner.0), |value| flip(value));
+    }
+    assert_eq!(directory.salvage().0.len(), 1);
+    directory.open().unwrap().verify_heap("given", |_| true).unwrap();
+}
+
 /// R1, D1: where a segment has more than the kept log, or less, nobody resumes at a position: who holds the rest gives it back, and
 /// everybody is sent what there is. One whose log tells all of a lost snapshot is not in doubt.
 #[test]
