@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::load::Loads;
 use super::port::{ConnId, Ticket};
 use super::restore::Restoring;
 use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
@@ -147,7 +148,7 @@ pub(super) struct Conn {
     pub slow_since: Option<Time>,
     pub long: VecDeque<LongOut>,
     pub streams: u64,
-    pub loads: VecDeque<Wanted>,
+    pub loads: Loads,
     pub loading: Option<(Ticket, Offset, Vec<Wanted>)>,
     /// A piece of the log that was read for it.
     pub replay: VecDeque<(Offset, LogEntry)>,
@@ -177,7 +178,7 @@ impl Conn {
             slow_since: None,
             long: VecDeque::new(),
             streams: 0,
-            loads: VecDeque::new(),
+            loads: Loads::default(),
             loading: None,
             replay: VecDeque::new(),
             replaying: None,

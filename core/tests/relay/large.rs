@@ -12,7 +12,7 @@ use coheap_core::relay::{ConnId, Folded, Input, Merge, Output};
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, Verdict};
 use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
-use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, SegRef, Up};
+use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, SegRef, Up, message_of};
 
 use crate::world::*;
 
@@ -129,6 +129,36 @@ fn d4_a_commit_costs_no_more_for_what_is_held_of_other_lines() {
     // It was fifty times as much.
     let (few, many) = (cost(0).max(Duration::from_millis(20)), cost(10_000));
     assert!(many < few * 10, "{many:?} for 200 commits, and {few:?} where nothing is held");
+}
+
+/// L4: to give up what was asked for takes as long with many loads waiting as with none.
+#[test]
+fn l4_an_unfollow_does_not_look_through_all_that_waits() {
+    let cost = |loads: u64| {
+        let mut world = World::new();
+        world.fill(1, seg(0), 1);
+        let conn = world.join(2);
+        let message = |frames: Vec<Up>| {
+            let mut bytes = Vec::new();
+            frames.iter().for_each(|frame| frame.encode(&mut bytes));
+            Input::Message { conn, bytes: message_of(&bytes).into() }
+        };
+        let load = |segment, nonce| Up::Load { segment: SegRef::Id(segment), nonce: Nonce(nonce), have: None };
+        let unfollow = |segment| Up::Unfollow { segment: SegRef::Id(segment) };
+        let asked = message((0..loads).map(|nonce| load(seg(0), nonce)).collect());
+        let given_up = message((0..20_000).flat_map(|nonce| [load(seg(9), nonce), unfollow(seg(9))]).collect());
+        // The store is at the first of them for all that time.
+        world.relay.handle(world.now, asked);
+        while world.relay.poll().is_some() {}
+        let begun = Instant::now();
+        world.relay.handle(world.now, given_up);
+        let took = begun.elapsed();
+        assert!(std::iter::from_fn(|| world.relay.poll()).all(|output| !matches!(output, Output::Close { .. })));
+        took
+    };
+    // It was a thousand times as much.
+    let (few, many) = (cost(1).max(Duration::from_millis(20)), cost(60_000));
+    assert!(many < few * 10, "{many:?} with 60,000 loads, and {few:?} with one");
 }
 
 /// D4: as many commits as a Restore can name are compared with the log once, not once for each segment that it has.
