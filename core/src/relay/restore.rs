@@ -42,7 +42,7 @@ pub(super) const RETRY_MS: u64 = 1_000;
 const MERGE_TRIES: u32 = 3;
 /// Bytes of states read for a verdict in one go.
 const READ_BYTES: usize = 4 << 20;
-/// What the headers of the generations that one entry adopts may come to: each has all lines of the log.
+/// What it may take to make the headers of the generations that one entry adopts: each has all lines of the log, if there is room.
 const HEADERS_BYTES: usize = 8 << 20;
 /// How long after a restore no generation is made (D6), in milliseconds: as long as lines are kept.
 pub const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
@@ -408,7 +408,7 @@ impl Relay {
         conn.put_aside = 0;
         let Merging { mut given, done, .. } = *merging;
         let mut segments = Vec::with_capacity(done.len());
-        let included = if done.iter().any(|(_, adopts, _)| *adopts) { self.log.included() } else { BTreeMap::new() };
+        let lines = if done.iter().any(|(_, adopts, _)| *adopts) { self.lines_for_headers() } else { None };
         let (mut room, mut for_headers) = (limits::RESTORED_BYTES_MAX, HEADERS_BYTES);
         for (held, adopts, added) in done {
             // An entry came first, and it is something else now.
@@ -422,8 +422,9 @@ impl Relay {
                 Added::Nothing => {}
                 Added::State(state, mut clocks) if !adopts || for_headers > 0 => {
                     if adopts {
-                        header = self.adopted_header(&held, &included, &mut clocks);
-                        for_headers = for_headers.saturating_sub(header.len());
+                        let made;
+                        (header, made) = self.adopted_header(&held, lines.as_ref(), &mut clocks);
+                        for_headers = for_headers.saturating_sub(made.max(header.len()));
                     }
                     let needs = room_for(&header, &state);
                     if needs <= room {

@@ -308,6 +308,39 @@ fn d4_generations_with_long_headers_come_in_several_entries() {
     assert_eq!(generations, (0..SEGMENTS).map(|n| GenId([n + 1; 16])).collect::<Vec<_>>());
 }
 
+/// D4: a log has more lines than a header has room for. Then it has those of the giver alone, and they cost nothing for each segment.
+#[test]
+fn d4_more_lines_than_a_header_has_room_for_cost_nothing_for_each_generation() {
+    let mut world = World::new();
+    world.fill(1, seg(200), 1);
+    for first in (0..70_000).step_by(64) {
+        let conn = come(&mut world, (first..first + 64).map(one_of), &[]);
+        let acked = (0..64).map(|of| (of, Seq(1), Uid(77_000_000 + first + of))).collect();
+        give(&mut world, conn, &Restore { acked, ..Restore::default() });
+        world.input(Input::Closed { conn });
+    }
+    let mut cost = |segments: std::ops::Range<u8>| {
+        let mut writer = Writer::new(2);
+        let held = segments.clone().map(|n| {
+            writer.frame(&[seg(n)]);
+            let generation = GenId([n; 16]);
+            let included = std::collections::BTreeMap::default().into();
+            let header = GenerationHeader { generation, parent: GenId::ZERO_YRS, partial: false, included }.encode();
+            HeldSegment { generation, header: header.into(), ..held(seg(n), writer.whole(seg(n))) }
+        });
+        let restore = Restore { segments: held.collect(), ..Restore::default() };
+        let giver = come(&mut world, [replica(2)], &[]);
+        let begun = Instant::now();
+        give(&mut world, giver, &restore);
+        let took = begun.elapsed();
+        assert_eq!(verdicts(world.take(giver)).len(), segments.len());
+        world.input(Input::Closed { conn: giver });
+        took
+    };
+    let (few, many) = (cost(1..2).max(Duration::from_millis(20)), cost(2..102));
+    assert!(many < few * 10, "{many:?} with 100 segments, and {few:?} with one");
+}
+
 /// D6: what was given back of a segment lies beside what the log had of it until it is folded. It is not full for that.
 #[test]
 fn d6_a_segment_that_is_there_twice_until_it_is_folded_refuses_nothing() {
