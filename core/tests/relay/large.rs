@@ -341,6 +341,41 @@ fn d4_more_lines_than_a_header_has_room_for_cost_nothing_for_each_generation() {
     assert!(many < few * 10, "{many:?} with 100 segments, and {few:?} with one");
 }
 
+/// D4: each generation that an entry adopts is found in it once.
+#[test]
+fn d4_an_entry_that_adopts_many_generations_is_looked_through_once() {
+    let cost = |segments: u32| {
+        let mut world = World::new();
+        world.fill(1, seg(200), 1);
+        let id = |n: u32| SegmentId([9, 9, (n >> 8) as u8, n as u8, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+        let state = Writer::new(3).delta(seg(0));
+        let given = (0..segments).map(|n| {
+            let generation = GenId([7; 16]);
+            let included = std::collections::BTreeMap::default().into();
+            let header = GenerationHeader { generation, parent: GenId::ZERO_YRS, partial: false, included }.encode();
+            HeldSegment { generation, header: header.into(), ..held(id(n), state.clone()) }
+        });
+        let restore = Restore { segments: given.collect(), ..Restore::default() };
+        world.merges = Merges::Never;
+        let giver = come(&mut world, [replica(2)], &[]);
+        give(&mut world, giver, &restore);
+        for _ in 1..segments {
+            let Some(Output::Merge { ticket, .. }) = world.waiting.take() else { panic!("it is merged") };
+            world.input(Input::Merged {
+                ticket,
+                merge: Merge::Adds { state: Bytes::from_static(b"a"), clocks: Clocks::default() },
+            });
+        }
+        let Some(Output::Merge { ticket, .. }) = world.waiting.take() else { panic!("it is merged") };
+        let merge = Merge::Adds { state: Bytes::from_static(b"a"), clocks: Clocks::default() };
+        let begun = Instant::now();
+        world.relay.handle(world.now, Input::Merged { ticket, merge });
+        begun.elapsed()
+    };
+    let (few, many) = (cost(500).max(Duration::from_millis(10)), cost(16_000));
+    assert!(many < few * 100, "{many:?} with 16,000 segments, and {few:?} with 500");
+}
+
 /// D6: what was given back of a segment lies beside what the log had of it until it is folded. It is not full for that.
 #[test]
 fn d6_a_segment_that_is_there_twice_until_it_is_folded_refuses_nothing() {
