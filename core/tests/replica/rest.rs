@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use coheap_core::heap::Index;
-use coheap_core::id::{GenId, Offset, SegmentId};
+use coheap_core::id::{EpochId, GenId, Offset, SegmentId};
 use coheap_core::limits;
 use coheap_core::replica::{Input, Keep, LoadStatus, Output, Replica, Target};
+use coheap_core::wire::frame::down::Welcome;
 use coheap_core::wire::frame::{Down, SegRef, Up};
 
 use crate::desk::{connect_at, errors, give, options, ups};
@@ -143,6 +144,24 @@ fn l06_what_no_engine_takes_in_stops_it_when_it_is_decoded() {
     assert_eq!((loaded(&told), crate::desk::problems(&told)), (Vec::new(), Vec::new()));
     let told = crate::quarantine::answer(&mut replica, &told, 4, &[(ONE, &made[0][..2])]);
     shows(&told, 1);
+}
+
+/// D2: what is found when all is decoded to be given back is not reported to a relay whose places mean something else.
+#[test]
+fn d2_l06_what_no_engine_takes_in_is_not_reported_to_a_relay_that_has_lost_its_log() {
+    let made = made();
+    let mut replica = with_both(&made);
+    assert!(pack(&mut replica, FIRST, false));
+    crate::desk::tell(&mut replica, &entry(2, &[(ONE, &made[0][3])]));
+    give(&mut replica, Input::Disconnected);
+    give(&mut replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+    let Down::Ok(welcome) = crate::desk::ok(0, Vec::new(), &[]) else { panic!() };
+    let new = EpochId { counter: 7, random: 77 };
+    let restore = Welcome { restore: true, lineage: new, epochs: vec![(new, Offset(0))], ..welcome };
+    let told = crate::desk::tell(&mut replica, &Down::Ok(restore));
+    assert_eq!(loaded(&told), [(FIRST, LoadStatus::Quarantined, false)]);
+    let said = ups(&told);
+    assert!(matches!(said[..], [Up::Restore(_)]), "{said:?}");
 }
 
 /// P4: in another instance, in another process that has its store, and where the instance is lost.
