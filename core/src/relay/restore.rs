@@ -38,6 +38,8 @@ use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
 /// When a Restore, or a commit, that was put off may be sent again.
 pub(super) const RETRY_MS: u64 = 1_000;
+/// How long the pieces of a Restore may take to come while another one has no room.
+const GIVEN_WITHIN: Millis = Millis(60_000);
 /// How often in a row the worker fails over what one connection gives of a segment until that is a conflict.
 const MERGE_TRIES: u32 = 3;
 /// Bytes of states read for a verdict in one go.
@@ -148,8 +150,8 @@ impl Relay {
         if !matches!(conn.phase, Phase::Restoring(Restoring::Wanted)) || conn.pieces.is_open() {
             return self.close(id, Code::BadFrame);
         }
-        conn.put_aside = bulk.bytes.len();
-        if self.restores_too_much() {
+        (conn.put_aside, conn.restores_since) = (bulk.bytes.len(), self.now);
+        if self.restores_too_much(id) {
             return self.restore_later(id);
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -165,7 +167,7 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if conn.pieces.is_open() {
             conn.put_aside += chunk.bytes.len();
-            if self.restores_too_much() {
+            if self.restores_too_much(id) {
                 return self.restore_later(id);
             }
         }
@@ -177,9 +179,20 @@ impl Relay {
         }
     }
 
-    /// Whether all that connections have given, and that is not in the log yet, is more than is kept at one time.
-    fn restores_too_much(&self) -> bool {
-        self.conns.values().map(|conn| conn.put_aside).sum::<usize>() > limits::RESTORE_BYTES_MAX
+    /// Whether all that connections have given, and that is not in the log yet, is more than is kept at one time. Before it is, who has
+    /// been at it for long, and is not this one, has to begin again.
+    fn restores_too_much(&mut self, id: ConnId) -> bool {
+        loop {
+            if self.conns.values().map(|conn| conn.put_aside).sum::<usize>() <= limits::RESTORE_BYTES_MAX {
+                return false;
+            }
+            let others = self.conns.iter().filter(|(of, conn)| **of != id && conn.pieces.is_open());
+            let oldest = others.map(|(of, conn)| (conn.restores_since, *of)).min();
+            match oldest.filter(|(since, _)| *since + GIVEN_WITHIN <= self.now) {
+                Some((_, slow)) => self.restore_later(slow),
+                None => return true,
+            }
+        }
     }
 
     /// Not now: the whole Restore is to be sent again.

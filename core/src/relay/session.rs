@@ -126,6 +126,8 @@ pub(super) struct Conn {
     pub pieces: Assembly<()>,
     /// Bytes of a Restore that is not in the log yet.
     pub put_aside: usize,
+    /// When its first piece came.
+    pub restores_since: Time,
     /// The segments of its Restore that the worker could not merge: how often in a row, and up to where the log had the segment when it
     /// first did not.
     pub failed_merges: BTreeMap<SegmentId, (u32, Offset)>,
@@ -166,6 +168,7 @@ impl Conn {
             assembly: Assembly::new(),
             pieces: Assembly::new(),
             put_aside: 0,
+            restores_since: Time(0),
             failed_merges: BTreeMap::new(),
             lost: Default::default(),
             cursor: Offset(0),

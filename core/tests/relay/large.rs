@@ -308,6 +308,33 @@ fn d4_generations_with_long_headers_come_in_several_entries() {
     assert_eq!(generations, (0..SEGMENTS).map(|n| GenId([n + 1; 16])).collect::<Vec<_>>());
 }
 
+/// D4: there is room for three Restores of any length. Who never sends the last piece is not in the way of others for ever.
+#[test]
+fn d4_restores_that_never_end_leave_room_for_others_after_a_while() {
+    let mut world = World::new();
+    let slow: Vec<ConnId> = (0..3)
+        .map(|n| {
+            let conn = come(&mut world, [one_of(n)], &[]);
+            let piece = Bytes::from(vec![0; limits::CHUNK_BYTES_MAX]);
+            world.send(conn, &[Up::Restore(Bulk { stream: 2, bytes: piece.clone() })]);
+            for _ in 1..limits::LONG_BYTES_MAX / limits::CHUNK_BYTES_MAX {
+                world.send(conn, &[Up::Chunk(Chunk { stream: 2, last: false, bytes: piece.clone() })]);
+            }
+            conn
+        })
+        .collect();
+    let honest = come(&mut world, [one_of(9)], &[]);
+    let restore = Restore { acked: vec![(0, Seq(5), Uid(5))], ..Restore::default() };
+    give(&mut world, honest, &restore);
+    assert!(is_busy(&world.take(honest)));
+    world.pass(60_000);
+    give(&mut world, honest, &restore);
+    assert_eq!(verdicts(world.take(honest)), []);
+    let told: Vec<bool> = slow.iter().map(|conn| is_busy(&world.take(*conn))).collect();
+    assert_eq!(told, [true, false, false], "one is enough");
+    assert!(slow.iter().all(|conn| world.closed(*conn).is_none()));
+}
+
 /// D4: a log has more lines than a header has room for. Then it has those of the giver alone, and they cost nothing for each segment.
 #[test]
 fn d4_more_lines_than_a_header_has_room_for_cost_nothing_for_each_generation() {
