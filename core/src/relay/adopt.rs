@@ -35,6 +35,12 @@ use crate::mutate::{self, Mutation};
 use crate::wire::frame::restore::{HeldSegment, Verdict};
 use crate::wire::frame::roll::{GenerationHeader, Included};
 
+/// The lines of the log.
+pub(super) type Lines = BTreeMap<ReplicaId, Included>;
+
+/// What a line takes of a header, at least: its id, a number, how many commits of it are void.
+const LINE_BYTES_MIN: usize = 18;
+
 /// What becomes of a segment that was given back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fit {
@@ -92,17 +98,27 @@ impl Relay {
         Fit::No(if superseded { Verdict::Nothing } else { Verdict::Conflict })
     }
 
-    /// The header under which what was given is adopted, with these lines of the log. The clock table that came with it is the
-    /// generation's from here on.
+    /// The lines of the log, if a header has room for them.
+    pub(super) fn lines_for_headers(&self) -> Option<Lines> {
+        let lines = self.log.included();
+        let least: usize = lines.values().map(|line| LINE_BYTES_MIN + 8 * line.voids.len()).sum();
+        (least <= limits::GENERATION_HEADER_BYTES_MAX).then_some(lines)
+    }
+
+    /// The header under which what was given is adopted, with these lines of the log, and how many bytes it took to make it. The clock
+    /// table that came with it is the generation's from here on.
     pub(super) fn adopted_header(
         &self,
         held: &HeldSegment,
-        lines: &BTreeMap<ReplicaId, Included>,
+        lines: Option<&Lines>,
         clocks: &mut Clocks,
-    ) -> Bytes {
-        let Ok(given) = GenerationHeader::decode(&held.header) else { return held.header.clone() };
+    ) -> (Bytes, usize) {
+        let Ok(given) = GenerationHeader::decode(&held.header) else { return (held.header.clone(), held.header.len()) };
         clocks.bind_client(given.generation.writer(), RELAY);
         let partial = !mutate::on(Mutation::AdoptedIsWhole);
+        let Some(lines) = lines else {
+            return (GenerationHeader { partial: true, ..given }.encode().into(), held.header.len());
+        };
         let mut all: BTreeMap<_, _> = given.included.iter().map(|(owner, line)| (owner, line.clone())).collect();
         for (owner, line) in lines {
             let of = all.entry(*owner).or_default();
@@ -112,9 +128,10 @@ impl Relay {
             *of = Included { last: of.last.max(line.last), voids: std::mem::take(&mut of.voids) };
         }
         let all = GenerationHeader { partial, included: all.into(), ..given }.encode();
-        match all.len() > limits::GENERATION_HEADER_BYTES_MAX {
-            true => GenerationHeader { partial: true, ..given }.encode().into(),
-            false => all.into(),
+        let made = all.len();
+        match made > limits::GENERATION_HEADER_BYTES_MAX {
+            true => (GenerationHeader { partial: true, ..given }.encode().into(), made),
+            false => (all.into(), made),
         }
     }
 }

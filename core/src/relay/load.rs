@@ -8,6 +8,8 @@
 //! A replica that has a copy of the segment from before may say so (L5). Whether that is a beginning of the state is asked when the state
 //! is read, of the same log and for the same position: then the store reads only what came since. If not, the copy is not spoken of.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 
 use super::port::{ConnId, StateOf, StoredState};
@@ -27,6 +29,46 @@ const LOAD_READ_BYTES: usize = 1 << 20;
 /// Segments read, or answered as unknown, for one connection in one go.
 const LOAD_READ_SEGMENTS: usize = 64;
 
+/// The loads that a connection waits for, in their order. There may be very many, and to give one up does not look through the others.
+#[derive(Debug, Default)]
+pub(super) struct Loads {
+    queue: BTreeMap<i64, Wanted>,
+    places: BTreeSet<(SegmentId, i64)>,
+}
+
+impl Loads {
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn put(&mut self, place: i64, wanted: Wanted) {
+        self.places.insert((wanted.id, place));
+        self.queue.insert(place, wanted);
+    }
+
+    fn push_back(&mut self, wanted: Wanted) {
+        self.put(self.queue.last_key_value().map_or(0, |(last, _)| last + 1), wanted);
+    }
+
+    fn push_front(&mut self, wanted: Wanted) {
+        self.put(self.queue.first_key_value().map_or(0, |(first, _)| first - 1), wanted);
+    }
+
+    fn pop_front(&mut self) -> Option<Wanted> {
+        let (place, wanted) = self.queue.pop_first()?;
+        self.places.remove(&(wanted.id, place));
+        Some(wanted)
+    }
+
+    /// Those of this segment are wanted no more.
+    fn give_up(&mut self, id: SegmentId) {
+        while let Some((of, place)) = self.places.range((id, i64::MIN)..).next().copied().filter(|(of, _)| *of == id) {
+            self.places.remove(&(of, place));
+            self.queue.remove(&place);
+        }
+    }
+}
+
 impl Relay {
     pub(super) fn load(&mut self, id: ConnId, segment: SegmentId, nonce: Nonce, have: Option<Have>) {
         let number = self.log.number(segment);
@@ -43,7 +85,7 @@ impl Relay {
     pub(super) fn unfollow(&mut self, id: ConnId, segment: SegmentId) {
         self.interest.unfollow(id, segment, self.log.number(segment));
         if let Some(conn) = self.conns.get_mut(&id) {
-            conn.loads.retain(|wanted| wanted.id != segment);
+            conn.loads.give_up(segment);
         }
     }
 
@@ -76,7 +118,7 @@ impl Relay {
                 _ => unknown.push(next),
             }
         }
-        conn.loads.extend(later);
+        later.into_iter().for_each(|wanted| conn.loads.push_back(wanted));
         let more = wanted.is_empty() && !unknown.is_empty();
         if !wanted.is_empty() {
             let ticket = self.ticket(id);

@@ -140,9 +140,9 @@ impl Relay {
         }
     }
 
-    /// Whether the worker has taken in all that the log has of a segment.
-    pub(super) fn is_well(&self, segment: SegmentNumber) -> bool {
-        self.reports.well.get(&segment).is_some_and(|well| *well >= self.log.changed(segment))
+    /// Whether the worker has taken in what the log has of a segment below here.
+    pub(super) fn is_well(&self, segment: SegmentNumber, upto: Offset) -> bool {
+        self.reports.well.get(&segment).is_some_and(|well| *well >= upto)
     }
 
     /// Begins with the next replay, if it may.
@@ -212,6 +212,11 @@ impl Relay {
         let logged = |one: &mut UnderWay| matches!(one, UnderWay::Logged { at, .. } if *at < durable);
         if let Some(UnderWay::Logged { segment, wanted, .. }) = self.reports.under_way.take_if(logged) {
             self.reports.want(segment, durable, wanted.by);
+            // A merge that failed may have failed over what is left out from here on.
+            let id = self.log.segment(segment).map(|row| row.id);
+            for conn in self.conns.values_mut() {
+                conn.failed_merges.retain(|failed, _| Some(*failed) != id);
+            }
             self.next_report();
         }
     }

@@ -38,13 +38,15 @@ use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 
 /// When a Restore, or a commit, that was put off may be sent again.
 pub(super) const RETRY_MS: u64 = 1_000;
+/// How long the pieces of a Restore may take to come while another one has no room.
+const GIVEN_WITHIN: Millis = Millis(60_000);
 /// How often in a row the worker fails over what one connection gives of a segment until that is a conflict.
 ///
 /// A worker also dies for reasons of its machine: few tries would take an honest process for a copy.
 const MERGE_TRIES: u32 = 10;
 /// Bytes of states read for a verdict in one go.
 const READ_BYTES: usize = 4 << 20;
-/// What the headers of the generations that one entry adopts may come to: each has all lines of the log.
+/// What it may take to make the headers of the generations that one entry adopts: each has all lines of the log, if there is room.
 const HEADERS_BYTES: usize = 8 << 20;
 /// How long after a restore no generation is made (D6), in milliseconds: as long as lines are kept.
 pub const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
@@ -150,8 +152,8 @@ impl Relay {
         if !matches!(conn.phase, Phase::Restoring(Restoring::Wanted)) || conn.pieces.is_open() {
             return self.close(id, Code::BadFrame);
         }
-        conn.put_aside = bulk.bytes.len();
-        if self.restores_too_much() {
+        (conn.put_aside, conn.restores_since) = (bulk.bytes.len(), self.now);
+        if self.restores_too_much(id) {
             return self.restore_later(id);
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -167,7 +169,7 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if conn.pieces.is_open() {
             conn.put_aside += chunk.bytes.len();
-            if self.restores_too_much() {
+            if self.restores_too_much(id) {
                 return self.restore_later(id);
             }
         }
@@ -179,9 +181,20 @@ impl Relay {
         }
     }
 
-    /// Whether all that connections have given, and that is not in the log yet, is more than is kept at one time.
-    fn restores_too_much(&self) -> bool {
-        self.conns.values().map(|conn| conn.put_aside).sum::<usize>() > limits::RESTORE_BYTES_MAX
+    /// Whether all that connections have given, and that is not in the log yet, is more than is kept at one time. Before it is, who has
+    /// been at it for long, and is not this one, has to begin again.
+    fn restores_too_much(&mut self, id: ConnId) -> bool {
+        loop {
+            if self.conns.values().map(|conn| conn.put_aside).sum::<usize>() <= limits::RESTORE_BYTES_MAX {
+                return false;
+            }
+            let others = self.conns.iter().filter(|(of, conn)| **of != id && conn.pieces.is_open());
+            let oldest = others.map(|(of, conn)| (conn.restores_since, *of)).min();
+            match oldest.filter(|(since, _)| *since + GIVEN_WITHIN <= self.now) {
+                Some((_, slow)) => self.restore_later(slow),
+                None => return true,
+            }
+        }
     }
 
     /// Not now: the whole Restore is to be sent again.
@@ -250,6 +263,7 @@ impl Relay {
             bytes: 0,
         };
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.failed_merges.retain(|segment, _| seen.contains(segment));
         conn.phase = Phase::Restoring(Restoring::Merging(Box::new(merging)));
         self.next_restore();
     }
@@ -286,6 +300,10 @@ impl Relay {
             let Phase::Restoring(Restoring::Merging(merging)) = &mut conn.phase else { return };
             let Some(held) = merging.todo.front().cloned() else { break };
             let lost = conn.lost;
+            if self.is_deadly(id, held.id) {
+                self.stays(id, &held, Verdict::Conflict);
+                continue;
+            }
             let adopts = match self.fit(&held, lost) {
                 Fit::Merges => false,
                 Fit::Adopts => true,
@@ -326,12 +344,11 @@ impl Relay {
     fn merge_failed(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Phase::Restoring(Restoring::Merging(merging)) = &conn.phase else { return };
-        let Some(held) = merging.todo.front().cloned() else { return };
-        let times = conn.failed_merges.filter(|(segment, _)| *segment == held.id).map_or(1, |(_, times)| times + 1);
-        conn.failed_merges = Some((held.id, times));
-        let number = self.log.number(held.id);
-        if times >= MERGE_TRIES && number.is_some_and(|number| self.is_well(number)) {
-            self.stays(id, &held, Verdict::Conflict);
+        let Some(held) = merging.todo.front().map(|held| held.id) else { return };
+        let number = self.log.number(held);
+        let upto = number.map_or(Offset(0), |number| self.log.changed(number).min(self.log.durable));
+        conn.failed_merges.entry(held).or_insert((0, upto)).0 += 1;
+        if self.is_deadly(id, held) {
             return self.merge_next(id);
         }
         if let Some(segment) = number {
@@ -339,6 +356,16 @@ impl Relay {
             self.next_report();
         }
         self.restore_later(id);
+    }
+
+    /// Whether the worker has died so often over what a connection gives of a segment, and takes in what the log had of that when it
+    /// first did. What came to the log since is not why; and where the log has nothing there is nothing to differ from.
+    fn is_deadly(&self, id: ConnId, segment: SegmentId) -> bool {
+        let failed = self.conns.get(&id).and_then(|conn| conn.failed_merges.get(&segment));
+        let number = self.log.number(segment);
+        failed.is_some_and(|(times, upto)| {
+            *times >= MERGE_TRIES && number.is_some_and(|number| self.is_well(number, *upto))
+        })
     }
 
     /// The worker has answered.
@@ -360,8 +387,8 @@ impl Relay {
             }
             Merge::Failed => return self.merge_failed(id),
         };
-        conn.failed_merges = None;
         if let Some(mut held) = merging.todo.pop_front() {
+            conn.failed_merges.remove(&held.id);
             held.state = Bytes::new();
             let mut verdict = Verdict::Nothing;
             if let Added::State(state, _) = &added {
@@ -396,7 +423,7 @@ impl Relay {
         conn.put_aside = 0;
         let Merging { mut given, done, .. } = *merging;
         let mut segments = Vec::with_capacity(done.len());
-        let included = if done.iter().any(|(_, adopts, _)| *adopts) { self.log.included() } else { BTreeMap::new() };
+        let lines = if done.iter().any(|(_, adopts, _)| *adopts) { self.lines_for_headers() } else { None };
         let (mut room, mut for_headers) = (limits::RESTORED_BYTES_MAX, HEADERS_BYTES);
         for (held, adopts, added) in done {
             // An entry came first, and it is something else now.
@@ -410,8 +437,9 @@ impl Relay {
                 Added::Nothing => {}
                 Added::State(state, mut clocks) if !adopts || for_headers > 0 => {
                     if adopts {
-                        header = self.adopted_header(&held, &included, &mut clocks);
-                        for_headers = for_headers.saturating_sub(header.len());
+                        let made;
+                        (header, made) = self.adopted_header(&held, lines.as_ref(), &mut clocks);
+                        for_headers = for_headers.saturating_sub(made.max(header.len()));
                     }
                     let needs = room_for(&header, &state);
                     if needs <= room {

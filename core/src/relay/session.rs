@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::load::Loads;
 use super::port::{ConnId, Ticket};
 use super::restore::Restoring;
 use crate::id::{EpochId, GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
@@ -125,8 +126,11 @@ pub(super) struct Conn {
     pub pieces: Assembly<()>,
     /// Bytes of a Restore that is not in the log yet.
     pub put_aside: usize,
-    /// The segment that the worker could not merge when it was tried last, and how often in a row.
-    pub failed_merges: Option<(SegmentId, u32)>,
+    /// When its first piece came.
+    pub restores_since: Time,
+    /// The segments of its Restore that the worker could not merge: how often in a row, and up to where the log had the segment when it
+    /// first did not.
+    pub failed_merges: BTreeMap<SegmentId, (u32, Offset)>,
     /// The life of a log that is lost in which its replica is, and up to where that life's log is this one, if it is to give back
     /// what it holds.
     pub lost: (EpochId, Offset),
@@ -146,7 +150,7 @@ pub(super) struct Conn {
     pub slow_since: Option<Time>,
     pub long: VecDeque<LongOut>,
     pub streams: u64,
-    pub loads: VecDeque<Wanted>,
+    pub loads: Loads,
     pub loading: Option<(Ticket, Offset, Vec<Wanted>)>,
     /// A piece of the log that was read for it.
     pub replay: VecDeque<(Offset, LogEntry)>,
@@ -164,7 +168,8 @@ impl Conn {
             assembly: Assembly::new(),
             pieces: Assembly::new(),
             put_aside: 0,
-            failed_merges: None,
+            restores_since: Time(0),
+            failed_merges: BTreeMap::new(),
             lost: Default::default(),
             cursor: Offset(0),
             told: Offset(0),
@@ -176,7 +181,7 @@ impl Conn {
             slow_since: None,
             long: VecDeque::new(),
             streams: 0,
-            loads: VecDeque::new(),
+            loads: Loads::default(),
             loading: None,
             replay: VecDeque::new(),
             replaying: None,

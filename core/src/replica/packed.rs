@@ -212,6 +212,10 @@ impl Replica {
         let (mut out, mut shown) = (Vec::new(), Vec::new());
         for (index, slot) in replica.heap.iter_mut() {
             out.push(Output::Indexed { segment: slot.id, index });
+            if let State::Packed(packed) = &mut slot.state {
+                let kept = packed.keep();
+                shown.push(Output::Keep(Keep::Segment { segment: index, anew: true, kept }));
+            }
             let Some(document) = slot.document() else { continue };
             let (id, engine, generation) = (document.id(), document.engine(), document.generation());
             let (unborn, header, snapshot) = (document.is_unborn(), document.header().clone(), document.encode());

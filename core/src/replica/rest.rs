@@ -172,4 +172,11 @@ impl Packed {
             self.queue.push((at, owner, deltas));
         }
     }
+
+    /// What is kept outside of one without a mirror, all of it.
+    pub(super) fn keep(&mut self) -> Vec<u8> {
+        let mut kept = self.shell.keep_packed(&self.snapshot, true);
+        kept.extend(self.queue.iter().flat_map(|(at, owner, deltas)| Segment::keep_queued(*at, *owner, deltas)));
+        kept
+    }
 }

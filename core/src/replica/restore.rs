@@ -49,13 +49,13 @@ pub(super) struct Frozen {
 impl Replica {
     /// Ok{restore}: this replica holds what the log has lost.
     pub(super) fn freeze(&mut self, welcome: &mut Welcome) {
-        // D1: what is given back are documents, and the verdict brings others.
-        self.unpack_all();
         let epochs = std::mem::take(&mut welcome.epochs);
         let frozen = Frozen { epochs, lineage: welcome.lineage, sent: true, ..Frozen::default() };
         if let Session::Online(online) = &mut self.session {
             online.frozen = Some(Box::new(frozen));
         }
+        // D1: what is given back are documents, and the verdict brings others.
+        self.unpack_all();
         if !std::mem::replace(&mut self.restoring, true) {
             self.keep_lives();
             self.out.push_back(Output::Restoring { begins: true });

@@ -12,7 +12,7 @@ use coheap_core::relay::{ConnId, Folded, Input, Merge, Output};
 use coheap_core::wire::frame::restore::{HeldSegment, Restore, Restored, Verdict};
 use coheap_core::wire::frame::roll::GenerationHeader;
 use coheap_core::wire::frame::up::Hello;
-use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, SegRef, Up};
+use coheap_core::wire::frame::{Assembly, Bulk, Chunk, Down, SegRef, Up, message_of};
 
 use crate::world::*;
 
@@ -129,6 +129,36 @@ fn d4_a_commit_costs_no_more_for_what_is_held_of_other_lines() {
     // It was fifty times as much.
     let (few, many) = (cost(0).max(Duration::from_millis(20)), cost(10_000));
     assert!(many < few * 10, "{many:?} for 200 commits, and {few:?} where nothing is held");
+}
+
+/// L4: to give up what was asked for takes as long with many loads waiting as with none.
+#[test]
+fn l4_an_unfollow_does_not_look_through_all_that_waits() {
+    let cost = |loads: u64| {
+        let mut world = World::new();
+        world.fill(1, seg(0), 1);
+        let conn = world.join(2);
+        let message = |frames: Vec<Up>| {
+            let mut bytes = Vec::new();
+            frames.iter().for_each(|frame| frame.encode(&mut bytes));
+            Input::Message { conn, bytes: message_of(&bytes).into() }
+        };
+        let load = |segment, nonce| Up::Load { segment: SegRef::Id(segment), nonce: Nonce(nonce), have: None };
+        let unfollow = |segment| Up::Unfollow { segment: SegRef::Id(segment) };
+        let asked = message((0..loads).map(|nonce| load(seg(0), nonce)).collect());
+        let given_up = message((0..20_000).flat_map(|nonce| [load(seg(9), nonce), unfollow(seg(9))]).collect());
+        // The store is at the first of them for all that time.
+        world.relay.handle(world.now, asked);
+        while world.relay.poll().is_some() {}
+        let begun = Instant::now();
+        world.relay.handle(world.now, given_up);
+        let took = begun.elapsed();
+        assert!(std::iter::from_fn(|| world.relay.poll()).all(|output| !matches!(output, Output::Close { .. })));
+        took
+    };
+    // It was a thousand times as much.
+    let (few, many) = (cost(1).max(Duration::from_millis(20)), cost(60_000));
+    assert!(many < few * 10, "{many:?} with 60,000 loads, and {few:?} with one");
 }
 
 /// D4: as many commits as a Restore can name are compared with the log once, not once for each segment that it has.
@@ -278,6 +308,101 @@ fn d4_generations_with_long_headers_come_in_several_entries() {
     assert_eq!(generations, (0..SEGMENTS).map(|n| GenId([n + 1; 16])).collect::<Vec<_>>());
 }
 
+/// D4: there is room for three Restores of any length. Who never sends the last piece is not in the way of others for ever.
+#[test]
+fn d4_restores_that_never_end_leave_room_for_others_after_a_while() {
+    let mut world = World::new();
+    let slow: Vec<ConnId> = (0..3)
+        .map(|n| {
+            let conn = come(&mut world, [one_of(n)], &[]);
+            let piece = Bytes::from(vec![0; limits::CHUNK_BYTES_MAX]);
+            world.send(conn, &[Up::Restore(Bulk { stream: 2, bytes: piece.clone() })]);
+            for _ in 1..limits::LONG_BYTES_MAX / limits::CHUNK_BYTES_MAX {
+                world.send(conn, &[Up::Chunk(Chunk { stream: 2, last: false, bytes: piece.clone() })]);
+            }
+            conn
+        })
+        .collect();
+    let honest = come(&mut world, [one_of(9)], &[]);
+    let restore = Restore { acked: vec![(0, Seq(5), Uid(5))], ..Restore::default() };
+    give(&mut world, honest, &restore);
+    assert!(is_busy(&world.take(honest)));
+    world.pass(60_000);
+    give(&mut world, honest, &restore);
+    assert_eq!(verdicts(world.take(honest)), []);
+    let told: Vec<bool> = slow.iter().map(|conn| is_busy(&world.take(*conn))).collect();
+    assert_eq!(told, [true, false, false], "one is enough");
+    assert!(slow.iter().all(|conn| world.closed(*conn).is_none()));
+}
+
+/// D4: a log has more lines than a header has room for. Then it has those of the giver alone, and they cost nothing for each segment.
+#[test]
+fn d4_more_lines_than_a_header_has_room_for_cost_nothing_for_each_generation() {
+    let mut world = World::new();
+    world.fill(1, seg(200), 1);
+    for first in (0..70_000).step_by(64) {
+        let conn = come(&mut world, (first..first + 64).map(one_of), &[]);
+        let acked = (0..64).map(|of| (of, Seq(1), Uid(77_000_000 + first + of))).collect();
+        give(&mut world, conn, &Restore { acked, ..Restore::default() });
+        world.input(Input::Closed { conn });
+    }
+    let mut cost = |segments: std::ops::Range<u8>| {
+        let mut writer = Writer::new(2);
+        let held = segments.clone().map(|n| {
+            writer.frame(&[seg(n)]);
+            let generation = GenId([n; 16]);
+            let included = std::collections::BTreeMap::default().into();
+            let header = GenerationHeader { generation, parent: GenId::ZERO_YRS, partial: false, included }.encode();
+            HeldSegment { generation, header: header.into(), ..held(seg(n), writer.whole(seg(n))) }
+        });
+        let restore = Restore { segments: held.collect(), ..Restore::default() };
+        let giver = come(&mut world, [replica(2)], &[]);
+        let begun = Instant::now();
+        give(&mut world, giver, &restore);
+        let took = begun.elapsed();
+        assert_eq!(verdicts(world.take(giver)).len(), segments.len());
+        world.input(Input::Closed { conn: giver });
+        took
+    };
+    let (few, many) = (cost(1..2).max(Duration::from_millis(20)), cost(2..102));
+    assert!(many < few * 10, "{many:?} with 100 segments, and {few:?} with one");
+}
+
+/// D4: each generation that an entry adopts is found in it once.
+#[test]
+fn d4_an_entry_that_adopts_many_generations_is_looked_through_once() {
+    let cost = |segments: u32| {
+        let mut world = World::new();
+        world.fill(1, seg(200), 1);
+        let id = |n: u32| SegmentId([9, 9, (n >> 8) as u8, n as u8, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
+        let state = Writer::new(3).delta(seg(0));
+        let given = (0..segments).map(|n| {
+            let generation = GenId([7; 16]);
+            let included = std::collections::BTreeMap::default().into();
+            let header = GenerationHeader { generation, parent: GenId::ZERO_YRS, partial: false, included }.encode();
+            HeldSegment { generation, header: header.into(), ..held(id(n), state.clone()) }
+        });
+        let restore = Restore { segments: given.collect(), ..Restore::default() };
+        world.merges = Merges::Never;
+        let giver = come(&mut world, [replica(2)], &[]);
+        give(&mut world, giver, &restore);
+        for _ in 1..segments {
+            let Some(Output::Merge { ticket, .. }) = world.waiting.take() else { panic!("it is merged") };
+            world.input(Input::Merged {
+                ticket,
+                merge: Merge::Adds { state: Bytes::from_static(b"a"), clocks: Clocks::default() },
+            });
+        }
+        let Some(Output::Merge { ticket, .. }) = world.waiting.take() else { panic!("it is merged") };
+        let merge = Merge::Adds { state: Bytes::from_static(b"a"), clocks: Clocks::default() };
+        let begun = Instant::now();
+        world.relay.handle(world.now, Input::Merged { ticket, merge });
+        begun.elapsed()
+    };
+    let (few, many) = (cost(500).max(Duration::from_millis(10)), cost(16_000));
+    assert!(many < few * 100, "{many:?} with 16,000 segments, and {few:?} with 500");
+}
+
 /// D6: what was given back of a segment lies beside what the log had of it until it is folded. It is not full for that.
 #[test]
 fn d6_a_segment_that_is_there_twice_until_it_is_folded_refuses_nothing() {
@@ -367,4 +492,66 @@ fn d4_what_the_worker_dies_over_again_and_again_is_a_conflict_and_not_a_wait_wit
         }
         assert_eq!(world.closed(conn), None);
     }
+}
+
+/// As above, where it dies over more than one segment, behind one that it merges, and the log's are written to all the time: each is a
+/// conflict in its turn.
+#[test]
+fn d4_several_segments_that_the_worker_dies_over_are_conflicts_though_they_are_written_to() {
+    const DEADLY: [u8; 2] = [1, 2];
+    let mut world = World::new();
+    let mut writer = Writer::new(2);
+    writer.frame(&[seg(0), seg(1), seg(2)]);
+    let (busy_one, mut other) = (world.join(1), Writer::new(1));
+    let commit = other.commit(&[seg(0), seg(1), seg(2)]);
+    world.send(busy_one, &[commit]);
+    let conn = come(&mut world, [one_of(1)], &[seg(0), seg(1), seg(2)]);
+    let segments: Vec<_> = [0, 1, 2].map(|n| held(seg(n), writer.whole(seg(n)))).into();
+    let restore = Restore { segments: segments.into(), ..Restore::default() };
+    for _ in 0..25 {
+        world.merges = Merges::Never;
+        give(&mut world, conn, &restore);
+        while let Some(Output::Merge { ticket, segment, .. }) = world.waiting.take() {
+            let dies = segment.is_some_and(|number| DEADLY.contains(&(number.0 as u8)));
+            let merge = if dies { Merge::Failed } else { Merge::Nothing };
+            world.input(Input::Merged { ticket, merge });
+        }
+        world.merges = Merges::Now;
+        let frames = world.take(conn);
+        if !is_busy(&frames) {
+            assert_eq!(verdicts(frames), [Verdict::Nothing, Verdict::Conflict, Verdict::Conflict]);
+            return;
+        }
+        world.pass(1_000);
+        let commit = other.commit(&[seg(0), seg(1), seg(2)]);
+        world.send(busy_one, &[commit]);
+    }
+    panic!("it is put off for ever");
+}
+
+/// R12: it is what the log has that the worker dies over, and that is found and left out while the restore is tried again. From then on
+/// it is merged.
+#[test]
+fn d4_a_merge_that_failed_over_what_is_left_out_since_is_tried_anew() {
+    let mut world = World::new();
+    world.fill(1, seg(0), 1);
+    world.replays = Replays::Waits;
+    let mut writer = Writer::new(2);
+    writer.frame(&[seg(0)]);
+    let conn = come(&mut world, [one_of(1)], &[seg(0)]);
+    let segments = vec![held(seg(0), writer.whole(seg(0)))];
+    let restore = Restore { segments: segments.into(), ..Restore::default() };
+    world.merges = Merges::Fail;
+    for _ in 0..10 {
+        give(&mut world, conn, &restore);
+        assert!(is_busy(&world.take(conn)));
+        world.pass(1_000);
+    }
+    world.answer_examine(Replays::FailsAt(0));
+    world.replays = Replays::Well;
+    world.pass(60_000);
+    assert!(matches!(world.disk.entry(1), LogEntry::Quarantine(_)));
+    world.merges = Merges::Now;
+    give(&mut world, conn, &restore);
+    assert_eq!(verdicts(world.take(conn)), [Verdict::Merged]);
 }

@@ -649,3 +649,37 @@ fn d4_another_version_of_what_is_held_takes_its_place_without_its_parts_in_whate
         assert!(entries(&frames).iter().all(|entry| !entry.yours), "its author learns that its version does not count");
     }
 }
+
+/// R10: who says that what it holds of a segment has a commit, and does not hold that, is not believed where the commit writes as another
+/// replica does: both would be under one identity, and an engine keeps what came first.
+#[test]
+fn r10_a_commit_that_a_restore_lists_takes_nobodys_identity() {
+    let mut world = World::new();
+    let mut writer = world.fill(1, seg(0), 1);
+    let mut forger = Writer::new(1);
+    forger.delta(seg(0));
+    forger.seq = 1;
+    let forged = forger.delta_with(seg(0), " forged");
+    let mut liar = Writer::new(2);
+    let commit = liar.frame_of(vec![part(seg(0), forged)]);
+    let conn = come(&mut world, 2, EpochId { counter: 9, random: 99 }, 3, &[seg(0)]);
+    let (pending, known) = (vec![(0, commit.seq, commit.uid)], vec![known(&commit)]);
+    let restore = Restore { pending, known, ..Restore::default() };
+    world.send(conn, &[up(&restore)]);
+    world.send(conn, &[Up::Commit(commit.clone())]);
+    assert_eq!(acked(&world.take(conn)), Some(1), "it is in the log, as was said");
+    let LogEntry::Commit(logged) = world.disk.entry(2) else { panic!("{:?}", world.disk.entry(2)) };
+    assert_eq!(
+        (logged.uid, logged.parts.len()),
+        (commit.uid, 0),
+        "with what it does, if it does anything, in the state"
+    );
+    let a = world.open();
+    world.send(a, &[Up::Hello(Hello { own: vec![(replica(1), Seq(1))], ..hello(1) })]);
+    world.welcome(a);
+    let honest = writer.commit(&[seg(0)]);
+    world.send(a, &[honest]);
+    assert_eq!(acked(&world.take(a)), Some(2));
+    let LogEntry::Commit(logged) = world.disk.entry(3) else { panic!("{:?}", world.disk.entry(3)) };
+    assert_eq!(logged.parts.len(), 1);
+}

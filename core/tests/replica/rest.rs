@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use coheap_core::heap::Index;
-use coheap_core::id::{GenId, Offset, SegmentId};
+use coheap_core::id::{EpochId, GenId, Offset, SegmentId};
 use coheap_core::limits;
 use coheap_core::replica::{Input, Keep, LoadStatus, Output, Replica, Target};
+use coheap_core::wire::frame::down::Welcome;
 use coheap_core::wire::frame::{Down, SegRef, Up};
 
 use crate::desk::{connect_at, errors, give, options, ups};
@@ -145,6 +146,24 @@ fn l06_what_no_engine_takes_in_stops_it_when_it_is_decoded() {
     shows(&told, 1);
 }
 
+/// D2: what is found when all is decoded to be given back is not reported to a relay whose places mean something else.
+#[test]
+fn d2_l06_what_no_engine_takes_in_is_not_reported_to_a_relay_that_has_lost_its_log() {
+    let made = made();
+    let mut replica = with_both(&made);
+    assert!(pack(&mut replica, FIRST, false));
+    crate::desk::tell(&mut replica, &entry(2, &[(ONE, &made[0][3])]));
+    give(&mut replica, Input::Disconnected);
+    give(&mut replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+    let Down::Ok(welcome) = crate::desk::ok(0, Vec::new(), &[]) else { panic!() };
+    let new = EpochId { counter: 7, random: 77 };
+    let restore = Welcome { restore: true, lineage: new, epochs: vec![(new, Offset(0))], ..welcome };
+    let told = crate::desk::tell(&mut replica, &Down::Ok(restore));
+    assert_eq!(loaded(&told), [(FIRST, LoadStatus::Quarantined, false)]);
+    let said = ups(&told);
+    assert!(matches!(said[..], [Up::Restore(_)]), "{said:?}");
+}
+
 /// P4: in another instance, in another process that has its store, and where the instance is lost.
 #[test]
 fn l06_what_is_queued_goes_along() {
@@ -206,6 +225,28 @@ fn l06_what_is_queued_goes_along() {
     let told = give(&mut other, Input::Restore { segment: FIRST, kept: Bytes::from(good) });
     assert!(told.is_empty(), "{told:?}");
     shows(&load(&mut other, ONE), 1);
+}
+
+/// C9: a process that opens the store of another hands out what its own instance goes on from if that is lost: also of what is packed.
+#[test]
+fn l06_what_is_packed_in_a_store_is_kept_outside_by_who_opens_it() {
+    let made = made();
+    let mut replica = with_both(&made);
+    assert!(pack(&mut replica, FIRST, false));
+    both(&mut replica, &made, 1);
+    let mut other = Replica::reopen(options(8), &replica.export()).unwrap();
+    let kept: Vec<u8> = std::iter::from_fn(|| other.poll())
+        .filter_map(|output| match output {
+            Output::Keep(Keep::Segment { segment: FIRST, kept, .. }) => Some(kept),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let mut third = Replica::new(options(9));
+    resume(&mut third);
+    let told = give(&mut third, Input::Restore { segment: FIRST, kept: Bytes::from(kept) });
+    assert!(told.is_empty(), "{told:?}");
+    shows(&load(&mut third, ONE), 1);
 }
 
 /// A replica in another instance that knows the root and ONE.

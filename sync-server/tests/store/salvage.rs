@@ -411,6 +411,69 @@ fn d4_what_replicas_have_given_back_is_known_of_their_lines_after_salvage() {
     }
 }
 
+/// A line lists no more commits than its row may have, whoever gave them back: the rest of the heap is kept.
+#[test]
+fn d4_more_commits_than_a_line_may_list_do_not_stop_a_salvage() {
+    let disk = SimDisk::new(19);
+    let mut grower = Grower::new("given", 5, 1);
+    let store = open(&disk).unwrap();
+    for append in [grower.grow(10)].into_iter().chain((0..7).map(|_| grower.give_back(3, 30_000, 4_000))) {
+        assert_eq!(store.append(&[append]).unwrap(), [Appended::Written]);
+    }
+    let lines = picture(&store, "given").unwrap().recovered.admit;
+    drop(store);
+    let directory = Directory::with(&disk.medium());
+    for (owner, _) in lines {
+        directory.spoil::<(u64, [u8; 16])>("admit", (0, owner.0), |value| flip(value));
+    }
+    assert_eq!(directory.salvage().0.len(), 1);
+    directory.open().unwrap().verify_heap("given", |_| true).unwrap();
+}
+
+/// R1, D1: where a segment has more than the kept log, or less, nobody resumes at a position: who holds the rest gives it back, and
+/// everybody is sent what there is. One whose log tells all of a lost snapshot is not in doubt.
+#[test]
+fn r1_nobody_resumes_where_a_snapshot_is_ahead_of_the_log_or_lost() {
+    for (what, folds, positions_hold) in [
+        ("a record behind the snapshot", true, true),
+        ("a record before the snapshot's position", true, false),
+        ("the snapshot", true, false),
+        ("the snapshot of a generation that the log begins", false, true),
+    ] {
+        let disk = SimDisk::new(17);
+        let mut grower = Grower::new("more", 5, 1);
+        let segment = SegmentNumber(0);
+        let store = open(&disk).unwrap();
+        let put = |append: HeapAppend| assert_eq!(store.append(&[append]).unwrap(), [Appended::Written]);
+        put(grower.grow(6));
+        let kept = grower.head();
+        put(grower.grow(4));
+        store.fold("more", segment, kept, Offset(u64::MAX), b"a snapshot").unwrap();
+        let folded = grower.head();
+        match folds {
+            // Somebody's stream needs the log from further back.
+            true => drop(store.fold("more", segment, folded, kept, b"a later snapshot").unwrap()),
+            false => put(grower.roll(segment, b"a fresh document")),
+        }
+        let end = grower.head();
+        put(grower.grow(2));
+        assert_eq!(store.recover("more").unwrap().floor, kept);
+        drop(store);
+        let directory = Directory::with(&disk.medium());
+        match what {
+            "a record behind the snapshot" => directory.spoil::<(u64, u64)>("log", (0, end.0), |value| flip(value)),
+            "a record before the snapshot's position" => {
+                directory.spoil::<(u64, u64)>("log", (0, kept.0), |value| flip(value));
+            }
+            _ => directory.spoil::<(u64, u64)>("snap", (0, 0), |value| flip(value)),
+        }
+        directory.salvage();
+        let epochs = picture(&directory.open().unwrap(), "more").unwrap().recovered.epochs;
+        assert_eq!(epochs.len(), 1 + usize::from(positions_hold), "{what}");
+        assert_eq!(epochs.last().unwrap().0.random, 4711);
+    }
+}
+
 /// A generation whose snapshot is lost is made again of its Roll, as long as the log has that.
 #[test]
 fn g1_a_generation_is_kept_with_its_document_or_made_again_of_its_roll() {

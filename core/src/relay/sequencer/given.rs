@@ -118,7 +118,8 @@ impl Sequencer {
         self.push(&LogEntry::Restored(StoredRestore { by, pending, acked, segments: segments.into(), known }));
         // The bytes that stay in memory, not those that came from the worker.
         if let Some(LogEntry::Restored(restore)) = self.tail.back().map(|last| &*last.entry) {
-            let parts = begins.iter().filter_map(|at| restore.segments.get(*at));
+            let all = (0..).zip(&restore.segments);
+            let parts = all.filter(|(at, _)| begins.binary_search(at).is_ok()).map(|(_, part)| part);
             self.batch.generations.extend(parts.map(|part| GenerationBegins {
                 segment: part.segment,
                 position: offset.next(),

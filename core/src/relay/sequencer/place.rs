@@ -92,9 +92,7 @@ impl Sequencer {
         // D4: a Restored holds it otherwise, as a copy of its process made it anew. That version counts.
         let parts = commit.parts.iter().map(|part| (part.segment, part.generation, &part.bytes[..]));
         if self.admit.held(commit.line.uid).is_some_and(|hash| hash != content_hash(parts)) && !self.has_generations() {
-            let (offset, bare) = (self.head, Incoming { parts: Vec::new(), ..commit });
-            self.append(bare, author, &[], unix_ms);
-            return Placed::Bared { offset };
+            return self.bare(commit, author, unix_ms);
         }
         let generations = commit.parts.iter().map(|part| PartGeneration {
             segment: part.segment,
@@ -109,14 +107,19 @@ impl Sequencer {
         // R10, clocks half: after R2a–e, before f.
         match self.check_clocks(commit.line.owner, &commit.parts, &summaries) {
             Ok(()) => self.append(commit, author, &summaries, unix_ms),
-            // D4: a Restored shows what it does, so it is in the log; its clocks are counted there.
-            Err(_) if self.lists(&commit.line) => {
-                let none = vec![None; commit.parts.len()];
-                self.append(commit, author, &none, unix_ms)
-            }
+            // D4: a Restored shows what it does, so it is in the log. Its clocks are counted there, and it is a copy then, which passes;
+            // of one that is none only its author says so.
+            Err(_) if self.lists(&commit.line) => self.bare(commit, author, unix_ms),
             Err(_) if held => Placed::Held,
             Err(code) => self.void(&commit.line, author, code, unix_ms),
         }
+    }
+
+    /// D4: the log's states have what it does, or nothing has.
+    fn bare(&mut self, commit: Incoming, author: &AuthorInfo, unix_ms: u64) -> Placed {
+        let (offset, bare) = (self.head, Incoming { parts: Vec::new(), ..commit });
+        self.append(bare, author, &[], unix_ms);
+        Placed::Bared { offset }
     }
 
     /// D4: what was acknowledged by a log that was lost, and comes again with the bytes that it had then. What of it was given back

@@ -52,7 +52,8 @@ impl Kept {
         whole_rows(old, META, heap..=heap, |key, value| {
             meta_before = read_row(META, key, value, Meta::decode).ok().map(|(meta, _)| meta);
         })?;
-        let (snapshots, generations) = whole_snapshots(old, heap, &mut lost)?;
+        let (snapshots, generations, gone) = whole_snapshots(old, heap)?;
+        lost.extend(gone.iter().map(|number| format!("the snapshot of segment {number}")));
         let log = WholeLog::read(old, heap, meta_before.as_ref())?;
         let complete = meta_before.as_ref().is_some_and(|meta| meta.head == log.end && meta.floor == log.begin);
         match &meta_before {
@@ -60,7 +61,16 @@ impl Kept {
             Some(_) => {}
             None => lost.push(format!("entries from {} on, if there were any, and the heap's own row", log.end.0)),
         }
-        let (epochs, epoch_counter) = whole_epochs(old, heap, meta_before.as_ref(), log.end, &mut lost)?;
+        let (mut epochs, epoch_counter) = whole_epochs(old, heap, meta_before.as_ref(), log.end, &mut lost)?;
+        // Whoever resumed would neither get what a snapshot has of the lost end of the log, nor give back what a lost one had.
+        let has_more = snapshots.values().any(|position| *position > log.end);
+        let has_less = gone.iter().any(|number| log.begin > Offset(0) && !log.rolled.contains_key(number));
+        if !epochs.is_empty() && (has_more || has_less) {
+            epochs.clear();
+            lost.push(
+                "what tells which replicas have more or less than is kept: all restore what they have".to_owned(),
+            );
+        }
         let mut segments = log.segments(old, heap, &snapshots, &mut lost)?;
         // A generation is kept with its document: a whole snapshot's own, or the last that the log tells of.
         for (number, row) in (0..).zip(&mut segments) {
@@ -183,13 +193,10 @@ struct Begins {
     snapshot: Bytes,
 }
 
-/// Positions of the snapshots that are whole, and the generations of those that have a header.
-#[expect(clippy::type_complexity, reason = "two maps by segment")]
-fn whole_snapshots(
-    old: &Store,
-    heap: u64,
-    lost: &mut Vec<String>,
-) -> Result<(BTreeMap<u64, Offset>, BTreeMap<u64, GenId>), StoreError> {
+/// By segment: the positions of the snapshots that are whole, and the generations of those that have a header; and which are not whole.
+type Snapshots = (BTreeMap<u64, Offset>, BTreeMap<u64, GenId>, Vec<u64>);
+
+fn whole_snapshots(old: &Store, heap: u64) -> Result<Snapshots, StoreError> {
     let mut numbers = BTreeSet::new();
     whole_rows(old, SNAPS, (heap, 0)..=(heap, u64::MAX), |key, _| {
         numbers.insert(key.1);
@@ -197,7 +204,7 @@ fn whole_snapshots(
     whole_rows(old, SNAP, (heap, 0)..=(heap, u64::MAX), |key, _| {
         numbers.insert(key.1);
     })?;
-    let (mut whole, mut generations) = (BTreeMap::new(), BTreeMap::new());
+    let (mut whole, mut generations, mut gone) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for number in numbers {
         match old.read(|transaction| snapshot_of(transaction, heap, number)) {
             Ok(Some(Snapshot { position, header, .. })) => {
@@ -205,11 +212,11 @@ fn whole_snapshots(
                 let header = GenerationHeader::decode(&header).ok();
                 generations.extend(header.map(|header| (number, header.generation)));
             }
-            Ok(None) | Err(StoreError::Damaged(_)) => lost.push(format!("the snapshot of segment {number}")),
+            Ok(None) | Err(StoreError::Damaged(_)) => gone.push(number),
             Err(other) => return Err(other),
         }
     }
-    Ok((whole, generations))
+    Ok((whole, generations, gone))
 }
 
 /// The lives that the log still tells apart: the newest ones without a gap, as far as they began within it. If one is missing,

@@ -314,7 +314,8 @@ impl WholeLog {
             hollow.extend(before.iter().flat_map(AdmitRow::hollow));
             hollow.retain(|seq| rows_kept.iter().any(|row| row.seq == *seq));
             let listed = self.listed.iter().filter(|(_, (of, ..))| of == replica);
-            let listed: Vec<_> = listed.map(|(uid, (_, seq, hash))| (*uid, *seq, *hash)).collect();
+            let listed = listed.map(|(uid, (_, seq, hash))| (*uid, *seq, *hash));
+            let listed: Vec<_> = listed.take(limits::RESTORE_PENDING_MAX).collect();
             lines.insert(*replica, encode_line(author, seen_ms, &rows_kept, &hollow, &listed)?);
         }
         for (replica, before) in stored {
