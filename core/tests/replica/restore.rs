@@ -1,7 +1,7 @@
 //! D1 to D5 at the replica: what it gives back, and what it does and does not while that is under way.
 
 use bytes::Bytes;
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{EpochId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
@@ -327,4 +327,38 @@ fn r11_what_the_ring_has_as_void_is_refused_before_and_not_given_back() {
     let told = place(|output| matches!(output, Output::Conflict(Index(0))));
     let loaded = place(|output| matches!(output, Output::Loaded { reset: true, .. }));
     assert!(told.is_some() && told < loaded, "{outputs:?}");
+}
+
+/// F3 while it is given back: the log has another version of one commit, and the next one as it is here. That is not made anew behind
+/// it: the relay would take it for the duplicate it is, and what follows would build on what nobody has.
+#[test]
+fn d4_what_the_log_has_as_it_is_here_is_not_made_anew_behind_what_gives_way() {
+    let mut replica = holder();
+    give(&mut replica, set("as the log has it"));
+    give(&mut replica, Input::Connected { token: String::new(), entropy: [0; 4] });
+    let kept = line(&replica);
+    let outputs = tell(&mut replica, &welcome(false, kept.clone()));
+    let sent: Vec<_> =
+        ups(&outputs).into_iter().filter_map(|up| if let Up::Commit(one) = up { Some(one) } else { None }).collect();
+    let [other, same] = &sent[..] else { panic!("{sent:?}") };
+    let delta = same.parts.to_vec()[0].bytes.clone();
+    let hash = content_hash(same.parts.to_vec().iter().map(|part| (ROOT, part.generation, &part.bytes[..])));
+    tell(&mut replica, &Down::Advance { position: Offset(3) });
+    give(&mut replica, Input::Disconnected);
+    let mut ring = kept[0].1.clone();
+    ring.push(Row { seq: other.seq, uid: other.uid, fate: Fate::Admitted(hash ^ 1) });
+    ring.push(Row { seq: same.seq, uid: same.uid, fate: Fate::Admitted(hash) });
+    asked(&mut replica, vec![(0, ring)]);
+    give(&mut replica, set("behind"));
+    let segments = vec![(Verdict::NotGiven, alive(ROOT, vec![foreign(), delta.clone()]))].into();
+    let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
+    let outputs = tell(
+        &mut replica,
+        &Down::Restored(RestoredFrame { offset: Offset(0), yours: true, position: Offset(4), bulk }),
+    );
+    let again = ups(&outputs).into_iter().filter_map(|up| if let Up::Commit(one) = up { Some(one) } else { None });
+    let again: Vec<_> = again.map(|one| (one.seq, one.parts.to_vec()[0].bytes.clone())).collect();
+    assert_eq!(again.iter().map(|(seq, _)| seq.0).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(again[1].1, delta);
+    assert_ne!(again[2].1, delta);
 }
