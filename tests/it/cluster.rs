@@ -261,6 +261,9 @@ fn seeds_that_failed_once_stay_mended() {
     check(801256, Plan { replicas: 2, rights: true, shares: true, rolls: true, ..FAULTS });
     // The world took a place on a lost disk for the same place on an older one, of another history.
     check(940473, Plan { replicas: 3, losses: true, ..FAULTS });
+    // While a lost log was given back, what it had as it was here was made anew behind what it had otherwise, as 180 above; the guard
+    // refused what followed.
+    check(131, Plan { replicas: 5, losses: true, rolls: true, ..FAULTS });
 }
 
 /// What a module without the engine answers is in `core/tests/replica/needs_full.rs`.

@@ -41,7 +41,7 @@ pub(super) struct Frozen {
     /// made anew.
     left_out: BTreeSet<SegmentId>,
     /// What it holds: segments with their generations, and commits up to this number.
-    held: (Vec<(SegmentId, GenId)>, Seq),
+    held: (BTreeSet<(SegmentId, GenId)>, Seq),
     /// Answers to loads, in order.
     snapshots: Vec<(Answered, Bytes)>,
 }
@@ -129,7 +129,8 @@ impl Replica {
         frozen.held = (segments.iter().map(|held| (held.id, held.generation)).collect(), self.number);
         let place = |(owner, seq, uid)| self.lines.place(owner).map(|at| (at, seq, uid));
         // Those of which another version counts (F3) are in the states, too.
-        let held = |one: &&Unsaved| one.segments().all(|id| segments.iter().any(|held| held.id == id));
+        let here: BTreeSet<SegmentId> = segments.iter().map(|held| held.id).collect();
+        let held = |one: &&Unsaved| one.segments().all(|id| here.contains(&id));
         let standing = self.pending.iter().filter(|one| !one.void).filter(held).take(limits::RESTORE_PENDING_MAX);
         let (mut pending, mut known): (Vec<Place<u64>>, Vec<Content<u64>>) = (Vec::new(), Vec::new());
         for one in standing {
