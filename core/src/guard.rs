@@ -22,6 +22,7 @@
 //!
 //! Next: `guard/yrs.rs` (how a v1 update is laid out), `guard/clocks.rs` (the clock table), `guard/whole.rs` (states).
 
+mod agree;
 #[cfg(feature = "guard-automerge")]
 pub mod automerge;
 mod clocks;
@@ -166,6 +167,15 @@ pub fn structure(engine: Engine, bytes: &[u8]) -> Result<Summary, GuardError> {
         Engine::Automerge => automerge::delta(bytes),
         #[cfg(not(feature = "guard-automerge"))]
         Engine::Automerge => Err(GuardError::UnsupportedEngine),
+    }
+}
+
+/// Whether two whole segments that passed [`whole`] hold the same under every engine identity that both have, as far as content was
+/// not lost: what copies of one process wrote does not, and is not to reach an engine together (CORE-PROTOCOL D4).
+pub fn agree(engine: Engine, one: &[u8], other: &[u8]) -> Result<bool, GuardError> {
+    match engine {
+        Engine::Yrs => agree::states(one, other),
+        Engine::Automerge => Ok(true),
     }
 }
 

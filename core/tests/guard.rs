@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use coheap_core::guard::{CLIENT_END, Clocks, Continuity, Engine, GuardError, Summary, structure, whole};
+use coheap_core::guard::{CLIENT_END, Clocks, Continuity, Engine, GuardError, Summary, agree, structure, whole};
 use coheap_core::id::ReplicaId;
 use yrs::any::Number;
 use yrs::block::ClientID;
@@ -285,6 +285,8 @@ fn nothing_that_yrs_writes_is_refused() {
             if world.rng.one_in(8) {
                 let bytes = world.rng.pick(&world.sites).state();
                 assert!(whole(Engine::Yrs, &bytes).is_ok(), "seed {seed}: {:?} {bytes:?}", whole(Engine::Yrs, &bytes));
+                let (one, other) = (world.rng.pick(&world.sites).state(), world.rng.pick(&world.sites).state());
+                assert_eq!(agree(Engine::Yrs, &one, &other), Ok(true), "seed {seed}: {one:?} {other:?}");
                 states += 1;
             }
         }
@@ -304,6 +306,61 @@ fn nothing_that_yrs_writes_is_refused() {
         assert_eq!(Clocks::decode(&stored).as_ref(), Ok(&world.clocks));
     }
     println!("{deltas} deltas ({bytes} bytes) and {states} states accepted in {:?}", start.elapsed());
+}
+
+/// Two copies of one process go on under one client id. What the guard takes for the same converges in yrs, whichever came first;
+/// what it does not is not tried: yrs need not come to an end over it.
+#[test]
+fn copies_that_wrote_different_things_do_not_agree() {
+    let watchdog = Watchdog::start();
+    let worlds = 3_000 * env("COHEAP_GUARD_FACTOR", 1);
+    let base = env("COHEAP_GUARD_SEED", 1) << 33;
+    let (mut agreed, mut differed) = (0, 0);
+    for seed in base..base + worlds {
+        watchdog.0.store(seed, Ordering::Relaxed);
+        let mut world = World::new(seed);
+        for _ in 0..world.rng.below(12) {
+            let Some((owner, delta)) = world.turn() else { continue };
+            world.admit(owner, delta).expect("what yrs writes is accepted");
+        }
+        let (n, mut site) = (world.rng.below(world.sites.len() as u64) as usize, Vec::new());
+        world.catch_up(n, world.log.len());
+        let client_id = world.sites[n].doc.client_id();
+        for _ in 0..2 {
+            let mut copy = Site::new(&mut world.rng, 7, false);
+            copy.doc = Doc::with_options(Options { client_id, offset_kind: OffsetKind::Utf16, ..Options::default() });
+            (copy.map, copy.lists, copy.texts) = (
+                copy.doc.get_or_insert_map("r"),
+                ["q", "qAn_id_of_a_list_123456"].map(|name| copy.doc.get_or_insert_array(name)).into(),
+                ["t", "tAn_id_of_a_text_123456"].map(|name| copy.doc.get_or_insert_text(name)).into(),
+            );
+            copy.apply(&world.sites[n].state());
+            site.push(copy);
+        }
+        // Now and then both do the same at first, or one does nothing.
+        let same = world.rng.below(3);
+        for step in 0..3 {
+            let mut rng = Rng(world.rng.next());
+            let mut other = if step < same { Rng(rng.0) } else { Rng(rng.next()) };
+            site[0].edit(&mut rng);
+            if step < same || world.rng.one_in(2) {
+                site[1].edit(&mut other);
+            }
+        }
+        let states = [site[0].state(), site[1].state()];
+        let verdict = agree(Engine::Yrs, &states[0], &states[1]).expect("both are states");
+        assert_eq!(agree(Engine::Yrs, &states[1], &states[0]), Ok(verdict), "seed {seed}: whichever comes first");
+        if verdict {
+            agreed += 1;
+            site[0].apply(&states[1]);
+            site[1].apply(&states[0]);
+            assert_eq!(site[0].read(), site[1].read(), "seed {seed}: copies that agree differ");
+        } else {
+            differed += 1;
+        }
+    }
+    println!("{agreed} copies agreed, {differed} did not");
+    assert!(agreed * 20 > worlds && differed * 4 > worlds, "{agreed} agreed, {differed} did not");
 }
 
 /// Ends the process if one case takes too long, naming its seed: a hang cannot be caught otherwise.

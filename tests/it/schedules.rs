@@ -76,8 +76,12 @@ fn a_seed_decides_everything() {
 
 /// Schedules that failed once, shortened: a change of the generator does not change them.
 fn stays_mended(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed]) {
+    stays_mended_where_disks_are_lost(heaps_of, fold_bytes, steps, false);
+}
+
+fn stays_mended_where_disks_are_lost(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed], losses: bool) {
     let heaps = heaps_of.iter().max().map_or(1, |heap| heap + 1);
-    let (rights, clones, losses, automerge) = (false, false, false, false);
+    let (rights, clones, automerge) = (false, false, false);
     let plan =
         Plan { heaps, heaps_of: heaps_of.to_vec(), fold_bytes, rights, clones, losses, automerge, ..Plan::of(114) };
     let outcome = replay(&plan, steps);
@@ -327,4 +331,32 @@ fn a_line_that_the_log_knows_by_what_was_given_back_alone_has_not_lost_its_end()
 #[test]
 fn every_fault_has_its_row() {
     assert!(FAULTS.iter().all(|fault| Fault::ALL.contains(fault)));
+}
+
+#[test]
+fn a_worker_that_dies_three_times_by_chance_makes_no_conflict() {
+    let steps = [
+        connect(3),
+        Deed::Up { at: 3, count: 3 },
+        Deed::Down { at: 3, count: 2 },
+        Deed::Fault { fault: Fault::Wiped, at: 4, pick: 31937 },
+        Deed::Start,
+        Deed::Down { at: 3, count: 2 },
+        Deed::Edit { at: 3, segments: 2, pick: 43894, alloc: true, large: false },
+        connect(3),
+        Deed::Up { at: 3, count: 1 },
+        Deed::Down { at: 3, count: 1 },
+        Deed::Up { at: 3, count: 3 },
+        // Each of these is one that the worker dies over.
+        Deed::Read { pick: 39061 },
+        Deed::Down { at: 3, count: 3 },
+        Deed::Pass { ms: 2491 },
+        Deed::Up { at: 3, count: 1 },
+        Deed::Read { pick: 26839 },
+        Deed::Down { at: 3, count: 3 },
+        Deed::Pass { ms: 1231 },
+        Deed::Up { at: 3, count: 1 },
+        Deed::Read { pick: 61309 },
+    ];
+    stays_mended_where_disks_are_lost(&[0; 5], Some(100), &steps, true);
 }

@@ -206,6 +206,10 @@ impl Cluster {
         while let Some(output) = node.replica.poll() {
             node.perform(output);
         }
+        // Where no disk is lost, a store that is behind what went out does (F3).
+        if node.kept.made_anew() && self.keeps && node.stored.is_some() {
+            self.store(at);
+        }
         self.hear(at);
         if std::mem::take(&mut self.nodes[at].hangs_up) {
             self.disconnect(at);
@@ -351,8 +355,6 @@ impl Cluster {
                 self.start_relay();
             }
             33..35 => self.load_one(at),
-            // The programs of those worlds stay as they are: which of them fail is known (`tests/README.md`).
-            35 if self.keeps && self.copies => {}
             35 if self.keeps => self.pack_one(at),
             35 if self.draws.below(2) == 0 => self.pack_one(at),
             35 => self.evict_one(at),

@@ -29,6 +29,8 @@ pub struct Keeper {
     derived: BTreeSet<SegmentId>,
     /// Segments that are quarantined here.
     broken: BTreeSet<Index>,
+    /// A commit was told anew since somebody asked.
+    anew: bool,
 }
 
 impl Keeper {
@@ -57,7 +59,7 @@ impl Keeper {
             Output::Keep(Keep::Lives(kept)) => self.lives.clone_from(kept),
             Output::Keep(Keep::Place(kept)) => self.place.clone_from(kept),
             Output::Keep(Keep::Commit(seq, kept)) if kept.is_empty() => drop(self.commits.remove(seq)),
-            Output::Keep(Keep::Commit(seq, kept)) => drop(self.commits.insert(*seq, kept.clone())),
+            Output::Keep(Keep::Commit(seq, kept)) => self.anew |= self.commits.insert(*seq, kept.clone()).is_some(),
             Output::Keep(Keep::Made { anew, kept }) => {
                 if *anew {
                     self.made.clear();
@@ -92,6 +94,11 @@ impl Keeper {
             Output::Done { ticket, .. } | Output::Failed { ticket, .. } => drop(self.waits.remove(ticket)),
             _ => {}
         }
+    }
+
+    /// Whether commits that were told of before are something else now: what goes out of them is to be stored first (C8).
+    pub fn made_anew(&mut self) -> bool {
+        std::mem::take(&mut self.anew)
     }
 
     /// A replica in another instance, and what it puts out on the way.

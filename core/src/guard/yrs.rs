@@ -32,8 +32,8 @@ const HAS_KEY: u8 = 0x20;
 const UNUSED: u8 = 0x10;
 const KIND: u8 = 0x0f;
 
-const DELETED: u8 = 1;
-const TEXT: u8 = 4;
+pub(super) const DELETED: u8 = 1;
+pub(super) const TEXT: u8 = 4;
 const VALUES: u8 = 8;
 
 /// The shortest struct (info, origin, a deleted length), section, client of deletes, range of deletes.
@@ -58,6 +58,13 @@ pub(super) struct Head {
     /// Its name space, unless it lost its content and only its neighbours can tell: sequences or texts.
     pub space: Option<Space>,
     kind: u8,
+}
+
+impl Head {
+    /// [`DELETED`], [`TEXT`], or else values.
+    pub fn kind(self) -> u8 {
+        self.kind
+    }
 }
 
 /// One struct of a section.
@@ -237,6 +244,22 @@ pub(super) fn section<'a>(
     Ok(OwnRange { client, start, end: clock })
 }
 
+/// The structs of the section that these bytes begin with, in the order of their clocks.
+pub(super) fn structs(bytes: &[u8]) -> Result<impl Iterator<Item = Result<Item<'_>, GuardError>>, GuardError> {
+    let mut cursor = Cursor::new(bytes);
+    let count = cursor.count(STRUCT_MIN)?;
+    client(&mut cursor)?;
+    let mut clock = cursor.var_u32()?;
+    let next = move |_| {
+        let bytes = cursor.rest();
+        let head = head(&mut cursor)?;
+        let start = clock;
+        clock = advance(start, content(&mut cursor, head.kind)?)?;
+        Ok(Item { bytes, head, start, end: clock })
+    };
+    Ok((0..count).map(next))
+}
+
 /// Reads a struct up to its content.
 pub(super) fn head(cursor: &mut Cursor<'_>) -> Result<Head, GuardError> {
     let info = cursor.u8()?;
@@ -287,6 +310,14 @@ fn root(cursor: &mut Cursor<'_>, keyed: bool, said: Option<Space>) -> Result<Spa
     Ok(space)
 }
 
+/// The root that the first item of a chain bears, and its key there.
+pub(super) fn root_of(item: &[u8]) -> Result<(&str, Option<&str>), GuardError> {
+    let mut cursor = Cursor::new(item);
+    let keyed = cursor.u8()? & HAS_KEY != 0;
+    cursor.var_u32()?;
+    Ok((cursor.string()?, if keyed { Some(cursor.string()?) } else { None }))
+}
+
 /// Passes over an item's content, and says how many clocks it takes.
 fn content(cursor: &mut Cursor<'_>, kind: u8) -> Result<u32, GuardError> {
     let len = match kind {
@@ -309,7 +340,7 @@ fn utf16_len(text: &str) -> Result<u32, GuardError> {
     u32::try_from(units).map_err(|_| GuardError::ClockOverflow)
 }
 
-fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), GuardError> {
+pub(super) fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<(), GuardError> {
     match cursor.u8()? {
         120 | 121 | 126 | 127 => {}
         125 => cursor.skip_int()?,

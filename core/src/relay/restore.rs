@@ -39,7 +39,9 @@ use crate::wire::frame::{Bulk, Chunk, Down, SegmentState};
 /// When a Restore, or a commit, that was put off may be sent again.
 pub(super) const RETRY_MS: u64 = 1_000;
 /// How often in a row the worker fails over what one connection gives of a segment until that is a conflict.
-const MERGE_TRIES: u32 = 3;
+///
+/// A worker also dies for reasons of its machine: few tries would take an honest process for a copy.
+const MERGE_TRIES: u32 = 10;
 /// Bytes of states read for a verdict in one go.
 const READ_BYTES: usize = 4 << 20;
 /// What the headers of the generations that one entry adopts may come to: each has all lines of the log.
@@ -320,7 +322,7 @@ impl Relay {
 
     /// The worker died over a merge, or took too long. What the log has of the segment may be what no engine takes in (R12). If the
     /// worker takes that in, and fails with what is given again and again, what is given does not go with it: an engine that meets
-    /// different things under one identity need not come to an end (D4).
+    /// different things under one identity need not come to an end (D4). Where the log has nothing there is nothing to differ from.
     fn merge_failed(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Phase::Restoring(Restoring::Merging(merging)) = &conn.phase else { return };
@@ -328,7 +330,7 @@ impl Relay {
         let times = conn.failed_merges.filter(|(segment, _)| *segment == held.id).map_or(1, |(_, times)| times + 1);
         conn.failed_merges = Some((held.id, times));
         let number = self.log.number(held.id);
-        if times >= MERGE_TRIES && number.is_none_or(|number| self.is_well(number)) {
+        if times >= MERGE_TRIES && number.is_some_and(|number| self.is_well(number)) {
             self.stays(id, &held, Verdict::Conflict);
             return self.merge_next(id);
         }

@@ -80,6 +80,9 @@ pub fn merge(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes], given: &Bytes)
     let mut merged = Segment::decode(id, kind, generation, 0, snapshot, deltas).map_err(MergeError::Stored)?;
     let (before, stored) = (merged.engine.holds(), Bytes::from(merged.whole()));
     let differs = |what: &str| MergeError::Clashes(EngineError::Failed(format!("a merged segment {what}")));
+    if !guard::agree(guarded(kind), &stored, given)? {
+        return Err(differs("has two things under one identity"));
+    }
     merged.engine.apply(std::slice::from_ref(given)).map_err(MergeError::Clashes)?;
     // The order makes no difference, unless there are different things under one identity: an engine keeps what came first, and
     // says nothing. There are two documents at one time, not three.

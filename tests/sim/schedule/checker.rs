@@ -76,6 +76,8 @@ struct Checker {
     shown: Marks,
     /// Durable once, and not on the disk that took the place of theirs.
     lost: Marks,
+    /// Not acknowledged, and not in a generation that came back: in part until their authors have made the rest anew.
+    superseded: Marks,
 }
 
 /// Reads a whole history; the first thing that is wrong with it.
@@ -175,6 +177,7 @@ impl Checker {
             }
             Event::Reopened { process, made } => self.processes.entry(*process).or_default().made.extend(made),
             Event::Lost { commits } => self.lost.extend(commits),
+            Event::Superseded { commits } => self.superseded.extend(commits),
             Event::Rest { log } => return self.rest(log),
         }
         Ok(())
@@ -261,7 +264,8 @@ impl Checker {
         let (Some(process), Some(made)) = (self.processes.get(&number), self.commits.get(&commit)) else {
             return Ok(());
         };
-        for place in made.places.iter().filter(|_| !self.lost.contains(commit)) {
+        let excused = self.lost.contains(commit) || self.superseded.contains(commit);
+        for place in made.places.iter().filter(|_| !excused) {
             if process.here.get(&place.segment).is_some_and(|(marks, _)| !marks.contains(commit)) {
                 return wrong(
                     "P3",
@@ -271,7 +275,8 @@ impl Checker {
         }
         for (segment, (marks, _)) in &process.here {
             let Some(causes) = made.seen.get(segment) else { continue };
-            let missing = causes.without(marks).without(&self.ever_refused).without(&self.lost);
+            let missing =
+                causes.without(marks).without(&self.ever_refused).without(&self.lost).without(&self.superseded);
             if !missing.is_empty() {
                 return wrong(
                     "P2",
@@ -474,6 +479,22 @@ mod tests {
         let rest = Event::Rest { log: vec![[0].into_iter().collect(); 2] };
         let behind = [shown(1, 0, &[], 0), looks(1), Event::Acked { process: 0, commit: 0 }, rest];
         finds("P1", &continued(&behind));
+    }
+
+    /// Parts and causes, while the author makes the rest anew; not what a program was shown, and not the end.
+    #[test]
+    fn a_generation_that_came_back_excuses_parts_of_what_it_has_not() {
+        let superseded = |commits: &[CommitNo]| Event::Superseded { commits: commits.iter().copied().collect() };
+        let half = [shown(1, 0, &[0], 1), shown(1, 1, &[], 0), looks(1)];
+        finds("P3", &continued(&half));
+        assert_eq!(check(&continued(&[&[superseded(&[0])], &half[..]].concat())), Ok(()));
+        finds("P3", &continued(&[&[superseded(&[1])], &half[..]].concat()));
+        let acked = Event::Acked { process: 0, commit: 0 };
+        finds(
+            "P5",
+            &continued(&[superseded(&[0]), acked, Event::Ended { process: 0 }, Event::Rest { log: Vec::new() }]),
+        );
+        finds("P4", &continued(&[superseded(&[0]), shown(0, 0, &[], 0), looks(0)]));
     }
 
     #[test]

@@ -115,6 +115,12 @@ pub enum Event {
         /// All of them.
         commits: Marks,
     },
+    /// A generation was given back that has no part of these, and nobody was told that they are durable: their authors make that part
+    /// anew, and until then the others show alone (§14.2).
+    Superseded {
+        /// All of them so far.
+        commits: Marks,
+    },
     /// The world has come to rest, and everybody who is left shows everything.
     Rest {
         /// What is in each segment, by number.

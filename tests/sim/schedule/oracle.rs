@@ -82,6 +82,8 @@ pub struct Log {
     lines: BTreeMap<ReplicaId, Vec<Stand>>,
     /// Lines of which nothing is known but that a Restored holds commits of them, and since where.
     listed: BTreeMap<ReplicaId, u64>,
+    /// Commits that a Restored holds, and whose authors send them again: since where.
+    held: Vec<(u64, CommitNo)>,
     /// Lines that go on behind commits that were lost: from this offset on, these numbers are taken, and the log need not have
     /// entries of them.
     hollow: Vec<(u64, ReplicaId, Seq, Seq)>,
@@ -111,6 +113,8 @@ pub struct Oracle {
     pub parted: bool,
     /// Commits that were durable in a life of the log that was lost, and were not in the next one when that began.
     pub lost: Marks,
+    /// Commits that nobody was told of as durable, and whose part a generation that came back has not: their authors make it anew.
+    pub superseded: Marks,
 }
 
 impl Default for Oracle {
@@ -123,6 +127,7 @@ impl Default for Oracle {
             rolls: false,
             parted: false,
             lost: Marks::default(),
+            superseded: Marks::default(),
         }
     }
 }
@@ -176,6 +181,7 @@ impl Log {
         self.entries.truncate(head.0 as usize);
         self.places.retain(|_, at| *at < head.0);
         self.listed.retain(|_, at| *at < head.0);
+        self.held.retain(|(at, _)| *at < head.0);
         self.hollow.retain(|(at, ..)| *at < head.0);
         for line in self.lines.values_mut() {
             line.retain(|stand| stand.at < head.0);
@@ -463,11 +469,14 @@ impl Oracle {
             if part.adopts {
                 // What was made of all that the log has; not of what others gave back and have not been acknowledged.
                 let lacks = content.marks.without(marks);
-                let known = |commit: &CommitNo| self.place(*commit).is_some() || self.lost.contains(*commit);
+                let held = |commit: CommitNo| self.log().held.iter().any(|(_, held)| *held == commit);
+                let was_durable = |commit: CommitNo| self.lost.contains(commit) && !held(commit);
+                let known = |commit: &CommitNo| self.place(*commit).is_some() || was_durable(*commit);
                 if let Some(commit) = lacks.iter().find(known) {
                     let what = format!("segment {segment} goes over at {offset:?} to a generation without {commit}");
                     return fails("D4", what);
                 }
+                self.superseded.extend(&lacks);
                 content = Amount::default();
                 self.log_mut().adopts = true;
                 self.log_mut().generations.entry(segment).or_default().push((offset.0, part.generation));
@@ -501,7 +510,9 @@ impl Oracle {
                 self.log_mut().stand(offset.0, *owner, *seq, *uid);
             }
         }
+        let held: Vec<_> = restored.pending.iter().filter_map(|(.., uid)| self.by_uid(*uid)).collect();
         let log = self.log_mut();
+        log.held.extend(held.into_iter().map(|commit| (offset.0, commit)));
         for (owner, seq, _) in &restored.pending {
             if log.line(*owner).is_none_or(|(last, _)| last < *seq) {
                 log.listed.entry(*owner).or_insert(offset.0);

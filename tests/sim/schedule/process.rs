@@ -8,7 +8,7 @@ use coheap_core::edit::{Handle, Patch, Shown};
 use coheap_core::heap::Index;
 use coheap_core::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::relay::ConnId;
-use coheap_core::replica::{Input, LoadStatus, Options, Output, Replica, WaitError};
+use coheap_core::replica::{Input, Keep, LoadStatus, Options, Output, Replica, WaitError};
 use coheap_core::value::{Kind, Value};
 use coheap_core::wire::codec::Malformed;
 use coheap_core::wire::frame::restore::Restore;
@@ -227,6 +227,11 @@ pub struct Process {
     pub restoring: bool,
     /// What its store holds.
     pub stored: Option<Box<Stored>>,
+    /// What it makes anew is in its store before it goes out (C8). Where no disk is lost, a store that is behind does (F3).
+    pub stores_first: bool,
+    /// Commits that its replica has told of, and whether it told of one again since they were stored.
+    told_of: BTreeSet<Seq>,
+    anew: bool,
     /// It wants another connection.
     pub hangs_up: bool,
     /// It comes again at that time, while the world comes to rest.
@@ -267,6 +272,9 @@ impl Process {
             life: 0,
             restoring: false,
             stored: None,
+            stores_first: false,
+            told_of: BTreeSet::new(),
+            anew: false,
             hangs_up: false,
             displaced: 0,
             rests_until: 0,
@@ -410,6 +418,13 @@ impl Process {
         }
     }
 
+    /// A step is over: what was made anew is stored before it goes out.
+    pub fn stores_anew(&mut self) {
+        if std::mem::take(&mut self.anew) && self.stores_first && self.stored.is_some() {
+            self.store();
+        }
+    }
+
     /// What has changed is shown, and the program looks.
     pub fn look(&mut self, history: &mut Vec<Event>) {
         let process = self.number;
@@ -499,6 +514,10 @@ impl Process {
                 (self.displaced, self.hangs_up) = (0, true);
             }
             Output::Reconnect => self.hangs_up = true,
+            Output::Keep(Keep::Commit(number, kept)) => {
+                let known = if kept.is_empty() { !self.told_of.remove(&number) } else { !self.told_of.insert(number) };
+                self.anew |= known && !kept.is_empty();
+            }
             // D4, §14.3: one side loses its place, or nobody can say what is in.
             Output::Conflict(_) | Output::InDoubt(_) if self.may_doubt => self.parted = true,
             // No line is forgotten here, and nobody else goes by this one's ids.

@@ -269,6 +269,7 @@ impl World {
         let process = &mut self.processes[at];
         process.copied |= heap.copies;
         process.may_doubt = self.losses > 0 && self.plan.rolls;
+        process.stores_first = self.plan.losses;
         process.input(self.now, input, &heap.segments, &mut heap.history);
         self.after(at)
     }
@@ -286,6 +287,7 @@ impl World {
         if let (Some(link), true, false) = (&process.link, process.online, process.restoring) {
             process.life = link.life;
         }
+        process.stores_anew();
         process.look(&mut heap.history);
         self.hear(at)?;
         self.told_durable(at)?;

@@ -20,6 +20,7 @@ use coheap_core::wire::frame::{Down, split};
 use super::super::process::cut;
 use super::{Failure, Job, World, fails, message};
 use crate::schedule::disk::Written;
+use crate::schedule::history::Event;
 
 /// One of so many merges fails.
 pub(super) const WORKER_DIES: usize = 9;
@@ -151,6 +152,7 @@ impl World {
             self.tally.parted |= u64::from(of.oracle.parted);
             if let LogEntry::Restored(restored) = &entry {
                 self.tally.adopted += restored.segments.iter().filter(|part| part.adopts).count() as u64;
+                of.history.push(Event::Superseded { commits: of.oracle.superseded });
             }
         }
         for (owner, row) in &append.admit {
