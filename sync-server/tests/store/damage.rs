@@ -177,3 +177,35 @@ fn the_check_of_the_whole_file_sees_what_no_row_shows() {
     eprintln!("600 flips: {by_rows:?} seen by rows, {by_the_file:?} by the check of the file alone");
     assert!(by_rows.into_inner() > 0 && by_the_file.into_inner() > 0);
 }
+
+/// A page of the trees as it was an append ago. Over many of those the library panics, or says nothing of use, when it opens the file
+/// as it stands; the check of the whole file, with which it is opened once more, says what is wrong.
+#[test]
+fn a_file_that_the_library_panics_over_is_refused_by_its_check_of_the_whole() {
+    let mut world = World::new(7, 12);
+    let earlier = world.disk.medium();
+    let store = open(&world.disk).unwrap();
+    let appends: Vec<_> = world.growers.iter_mut().map(|grower| grower.grow(1)).collect();
+    store.append(&appends).unwrap();
+    drop(store);
+    let now = world.disk.medium();
+    let pages = now.len().min(earlier.len()) / 4096;
+    let changed: Vec<usize> =
+        (1..pages).filter(|page| now[page * 4096..][..4096] != earlier[page * 4096..][..4096]).collect();
+    let (opened, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    each_of(changed.len(), |trial| {
+        let bytes = changed[trial] * 4096..(changed[trial] + 1) * 4096;
+        let mut medium = now.clone();
+        medium[bytes.clone()].copy_from_slice(&earlier[bytes]);
+        match open(&SimDisk::of(1, medium)) {
+            Ok(_) => opened.fetch_add(1, Relaxed),
+            Err(StoreError::Damaged(why)) => {
+                assert!(!why.starts_with("the database library gave up"), "page {}: {why}", changed[trial]);
+                refused.fetch_add(1, Relaxed)
+            }
+            Err(other) => panic!("page {}: {other:?}", changed[trial]),
+        };
+    });
+    eprintln!("{} pages as they were: {opened:?} opened, {refused:?} refused", changed.len());
+    assert!(refused.into_inner() > 2);
+}
