@@ -44,6 +44,7 @@ fn p1_to_p6_hold_in_as_many_schedules_as_fit() {
     assert!(sum.steps >= sum.schedules * STEPS_MIN as u64, "too short: {sum}");
     assert!(sum.faults >= sum.schedules * FAULTS_MIN as u64, "too quiet: {sum}");
     assert!(sum.schedules >= 50, "too few: {sum}");
+    assert!(sum.repeated >= sum.schedules, "too few repeated frames: {sum}");
 }
 
 /// D4, D5. Most give the generations back that a disk has lost; one that is told of a conflict ends there (§14.3).
@@ -94,6 +95,17 @@ fn edit(at: u8, segments: u8) -> Deed {
 
 fn connect(at: u8) -> Deed {
     Deed::Connect { at, can_write: true }
+}
+
+/// R2a, while what it repeats is not durable, and then beside a copy of the other of two that are under way.
+#[test]
+fn a_frame_that_is_there_twice_takes_effect_once() {
+    let (up, down) = (|count| Deed::Up { at: 0, count }, |count| Deed::Down { at: 0, count });
+    let repeat = |pick| Deed::Repeat { at: 0, pick };
+    let steps = [edit(0, 1), repeat(0), up(2), down(2), edit(0, 1), edit(0, 1), repeat(1), repeat(0), up(4)];
+    let plan = Plan { rights: false, clones: false, losses: false, ..Plan::of(114) };
+    let tally = replay(&plan, &steps).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!((tally.repeated, tally.refused), (3, 0), "{tally}");
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub struct Tally {
     pub wide: u64,
     /// Commits that were refused.
     pub refused: u64,
+    /// Frames that the network had twice.
+    pub repeated: u64,
     /// Folds that succeeded.
     pub folds: u64,
     /// New generations of segments.
@@ -97,6 +99,7 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.commits += other.commits;
         self.wide += other.wide;
         self.refused += other.refused;
+        self.repeated += other.repeated;
         self.folds += other.folds;
         self.rolls += other.rolls;
         self.rolls_held += other.rolls_held;
@@ -112,7 +115,7 @@ impl std::ops::AddAssign<&Tally> for Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Tally { schedules, steps, faults, commits, wide, refused, folds, .. } = self;
+        let Tally { schedules, steps, faults, commits, wide, refused, repeated, folds, .. } = self;
         let Tally { rolls, rolls_held, adopted, parted, catch_ups, from_copies, onto_copies, lives, coverage, .. } =
             self;
         let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
@@ -125,6 +128,7 @@ impl std::fmt::Display for Tally {
             each(*wide),
             each(*refused)
         )?;
+        write!(f, "{:.1} repeated frames, ", each(*repeated))?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
         write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;
         write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;

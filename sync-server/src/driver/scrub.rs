@@ -40,3 +40,57 @@ pub(super) fn run(store: &Store, scrub: Scrub, stop: &Receiver<()>, events: &Unb
 fn sleep(stop: &Receiver<()>, time: Duration) -> bool {
     matches!(stop.recv_timeout(time), Err(RecvTimeoutError::Timeout))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::mpsc::channel;
+
+    use coheap_core::id::EpochId;
+    use coheap_core::relay::Append;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::store::HeapAppend;
+
+    /// Set in the process whose stderr is read.
+    const CHILD: &str = "COHEAP_TEST_SCRUB";
+    const NAME: &str = "driver::scrub::tests::a_missing_name_is_told_on_stderr_and_all_other_heaps_are_read";
+
+    /// Nobody asks for a heap that nobody knows of, and a new one by its name would be empty: only this line says it.
+    #[test]
+    fn a_missing_name_is_told_on_stderr_and_all_other_heaps_are_read() {
+        if std::env::var_os(CHILD).is_some() {
+            return scrub_without_a_name();
+        }
+        let mut child = Command::new(std::env::current_exe().expect("this program"));
+        let child = child.args([NAME, "--exact", "--nocapture"]).env(CHILD, "1").output().expect("it runs");
+        let [out, told] = [child.stdout, child.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        assert!(child.status.success() && out.contains("1 passed"), "{out}{told}");
+        let line = "coheap-relay: store: damaged: the names of heaps are not those that were given";
+        assert!(told.lines().any(|said| said == line), "{told}");
+    }
+
+    fn scrub_without_a_name() {
+        let directory = std::env::temp_dir().join(format!("coheap-scrub-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        let store = Arc::new(Store::open(&directory, 0).expect("a new store"));
+        let epoch = Some((EpochId { counter: 1, random: 7 }, Default::default()));
+        let begins =
+            |heap: &str| HeapAppend { heap: heap.into(), appends: vec![Append { epoch, ..Append::default() }] };
+        store.append(&["lost", "whole", "without meta"].map(begins)).expect("written");
+        store.verify_names().expect("all are there");
+        store.lose("lost", "without meta").expect("they were there");
+        let ((end, stop), (events, mut told)) = (channel(), unbounded_channel());
+        let scrub = Scrub { every: Duration::from_millis(1), bytes_per_s: 1 << 30 };
+        let scrubbed = Arc::clone(&store);
+        let thread = std::thread::spawn(move || run(&scrubbed, scrub, &stop, &events));
+        // The names come first in each round, and then every heap that has one.
+        let first = told.blocking_recv();
+        assert!(matches!(first, Some(Event::Scrubbed { heap, .. }) if &*heap == "without meta"));
+        drop(end);
+        thread.join().expect("it ends");
+        drop(store);
+        let _ = std::fs::remove_dir_all(&directory);
+    }
+}

@@ -256,7 +256,7 @@ fn closed() -> StoreError {
 fn open_database(disk: &dyn Disk, how: How) -> Result<Handle, StoreError> {
     match open_once(disk, how, false) {
         // What redb needs to write is damaged, or could not be made again: its check of the whole file makes it anew if the
-        // trees are whole.
+        // trees are whole, and says what is wrong with them if not, where opening them as they stand may panic.
         Err(StoreError::Damaged(_)) if how != How::AsItIs => open_once(disk, how, true),
         other => other,
     }

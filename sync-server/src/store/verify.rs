@@ -133,3 +133,24 @@ fn step(transaction: &ReadTransaction, name: &str, at: Offset, chain: Option<u64
     let reached = step.run.end == meta.head && step.run.chain.is_none_or(|chain| chain == meta.chain);
     if reached { Ok(step) } else { Err(damaged("the log has a hole")) }
 }
+
+#[cfg(test)]
+impl Store {
+    /// What no append does: the name of a heap goes missing, and the `meta` row of another.
+    pub(crate) fn lose(&self, name_of: &str, meta_of: &str) -> Result<(), StoreError> {
+        use redb::ReadableTable;
+        self.write(|transaction| {
+            let mut heaps = transaction.open_table(HEAPS).map_err(failed)?;
+            heaps.remove(name_of).map_err(failed)?.ok_or(StoreError::Gone)?;
+            let row = heaps.get(meta_of).map_err(failed)?.ok_or(StoreError::Gone)?;
+            let heap = read_row(HEAPS, &meta_of, row.value(), number)?.0;
+            transaction
+                .open_table(super::tables::META)
+                .map_err(failed)?
+                .remove(heap)
+                .map_err(failed)?
+                .ok_or(StoreError::Gone)?;
+            Ok(())
+        })
+    }
+}

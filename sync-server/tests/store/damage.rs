@@ -5,7 +5,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use coheap_sync_server::{Appended, StoreError};
+use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentNumber, Seq, Uid};
+use coheap_core::log::{LogEntry, StoredCommit, StoredPart};
+use coheap_core::relay::Append;
+use coheap_sync_server::{Appended, HeapAppend, StoreError};
 use coheap_tests::Draws;
 use coheap_tests::disk_backend::SimDisk;
 use coheap_tests::stored::Picture;
@@ -176,4 +179,97 @@ fn the_check_of_the_whole_file_sees_what_no_row_shows() {
     });
     eprintln!("600 flips: {by_rows:?} seen by rows, {by_the_file:?} by the check of the file alone");
     assert!(by_rows.into_inner() > 0 && by_the_file.into_inner() > 0);
+}
+
+/// A page of the trees as it was an append ago. Over many of those the library panics, or says nothing of use, when it opens the file
+/// as it stands; the check of the whole file, with which it is opened once more, says what is wrong.
+#[test]
+fn a_file_that_the_library_panics_over_is_refused_by_its_check_of_the_whole() {
+    let mut world = World::new(7, 12);
+    let earlier = world.disk.medium();
+    let store = open(&world.disk).unwrap();
+    let appends: Vec<_> = world.growers.iter_mut().map(|grower| grower.grow(1)).collect();
+    store.append(&appends).unwrap();
+    drop(store);
+    let now = world.disk.medium();
+    let pages = now.len().min(earlier.len()) / 4096;
+    let changed: Vec<usize> =
+        (1..pages).filter(|page| now[page * 4096..][..4096] != earlier[page * 4096..][..4096]).collect();
+    let (opened, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    each_of(changed.len(), |trial| {
+        let bytes = changed[trial] * 4096..(changed[trial] + 1) * 4096;
+        let mut medium = now.clone();
+        medium[bytes.clone()].copy_from_slice(&earlier[bytes]);
+        match open(&SimDisk::of(1, medium)) {
+            Ok(_) => opened.fetch_add(1, Relaxed),
+            Err(StoreError::Damaged(why)) => {
+                assert!(!why.starts_with("the database library gave up"), "page {}: {why}", changed[trial]);
+                refused.fetch_add(1, Relaxed)
+            }
+            Err(other) => panic!("page {}: {other:?}", changed[trial]),
+        };
+    });
+    eprintln!("{} pages as they were: {opened:?} opened, {refused:?} refused", changed.len());
+    assert!(refused.into_inner() > 2);
+}
+
+/// A heap of one author whose commits are as long as the list says, an append each; the one at `other` has bytes of its own.
+fn history(lens: &[usize], other: usize, salt: u8) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let (disk, owner) = (SimDisk::new(3), ReplicaId([1; 16]));
+    let store = open(&disk).unwrap();
+    let mut entries = Vec::new();
+    for (at, len) in (0..).zip(lens) {
+        let bytes = vec![if at == other { salt } else { 0 }; *len].into();
+        let (segment, generation) = (SegmentNumber(0), GenId::default());
+        let parts = vec![StoredPart { segment, generation, kind: 0, creates: None, bytes }].into();
+        let (seq, uid) = (Seq(at as u64 + 1), Uid(at as u64 + 1));
+        let mut entry = Vec::new();
+        LogEntry::Commit(StoredCommit { owner, author: None, seq, uid, label: None, parts }).encode(&mut entry);
+        let epoch = (at == 0).then(|| (EpochId { counter: 1, random: 7 }, Offset(0)));
+        let first = Offset(at as u64);
+        let append = Append { first, epoch, entries: vec![entry.clone().into()], ..Append::default() };
+        let append = HeapAppend { heap: "long".into(), appends: vec![append] };
+        assert_eq!(store.append(&[append]).unwrap(), [Appended::Written]);
+        entries.push(entry);
+    }
+    drop(store);
+    (disk.medium(), entries)
+}
+
+/// The log is verified in steps of 1 MiB. The last record of one of them is, whole and sealed, of another history, in which everything
+/// before it was the same: that only the next record shows, which is read in the next step.
+#[test]
+fn a_record_of_another_history_at_the_seam_of_two_steps_of_verify_is_found() {
+    const STEP: usize = 1 << 20;
+    // As many records behind it as are checked whenever a heap is opened, and more.
+    let (large, behind) = (8 << 10, 300);
+    let mut lens = vec![large; STEP / large];
+    let seam = lens.len() - 1;
+    lens.extend(vec![40; behind]);
+    let ((other, others), (medium, entries)) = (history(&lens[..=seam], seam, 1), history(&lens, seam, 2));
+    let mut steps = Vec::new();
+    let store = open(&SimDisk::of(1, medium.clone())).unwrap();
+    let verified = store.verify_heap("long", |bytes| {
+        steps.push(bytes as usize);
+        true
+    });
+    assert_eq!(verified.unwrap().records as usize, entries.len());
+    // Each entry has its length in front of it.
+    let first: usize = entries[..=seam].iter().map(|entry| 4 + entry.len()).sum();
+    assert!(steps.len() == 2 && steps[0] == first && first >= STEP, "the seam is not there: {steps:?}, {first}");
+    // A record is an entry with its header and its chain value around it.
+    let records = |medium: &[u8], entry: &[u8]| -> Vec<std::ops::Range<usize>> {
+        let places = medium.windows(entry.len()).enumerate().filter(|(_, bytes)| *bytes == entry);
+        places.map(|(at, _)| at - 37..at + entry.len() + 8).collect()
+    };
+    let record = records(&other, &others[seam]).pop().unwrap();
+    let mut spoilt = medium.clone();
+    let places = records(&medium, &entries[seam]);
+    assert!(!places.is_empty());
+    for place in places {
+        spoilt[place].copy_from_slice(&other[record.clone()]);
+    }
+    let store = open(&SimDisk::of(1, spoilt)).unwrap();
+    assert_eq!(store.recover("long").unwrap().head, Offset(entries.len() as u64));
+    assert!(matches!(store.verify_heap("long", |_| true), Err(StoreError::Damaged(_))));
 }

@@ -5,11 +5,15 @@ use coheap_core::segment::write::Draw;
 
 use super::coverage::{Fault, Phase};
 use super::plan::{Deed, FAULTS_MIN, Plan, STEPS_MIN, WaitFor};
+use super::process::Link;
 use super::world::World;
 use crate::Draws;
 
 /// Steps between two faults, about.
 const BETWEEN_FAULTS: usize = 45;
+
+/// One of so many steps in which messages of a replica would arrive repeats a frame, if one with commits is under way.
+const REPEATS: u16 = 8;
 
 /// The source of a schedule's steps.
 #[derive(Debug)]
@@ -86,6 +90,10 @@ impl Generator {
         for _ in 0..8 {
             match self.draws.below(20) {
                 0..3 => return self.program(world, at, pick),
+                // Without a draw of its own: what no repeated frame comes before is as it was without them.
+                3..7 if pick.is_multiple_of(REPEATS) && process.link.as_ref().is_some_and(has_commits) => {
+                    return Deed::Repeat { at, pick: pick / REPEATS };
+                }
                 3..7 if process.link.as_ref().is_some_and(|link| !link.up.is_empty() && !link.silent) => {
                     return Deed::Up { at, count: 1 + self.draws.below(3) as u8 };
                 }
@@ -140,4 +148,9 @@ impl Generator {
             _ => Deed::Pass { ms: if pick.is_multiple_of(8) { 40_000 } else { pick % 100 } },
         }
     }
+}
+
+/// Whether a frame that can be repeated is under way.
+fn has_commits(link: &Link) -> bool {
+    !link.silent && link.commits().next().is_some()
 }

@@ -128,6 +128,9 @@ pub enum Deed {
     Edit { at: u8, segments: u8, pick: u16, alloc: bool, large: bool },
     /// Messages of a replica arrive.
     Up { at: u8, count: u8 },
+    /// A message of commits of a replica is under way twice: the copy is right behind it. What no connection does, and what the
+    /// relay takes for a duplicate (R2a).
+    Repeat { at: u8, pick: u16 },
     /// Messages of an earlier connection arrive.
     LateUp { pick: u16 },
     /// Messages of the relay arrive.

@@ -25,6 +25,7 @@ pub const COUNTER: &str = "n";
 pub const REGISTER: &str = "r";
 /// Kinds of frames (`core/WIRE.md`).
 const HELLO: u8 = 0x01;
+const COMMIT: u8 = 0x02;
 const RESTORE: u8 = 0x05;
 const CHUNK: u8 = 0x08;
 /// After so many connections that another one displaced, a replica takes another id (F4).
@@ -166,6 +167,12 @@ pub fn cut(queue: &mut VecDeque<Bytes>, fraction: u16) {
 }
 
 impl Link {
+    /// Which of the messages that are under way to the relay have commits and nothing else.
+    pub fn commits(&self) -> impl Iterator<Item = usize> + '_ {
+        let alone = |message: &Bytes| split(message).is_ok_and(|mut frames| frames.all(|(kind, _)| kind == COMMIT));
+        self.up.iter().enumerate().filter(move |(_, message)| alone(message)).map(|(nth, _)| nth)
+    }
+
     /// A message arrives at the relay: what was shown of what it gives back, and by whom it is given.
     pub fn arrives(&mut self, message: &Bytes) -> Option<(ReplicaId, Sight)> {
         if message.get(1) != Some(&RESTORE) {

@@ -232,6 +232,10 @@ impl World {
         match step {
             Deed::Edit { at, segments, pick, alloc, large } => self.edit(place(at), segments, pick, alloc, large),
             Deed::Up { at, count } => self.up(place(at), count),
+            Deed::Repeat { at, pick } => {
+                self.repeat(place(at), usize::from(pick));
+                Ok(())
+            }
             Deed::LateUp { pick } => self.late_up(pick),
             Deed::Down { at, count } => self.down(place(at), count),
             Deed::Sync { count } => self.sync(usize::from(count)),

@@ -66,6 +66,16 @@ impl World {
         Ok(())
     }
 
+    /// One of the messages of commits that are under way to the relay is there twice from here on.
+    pub(super) fn repeat(&mut self, at: usize, pick: usize) {
+        let Some(link) = &mut self.processes[at].link else { return };
+        let commits: Vec<usize> = link.commits().collect();
+        let Some(nth) = commits.get(pick % commits.len().max(1)).copied() else { return };
+        link.up.insert(nth + 1, link.up[nth].clone());
+        self.tally.repeated += 1;
+        self.note(|| format!("message {nth} of process {at} is under way twice"));
+    }
+
     /// What a replica had sent on a connection that it has given up arrives; behind the last of it, its end does.
     pub(super) fn late_up(&mut self, pick: u16) -> Result<(), Failure> {
         if self.late.is_empty() {
