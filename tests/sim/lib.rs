@@ -21,6 +21,7 @@ pub mod peer;
 pub mod program;
 pub mod schedule;
 pub mod sharer;
+pub mod small_worlds;
 pub mod stage;
 pub mod stored;
 pub mod trace;

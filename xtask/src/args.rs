@@ -14,6 +14,7 @@ usage: cargo xtask COMMAND
   soak --seeds N [--from S] [--seconds T] [--world schedules|deep] [--with rolls,losses,...]
                                simulate N seeds, from seed S (default 0) on; --with: what every deep world has
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
+  soak --world small           play all of the small worlds
   soak --guard N [--from S]    make N valid updates; the guard must let all of them pass
   fuzz [TARGET] [--seconds N] [--seed S] [--keep]
                                fuzz one target or all of them, N seconds each (default 30); the same seed tries the same
@@ -88,8 +89,8 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
         match flag.as_str() {
             "--trace" => flags.push(flag),
             "--world" => match args.next().as_deref() {
-                Some(world @ ("schedules" | "deep")) => flags.extend([flag, world.to_owned()]),
-                _ => return Err("`--world` is `schedules` or `deep`".to_owned()),
+                Some(world @ ("schedules" | "deep" | "small")) => flags.extend([flag, world.to_owned()]),
+                _ => return Err("`--world` is `schedules`, `deep` or `small`".to_owned()),
             },
             "--with" => {
                 let names = args.next().filter(|names| !names.starts_with('-'));
@@ -107,9 +108,9 @@ fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String
         }
     }
     let has = |name: &&str| flags.iter().any(|flag| flag == name);
-    match ["--seeds", "--seed", "--guard"].iter().filter(|name| has(name)).count() {
+    match ["--seeds", "--seed", "--guard", "small"].iter().filter(|name| has(name)).count() {
         1 => Ok(Command::Soak { flags }),
-        _ => Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`".to_owned()),
+        _ => Err("`soak` needs `--seeds N`, `--seed N`, `--guard N` or `--world small`".to_owned()),
     }
 }
 
@@ -183,6 +184,7 @@ mod tests {
         soak("soak --seeds 9 --world deep --with rolls,losses");
         soak("soak --seed 9 --trace");
         soak("soak --guard 9");
+        soak("soak --world small");
         check("fuzz", Ok(Command::Fuzz { target: None, seconds: 30, seed: None, keep: false }));
         let target = Some("frames".to_owned());
         check(
@@ -204,14 +206,14 @@ mod tests {
         check("demo --workers x", Err("`--workers` needs a number, not `x`"));
         check("bench --fast", Err("`bench` does not take `--fast`"));
         check("bench one two", Err("`bench` does not take `two`"));
-        check("soak", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
-        check("soak --seeds 2 --seed 3", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
-        check("soak --seeds 2 --world flat", Err("`--world` is `schedules` or `deep`"));
+        check("soak", Err("`soak` needs `--seeds N`, `--seed N`, `--guard N` or `--world small`"));
+        check("soak --seeds 2 --seed 3", Err("`soak` needs `--seeds N`, `--seed N`, `--guard N` or `--world small`"));
+        check("soak --seeds 2 --world flat", Err("`--world` is `schedules`, `deep` or `small`"));
         check(
             "soak --seeds 2 --with --trace",
             Err("`--with` needs names: rights, shares, copies, rolls, losses, harm"),
         );
-        check("soak --guard 1 --seeds 1", Err("`soak` needs `--seeds N`, `--seed N` or `--guard N`"));
+        check("soak --guard 1 --seeds 1", Err("`soak` needs `--seeds N`, `--seed N`, `--guard N` or `--world small`"));
         check("soak --guard 0", Err("`--guard 0` would do nothing"));
         let targets = TARGETS.join(", ");
         check("fuzz nothing", Err(&format!("`fuzz` does not take `nothing`; targets: {targets}")));

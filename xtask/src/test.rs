@@ -24,6 +24,7 @@ pub(crate) fn plan(steps: &mut Steps) {
     // The release builds of the core and of the relay are there by now, so this costs the compiler the tests alone; and a
     // schedule takes a tenth of what it takes without optimisation.
     bench::plan_soak(steps, "schedules", SCHEDULES.map(str::to_owned).to_vec());
+    bench::plan_soak(steps, "small worlds", ["--world", "small"].map(str::to_owned).to_vec());
     steps.add("end-to-end tests", |workspace| node(workspace, &workspace.root().join("tests/e2e"), ".test.mjs"));
 }
 

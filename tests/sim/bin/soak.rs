@@ -1,20 +1,22 @@
-//! Many simulated lives, by command: `cargo xtask soak --seeds N [--from S] [--world schedules|deep] [--with rolls,losses]`.
+//! Many simulated lives, by command: `cargo xtask soak --seeds N [--from S] [--world schedules|deep] [--with rolls,losses]`;
+//! and `--world small`: all of the small worlds (`sim/small_worlds.rs`), which have no seeds.
 //! Schedules are many and small (`sim/schedule.rs`); the deep world has rich values and shared work (`sim/life.rs`). A seed that
 //! fails is named and stays replayable: `COHEAP_SEED=n`, or `--seed n --trace` here.
 #![allow(clippy::print_stdout, reason = "a soak says how far it is")]
 
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use coheap_tests::life;
 use coheap_tests::schedule::plan::{Deed, Plan};
 use coheap_tests::schedule::shrink::shrink;
 use coheap_tests::schedule::{Failure, Tally, replay, run, trace};
+use coheap_tests::small_worlds::FAMILIES;
 
 const USAGE: &str = "usage: soak --seeds N [--from S] [--seconds T] [--world schedules|deep] [--with rolls,losses,…] \
-                     | soak --seed N [--trace]";
+                     | soak --seed N [--trace] | soak --world small";
 /// Schedules side by side.
 const THREADS: usize = 2;
 /// Failing seeds after which a soak ends.
@@ -29,6 +31,7 @@ struct Args {
     seed: Option<u64>,
     trace: bool,
     deep: bool,
+    small: bool,
     /// Every life of the deep world has these, and faults, and nothing else.
     with: Option<life::Plan>,
 }
@@ -47,13 +50,15 @@ fn parse() -> Option<Args> {
             "--with" => parsed.with = Some(life::Plan::with(&args.next()?)?),
             "--world" => match args.next()?.as_str() {
                 "deep" => parsed.deep = true,
+                "small" => parsed.small = true,
                 "schedules" => {}
                 _ => return None,
             },
             _ => return None,
         }
     }
-    (parsed.seeds.is_some() != parsed.seed.is_some()).then_some(parsed)
+    let kinds = [parsed.seeds.is_some(), parsed.seed.is_some(), parsed.small];
+    (kinds.into_iter().filter(|kind| *kind).count() == 1).then_some(parsed)
 }
 
 fn main() -> ExitCode {
@@ -61,6 +66,9 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if args.small {
+        return if small() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let fine = match (args.seed, args.seeds.unwrap_or(1), args.deep) {
         (Some(seed), _, true) => deep(1, seed, args.with),
         (None, seeds, true) => deep(seeds, args.from, args.with),
@@ -150,6 +158,22 @@ fn explain(seed: u64, steps: &[Deed], failure: &Failure) {
     println!("\nseed {seed}, shortened to {} steps of {plan:?}:", steps.len());
     let _ = trace(&plan, &steps, |line| println!("{line}"));
     println!("{failure}\nreplay: cargo xtask soak --seed {seed} --trace");
+}
+
+/// All small worlds, family by family, side by side.
+fn small() -> bool {
+    let (next, begun) = (AtomicUsize::new(0), Instant::now());
+    let fine = std::thread::scope(|scope| {
+        let play = || {
+            while let Some(family) = FAMILIES.get(next.fetch_add(1, Ordering::Relaxed)) {
+                family.play(true);
+            }
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(play)).collect();
+        threads.into_iter().all(|thread| thread.join().is_ok())
+    });
+    println!("small worlds: {}, in {:.0?}", if fine { "all hold" } else { "not all hold" }, begun.elapsed());
+    fine
 }
 
 /// Lives in the deep world.
