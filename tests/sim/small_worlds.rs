@@ -7,6 +7,7 @@
 //! in the beginning, the second when it goes out. A failure shows the answers that lead to it; `COHEAP_WORLD=1,0,2,…` with the
 //! test's name (`tests/it/small_worlds.rs`) plays that world alone. Where there is a range the tests play its first and its last;
 //! `cargo xtask soak --world small` plays all.
+#![allow(clippy::print_stdout, reason = "how many there were is worth seeing")]
 
 use coheap_core::heap::Index;
 
@@ -19,7 +20,7 @@ const NAMES: [&str; 3] = ["A", "B", "C"];
 const PROGRAMS: [[&[&str]; 2]; 3] = [[&["s", "t"], &["t"]], [&["s"], &["s", "t"]], [&["t"], &["s"]]];
 
 /// A family of worlds: what happens in them, and how many there are, all of them and those at the ends of ranges.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Family {
     /// By which it is known.
     pub name: &'static str,
