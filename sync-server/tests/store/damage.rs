@@ -225,7 +225,7 @@ fn history(lens: &[usize], other: usize, salt: u8) -> (Vec<u8>, Vec<Vec<u8>>) {
         let (seq, uid) = (Seq(at as u64 + 1), Uid(at as u64 + 1));
         let mut entry = Vec::new();
         LogEntry::Commit(StoredCommit { owner, author: None, seq, uid, label: None, parts }).encode(&mut entry);
-        let epoch = (at == 0).then(|| (EpochId { counter: 1, random: 7 }, Offset(0)));
+        let epoch = (at == 0).then_some((EpochId { counter: 1, random: 7 }, Offset(0)));
         let first = Offset(at as u64);
         let append = Append { first, epoch, entries: vec![entry.clone().into()], ..Append::default() };
         let append = HeapAppend { heap: "long".into(), appends: vec![append] };
