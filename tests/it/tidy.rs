@@ -223,6 +223,34 @@ fn every_counterexample_of_the_protocol_is_kept_as_a_trace() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The promises of DESIGN §2 that schedules are run for. P7 is of budgets, P9 of locks: no switch is.
+const PROMISES: [&str; 7] = ["P1", "P2", "P3", "P4", "P5", "P6", "P8"];
+
+#[test]
+fn every_promise_is_broken_by_a_switch_and_the_table_of_switches_is_whole() {
+    let text = fs::read_to_string(root().join("tests/README.md")).expect("a document");
+    let rows = text.lines().skip_while(|line| !line.starts_with("| switch | what is wrong | breaks | noticed as |"));
+    let rows: Vec<Vec<&str>> = rows
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.iter().all(|row| row.len() == 5), "{rows:?}");
+    let named: Vec<String> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let switches: Vec<String> = coheap_core::mutate::ALL.iter().map(|switch| format!("{switch:?}")).collect();
+    assert_eq!(named, switches, "a row each, in the order of core/src/mutate.rs");
+    let mut broken = BTreeSet::new();
+    for row in &rows {
+        for name in row[2].split(", ") {
+            let is_rule = rules_in(name).len() == 1;
+            assert!(PROMISES.contains(&name) || is_rule, "{}: {name} is no promise and no rule", row[0]);
+            broken.insert(name);
+        }
+    }
+    let kept: Vec<&&str> = PROMISES.iter().filter(|promise| !broken.contains(**promise)).collect();
+    assert!(kept.is_empty(), "no switch breaks {kept:?}");
+}
+
 /// Public types of a folder of sources.
 fn types(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
