@@ -116,7 +116,7 @@ pub enum Event {
         commits: Marks,
     },
     /// A generation was given back that has no part of these, and nobody was told that they are durable: their authors make that part
-    /// anew, and until then the others show alone (§14.2).
+    /// anew, and until then the others show alone, and not to everybody who was shown all (§14.2).
     Superseded {
         /// All of them so far.
         commits: Marks,
