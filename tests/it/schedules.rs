@@ -77,14 +77,23 @@ fn a_seed_decides_everything() {
 
 /// Schedules that failed once, shortened: a change of the generator does not change them.
 fn stays_mended(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed]) {
-    stays_mended_where_disks_are_lost(heaps_of, fold_bytes, steps, false);
+    stays_mended_in(heaps_of, fold_bytes, steps, false, Plan::of(114).rolls);
 }
 
-fn stays_mended_where_disks_are_lost(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed], losses: bool) {
+fn stays_mended_in(heaps_of: &[usize], fold_bytes: Option<u64>, steps: &[Deed], losses: bool, rolls: bool) {
     let heaps = heaps_of.iter().max().map_or(1, |heap| heap + 1);
     let (rights, clones, automerge) = (false, false, false);
-    let plan =
-        Plan { heaps, heaps_of: heaps_of.to_vec(), fold_bytes, rights, clones, losses, automerge, ..Plan::of(114) };
+    let plan = Plan {
+        heaps,
+        heaps_of: heaps_of.to_vec(),
+        fold_bytes,
+        rights,
+        clones,
+        losses,
+        rolls,
+        automerge,
+        ..Plan::of(114)
+    };
     let outcome = replay(&plan, steps);
     assert!(outcome.is_ok(), "{}", outcome.err().map(|failure| failure.to_string()).unwrap_or_default());
 }
@@ -370,5 +379,58 @@ fn a_worker_that_dies_three_times_by_chance_makes_no_conflict() {
         Deed::Up { at: 3, count: 1 },
         Deed::Read { pick: 61309 },
     ];
-    stays_mended_where_disks_are_lost(&[0; 5], Some(100), &steps, true);
+    stays_mended_in(&[0; 5], Some(100), &steps, true, false);
+}
+
+/// §14.2: what others were shown of it goes, until its author has made it anew.
+#[test]
+fn a_generation_that_comes_back_after_an_older_one_takes_what_is_not_acknowledged_away_for_a_while() {
+    let steps = [
+        connect(4),
+        Deed::Up { at: 4, count: 3 },
+        Deed::Fault { fault: Fault::Cut, at: 0, pick: 6251 },
+        Deed::Edit { at: 0, segments: 2, pick: 21865, alloc: false, large: false },
+        Deed::Roll { pick: 65404 },
+        Deed::Down { at: 4, count: 4 },
+        Deed::Up { at: 4, count: 1 },
+        Deed::Read { pick: 52565 },
+        Deed::Sync { count: 5 },
+        Deed::Down { at: 4, count: 2 },
+        Deed::Fault { fault: Fault::Wiped, at: 3, pick: 62069 },
+    ];
+    stays_mended_in(&[0; 6], Some(32), &steps, true, true);
+}
+
+/// X25: its author had it in a generation that the log lost, and another process has given it back in the one before.
+#[test]
+fn a_commit_without_parts_is_one_that_the_log_was_given_back() {
+    let steps = [
+        connect(1),
+        Deed::Up { at: 1, count: 2 },
+        Deed::Down { at: 1, count: 2 },
+        Deed::Up { at: 1, count: 3 },
+        Deed::Read { pick: 52053 },
+        Deed::Down { at: 1, count: 4 },
+        connect(2),
+        Deed::Up { at: 2, count: 2 },
+        Deed::Down { at: 2, count: 3 },
+        Deed::Up { at: 2, count: 3 },
+        Deed::Read { pick: 20130 },
+        Deed::Down { at: 2, count: 4 },
+        Deed::Edit { at: 1, segments: 1, pick: 17880, alloc: false, large: false },
+        Deed::Backup,
+        Deed::Edit { at: 2, segments: 1, pick: 26988, alloc: false, large: false },
+        Deed::Up { at: 1, count: 2 },
+        Deed::Sync { count: 1 },
+        Deed::Fault { fault: Fault::Cut, at: 1, pick: 39531 },
+        Deed::Roll { pick: 43681 },
+        Deed::Read { pick: 14227 },
+        Deed::Sync { count: 2 },
+        connect(1),
+        Deed::Up { at: 1, count: 3 },
+        Deed::Read { pick: 35992 },
+        Deed::Down { at: 1, count: 1 },
+        Deed::Fault { fault: Fault::RolledBack, at: 0, pick: 26875 },
+    ];
+    stays_mended_in(&[0; 6], Some(400), &steps, true, true);
 }

@@ -89,8 +89,6 @@ pub struct Log {
     hollow: Vec<(u64, ReplicaId, Seq, Seq)>,
     /// Segments by the log's numbers.
     numbers: Vec<SegmentNo>,
-    /// Somebody has given back a generation.
-    adopts: bool,
     /// The generations that segments have gone over to, and where.
     generations: BTreeMap<SegmentNo, Vec<(u64, GenId)>>,
     epochs: Vec<(EpochId, Offset)>,
@@ -390,11 +388,12 @@ impl Oracle {
         parts.sort_unstable();
         let mut expected: Vec<SegmentNo> = places.iter().map(|place| place.segment).collect();
         expected.sort_unstable();
-        // X25: what is in a generation that was given back is not in the commit any more.
+        // X25: what is in a generation that was given back, or that its author was in before the log was lost, is not in the commit
+        // any more; somebody has given it back, then.
         let in_base = |segment: &SegmentNo| self.log().content(*segment, Offset(u64::MAX)).marks.contains(commit);
         let lacks = expected.iter().filter(|segment| !parts.contains(segment));
         let reduced =
-            self.log().adopts && lacks.into_iter().all(in_base) && parts.iter().all(|part| expected.contains(part));
+            self.was_restored() && lacks.into_iter().all(in_base) && parts.iter().all(|part| expected.contains(part));
         if parts != expected && !reduced {
             return fails("P3", format!("commit {commit} is admitted with {parts:?} of its parts {expected:?}"));
         }
@@ -478,7 +477,6 @@ impl Oracle {
                 }
                 self.superseded.extend(&lacks);
                 content = Amount::default();
-                self.log_mut().adopts = true;
                 self.log_mut().generations.entry(segment).or_default().push((offset.0, part.generation));
             } else if !self.log().is_of(segment, part.generation) {
                 return fails("D4", format!("segment {segment} is given back at {offset:?} of another generation"));
