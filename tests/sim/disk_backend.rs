@@ -15,7 +15,7 @@ use std::io::{Error, ErrorKind};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coheap_sync_server::{BackendError, Disk, StorageBackend, StoreError};
+use coheap_sync_server::{BackendError, Disk, Look, StorageBackend, StoreError};
 
 use crate::Draws;
 
@@ -278,6 +278,10 @@ impl Disk for SimDisk {
         Ok(Box::new(File { disk: self.clone(), life: state.life }))
     }
 
+    fn look(&self) -> Result<Box<dyn Look>, StoreError> {
+        Ok(Box::new(File { disk: self.clone(), life: self.state().life }))
+    }
+
     fn free_bytes(&self) -> Option<u64> {
         let state = self.state();
         let used = state.blocks.len() as u64 * BLOCK;
@@ -387,6 +391,12 @@ impl File {
             state.dead |= is_due(&mut state.die);
             if state.dead { Err(Error::other("the simulated power has failed")) } else { work(state) }
         })
+    }
+}
+
+impl Look for File {
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        StorageBackend::read(self, offset, out)
     }
 }
 

@@ -1,0 +1,195 @@
+//! The same file, flipped bit by bit, shown to the library and to this reader: what the one finds, the other does.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use redb::{Database, StorageBackend, TableDefinition};
+
+use super::super::handle::contained;
+use super::*;
+
+const ROWS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("rows");
+const NAMES: TableDefinition<'_, &str, u64> = TableDefinition::new("names");
+const PAIRS: TableDefinition<'_, u64, u64> = TableDefinition::new("pairs");
+
+/// A file in memory.
+#[derive(Clone, Default, Debug)]
+struct Bytes(Arc<Mutex<Vec<u8>>>);
+
+impl StorageBackend for Bytes {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let bytes = self.0.lock().unwrap();
+        let there = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)?.get(..out.len()));
+        out.copy_from_slice(there.ok_or(ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.lock().unwrap().resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap()[offset as usize..][..data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Look for Bytes {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        assert!(out.len() <= CHUNK);
+        StorageBackend::read(self, offset, out)
+    }
+}
+
+/// A file with trees of several levels, every kind of row, values of many pages, and pages that were freed; left in good order.
+fn file() -> Vec<u8> {
+    let bytes = Bytes::default();
+    let database = Database::builder().create_with_backend(bytes.clone()).unwrap();
+    for round in 0..12_u64 {
+        let transaction = database.begin_write().unwrap();
+        let mut rows = transaction.open_table(ROWS).unwrap();
+        for n in 0..150 {
+            rows.insert((n % 5, round * 150 + n), &vec![n as u8; 20 + (n * 37 % 900) as usize][..]).unwrap();
+        }
+        rows.insert((round, u64::MAX), &vec![round as u8; 30_000 * round as usize][..]).unwrap();
+        for n in 0..round * 20 {
+            rows.remove((n % 5, n)).unwrap();
+        }
+        let (mut names, mut pairs) = (transaction.open_table(NAMES).unwrap(), transaction.open_table(PAIRS).unwrap());
+        for n in 0..100 {
+            names.insert(&*format!("a name that is rather long, as names go: {}", n * round), n).unwrap();
+            pairs.insert(n * 1000 + round, n).unwrap();
+        }
+        drop((rows, names, pairs));
+        transaction.commit().unwrap();
+    }
+    drop(database);
+    let bytes = bytes.0.lock().unwrap().clone();
+    bytes
+}
+
+fn order(table: &str) -> Option<Order> {
+    match table {
+        "rows" => Some(<(u64, u64) as redb::Key>::compare),
+        "names" => Some(<&str as redb::Key>::compare),
+        "pairs" => Some(<u64 as redb::Key>::compare),
+        _ => None,
+    }
+}
+
+/// Everything that is found to be damaged, and how many pages were read, in steps.
+fn found(bytes: &Bytes, step_bytes: u64) -> (Vec<String>, u64) {
+    let mut header = [0; HEADER];
+    Look::read(bytes, 0, &mut header).unwrap();
+    let header = match Header::decode(&header) {
+        Ok(Ok(header)) => header,
+        Ok(Err(what)) => return (vec![what], 0),
+        Err(error) => return (vec![error.to_string()], 0),
+    };
+    let mut looking = Looking::new(bytes, header, u64::MAX);
+    looking.system().unwrap();
+    let (mut broken, mut pages) = (looking.broken, looking.pages);
+    let mut place = Some(Place::default());
+    while let Some(from) = place {
+        let mut looking = Looking::new(bytes, header, step_bytes);
+        place = looking.data(&from, order).unwrap();
+        assert_ne!(place.as_ref(), Some(&from), "a step goes on");
+        pages += looking.pages;
+        broken.extend(looking.broken);
+    }
+    (broken.into_iter().map(|broken| broken.what).collect(), pages)
+}
+
+/// What the library says of the file.
+fn library_finds(bytes: Vec<u8>) -> bool {
+    let checked = contained(|| {
+        let bytes = Bytes(Arc::new(Mutex::new(bytes)));
+        let mut database = Database::builder().create_with_backend(bytes)?;
+        let checked = database.check_integrity();
+        drop(database);
+        checked
+    });
+    !matches!(checked, Ok(Ok(true)))
+}
+
+#[test]
+fn a_whole_file_is_whole_however_it_is_cut_into_steps() {
+    let bytes = Bytes(Arc::new(Mutex::new(file())));
+    assert!(!library_finds(file()));
+    let (broken, once) = found(&bytes, u64::MAX);
+    assert_eq!(broken, [""; 0]);
+    assert!(once > 300, "{once} pages");
+    for step_bytes in [1, 4096, 50_000] {
+        let (broken, pages) = found(&bytes, step_bytes);
+        assert_eq!(broken, [""; 0]);
+        assert!(pages > once, "leaves were left out");
+    }
+}
+
+#[test]
+fn what_the_library_finds_is_found_and_nothing_else() {
+    // The library's panics, which are contained, are not printed.
+    std::panic::set_hook(Box::new(|panic| {
+        if !panic.location().is_some_and(|at| at.file().contains("redb")) {
+            eprintln!("{panic}");
+        }
+    }));
+    let file = file();
+    let (mut bad, mut branches) = (0, 0);
+    let mut draw = 88_172_645_463_325_252_u64;
+    for trial in 0..300 {
+        // xorshift64
+        draw ^= draw << 13;
+        draw ^= draw >> 7;
+        draw ^= draw << 17;
+        // Any bit of a page; every other time one of its first bytes, which tell of the others.
+        let page = 1 + draw as usize % (file.len() / 4096 - 1);
+        let within = if trial % 2 == 0 { (draw >> 32) as usize % 64 } else { (draw >> 32) as usize % 4096 };
+        let mut flipped = file.clone();
+        flipped[page * 4096 + within] ^= 1 << (draw >> 60 & 7);
+        let expected = library_finds(flipped.clone());
+        let step_bytes = if trial % 3 == 0 { 10_000 } else { u64::MAX };
+        let (broken, _) = found(&Bytes(Arc::new(Mutex::new(flipped))), step_bytes);
+        assert_eq!(!broken.is_empty(), expected, "page {page}, byte {within}: {broken:?}");
+        bad += usize::from(expected);
+        branches += usize::from(expected && file[page * 4096] == 2);
+    }
+    eprintln!("{bad} of 300 found, {branches} in branches");
+    assert!(bad > 50 && bad < 280 && branches > 2, "{bad} {branches}");
+}
+
+#[test]
+fn a_damaged_header_is_found() {
+    let file = file();
+    // The magic number, and the slot that counts.
+    let slot = if file[9] & 1 == 0 { 64 } else { 192 };
+    for byte in [0, 8, slot, slot + 1, slot + 10, slot + 40, slot + 104, slot + 127] {
+        let mut flipped = file.clone();
+        flipped[byte] ^= 4;
+        assert!(!found(&Bytes(Arc::new(Mutex::new(flipped))), u64::MAX).0.is_empty(), "byte {byte}");
+    }
+    // The header shows the commit before: its pages are not kept any more.
+    let mut flipped = file;
+    flipped[9] = (flipped[9] ^ PRIMARY) & !TWO_PHASE;
+    assert!(!found(&Bytes(Arc::new(Mutex::new(flipped))), u64::MAX).0.is_empty());
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_found() {
+    let file = file();
+    let whole = Bytes(Arc::new(Mutex::new(file.clone())));
+    assert!(found(&whole, u64::MAX).0.is_empty());
+    let used = file.chunks(4096).rposition(|page| page.iter().any(|byte| *byte != 0)).unwrap();
+    let cut = Bytes(Arc::new(Mutex::new(file[..used / 2 * 4096].to_vec())));
+    assert!(!found(&cut, u64::MAX).0.is_empty());
+}
