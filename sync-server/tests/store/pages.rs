@@ -1,0 +1,211 @@
+//! The scrub's look at redb's pages, while others write all the time: it finds what the check of the whole file finds when
+//! nobody does, and never anything else; it holds nobody up for long, and reads no more at once than it says.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coheap_core::id::{Offset, SegmentNumber};
+use coheap_sync_server::{Appended, Disk, Look, StorageBackend, Store, StoreError};
+use coheap_tests::disk_backend::SimDisk;
+use coheap_tests::stored::Grower;
+
+use crate::world::{HEAPS, World, open, quietly, times, whole};
+
+/// A disk on which it takes time to look at a page, so that many commits come between two of them.
+#[derive(Debug)]
+struct Watched {
+    disk: SimDisk,
+    slow: Duration,
+    seen: Arc<Seen>,
+}
+
+/// What was looked at.
+#[derive(Default, Debug)]
+struct Seen {
+    bytes: AtomicU64,
+    largest: AtomicU64,
+}
+
+#[derive(Debug)]
+struct WatchedLook(Box<dyn Look>, Duration, Arc<Seen>);
+
+impl Disk for Watched {
+    fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
+        self.disk.open()
+    }
+
+    fn look(&self) -> Result<Box<dyn Look>, StoreError> {
+        Ok(Box::new(WatchedLook(self.disk.look()?, self.slow, Arc::clone(&self.seen))))
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.disk.free_bytes()
+    }
+}
+
+impl Look for WatchedLook {
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        std::thread::sleep(self.1);
+        self.2.bytes.fetch_add(out.len() as u64, Relaxed);
+        self.2.largest.fetch_max(out.len() as u64, Relaxed);
+        self.0.read(offset, out)
+    }
+}
+
+fn watched(disk: &SimDisk, slow: Duration) -> (Store, Arc<Seen>) {
+    let seen = Arc::new(Seen::default());
+    let disk = Watched { disk: disk.clone(), slow, seen: Arc::clone(&seen) };
+    (Store::open_on(Box::new(disk), 0).unwrap(), seen)
+}
+
+/// Heaps that are written to until the end: commits of several sizes, folds of snapshots that grow and shrink, and, if asked, a
+/// compaction now and then. `counts` has how many there were; an error ends it.
+fn write_until(
+    store: &Store,
+    growers: &mut [(usize, Grower)],
+    end: &AtomicBool,
+    compacts: bool,
+    counts: &AtomicU64,
+) -> Result<(), StoreError> {
+    while !end.load(Relaxed) {
+        let commits = counts.load(Relaxed);
+        let appends: Vec<_> = growers.iter_mut().map(|(_, grower)| grower.grow(1 + commits as usize % 5)).collect();
+        if !store.append(&appends)?.iter().all(|written| *written == Appended::Written) {
+            return Err(StoreError::Gone);
+        }
+        if commits % 8 == 7 {
+            for (n, grower) in growers.iter() {
+                let snapshot = vec![commits as u8; 1 << (commits / 8 % 18)];
+                let segment = SegmentNumber(commits / 8 % grower.segments());
+                store.fold(HEAPS[*n], segment, grower.head(), Offset(u64::MAX), &snapshot)?;
+            }
+        }
+        if compacts && commits % 64 == 63 {
+            store.compact()?;
+        }
+        counts.store(commits + 1, Relaxed);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_whole_store_is_never_taken_for_damaged_whoever_writes() {
+    let World { disk, growers } = World::new(7, 12);
+    let (store, _) = watched(&disk, Duration::from_micros(200));
+    let (end, counts) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut growers: Vec<_> = growers.into_iter().enumerate().collect();
+    let rounds = times("COHEAP_SCRUBS", 200);
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until(&store, &mut growers, &end, true, &counts));
+        let mut pages = 0;
+        for round in 0..rounds {
+            // In one step, a few pages at a time, and page by page.
+            let step_bytes = [u64::MAX, 64 << 10, 1][round % 3];
+            let checked = store.check_pages(step_bytes, |_| true).unwrap();
+            // Before the test fails, the other thread has to end.
+            end.store(!checked.damage.is_empty(), Relaxed);
+            assert_eq!(checked.damage, [], "round {round}");
+            pages += checked.pages;
+        }
+        end.store(true, Relaxed);
+        writer.join().unwrap().unwrap();
+        eprintln!("{rounds} scrubs of {pages} pages beside {counts:?} commits in {:?}", begun.elapsed());
+    });
+    let commits = counts.into_inner();
+    assert!(commits > rounds as u64 / 2, "{commits}: nobody wrote");
+    drop(store);
+    assert!(open(&disk).unwrap().check_file().unwrap());
+}
+
+#[test]
+fn a_damaged_page_is_found_while_others_write_if_the_check_of_the_whole_file_finds_it() {
+    let mut world = World::new(7, 4);
+    let store = open(&world.disk).unwrap();
+    // Logs of many pages, and snapshots that have some of their own; nobody writes to these heaps later.
+    for _ in 0..80 {
+        let appends: Vec<_> = world.growers[..2].iter_mut().map(|grower| grower.grow(5)).collect();
+        store.append(&appends).unwrap();
+    }
+    for segment in 0..world.growers[1].segments() {
+        let head = world.growers[1].head();
+        store.fold(HEAPS[1], SegmentNumber(segment), head, Offset(0), &vec![segment as u8; 3000]).unwrap();
+    }
+    store.compact().unwrap();
+    drop(store);
+    let medium = world.disk.medium();
+    let used: Vec<usize> = (1..medium.len() / 4096).filter(|page| matches!(medium[page * 4096], 1 | 2)).collect();
+    let (mut found, mut branches, mut named) = (0, 0, 0);
+    for (n, page) in used.iter().enumerate().filter(|(n, page)| n % 4 == 0 || medium[**page * 4096] == 2) {
+        let disk = SimDisk::of(1, medium.clone());
+        let (store, _) = watched(&disk, Duration::ZERO);
+        let (end, counts) = (AtomicBool::new(false), AtomicU64::new(0));
+        let mut grower = vec![(2, world.growers[2].clone())];
+        // The library has all of it in its cache, so that nobody but the scrub meets the damage.
+        whole(&store);
+        let damage = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| write_until(&store, &mut grower, &end, false, &counts));
+            while counts.load(Relaxed) < 3 && !writer.is_finished() {
+                std::thread::yield_now();
+            }
+            disk.rot((page * 4096 * 8 + 40 + n % 500) as u64);
+            let checked = store.check_pages(64 << 10, |_| true);
+            end.store(true, Relaxed);
+            // Should it have met it all the same, that ended it.
+            drop(writer.join());
+            checked.map_or_else(|_| Vec::new(), |checked| checked.damage)
+        });
+        drop(store);
+        // The page may have been overwritten, or be one that nobody uses.
+        let check = || open(&disk).is_ok_and(|store| store.check_file().is_ok_and(|whole| whole));
+        let is_whole = quietly(check);
+        assert!(is_whole || !damage.is_empty(), "page {page} is damaged, and was not found");
+        if !is_whole {
+            found += 1;
+            branches += usize::from(medium[page * 4096] == 2);
+            named += usize::from(damage.iter().any(|damage| !damage.heaps.is_empty()));
+        }
+    }
+    eprintln!(
+        "{found} of {} pages found, {branches} of them branches, {named} with the heaps that they belong to",
+        used.len()
+    );
+    assert!(found > 5 && branches > 0 && named > 5, "{found} {branches} {named}");
+}
+
+#[test]
+fn memory_and_the_time_between_pauses_are_bounded() {
+    let World { disk, growers } = World::new(7, 12);
+    let (store, seen) = watched(&disk, Duration::ZERO);
+    // A page of 8 MiB.
+    let large = vec![7; 5 << 20];
+    store.fold(HEAPS[0], SegmentNumber(0), growers[0].head(), Offset(u64::MAX), &large).unwrap();
+    let told = Mutex::new(Vec::new());
+    let step_bytes = 32 << 10;
+    let checked = store
+        .check_pages(step_bytes, |bytes| {
+            told.lock().unwrap().push(bytes);
+            true
+        })
+        .unwrap();
+    assert_eq!(checked.damage, []);
+    let told = told.into_inner().unwrap();
+    // All that was read is told, so that a pause can follow it.
+    assert_eq!(told.iter().sum::<u64>(), seen.bytes.load(Relaxed));
+    assert!(checked.bytes > large.len() as u64);
+    assert!(seen.largest.load(Relaxed) <= 64 << 10, "{seen:?}");
+    // But for the large one, a step ends within a page or two.
+    let long: Vec<u64> = told.iter().copied().filter(|bytes| *bytes > step_bytes + (64 << 10)).collect();
+    assert_eq!(long.len(), 1, "{told:?}");
+    // It ends when it is told to.
+    let mut steps = 0;
+    store
+        .check_pages(1, |_| {
+            steps += 1;
+            steps < 3
+        })
+        .unwrap();
+    assert_eq!(steps, 3);
+}
