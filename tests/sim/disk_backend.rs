@@ -37,6 +37,8 @@ pub struct Counts {
     pub writes: u64,
     /// Errors that were given.
     pub faults: u64,
+    /// Bytes that were looked at beside whoever has it open.
+    pub looked: u64,
 }
 
 #[derive(Debug)]
@@ -396,6 +398,7 @@ impl File {
 
 impl Look for File {
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.disk.state().counts.looked += out.len() as u64;
         StorageBackend::read(self, offset, out)
     }
 }

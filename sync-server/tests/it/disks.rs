@@ -290,3 +290,22 @@ async fn the_scrub_finds_a_damaged_page_of_the_library_and_heaps_go_on() {
     client.find(|frame| (frame == Down::Pong { nonce: Nonce(8) }).then_some(())).await;
     relay.stop().await;
 }
+
+#[tokio::test]
+async fn the_scrub_reads_no_faster_than_it_says() {
+    let disk = SimDisk::new(5);
+    let mut heap = Grower::new("heap", 2, 1);
+    let store = open(&disk);
+    for _ in 0..300 {
+        store.append(&[heap.grow(1)]).unwrap();
+    }
+    let bytes_per_s = 64 << 10;
+    let begun = std::time::Instant::now();
+    let relay = Served::over(store, Some(Scrub { every: Duration::from_millis(10), bytes_per_s })).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (looked, took) = (disk.counts().looked, begun.elapsed().as_secs_f64());
+    relay.stop().await;
+    // A step is a second's worth; then there are the pages on the way to where it begins, and the library's own.
+    let most = bytes_per_s as f64 * (took + 1.0) + f64::from(128 << 10);
+    assert!(looked > bytes_per_s && looked as f64 <= most, "{looked} bytes in {took} s");
+}

@@ -17,19 +17,20 @@ use crate::world::{HEAPS, World, open, quietly, times, whole};
 #[derive(Debug)]
 struct Watched {
     disk: SimDisk,
-    slow: Duration,
     seen: Arc<Seen>,
 }
 
 /// What was looked at.
 #[derive(Default, Debug)]
 struct Seen {
+    /// So long each look takes.
+    slow_us: AtomicU64,
     bytes: AtomicU64,
     largest: AtomicU64,
 }
 
 #[derive(Debug)]
-struct WatchedLook(Box<dyn Look>, Duration, Arc<Seen>);
+struct WatchedLook(Box<dyn Look>, Arc<Seen>);
 
 impl Disk for Watched {
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError> {
@@ -37,7 +38,7 @@ impl Disk for Watched {
     }
 
     fn look(&self) -> Result<Box<dyn Look>, StoreError> {
-        Ok(Box::new(WatchedLook(self.disk.look()?, self.slow, Arc::clone(&self.seen))))
+        Ok(Box::new(WatchedLook(self.disk.look()?, Arc::clone(&self.seen))))
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -47,26 +48,26 @@ impl Disk for Watched {
 
 impl Look for WatchedLook {
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        std::thread::sleep(self.1);
-        self.2.bytes.fetch_add(out.len() as u64, Relaxed);
-        self.2.largest.fetch_max(out.len() as u64, Relaxed);
+        std::thread::sleep(Duration::from_micros(self.1.slow_us.load(Relaxed)));
+        self.1.bytes.fetch_add(out.len() as u64, Relaxed);
+        self.1.largest.fetch_max(out.len() as u64, Relaxed);
         self.0.read(offset, out)
     }
 }
 
-fn watched(disk: &SimDisk, slow: Duration) -> (Store, Arc<Seen>) {
+fn watched(disk: &SimDisk) -> (Store, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
-    let disk = Watched { disk: disk.clone(), slow, seen: Arc::clone(&seen) };
+    let disk = Watched { disk: disk.clone(), seen: Arc::clone(&seen) };
     (Store::open_on(Box::new(disk), 0).unwrap(), seen)
 }
 
-/// Heaps that are written to until the end: commits of several sizes, folds of snapshots that grow and shrink, and, if asked, a
-/// compaction now and then. `counts` has how many there were; an error ends it.
+/// Heaps that are written to until the end: commits of several sizes and, if `folds`, folds of snapshots that grow and shrink,
+/// and a compaction now and then. `counts` has how many there were; an error ends it.
 fn write_until(
     store: &Store,
     growers: &mut [(usize, Grower)],
     end: &AtomicBool,
-    compacts: bool,
+    folds: bool,
     counts: &AtomicU64,
 ) -> Result<(), StoreError> {
     while !end.load(Relaxed) {
@@ -75,14 +76,14 @@ fn write_until(
         if !store.append(&appends)?.iter().all(|written| *written == Appended::Written) {
             return Err(StoreError::Gone);
         }
-        if commits % 8 == 7 {
+        if folds && commits % 8 == 7 {
             for (n, grower) in growers.iter() {
                 let snapshot = vec![commits as u8; 1 << (commits / 8 % 18)];
                 let segment = SegmentNumber(commits / 8 % grower.segments());
                 store.fold(HEAPS[*n], segment, grower.head(), Offset(u64::MAX), &snapshot)?;
             }
         }
-        if compacts && commits % 64 == 63 {
+        if folds && commits % 64 == 63 {
             store.compact()?;
         }
         counts.store(commits + 1, Relaxed);
@@ -93,7 +94,7 @@ fn write_until(
 #[test]
 fn a_whole_store_is_never_taken_for_damaged_whoever_writes() {
     let World { disk, growers } = World::new(7, 12);
-    let (store, _) = watched(&disk, Duration::from_micros(200));
+    let (store, seen) = watched(&disk);
     let (end, counts) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut growers: Vec<_> = growers.into_iter().enumerate().collect();
     let rounds = times("COHEAP_SCRUBS", 200);
@@ -102,6 +103,8 @@ fn a_whole_store_is_never_taken_for_damaged_whoever_writes() {
         let writer = scope.spawn(|| write_until(&store, &mut growers, &end, true, &counts));
         let mut pages = 0;
         for round in 0..rounds {
+            // A commit between two pages, now and then ten.
+            seen.slow_us.store(if round % 15 == 0 { 4000 } else { 200 }, Relaxed);
             // In one step, a few pages at a time, and page by page.
             let step_bytes = [u64::MAX, 64 << 10, 1][round % 3];
             let checked = store.check_pages(step_bytes, |_| true).unwrap();
@@ -118,6 +121,27 @@ fn a_whole_store_is_never_taken_for_damaged_whoever_writes() {
     assert!(commits > rounds as u64 / 2, "{commits}: nobody wrote");
     drop(store);
     assert!(open(&disk).unwrap().check_file().unwrap());
+}
+
+#[test]
+fn what_a_step_reads_is_kept_until_it_is_done() {
+    let World { disk, growers } = World::new(7, 12);
+    // With hardly a page that is not in use, one that is let go of is overwritten at once.
+    open(&disk).unwrap().compact().unwrap();
+    let (store, seen) = watched(&disk);
+    let (end, counts) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut growers: Vec<_> = growers.into_iter().enumerate().collect();
+    seen.slow_us.store(2000, Relaxed);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_until(&store, &mut growers, &end, false, &counts));
+        let checked: Vec<_> = (0..2).map(|_| store.check_pages(u64::MAX, |_| true)).collect();
+        end.store(true, Relaxed);
+        writer.join().unwrap().unwrap();
+        for checked in checked {
+            assert_eq!(checked.unwrap().damage, []);
+        }
+    });
+    assert!(counts.into_inner() > 50, "nobody wrote");
 }
 
 #[test]
@@ -140,7 +164,7 @@ fn a_damaged_page_is_found_while_others_write_if_the_check_of_the_whole_file_fin
     let (mut found, mut branches, mut named) = (0, 0, 0);
     for (n, page) in used.iter().enumerate().filter(|(n, page)| n % 4 == 0 || medium[**page * 4096] == 2) {
         let disk = SimDisk::of(1, medium.clone());
-        let (store, _) = watched(&disk, Duration::ZERO);
+        let (store, _) = watched(&disk);
         let (end, counts) = (AtomicBool::new(false), AtomicU64::new(0));
         let mut grower = vec![(2, world.growers[2].clone())];
         // The library has all of it in its cache, so that nobody but the scrub meets the damage.
@@ -178,7 +202,7 @@ fn a_damaged_page_is_found_while_others_write_if_the_check_of_the_whole_file_fin
 #[test]
 fn memory_and_the_time_between_pauses_are_bounded() {
     let World { disk, growers } = World::new(7, 12);
-    let (store, seen) = watched(&disk, Duration::ZERO);
+    let (store, seen) = watched(&disk);
     // A page of 8 MiB.
     let large = vec![7; 5 << 20];
     store.fold(HEAPS[0], SegmentNumber(0), growers[0].head(), Offset(u64::MAX), &large).unwrap();
