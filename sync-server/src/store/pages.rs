@@ -297,8 +297,8 @@ impl<'a> Looking<'a> {
         self.pages += 1;
         let damaged = |what: &str| Ok(Err(format!("the page at byte {offset}: {what}")));
         let first = usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK));
-        if !self.read(offset, first)? {
-            return damaged("the file ends before it");
+        if let Err(why) = self.read(offset, first)? {
+            return damaged(why);
         }
         let count = usize::from(u16::from_le_bytes([self.chunk[2], self.chunk[3]]));
         let is_branch = match self.chunk[0] {
@@ -332,8 +332,8 @@ impl<'a> Looking<'a> {
         let mut done = 0;
         while done < end {
             let piece = (end - done).min(first);
-            if done > 0 && !self.read(offset + done as u64, piece)? {
-                return damaged("the file ends before it");
+            if let Err(why) = if done > 0 { self.read(offset + done as u64, piece)? } else { Ok(()) } {
+                return damaged(why);
             }
             hash.write(&self.chunk[..piece]);
             if is_branch {
@@ -347,14 +347,16 @@ impl<'a> Looking<'a> {
         Ok(Ok(if is_branch { Node::Branch(branch, count) } else { Node::Leaf }))
     }
 
-    /// Fills the first bytes of the chunk. False: the file ends before.
-    fn read(&mut self, offset: u64, len: usize) -> Result<bool, StoreError> {
+    /// Fills the first bytes of the chunk. `Err` within: why they are not there.
+    fn read(&mut self, offset: u64, len: usize) -> Result<Result<(), &'static str>, StoreError> {
+        self.bytes += len as u64;
         match self.look.read(offset, &mut self.chunk[..len]) {
-            Ok(()) => {
-                self.bytes += len as u64;
-                Ok(true)
+            Ok(()) => Ok(Ok(())),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Err("the file ends before it")),
+            // A sector that the disk has lost.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                Ok(Err("the disk cannot read it"))
             }
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
             Err(error) => Err(StoreError::io(error)),
         }
     }

@@ -193,3 +193,33 @@ fn a_file_that_is_cut_off_is_found() {
     let cut = Bytes(Arc::new(Mutex::new(file[..used / 2 * 4096].to_vec())));
     assert!(!found(&cut, u64::MAX).0.is_empty());
 }
+
+/// A file with a sector that the disk has lost.
+#[derive(Debug)]
+struct Scratched(Bytes, u64);
+
+impl Look for Scratched {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let touched = (offset..offset + out.len() as u64).contains(&self.1);
+        if touched { Err(io::Error::from_raw_os_error(5)) } else { Look::read(&self.0, offset, out) }
+    }
+}
+
+#[test]
+fn a_page_that_the_disk_cannot_read_is_damaged_and_the_others_are_looked_at() {
+    let bytes = Bytes(Arc::new(Mutex::new(file())));
+    let mut header = [0; HEADER];
+    Look::read(&bytes, 0, &mut header).unwrap();
+    let header = Header::decode(&header).unwrap().unwrap();
+    let look = |disk: &dyn Look| {
+        let mut looking = Looking::new(disk, header, u64::MAX);
+        assert_eq!(looking.data(&Place::default(), order).unwrap(), None);
+        (looking.pages, looking.broken)
+    };
+    let (pages, broken) = look(&bytes);
+    assert_eq!(broken, []);
+    // Leaves, somewhere in the middle.
+    let found: Vec<_> = (200..260).map(|page| look(&Scratched(bytes.clone(), page * 4096))).collect();
+    let one = found.iter().find(|(same, broken)| *same == pages && broken.len() == 1).unwrap();
+    assert!(one.1[0].what.ends_with("the disk cannot read it"), "{one:?}");
+}
