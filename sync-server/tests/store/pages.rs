@@ -233,3 +233,28 @@ fn memory_and_the_time_between_pauses_are_bounded() {
         .unwrap();
     assert_eq!(steps, 3);
 }
+
+#[test]
+fn a_file_is_looked_at_beside_its_lock() {
+    let directory = std::env::temp_dir().join(format!("coheap-pages-{}", std::process::id()));
+    let store = Store::open(&directory, 0).unwrap();
+    let mut grower = Grower::new("heap", 3, 2);
+    for _ in 0..40 {
+        store.append(&[grower.grow(3)]).unwrap();
+    }
+    assert_eq!(store.check_pages(1 << 20, |_| true).unwrap().damage, []);
+    // The look's own handle is closed, and the store is nobody else's all the same.
+    assert!(matches!(Store::open(&directory, 0), Err(StoreError::InUse)));
+    // One bit in every leaf, under whoever has it open.
+    let path = directory.join("relay.redb");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for page in (1..bytes.len() / 4096).filter(|page| bytes[page * 4096] == 1) {
+        let at = page * 4096 + 6;
+        std::os::unix::fs::FileExt::write_all_at(&file, &[bytes[at] ^ 16], at as u64).unwrap();
+    }
+    let checked = store.check_pages(1 << 20, |_| true).unwrap();
+    assert!(!checked.damage.is_empty(), "{checked:?}");
+    drop(store);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
