@@ -177,6 +177,8 @@ pub(super) struct Looking<'a> {
     header: Header,
     /// Ends when so many bytes were read; at least one leaf further than it began.
     step_bytes: u64,
+    /// Ends there also in a table that has no order, whose rest is left out then.
+    cuts: bool,
     pub bytes: u64,
     pub pages: u64,
     pub broken: Vec<Broken>,
@@ -189,16 +191,18 @@ type Keys<'k> = (Option<&'k [u8]>, Option<&'k [u8]>);
 impl<'a> Looking<'a> {
     pub fn new(look: &'a dyn Look, header: Header, step_bytes: u64) -> Looking<'a> {
         let chunk = vec![0; CHUNK];
-        Looking { look, header, step_bytes, bytes: 0, pages: 0, broken: Vec::new(), chunk }
+        Looking { look, header, step_bytes, cuts: false, bytes: 0, pages: 0, broken: Vec::new(), chunk }
     }
 
-    /// The library's own trees, in one go: they are overwritten with the next commit. False: there was more than a step.
+    /// The library's own trees, in one go: they are overwritten with the next commit. False: there was more than a step, which
+    /// was left out.
     pub fn system(&mut self) -> Result<bool, StoreError> {
-        for table in self.tables(self.header.system)? {
-            if self.bytes >= self.step_bytes {
+        let tables = self.tables(self.header.system)?;
+        self.cuts = true;
+        for table in tables {
+            if self.bytes >= self.step_bytes || !self.table(&table, None, &mut None)? {
                 return Ok(false);
             }
-            self.table(table, None, &mut None)?;
         }
         Ok(true)
     }
@@ -211,7 +215,7 @@ impl<'a> Looking<'a> {
             let name = table.name.clone();
             let mut key = if name == from.table { from.key.clone() } else { None };
             let order = order(&name);
-            if !self.table(table, order, &mut key)? {
+            if !self.table(&table, order, &mut key)? {
                 return Ok(Some(Place { table: name, key }));
             }
         }
@@ -231,7 +235,7 @@ impl<'a> Looking<'a> {
     }
 
     /// One table. False: there is more of it, behind `done`. Without an order it is looked at as a whole.
-    fn table(&mut self, table: Table, order: Option<Order>, done: &mut Option<Vec<u8>>) -> Result<bool, StoreError> {
+    fn table(&mut self, table: &Table, order: Option<Order>, done: &mut Option<Vec<u8>>) -> Result<bool, StoreError> {
         let Some(root) = table.root else { return Ok(true) };
         self.tree(root, table.shape, Some(&table.name), order, done, (None, None), 0, &mut |_| {})
     }
@@ -280,12 +284,15 @@ impl<'a> Looking<'a> {
                 self.broken.push(Broken { table: table.map(str::to_owned), keys, what });
             }
         }
-        match keys.1.filter(|_| order.is_some() && self.bytes >= self.step_bytes) {
+        if self.bytes < self.step_bytes {
+            return Ok(true);
+        }
+        match keys.1.filter(|_| order.is_some()) {
             Some(up_to) => {
                 *done = Some(up_to.to_vec());
                 Ok(false)
             }
-            None => Ok(true),
+            None => Ok(!self.cuts),
         }
     }
 

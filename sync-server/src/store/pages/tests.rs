@@ -74,8 +74,7 @@ fn file() -> Vec<u8> {
         transaction.commit().unwrap();
     }
     drop(database);
-    let bytes = bytes.0.lock().unwrap().clone();
-    bytes
+    std::mem::take(&mut *bytes.0.lock().unwrap())
 }
 
 fn order(table: &str) -> Option<Order> {
@@ -134,6 +133,39 @@ fn a_whole_file_is_whole_however_it_is_cut_into_steps() {
         assert_eq!(broken, [""; 0]);
         assert!(pages > once, "leaves were left out");
     }
+}
+
+#[test]
+fn of_the_library_s_own_trees_no_more_is_read_than_allowed() {
+    let database = Bytes::default();
+    let held = Database::builder().create_with_backend(database.clone()).unwrap();
+    let write = |n: u64| {
+        let transaction = held.begin_write().unwrap();
+        let mut rows = transaction.open_table(ROWS).unwrap();
+        for row in 0..200 {
+            rows.insert((row * n % 7, row), &[n as u8; 2000][..]).unwrap();
+        }
+        drop(rows);
+        transaction.commit().unwrap();
+    };
+    write(1);
+    // Somebody reads for long: what was overwritten meanwhile is kept, and listed.
+    let reader = redb::ReadableDatabase::begin_read(&held).unwrap();
+    (0..40).for_each(write);
+    let mut header = [0; HEADER];
+    Look::read(&database, 0, &mut header).unwrap();
+    let header = Header::decode(&header).unwrap().unwrap();
+    let system = |most| {
+        let mut looking = Looking::new(&database, header, most);
+        let all = looking.system().unwrap();
+        assert_eq!(looking.broken, []);
+        (all, looking.bytes)
+    };
+    let (all, bytes) = system(u64::MAX);
+    assert!(all && bytes > 60_000, "{bytes}");
+    let (all, bytes) = system(30_000);
+    assert!(!all && bytes < 30_000 + 2 * CHUNK as u64 && bytes < 60_000, "{bytes}");
+    drop(reader);
 }
 
 #[test]
