@@ -124,6 +124,34 @@ fn a_whole_store_is_never_taken_for_damaged_whoever_writes() {
 }
 
 #[test]
+fn a_store_whose_relay_lost_its_power_is_whole() {
+    let medium = World::new(7, 4).disk.medium();
+    let growers = World::new(7, 4).growers;
+    let mut cut = 0;
+    for trial in 0..120_u64 {
+        let disk = SimDisk::of(trial, medium.clone());
+        let store = open(&disk).unwrap();
+        let mut growers = growers.clone();
+        // The first commit after a clean end is unlike later ones.
+        for _ in 0..trial % 3 {
+            store.append(&[growers[0].grow(2)]).unwrap();
+        }
+        disk.die_at(1 + trial / 3);
+        cut += usize::from(store.append(&[growers[0].grow(2)]).is_err());
+        drop(store);
+        disk.crash();
+        let store = open(&disk).unwrap();
+        let checked = store.check_pages(u64::MAX, |_| true).unwrap();
+        assert_eq!(checked.damage, [], "trial {trial}, opened again");
+        // Another one writes on.
+        store.append(&[Grower::new("another", trial, 1).grow(1)]).unwrap();
+        let checked = store.check_pages(u64::MAX, |_| true).unwrap();
+        assert_eq!(checked.damage, [], "trial {trial}, written to");
+    }
+    assert!(cut > 10, "{cut}: the power never failed");
+}
+
+#[test]
 fn what_a_step_reads_is_kept_until_it_is_done() {
     let World { disk, growers } = World::new(7, 12);
     // With hardly a page that is not in use, one that is let go of is overwritten at once.

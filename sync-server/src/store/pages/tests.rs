@@ -217,6 +217,27 @@ fn a_damaged_header_is_found() {
 }
 
 #[test]
+fn a_commit_that_never_came_to_count_is_no_damage() {
+    let file = file();
+    let (primary, other) = if file[9] & PRIMARY == 0 { (64, 192) } else { (192, 64) };
+    let mut newer = file.clone();
+    newer.copy_within(primary..primary + SLOT, other);
+    newer[other + 104] += 1;
+    let sum = XxHash3_128::oneshot(&newer[other..other + SLOT - 16]).to_le_bytes();
+    newer[other + SLOT - 16..other + SLOT].copy_from_slice(&sum);
+    let is_whole = |bytes: &[u8]| found(&Bytes(Arc::new(Mutex::new(bytes.to_vec()))), u64::MAX).0.is_empty();
+    // Its second phase never came.
+    newer[9] |= TWO_PHASE;
+    assert!(is_whole(&newer));
+    // Without two phases it would count.
+    newer[9] &= !TWO_PHASE;
+    assert!(!is_whole(&newer));
+    // But not if it is torn.
+    newer[other + 20] ^= 1;
+    assert!(is_whole(&newer));
+}
+
+#[test]
 fn a_file_that_is_cut_off_is_found() {
     let file = file();
     let whole = Bytes(Arc::new(Mutex::new(file.clone())));
