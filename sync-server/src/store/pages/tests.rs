@@ -1,6 +1,7 @@
 //! The same file, flipped bit by bit, shown to the library and to this reader: what the one finds, the other does.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -86,10 +87,21 @@ fn order(table: &str) -> Option<Order> {
     }
 }
 
+/// A file, and where it was looked at.
+#[derive(Debug)]
+struct Recorded(Bytes, Mutex<BTreeSet<u64>>);
+
+impl Look for Recorded {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.1.lock().unwrap().insert(offset);
+        Look::read(&self.0, offset, out)
+    }
+}
+
 /// Everything that is found to be damaged, and how many pages were read, in steps.
-fn found(bytes: &Bytes, step_bytes: u64) -> (Vec<String>, u64) {
+fn found(bytes: &dyn Look, step_bytes: u64) -> (Vec<String>, u64) {
     let mut header = [0; HEADER];
-    Look::read(bytes, 0, &mut header).unwrap();
+    bytes.read(0, &mut header).unwrap();
     let header = match Header::decode(&header) {
         Ok(Ok(header)) => header,
         Ok(Err(what)) => return (vec![what], 0),
@@ -123,15 +135,20 @@ fn library_finds(bytes: Vec<u8>) -> bool {
 
 #[test]
 fn a_whole_file_is_whole_however_it_is_cut_into_steps() {
-    let bytes = Bytes(Arc::new(Mutex::new(file())));
     assert!(!library_finds(file()));
-    let (broken, once) = found(&bytes, u64::MAX);
-    assert_eq!(broken, [""; 0]);
-    assert!(once > 300, "{once} pages");
-    for step_bytes in [1, 4096, 50_000] {
-        let (broken, pages) = found(&bytes, step_bytes);
+    let bytes = Bytes(Arc::new(Mutex::new(file())));
+    let look = |step_bytes| {
+        let recorded = Recorded(bytes.clone(), Mutex::default());
+        let (broken, pages) = found(&recorded, step_bytes);
         assert_eq!(broken, [""; 0]);
-        assert!(pages > once, "leaves were left out");
+        (recorded.1.into_inner().unwrap(), pages)
+    };
+    let (once, pages) = look(u64::MAX);
+    assert!(pages > 300, "{pages} pages");
+    for step_bytes in [1, 4096, 50_000] {
+        let (seen, again) = look(step_bytes);
+        assert_eq!(seen, once, "what a step leaves out the next one looks at");
+        assert!(again > pages);
     }
 }
 
