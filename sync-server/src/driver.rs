@@ -8,7 +8,7 @@ mod heaps;
 mod scrub;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use coheap_core::id::Offset;
@@ -91,9 +91,15 @@ pub(crate) struct Handle {
     events: mpsc::UnboundedSender<Event>,
     room: Arc<Semaphore>,
     conns: Arc<AtomicU64>,
+    suspect: Arc<AtomicBool>,
 }
 
 impl Handle {
+    /// The scrub has found pages of the store damaged, which need not be any heap's.
+    pub fn is_store_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
     /// A connection whose token was accepted. `None`: the relay is stopping.
     pub async fn open(&self, heap: Arc<str>, grant: Grant, to: mpsc::UnboundedSender<ToConn>) -> Option<ConnId> {
         let conn = ConnId(self.conns.fetch_add(1, Ordering::Relaxed));
@@ -171,8 +177,14 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
         let (store, events) = (Arc::clone(&store), events.clone());
         move || commit::run(&store, &queue, &events)
     });
-    let handle =
-        Handle { commands, events: events.clone(), room: Arc::new(Semaphore::new(INBOX_BYTES)), conns: Arc::default() };
+    let suspect = Arc::new(AtomicBool::new(false));
+    let handle = Handle {
+        commands,
+        events: events.clone(),
+        room: Arc::new(Semaphore::new(INBOX_BYTES)),
+        conns: Arc::default(),
+        suspect: Arc::clone(&suspect),
+    };
     let (folds, folder) = match config.worker.clone() {
         None => (None, None),
         Some(worker) => {
@@ -194,7 +206,7 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
         let (end, stop) = std::sync::mpsc::channel();
         let (store, events) = (Arc::clone(&store), events.clone());
         let thread = std::thread::Builder::new().name("scrub".to_owned());
-        Some((end, thread.spawn(move || scrub::run(&store, scrub, &stop, &events)).ok()?))
+        Some((end, thread.spawn(move || scrub::run(&store, scrub, &suspect, &stop, &events)).ok()?))
     });
     let driver = Driver::new(store, events, appends, folds, config.restored);
     let task = tokio::spawn(driver.run(inbox, reports));

@@ -33,7 +33,10 @@ pub use config::Config;
 pub use redb::{BackendError, StorageBackend};
 #[cfg(fuzzing)]
 pub use store::fuzz;
-pub use store::{Appended, Disk, FileDisk, FoldResult, HeapAppend, Salvaged, Store, StoreError, Verified, salvage};
+pub use store::{
+    Appended, Disk, FileDisk, FoldResult, HeapAppend, Look, PageDamage, PagesChecked, Salvaged, Store, StoreError,
+    Verified, salvage,
+};
 
 /// Serves heaps on a bound listener until `shutdown` is done, then closes in good order: nothing that was acknowledged is
 /// ever lost, and everybody is told to come again (close 1012).

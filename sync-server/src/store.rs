@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Nothing here knows a connection or decides an order. Reading order: `tables.rs`, `record.rs`, `handle.rs`, `append.rs`,
-//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below (`overlay.rs`: to look at it only); `verify.rs`, `dump.rs` and `salvage.rs` are the tools.
+//! `recover.rs`, `read.rs`, `fold.rs`; `disk.rs` is what lies below (`overlay.rs`: to look at it only); `verify.rs`, `dump.rs` and `salvage.rs` are
+//! the tools; `scrub.rs` looks at the pages of a file in use, which `pages.rs` reads.
 
 mod append;
 mod disk;
@@ -16,19 +17,22 @@ mod fold;
 pub mod fuzz;
 mod handle;
 mod overlay;
+mod pages;
 mod read;
 mod record;
 mod recover;
 mod salvage;
+mod scrub;
 mod tables;
 mod verify;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-pub use self::disk::{Disk, FileDisk};
+pub use self::disk::{Disk, FileDisk, Look};
 pub use self::handle::Store;
 pub use self::salvage::{Salvaged, salvage};
+pub use self::scrub::{PageDamage, PagesChecked};
 pub use self::verify::Verified;
 
 /// What one heap has to have written.

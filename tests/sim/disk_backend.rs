@@ -15,7 +15,7 @@ use std::io::{Error, ErrorKind};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coheap_sync_server::{BackendError, Disk, StorageBackend, StoreError};
+use coheap_sync_server::{BackendError, Disk, Look, StorageBackend, StoreError};
 
 use crate::Draws;
 
@@ -37,6 +37,8 @@ pub struct Counts {
     pub writes: u64,
     /// Errors that were given.
     pub faults: u64,
+    /// Bytes that were looked at beside whoever has it open.
+    pub looked: u64,
 }
 
 #[derive(Debug)]
@@ -278,6 +280,10 @@ impl Disk for SimDisk {
         Ok(Box::new(File { disk: self.clone(), life: state.life }))
     }
 
+    fn look(&self) -> Result<Box<dyn Look>, StoreError> {
+        Ok(Box::new(File { disk: self.clone(), life: self.state().life }))
+    }
+
     fn free_bytes(&self) -> Option<u64> {
         let state = self.state();
         let used = state.blocks.len() as u64 * BLOCK;
@@ -387,6 +393,13 @@ impl File {
             state.dead |= is_due(&mut state.die);
             if state.dead { Err(Error::other("the simulated power has failed")) } else { work(state) }
         })
+    }
+}
+
+impl Look for File {
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.disk.state().counts.looked += out.len() as u64;
+        StorageBackend::read(self, offset, out)
     }
 }
 

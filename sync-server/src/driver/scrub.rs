@@ -1,7 +1,12 @@
-//! Reads every heap again and again, slowly, on a thread of low priority: damage to what nobody reads is found while replicas
-//! still have it. The database library keeps what it has read lately in memory, and that is not read from the disk again.
+//! Reads every page of the store's file and every heap again and again, slowly, on a thread of low priority: damage to what
+//! nobody reads is found while replicas still have it.
+//!
+//! Pages are read from the disk, with the database library's checksums. One that is damaged makes the store suspect, which is
+//! said; the heaps that are well go on. Then the heaps are read as always, with our own checksums: a heap that does not pass
+//! is halted. What the library has in its memory of them is not read from the disk again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -11,19 +16,28 @@ use super::Event;
 use crate::config::Scrub;
 use crate::store::{Store, StoreError};
 
-/// Reads until the other end of `stop` is gone.
-pub(super) fn run(store: &Store, scrub: Scrub, stop: &Receiver<()>, events: &UnboundedSender<Event>) {
+/// After so many bytes of pages there is a pause, and what was overwritten meanwhile can be used again.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Reads until the other end of `stop` is gone. `suspect`: pages are damaged.
+pub(super) fn run(
+    store: &Store,
+    scrub: Scrub,
+    suspect: &AtomicBool,
+    stop: &Receiver<()>,
+    events: &UnboundedSender<Event>,
+) {
     // Of this thread only, on Linux.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, 15);
+    let pace = |bytes: u64| sleep(stop, Duration::from_secs_f64(bytes as f64 / scrub.bytes_per_s.max(1) as f64));
     while sleep(stop, scrub.every) {
+        check_pages(store, scrub, suspect, pace);
         if let Err(error @ StoreError::Damaged(_)) = store.verify_names() {
             eprintln!("coheap-relay: store: {error}");
         }
         let mut last = None;
         while let Ok(Some(heap)) = store.next_heap(last.as_deref()) {
-            let pace =
-                |bytes: u64| sleep(stop, Duration::from_secs_f64(bytes as f64 / scrub.bytes_per_s.max(1) as f64));
             if let Err(error @ StoreError::Damaged(_)) = store.verify_heap(&heap, pace) {
                 let _ = events.send(Event::Scrubbed { heap: Arc::from(heap.as_str()), error });
             }
@@ -34,6 +48,35 @@ pub(super) fn run(store: &Store, scrub: Scrub, stop: &Receiver<()>, events: &Unb
             last = Some(heap);
         }
     }
+}
+
+fn check_pages(store: &Store, scrub: Scrub, suspect: &AtomicBool, pace: impl FnMut(u64) -> bool) {
+    let damaged = match store.check_pages(STEP_BYTES.min(scrub.bytes_per_s), pace) {
+        Ok(checked) => {
+            for damage in &checked.damage {
+                eprintln!("coheap-relay: store: damaged: {damage}");
+            }
+            if checked.more > 0 {
+                eprintln!("coheap-relay: store: damaged: {} more pages", checked.more);
+            }
+            !checked.damage.is_empty()
+        }
+        Err(error @ StoreError::Damaged(_)) => {
+            eprintln!("coheap-relay: store: {error}");
+            true
+        }
+        // A sector that cannot be read is one of these: what was known stays so.
+        Err(error) => {
+            eprintln!("coheap-relay: store: its pages could not be checked: {error}");
+            return;
+        }
+    };
+    if damaged {
+        eprintln!(
+            "coheap-relay: store: stop the relay and run `coheap-relay store verify`; heaps that are whole go on"
+        );
+    }
+    suspect.store(damaged, Ordering::Relaxed);
 }
 
 /// False: it is time to end.

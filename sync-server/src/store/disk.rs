@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use redb::backends::FileBackend;
@@ -17,8 +18,18 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// memory of the time before, and may never have reached the medium, is not to be seen through what is returned.
     fn open(&self) -> Result<Box<dyn StorageBackend>, StoreError>;
 
+    /// A second handle of the same file, to look at what lies there beside the one that writes it.
+    fn look(&self) -> Result<Box<dyn Look>, StoreError>;
+
     /// Bytes that may still be written; `None`: unknown.
     fn free_bytes(&self) -> Option<u64>;
+}
+
+/// A file that is only read, while somebody else writes it.
+pub trait Look: Debug {
+    /// Reads from there on; `UnexpectedEof` if the file ends before. What the medium has is read again, if the system can be
+    /// made to.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 }
 
 /// A file of a file system.
@@ -43,9 +54,29 @@ impl Disk for FileDisk {
         Ok(Box::new(backend))
     }
 
+    fn look(&self) -> Result<Box<dyn Look>, StoreError> {
+        let file = OpenOptions::new().read(true).open(&self.path).map_err(StoreError::io)?;
+        Ok(Box::new(FileLook { file }))
+    }
+
     fn free_bytes(&self) -> Option<u64> {
         let stat = rustix::fs::statvfs(&self.path).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Takes no lock, and has none to lose: those of the first handle are its own.
+#[derive(Debug)]
+struct FileLook {
+    file: File,
+}
+
+impl Look for FileLook {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        // What was synced is read from the medium, not from the system's memory of it.
+        let len = std::num::NonZeroU64::new(out.len() as u64);
+        let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
+        self.file.read_exact_at(out, offset)
     }
 }
 

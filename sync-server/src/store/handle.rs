@@ -22,8 +22,9 @@ use redb::{
 };
 
 use super::StoreError;
-use super::disk::{Disk, FileDisk, Opened};
+use super::disk::{Disk, FileDisk, Look, Opened};
 use super::overlay::Overlay;
+use super::pages::HEADER;
 use super::tables::{
     ADMIT, CLOCKS, EPOCHS, FORMAT, HEAPS, LOG, META, NAMES, SEGIDX, SEGMENTS, SNAP, SNAPS, STORE, Sealed, TOTALS,
     Totals, damaged, failed, get_row, read_row,
@@ -212,6 +213,33 @@ impl Store {
                 Err(StoreError::Damaged(panic))
             }
         }
+    }
+
+    /// Looks at the file beside the handle, at the newest commit: `first` sees the header's bytes while nothing is written, so
+    /// it must be quick; then `rest` looks at the commit's data, whose pages are kept from being overwritten meanwhile. The
+    /// pages of what the library keeps for itself are so during `first` alone: a commit overwrites those of the one before.
+    pub(super) fn beside<H, T>(
+        &self,
+        first: impl FnOnce(&dyn Look, &[u8; HEADER]) -> Result<H, StoreError>,
+        rest: impl FnOnce(&dyn Look, H, &ReadTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if !matches!(self.durability, Durability::Immediate) {
+            return Err(StoreError::Failed("what is not synced is not on the disk".to_owned()));
+        }
+        let look = self.disk.look()?;
+        let slot = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let handle = slot.as_ref().ok_or_else(closed)?;
+        let looked = contained(|| {
+            let writer = handle.whole()?.begin_write().map_err(failed)?;
+            let reader = handle.begin_read()?;
+            let mut header = [0; HEADER];
+            look.read(0, &mut header).map_err(StoreError::io)?;
+            let header = first(look.as_ref(), &header)?;
+            writer.abort().map_err(failed)?;
+            rest(look.as_ref(), header, &reader)
+        });
+        // What makes the library give up is met by whoever uses the handle next.
+        looked.unwrap_or_else(|panic| Err(StoreError::Failed(panic)))
     }
 
     /// Uses the handle alone, as tools do.

@@ -12,7 +12,8 @@ use coheap_sync_server::config::{Config, Scrub};
 use coheap_sync_server::{Store, run};
 use coheap_tests::disk_backend::SimDisk;
 use coheap_tests::stored::Grower;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -250,4 +251,61 @@ async fn the_scrub_finds_damage_that_nobody_has_met() {
     let (_, welcome) = Client::hello(&relay.heap("good"), hello_to("good", 2)).await;
     assert!(welcome.position >= Offset(300));
     relay.stop().await;
+}
+
+/// What the health page says.
+async fn health(relay: &Served) -> String {
+    let mut http = TcpStream::connect(relay.address).await.unwrap();
+    http.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    http.read_to_string(&mut page).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    page
+}
+
+#[tokio::test]
+async fn the_scrub_finds_a_damaged_page_of_the_library_and_heaps_go_on() {
+    let disk = SimDisk::new(5);
+    let mut heap = Grower::new("heap", 2, 1);
+    let store = open(&disk);
+    for _ in 0..300 {
+        store.append(&[heap.grow(1)]).unwrap();
+    }
+    let scrub = Scrub { every: Duration::from_millis(50), bytes_per_s: 100 << 20 };
+    let relay = Served::over(store, Some(scrub)).await;
+    let (mut client, _) = Client::hello(&relay.heap("heap"), hello_to("heap", 1)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(health(&relay).await.ends_with("\r\n\r\nok\n"));
+    // One bit in every branch: the library has read them all, so nobody meets it.
+    let medium = disk.medium();
+    for page in (1..medium.len() / 4096).filter(|page| medium[page * 4096] == 2) {
+        disk.rot(page as u64 * 4096 * 8 + 100);
+    }
+    let begun = std::time::Instant::now();
+    while !health(&relay).await.ends_with("\nok\nstore: damaged, see the log\n") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "not found");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client.send(&[Up::Ping { nonce: Nonce(8) }]).await;
+    client.find(|frame| (frame == Down::Pong { nonce: Nonce(8) }).then_some(())).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_scrub_reads_no_faster_than_it_says() {
+    let disk = SimDisk::new(5);
+    let mut heap = Grower::new("heap", 2, 1);
+    let store = open(&disk);
+    for _ in 0..300 {
+        store.append(&[heap.grow(1)]).unwrap();
+    }
+    let bytes_per_s = 64 << 10;
+    let begun = std::time::Instant::now();
+    let relay = Served::over(store, Some(Scrub { every: Duration::from_millis(10), bytes_per_s })).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (looked, took) = (disk.counts().looked, begun.elapsed().as_secs_f64());
+    relay.stop().await;
+    // A step is a second's worth; then there are the pages on the way to where it begins, and the library's own.
+    let most = bytes_per_s as f64 * (took + 1.0) + f64::from(128 << 10);
+    assert!(looked > bytes_per_s && looked as f64 <= most, "{looked} bytes in {took} s");
 }

@@ -6,5 +6,6 @@ mod conformance;
 mod crash;
 mod damage;
 mod generations;
+mod pages;
 mod salvage;
 mod world;

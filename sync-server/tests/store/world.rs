@@ -58,8 +58,8 @@ thread_local! {
     static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Runs trials on every core, each as its number. The database library's panics, which the store contains, are not printed.
-pub fn each_of(trials: usize, work: impl Fn(usize) + Sync) {
+/// Runs something without printing the database library's panics, which the store contains.
+pub fn quietly<T>(work: impl FnOnce() -> T) -> T {
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
@@ -70,19 +70,28 @@ pub fn each_of(trials: usize, work: impl Fn(usize) + Sync) {
             }
         }));
     });
+    let before = QUIET.replace(true);
+    let done = work();
+    QUIET.set(before);
+    done
+}
+
+/// Runs trials on every core, each as its number, quietly.
+pub fn each_of(trials: usize, work: impl Fn(usize) + Sync) {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                QUIET.set(true);
-                loop {
-                    let trial = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if trial >= trials {
-                        return;
+                quietly(|| {
+                    loop {
+                        let trial = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        if trial >= trials {
+                            return;
+                        }
+                        work(trial);
                     }
-                    work(trial);
-                }
+                });
             });
         }
     });
