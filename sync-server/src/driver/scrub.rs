@@ -127,7 +127,7 @@ mod tests {
         let ((end, stop), (events, mut told)) = (channel(), unbounded_channel());
         let scrub = Scrub { every: Duration::from_millis(1), bytes_per_s: 1 << 30 };
         let scrubbed = Arc::clone(&store);
-        let thread = std::thread::spawn(move || run(&scrubbed, scrub, &stop, &events));
+        let thread = std::thread::spawn(move || run(&scrubbed, scrub, &AtomicBool::new(false), &stop, &events));
         // The names come first in each round, and then every heap that has one.
         let first = told.blocking_recv();
         assert!(matches!(first, Some(Event::Scrubbed { heap, .. }) if &*heap == "without meta"));
