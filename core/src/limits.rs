@@ -44,8 +44,8 @@ pub const FOLLOWS_MAX_REPLICA: usize = FOLLOWS_MAX - 2;
 /// Bytes queued for one connection that has not taken them, over which it is closed. What the log and loads have for it waits
 /// at a sixteenth of this; the rest is for answers, which are sent at once.
 pub const QUEUED_BYTES_MAX: usize = 16 << 20;
-/// Acks and refusals that wait for one connection's stream. An honest one has at most [`WINDOW`] commits under way for each of
-/// its [`OWN_IDS_MAX`] ids.
+/// Acks, refusals and answers to Syncs that wait for one connection's stream. An honest one has at most [`WINDOW`] commits under
+/// way for each of its [`OWN_IDS_MAX`] ids.
 pub const OWED_MAX: usize = 4 * WINDOW * OWN_IDS_MAX;
 /// Later parts of a quarantined client id that one entry names: a segment is folded long before it has so many deltas.
 pub const QUARANTINE_LATER_MAX: usize = 65_536;

@@ -449,19 +449,24 @@ impl Relay {
         self.claims.undo(durable);
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             let Some(conn) = self.conns.get_mut(&id) else { continue };
-            let mut lowest = BTreeMap::new();
+            let (mut lowest, mut heads) = (BTreeMap::new(), Vec::new());
             while let Some((position, owed)) = conn.owed.back().copied()
                 && position > durable
             {
                 conn.owed.pop_back();
-                let (Owed::Ack { owner, seq } | Owed::Refused { owner, seq, .. } | Owed::Rebase { owner, seq, .. }) =
-                    owed;
-                lowest.insert(owner, seq);
+                match owed {
+                    Owed::Ack { owner, seq } | Owed::Refused { owner, seq, .. } | Owed::Rebase { owner, seq, .. } => {
+                        lowest.insert(owner, seq);
+                    }
+                    Owed::Head { .. } => heads.push((durable, owed)),
+                }
             }
+            conn.owed.extend(heads.into_iter().rev());
             conn.mine.retain(|offset| *offset < durable);
             for (owner, seq) in lowest {
                 self.busy(id, owner, seq);
             }
+            self.settle(id);
         }
         self.standing = Standing::Recovering;
         self.restores_undone();
@@ -484,10 +489,15 @@ impl Relay {
         self.retry_at = Some(retry_at);
         self.timers.set(Timer::Retry, retry_at);
         self.standing = Standing::Running;
-        for conn in self.conns.values_mut() {
-            for own in &mut conn.own {
+        let mut again = Vec::new();
+        for (id, conn) in &mut self.conns {
+            for (owner, own) in (0..).zip(&mut conn.own) {
                 own.busy_from = None;
+                again.extend(own.passed_over.take().map(|seq| (*id, owner, seq)));
             }
+        }
+        for (id, owner, seq) in again {
+            self.busy_for(id, owner, seq, Code::DiskFull, BUSY_RETRY_MS);
         }
         self.release_waiting();
         self.next_report();

@@ -258,6 +258,10 @@ impl Relay {
                     flush_acks(&mut acks, position, &mut frames);
                     Down::Rebase { owner, seq, segment: SegRef::Id(segment), generation }.encode(&mut frames);
                 }
+                Owed::Head { nonce } => {
+                    flush_acks(&mut acks, position, &mut frames);
+                    Down::SyncAt { nonce, position: at }.encode(&mut frames);
+                }
             }
         }
         flush_acks(&mut acks, position, &mut frames);

@@ -80,7 +80,7 @@ impl Relay {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.author = AuthorInfo { name: hello.name.clone(), subject: conn.subject.clone() };
         for (own, _) in &hello.own {
-            conn.own.push(OwnId { id: *own, sent: None, refused: false, busy_from: None });
+            conn.own.push(OwnId { id: *own, sent: None, refused: false, busy_from: None, passed_over: None });
             self.ids.insert(*own, id);
         }
         conn.phase = Phase::Waiting(Box::new(Greeted { hello, residents, settled: None }));

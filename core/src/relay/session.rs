@@ -70,9 +70,12 @@ pub(super) struct OwnId {
     pub refused: bool,
     /// It was told Busy from this number on; while the log is being read again, all behind it is passed over.
     pub busy_from: Option<Seq>,
+    /// The first that was passed over without a word since.
+    pub passed_over: Option<Seq>,
 }
 
-/// What is sent when the stream has reached a position (R3, R11), or is Busy if that is never written.
+/// What is sent when the stream has reached a position (R3, R11). If that is never written: the answer to a Sync with the
+/// position up to which the log is, for all others a Busy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owed {
     Ack {
@@ -91,6 +94,10 @@ pub(super) enum Owed {
         seq: Seq,
         segment: SegmentId,
         generation: GenId,
+    },
+    /// The answer to a Sync (T5).
+    Head {
+        nonce: Nonce,
     },
 }
 

@@ -41,8 +41,7 @@ impl Relay {
                 Some(segment) => self.unfollow(id, segment),
                 None => self.close(id, Code::BadFrame),
             },
-            // T5: the head at this moment. When the replica's cut reaches it, all before it is durable.
-            Up::Sync { nonce } => self.answer(id, &Down::SyncAt { nonce, position: self.log.head }),
+            Up::Sync { nonce } => self.head_for(id, nonce),
             Up::Report { segment, offset } => match self.resolve(segment) {
                 Some(segment) => self.report(id, segment, offset),
                 None => self.close(id, Code::BadFrame),
@@ -70,6 +69,21 @@ impl Relay {
                 }
             }
         }
+    }
+
+    /// T5: the head at this moment, told when the stream has reached it, so that nobody waits for a head that is never written.
+    /// While the log is read again, what is appended and not durable never was.
+    fn head_for(&mut self, id: ConnId, nonce: Nonce) {
+        let head = if self.standing == Standing::Recovering { self.log.durable } else { self.log.head };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.streaming() && conn.cursor >= head && conn.owed.is_empty() {
+            self.tell_position(id);
+            return self.answer(id, &Down::SyncAt { nonce, position: head });
+        }
+        if conn.owed.len() >= limits::OWED_MAX {
+            return self.close(id, Code::SlowReader);
+        }
+        conn.owed.push_back((head, Owed::Head { nonce }));
     }
 
     /// The segment a frame names, if it can.
@@ -263,16 +277,19 @@ impl Relay {
         self.answer(id, &answer);
     }
 
-    /// Says once per line: not now, from this number on.
+    /// Says once per line: not now, from this number on. What is passed over behind that is told again when the log has been
+    /// read (`recovered`): the number told may be acknowledged meanwhile, and its sender send what lies behind it alone.
     pub(super) fn busy(&mut self, id: ConnId, owner: u64, seq: Seq) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let Some(own) = usize::try_from(owner).ok().and_then(|at| conn.own.get_mut(at)) else { return };
         own.refused = true;
         // The first of them again is a resend, and is told again: the log is still being read.
         if own.busy_from.is_some_and(|from| from < seq) {
+            own.passed_over = Some(own.passed_over.map_or(seq, |first| first.min(seq)));
             return;
         }
         own.busy_from = Some(seq);
+        own.passed_over = None;
         let code = u64::from(Code::DiskFull.number());
         self.send(id, &Down::Busy { owner, seq, code, retry_ms: BUSY_RETRY_MS });
     }

@@ -258,6 +258,32 @@ fn r11_a_full_disk_logs_nothing_and_reading_goes_on() {
     assert_eq!(world.closed(a), None);
 }
 
+/// The commit that was told Busy may be acknowledged meanwhile, by what another connection had sent of it; what its author then
+/// sends again begins behind it.
+#[test]
+fn r11_what_is_passed_over_while_the_log_is_read_again_is_told_once_it_has_been_read() {
+    let mut world = World::new();
+    let a = world.join(1);
+    let mut writer = Writer::new(1);
+    let commits = [(); 3].map(|()| writer.commit(&[seg(0)]));
+    world.prompt = false;
+    world.recovers = false;
+    world.send(a, &commits[..1]);
+    world.fail(true);
+    let busy = |seq| Down::Busy { owner: 0, seq: Seq(seq), code: code(Code::DiskFull), retry_ms: 1000 };
+    assert_eq!(world.take(a).last(), Some(&busy(1)));
+    world.send(a, &commits[1..]);
+    assert_eq!(world.take(a), []);
+    let recovered = world.disk.recover();
+    world.input(Input::Recovered(recovered));
+    assert_eq!(world.take(a), [busy(2)]);
+    // What was told is not told again.
+    world.prompt = true;
+    world.pass(1000);
+    world.send(a, &commits);
+    assert_eq!(acked(&world.take(a)), Some(3));
+}
+
 #[test]
 fn r11_a_failed_disk_closes_everybody_and_acknowledges_nothing() {
     let mut world = World::new();

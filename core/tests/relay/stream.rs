@@ -1,6 +1,7 @@
 //! R3, R4, R5, R7: what connections are sent, and when.
 
 use coheap_core::id::*;
+use coheap_core::limits::OWED_MAX;
 use coheap_core::relay::{Folded, Input};
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::{Assembly, Down, SegRef, SegmentState, SegmentStatus, Up};
@@ -284,7 +285,53 @@ fn sync_is_answered_with_the_head_and_ping_with_pong() {
     world.prompt = false;
     let commit = Writer::new(1).commit(&[seg(0)]);
     world.send(a, &[commit, Up::Sync { nonce: Nonce(4) }, Up::Ping { nonce: Nonce(5) }]);
-    assert_eq!(world.take(a), [Down::SyncAt { nonce: Nonce(4), position: Offset(1) }, Down::Pong { nonce: Nonce(5) }]);
+    assert_eq!(world.take(a), [Down::Pong { nonce: Nonce(5) }]);
+    // Another's, behind that: it is no part of the head that was asked for, and the same on a stream that has it all.
+    let b = world.join(2);
+    let commit = Writer::new(2).commit(&[seg(1)]);
+    world.send(b, &[commit]);
+    world.write_one();
+    let at = |nonce, position| Down::SyncAt { nonce: Nonce(nonce), position: Offset(position) };
+    assert_eq!(world.take(a).last(), Some(&at(4, 1)));
+    world.write_all();
+    world.take(a);
+    world.send(a, &[Up::Sync { nonce: Nonce(6) }]);
+    assert_eq!(world.take(a), [at(6, 2)]);
+}
+
+/// T5: a head that is never written would be waited for until somebody else writes.
+#[test]
+fn t5_a_sync_asked_behind_what_a_full_disk_does_not_take_is_answered_with_what_is_there() {
+    let mut world = World::new();
+    let (a, b) = (world.join(1), world.join(2));
+    let mut writer = Writer::new(1);
+    let (first, second) = (writer.commit(&[seg(0)]), writer.commit(&[seg(0)]));
+    world.send(a, &[first]);
+    world.prompt = false;
+    world.recovers = false;
+    world.send(a, &[second]);
+    world.take(b);
+    world.send(b, &[Up::Sync { nonce: Nonce(1) }, Up::Sync { nonce: Nonce(2) }]);
+    assert_eq!(world.take(b), []);
+    world.fail(true);
+    let at = |nonce| Down::SyncAt { nonce: Nonce(nonce), position: Offset(1) };
+    assert_eq!(world.take(b), [at(1), at(2)]);
+    // And while the log is being read again.
+    world.send(b, &[Up::Sync { nonce: Nonce(3) }]);
+    assert_eq!(world.take(b), [at(3)]);
+}
+
+#[test]
+fn who_asks_for_heads_without_end_while_nothing_is_written_is_closed() {
+    let mut world = World::new();
+    let a = world.join(1);
+    world.prompt = false;
+    let commit = Writer::new(1).commit(&[seg(0)]);
+    world.send(a, &[commit]);
+    world.send(a, &vec![Up::Sync { nonce: Nonce(1) }; OWED_MAX - 1]);
+    assert_eq!(world.closed(a), None);
+    world.send(a, &[Up::Sync { nonce: Nonce(1) }]);
+    assert_eq!(world.closed(a), Some(4013));
 }
 
 #[test]
