@@ -16,8 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use coheap_core::commit::EngineKind;
 use coheap_core::guard::{CLIENT_END, Clocks, Continuity, Engine, GuardError, Summary, agree, structure, whole};
 use coheap_core::id::ReplicaId;
+use coheap_core::segment::merge::{MergeError, merge};
 use yrs::any::Number;
 use yrs::block::ClientID;
 use yrs::updates::decoder::Decode;
@@ -357,6 +360,10 @@ fn copies_that_wrote_different_things_do_not_agree() {
             assert_eq!(site[0].read(), site[1].read(), "seed {seed}: copies that agree differ");
         } else {
             differed += 1;
+            // Nor does a merge try it.
+            let [stored, given] = states.map(Bytes::from);
+            let merged = merge(EngineKind::Yrs, &[], &[stored], &given);
+            assert!(matches!(merged, Err(MergeError::Clashes(_))), "seed {seed}: {merged:?}");
         }
     }
     println!("{agreed} copies agreed, {differed} did not");

@@ -434,3 +434,56 @@ fn a_commit_without_parts_is_one_that_the_log_was_given_back() {
     ];
     stays_mended_in(&[0; 6], Some(400), &steps, true, true);
 }
+
+/// T5. Nobody writes any more: a head that the disk had no room for would be waited for without end.
+#[test]
+fn a_sync_that_was_asked_when_the_disk_became_full_ends() {
+    let steps = [
+        connect(3),
+        Deed::Edit { at: 0, segments: 1, pick: 58064, alloc: false, large: false },
+        Deed::Up { at: 3, count: 1 },
+        Deed::Down { at: 3, count: 2 },
+        Deed::Wait { at: 3, kind: WaitFor::Sync, pick: 38840 },
+        Deed::Up { at: 0, count: 1 },
+        Deed::Fault { fault: Fault::Full, at: 3, pick: 58632 },
+        Deed::Fault { fault: Fault::ReplicaCrash, at: 0, pick: 32270 },
+    ];
+    stays_mended_in(&[0; 4], Some(32), &steps, true, true);
+}
+
+/// R11, P5. What its number of the Busy stood for was acknowledged by what the log had been given back.
+#[test]
+fn what_is_sent_again_behind_an_acknowledged_commit_while_a_log_is_read_is_answered() {
+    let edit = |at, segments, pick, alloc| Deed::Edit { at, segments, pick, alloc, large: false };
+    let (up, down) = (|at, count| Deed::Up { at, count }, |at, count| Deed::Down { at, count });
+    let steps = [
+        edit(2, 1, 26244, true),
+        edit(0, 3, 89, false),
+        up(0, 2),
+        Deed::Sync { count: 5 },
+        Deed::Backup,
+        Deed::Fault { fault: Fault::RolledBack, at: 0, pick: 19468 },
+        Deed::LoadFrom { at: 0, pick: 44599 },
+        Deed::Start,
+        edit(0, 3, 51783, false),
+        connect(2),
+        Deed::Sync { count: 1 },
+        up(2, 3),
+        down(2, 3),
+        down(0, 3),
+        up(2, 2),
+        connect(0),
+        up(0, 2),
+        Deed::Sync { count: 6 },
+        Deed::Read { pick: 19427 },
+        down(0, 4),
+        Deed::Repeat { at: 0, pick: 7120 },
+        up(0, 2),
+        Deed::Fault { fault: Fault::Full, at: 2, pick: 56844 },
+        down(0, 2),
+        up(0, 3),
+        down(0, 1),
+        Deed::Pass { ms: 1896 },
+    ];
+    stays_mended_in(&[0, 1, 0, 1], Some(100), &steps, true, false);
+}
