@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -28,6 +28,12 @@ pub(crate) const TARGETS: &[&str] = &["frames", "guard_yrs", "guard_automerge", 
 
 /// The release that is installed where there is none.
 const CARGO_FUZZ: &str = "0.13.2";
+/// How long the inputs of a corpus may take before the first new one is tried.
+const REPLAY_MAX: Duration = Duration::from_secs(600);
+/// New inputs that a run of half a minute tries at least; a slow target tries some hundreds.
+const TRIED_MIN: u64 = 20;
+/// By which a target ends that was told to: the engine's own number for it.
+const INTERRUPTED: i32 = 72;
 /// Bytes of one packed corpus: all of them stay below 5 MB.
 const CORPUS_BYTES_MAX: usize = 700_000;
 /// An artifact up to this size is printed.
@@ -38,7 +44,7 @@ const SHOWN_LINES: usize = 60;
 /// How targets are fuzzed.
 #[derive(Clone, Copy)]
 pub(crate) struct Fuzzing {
-    /// Of each target.
+    /// Of each target, once it has been through its corpus.
     pub(crate) seconds: u64,
     /// Of the engine's random numbers; by default another one each time.
     pub(crate) seed: Option<u32>,
@@ -118,7 +124,6 @@ fn fuzz(workspace: &Workspace, target: &str, how: Fuzzing) -> Result<String> {
     let log = folder(workspace).join(format!("{target}.log"));
     let mut command = engine(workspace, target)?;
     command.arg(&corpus).args([
-        &format!("-max_total_time={}", how.seconds),
         &format!("-seed={}", how.seed.unwrap_or(0)),
         // Of one input. The slowest honest ones take some milliseconds; the machine may be busy.
         "-timeout=20",
@@ -128,9 +133,9 @@ fn fuzz(workspace: &Workspace, target: &str, how: Fuzzing) -> Result<String> {
     ]);
     command.arg(format!("-artifact_prefix={}/{target}-", artifacts.display()));
     let child = command.stderr(fs::File::create(&log)?).spawn().with_context(|| format!("starting {target}"))?;
-    let (status, cpu) = wait(child)?;
+    let (status, cpu) = wait(child, &log, Duration::from_secs(how.seconds))?;
     let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-    if !status.success() {
+    if status.code() != Some(INTERRUPTED) {
         show_failure(workspace, &said)?;
         bail!("{target} ended with {status}; all it said is in {}", workspace.shown(&log));
     }
@@ -140,20 +145,38 @@ fn fuzz(workspace: &Workspace, target: &str, how: Fuzzing) -> Result<String> {
     }
     let stat = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)).map_or("?", str::trim).to_owned();
     let (runs, peak) = (stat("stat::number_of_executed_units:"), stat("stat::peak_rss_mb:"));
-    let cpu = cpu.map_or("?".to_owned(), |seconds| format!("{seconds:.0}"));
-    Ok(format!("{runs} inputs in {cpu} s of CPU, {peak} MB at the most"))
+    let known = replayed(&said).with_context(|| format!("{target} did not come to the end of its corpus"))?;
+    let tried = runs.parse::<u64>()?.saturating_sub(known);
+    ensure!(how.seconds < 30 || tried >= TRIED_MIN, "{target} tried {tried} new inputs in {} s", how.seconds);
+    let cpu = cpu.map_or("?".to_owned(), |(corpus, all)| format!("{:.0} s of CPU behind {corpus:.0}", all - corpus));
+    Ok(format!("{tried} new inputs behind {known} of its corpus, {cpu}, {peak} MB at the most"))
 }
 
-/// Waits for a process; with the seconds of CPU that it took, where Linux tells.
-fn wait(mut child: Child) -> Result<(ExitStatus, Option<f64>)> {
-    let mut cpu = None;
+/// Lets a process fuzz for so long once it has been through its corpus, then tells it to end. With the seconds of CPU that the
+/// corpus took, and those of all, where Linux tells.
+fn wait(mut child: Child, log: &Path, time: Duration) -> Result<(ExitStatus, Option<(f64, f64)>)> {
+    let (begun, mut ready, mut cpu) = (Instant::now(), None, None);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok((status, cpu));
         }
-        cpu = cpu_seconds(child.id()).or(cpu);
+        let now = cpu_seconds(child.id());
+        cpu = now.map(|now| (cpu.filter(|_| ready.is_some()).map_or(now, |(corpus, _)| corpus), now)).or(cpu);
+        if ready.is_none() && replayed(&String::from_utf8_lossy(&fs::read(log)?)).is_some() {
+            ready = Some(Instant::now());
+        }
+        if ready.map_or(begun.elapsed() >= REPLAY_MAX, |ready| ready.elapsed() >= time) {
+            run::visibly(Command::new("kill").args(["-s", "INT", &child.id().to_string()]))?;
+            return Ok((child.wait()?, cpu));
+        }
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// How many inputs a target had run when it had been through its corpus: `#684 INITED cov: …`.
+fn replayed(said: &str) -> Option<u64> {
+    let line = said.lines().find(|line| line.contains("\tINITED"))?;
+    line.strip_prefix('#')?.split('\t').next()?.parse().ok()
 }
 
 /// What the process has taken so far; its clock ticks a hundred times a second.
@@ -255,6 +278,13 @@ fn inputs(mut packed: &[u8]) -> Result<Vec<&[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_is_not_counted_as_tried() {
+        let said = "#512\tpulse  cov: 45924\n#684\tINITED cov: 45977 ft: 92596\n#703\tREDUCE cov: 45977\n";
+        assert_eq!(replayed(said), Some(684));
+        assert_eq!(replayed("#512\tpulse  cov: 45924\n"), None);
+    }
 
     #[test]
     fn a_packed_corpus_comes_apart_again() {
