@@ -76,7 +76,7 @@ pub struct Tally {
     pub rolls_held: u64,
     /// Generations that were given back to a log that had lost them.
     pub adopted: u64,
-    /// Schedules that ended with somebody who was told that what it held is not what the relay goes on with (§14.3), or that
+    /// Schedules, not counted among the others, that ended with somebody who was told that what it held is not what the relay goes on with (§14.3), or that
     /// something is in doubt: what holds from there on is between programs.
     pub parted: u64,
     /// Hellos that were answered with a catch-up.
@@ -118,7 +118,7 @@ impl std::fmt::Display for Tally {
         let Tally { schedules, steps, faults, commits, wide, refused, repeated, folds, .. } = self;
         let Tally { rolls, rolls_held, adopted, parted, catch_ups, from_copies, onto_copies, lives, coverage, .. } =
             self;
-        let each = |sum: u64| sum as f64 / (*schedules).max(1) as f64;
+        let each = |sum: u64| sum as f64 / (schedules + parted).max(1) as f64;
         writeln!(f, "{coverage}")?;
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
         write!(
@@ -132,7 +132,10 @@ impl std::fmt::Display for Tally {
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
         write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;
         write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;
-        write!(f, "{adopted} were given back, {parted} schedules ended with a conflict of generations")
+        write!(
+            f,
+            "{adopted} were given back; {parted} more ended early, with a conflict of generations or something in doubt"
+        )
     }
 }
 

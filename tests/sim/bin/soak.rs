@@ -21,6 +21,11 @@ const USAGE: &str = "usage: soak --seeds N [--from S] [--seconds T] [--world sch
 const THREADS: usize = 2;
 /// Failing seeds after which a soak ends.
 const FAILURES_MAX: usize = 20;
+/// Of so many schedules one may end early, with a conflict of generations or something in doubt, and a few more.
+const PARTED_ONE_IN: u64 = 100;
+const PARTED_SPARED: u64 = 20;
+/// Who asks for as many as fit is told if that is next to nothing.
+const SCHEDULES_MIN: u64 = 5_000;
 
 #[derive(Debug, Default)]
 struct Args {
@@ -98,7 +103,7 @@ fn schedules(seeds: u64, from: u64, within: Duration) -> bool {
                             sum.1.push((seed, failure));
                         }
                     }
-                    let done = sum.0.schedules + sum.1.len() as u64;
+                    let done = sum.0.schedules + sum.0.parted + sum.1.len() as u64;
                     if done.is_multiple_of(1_000) {
                         println!("{done} of {seeds} schedules, {:.0} a second", rate(done, begun));
                     }
@@ -110,17 +115,25 @@ fn schedules(seeds: u64, from: u64, within: Duration) -> bool {
         }
     });
     let Ok((tally, mut failed)) = sum.into_inner() else { return false };
-    let done = tally.schedules + failed.len() as u64;
+    let done = tally.schedules + tally.parted + failed.len() as u64;
     println!("{tally}\n{done} schedules from {from}, {:.1} a second, {} failed", rate(done, begun), failed.len());
     let thin = tally.coverage.thin(tally.schedules);
     for (fault, phase, count, least) in &thin {
         println!("{} strikes {} {count} times, and should {least} times", fault.name(), phase.name());
     }
+    let parted = tally.parted > PARTED_SPARED + done / PARTED_ONE_IN;
+    if parted {
+        println!("{} ended early, which one in {PARTED_ONE_IN} may", tally.parted);
+    }
+    let few = seeds >= SCHEDULES_MIN && done < SCHEDULES_MIN && failed.is_empty();
+    if few {
+        println!("{done} schedules fitted into {within:?}: too few to say anything");
+    }
     failed.sort_by_key(|(seed, _)| *seed);
     if let Some((seed, failure)) = failed.first() {
         explain(*seed, &run(*seed).steps, failure);
     }
-    failed.is_empty() && thin.is_empty()
+    failed.is_empty() && thin.is_empty() && !parted && !few
 }
 
 fn rate(done: u64, begun: Instant) -> f64 {

@@ -48,8 +48,8 @@ pub struct Plan {
     /// one that took its place refused, takes effect with whoever gives it back), and not where processes are copied:
     /// both together are known to fail (`tests/README.md`).
     pub losses: bool,
-    /// Segments get new generations. Not where the disk is lost: what a restart over an older store makes of a commit that the lost
-    /// log had otherwise (F3) is known to fail, about once in five hundred (`tests/README.md`).
+    /// Segments get new generations. Where the disk is lost, too, a schedule ends as soon as somebody is told that a generation does not
+    /// go with what it holds, or that something is in doubt (`Tally::parted`).
     pub rolls: bool,
     /// Some segments keep their history.
     pub automerge: bool,

@@ -16,7 +16,7 @@ use coheap_core::wire::frame::{Up, split};
 
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
-use super::oracle::{Sight, commit_of};
+use super::oracle::{Sight, commit_of, label};
 use super::{Failure, fails};
 
 /// The key of every segment's counter.
@@ -224,6 +224,10 @@ pub struct Process {
     pub may_doubt: bool,
     /// It has been told that what it held is not what the relay goes on with.
     pub parted: bool,
+    /// One of its segments is of another generation there.
+    pub conflicts: bool,
+    /// What it was told is in doubt, and cannot be.
+    pub misled: Option<String>,
     /// News of waits that nobody has heard yet.
     pub told: Vec<Told>,
     /// The number that its newest commit got.
@@ -302,6 +306,8 @@ impl Process {
             problems: Vec::new(),
             may_doubt: false,
             parted: false,
+            conflicts: false,
+            misled: None,
             told: Vec::new(),
             committed: None,
             changed: BTreeSet::new(),
@@ -526,7 +532,16 @@ impl Process {
                 self.anew |= known && !kept.is_empty();
             }
             // D4, §14.3: one side loses its place, or nobody can say what is in.
-            Output::Conflict(_) | Output::InDoubt(_) if self.may_doubt => self.parted = true,
+            Output::Conflict(_) if self.may_doubt => (self.parted, self.conflicts) = (true, true),
+            Output::InDoubt(told) if self.may_doubt => {
+                self.parted = true;
+                for doubtful in told {
+                    let commit = self.line.get((doubtful.seq.0 as usize).wrapping_sub(1)).copied();
+                    if !commit.is_some_and(|commit| self.open.contains(&commit) && label(commit) == doubtful.label) {
+                        self.misled = Some(format!("{doubtful:?} is in doubt, and was answered or never made"));
+                    }
+                }
+            }
             // No line is forgotten here, and nobody else goes by this one's ids.
             output @ (Output::Forked { .. } | Output::InDoubt(_) | Output::Conflict(_)) => {
                 self.problems.push(format!("{output:?}"));

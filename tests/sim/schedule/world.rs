@@ -283,6 +283,15 @@ impl World {
         let heap = &mut self.heaps[self.plan.heaps_of[at]];
         let process = &mut self.processes[at];
         if process.parted && self.plan.rolls && self.losses > 0 {
+            if let Some(what) = &process.misled {
+                return fails("P5", format!("process {at}: {what}"));
+            }
+            if process.conflicts && !heap.oracle.parted {
+                return fails(
+                    "D4",
+                    format!("process {at} is told a conflict, and the log took all that was given back"),
+                );
+            }
             self.tally.parted = 1;
         }
         if self.tally.parted > 0 {

@@ -26,7 +26,7 @@ impl World {
 
     /// What came of the schedule.
     pub fn tally(self) -> Tally {
-        Tally { schedules: 1, faults: self.faults, ..self.tally }
+        Tally { schedules: 1 - self.tally.parted, faults: self.faults, ..self.tally }
     }
 
     /// All that can go on goes on, and then all must be whole.
