@@ -29,8 +29,12 @@ pub struct Family {
     ends: usize,
 }
 
-/// So many ways there are to admit the first 0 to 6 of the commits.
-const ORDERS: usize = 1 + 3 + 9 + 24 + 54 + 90 + 90;
+/// The ways to admit the first 0 to 6 of the commits, each before the disk follows, or behind that with none to all of them
+/// received by one replica, and with all that the relay has to say.
+const RECEIVED: usize = 3 + 4 * 3 + 5 * 9 + 6 * 24 + 7 * 54 + 8 * 90 + 9 * 90;
+
+/// So many ways there are for three replicas to come back one after the other.
+const RETURNS: usize = 6;
 
 /// All of them.
 pub const FAMILIES: &[Family] = &[
@@ -38,11 +42,11 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "order, B first", play: |full| orders(1, full), all: 2784, ends: 240 },
     Family { name: "order, C first", play: |full| orders(2, full), all: 2784, ends: 240 },
     Family { name: "disk", play: disk, all: 90 * 32, ends: 90 * 6 },
-    Family { name: "crash, early", play: early, all: 1114, ends: 315 },
-    Family { name: "crash, in the end", play: in_the_end, all: 4410, ends: 450 },
-    Family { name: "crash, one is behind", play: behind, all: 16542, ends: 360 },
-    Family { name: "broken connection", play: cuts, all: 9 * ORDERS, ends: 9 * (9 + 54) },
-    Family { name: "death", play: deaths, all: 18 * ORDERS, ends: 18 * (9 + 54) },
+    Family { name: "crash, early", play: early, all: RETURNS * 1114, ends: 315 },
+    Family { name: "crash, in the end", play: in_the_end, all: RETURNS * 4410, ends: 450 },
+    Family { name: "crash, one is behind", play: behind, all: RETURNS * 16542, ends: 360 },
+    Family { name: "broken connection", play: cuts, all: 3 * RECEIVED, ends: 9 * (9 + 54) },
+    Family { name: "death", play: deaths, all: 6 * RECEIVED, ends: 18 * (9 + 54) },
 ];
 
 impl Family {
@@ -96,6 +100,20 @@ impl World {
         }
         self.stage.up(NAMES[at], 1);
         self.sent[at] += 1;
+    }
+
+    /// Nothing more, or the disk follows and all others hear of it, and this one of some.
+    fn answered(&mut self, choices: &mut Choices, at: usize, full: bool) {
+        if choices.below(2) == 0 {
+            return;
+        }
+        self.stage.sync(usize::MAX);
+        self.down_all_but(Some(at));
+        let behind = self.behind(at);
+        match if full { choices.below(behind + 2) } else { (behind + 1) * choices.below(2) } {
+            seen if seen <= behind => self.receive(at, seen),
+            _ => self.down_all(),
+        }
     }
 
     fn down_all(&mut self) {
@@ -249,8 +267,8 @@ fn crashes(admitted: &[usize], lags: &[Option<usize>], full: bool) -> usize {
         let synced = begin(&mut world, choices, admitted, lags, full);
         let open = admitted - synced;
         let kept = if full || open == 0 { choices.below(open + 1) } else { open * choices.below(2) };
-        // Who comes back first and second: by turns, for the one that matters is who comes before whom it waits for.
-        let turn: usize = choices.answers().iter().sum();
+        // Who comes back first and second; in some of the worlds, by turns.
+        let turn = if full { choices.below(RETURNS) } else { choices.answers().iter().sum() };
         world.stage.crash(kept);
         world.stage.start();
         world.stage.sync(usize::MAX);
@@ -277,18 +295,11 @@ fn cuts(full: bool) -> usize {
         let mut world = World::new();
         let admitted = if full { choices.below(7) } else { 2 + 2 * choices.below(2) };
         let cut = choices.below(3);
-        // Before the disk follows, behind that with the answers under way, or behind all.
-        let moment = choices.below(3);
         for _ in 0..admitted {
             let at = world.next(choices);
             world.admit(at);
         }
-        if moment > 0 {
-            world.stage.sync(usize::MAX);
-        }
-        if moment > 1 {
-            world.down_all();
-        }
+        world.answered(choices, cut, full);
         world.stage.cut(NAMES[cut]);
         world.stage.sync(usize::MAX);
         world.down_all();
@@ -303,18 +314,13 @@ fn deaths(full: bool) -> usize {
     every("deaths", |choices| {
         let mut world = World::new();
         let admitted = if full { choices.below(7) } else { 2 + 2 * choices.below(2) };
-        let (dies, stores_late, moment) = (choices.below(3), choices.below(2) == 1, choices.below(3));
+        let (dies, stores_late) = (choices.below(3), choices.below(2) == 1);
         world.stage.store(NAMES[dies]);
         for _ in 0..admitted {
             let at = world.next(choices);
             world.admit(at);
         }
-        if moment > 0 {
-            world.stage.sync(usize::MAX);
-        }
-        if moment > 1 {
-            world.down_all();
-        }
+        world.answered(choices, dies, full);
         if stores_late {
             world.stage.store(NAMES[dies]);
         }
