@@ -24,8 +24,12 @@ pub enum Mutation {
     OwnPartsLeftOut,
     /// R1: let an earlier connection of the same replica go on.
     NoFence,
+    /// R1: take a life of the log to go on up to the head, not up to where the next one began.
+    EndlessEpoch,
     /// R2a: append what the log has already.
     ForgetAdmitted,
+    /// R2a: of several appends that are written together, keep a line as the first of them has it.
+    OldestRow,
     /// R2b: take the next number of a line whatever comes before it.
     AnyPrev,
     /// R2d: take a commit whatever it must come after.
@@ -38,6 +42,8 @@ pub enum Mutation {
     SnapshotAtDurable,
     /// R8: drop log that a stream still needs.
     FoldPastStreams,
+    /// R8: drop, with the deltas below a fold's position, the one at it.
+    FoldOneMore,
     /// Lose the newest delta when deltas are folded into a snapshot, and check that snapshot against the rest alone.
     FoldLoses,
     /// P5: do not sync what the store writes.
@@ -60,8 +66,18 @@ pub enum Mutation {
     ReplicaTakesAnyClock,
     /// C6: put the cut one entry ahead of what is applied.
     CutAhead,
+    /// C5: after a fold that overtook a catch-up, read the rest of it at a later position.
+    CatchUpInParts,
+    /// C7: send again what was made anew in another generation, and not what lies behind it.
+    ResendRedoneOnly,
     /// L5: take every stored copy for what the log has below its position.
     AnyCopy,
+    /// L2: take any answer to a load, not only that to the newest request.
+    AnyNonce,
+    /// L3: let a document that is loaded anew stand still until its answer is here.
+    LoadingStandsStill,
+    /// L3: send a snapshot without saying how far the stream is.
+    SnapshotUntold,
     /// L3: show a loaded segment without what came while it was loading.
     LoadWithoutBuffer,
     /// L3: show a loaded segment without own unacknowledged commits.
@@ -74,6 +90,10 @@ pub enum Mutation {
     KeepPrev,
     /// R11: apply a redone commit beside its first version.
     RedoBeside,
+    /// R11: take a claim that nobody holds any more for current.
+    LapsedClaim,
+    /// R12: leave a part out, and let its client id go on.
+    BarNobody,
     /// T1: end a flush when its commits have been sent.
     FlushWhenSent,
     /// T2: compare the positions of versions without their epochs.
@@ -103,7 +123,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 45] = {
+pub const ALL: [Mutation; 55] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -113,13 +133,16 @@ pub const ALL: [Mutation; 45] = {
         SplitCommit,
         OwnPartsLeftOut,
         NoFence,
+        EndlessEpoch,
         ForgetAdmitted,
+        OldestRow,
         AnyPrev,
         AnyAfter,
         HelloBeforeEpoch,
         SameEpoch,
         SnapshotAtDurable,
         FoldPastStreams,
+        FoldOneMore,
         FoldLoses,
         NoSync,
         SkipChecksum,
@@ -131,13 +154,20 @@ pub const ALL: [Mutation; 45] = {
         LoseDelta,
         ReplicaTakesAnyClock,
         CutAhead,
+        CatchUpInParts,
+        ResendRedoneOnly,
         AnyCopy,
+        AnyNonce,
+        LoadingStandsStill,
+        SnapshotUntold,
         LoadWithoutBuffer,
         LoadWithoutOwn,
         PackedWithoutQueue,
         KeepRefused,
         KeepPrev,
         RedoBeside,
+        LapsedClaim,
+        BarNobody,
         FlushWhenSent,
         VersionWithoutEpoch,
         GiveNothingBack,

@@ -22,7 +22,7 @@ use coheap_core::replica::{Input, Output, Section, Stats, Target, WaitKind};
 use coheap_core::segment::write::Draw;
 use coheap_core::value::{Ref, Value};
 
-use self::harm::HOSTILE;
+use self::harm::{HOSTILE, Stranger};
 use crate::Draws;
 use crate::disk::PlainDisk;
 use crate::ledger::{Ended, Ledger, Outcome, is_kept};
@@ -87,6 +87,8 @@ pub struct Cluster {
     pub filled: bool,
     /// Somebody commits what no engine takes in, now and then.
     pub harms: bool,
+    /// Who has done so in a trace, and may go on.
+    stranger: Option<Stranger>,
     /// How many parts were left out of the log.
     pub left_out: usize,
     /// Segments get new generations, now and then.
@@ -133,6 +135,7 @@ impl Cluster {
             restores: 0,
             filled: false,
             harms: false,
+            stranger: None,
             left_out: 0,
             rolls: false,
             rolled: 0,

@@ -29,6 +29,8 @@ pub struct PlainDisk {
     /// Entries below are not to be had any more, only the states that they led to.
     floor: Offset,
     roll_hold_ms: u64,
+    /// A reading of the log gives one entry, as one of large entries does.
+    pub one_by_one: bool,
 }
 
 impl PlainDisk {
@@ -122,7 +124,7 @@ impl PlainDisk {
             let entry = LogEntry::decode(bytes, &mut Reader::new(bytes)).expect("a stored entry");
             out.push((Offset(at), entry));
             size += bytes.len();
-            if size >= bytes_max {
+            if size >= bytes_max || self.one_by_one {
                 break;
             }
         }

@@ -230,6 +230,13 @@ impl Stage {
         self.cluster.nodes[at].down.clear();
     }
 
+    /// Somebody who is no replica commits so many changes to a segment that no engine takes in (R12).
+    pub fn stranger(&mut self, segment: &str, changes: usize) {
+        self.cluster.harms = true;
+        self.cluster.harm_again(self.id(segment), changes);
+        self.look();
+    }
+
     /// The relay is to make a new generation of a segment.
     pub fn roll(&mut self, segment: &str) {
         self.cluster.roll(self.id(segment));

@@ -17,6 +17,7 @@
 //! crash K        start            the relay dies, K of the appends under way survive; it begins
 //! start restored MS               the same, over what is known to be a backup
 //! disk-full      fold             no room for what is not synced; all that is durable is folded
+//! read-one-by-one                 from here on the store gives one entry of the log at a time
 //! load A s       evict A s
 //! pack A s       pack A s mirrored   it is here as bytes; the program forgets what it shows of it, or keeps that
 //! evict A s k1   load A s k1      what is evicted is kept as k1; whoever loads it goes on from that, if it is a beginning
@@ -26,6 +27,7 @@
 //! rights A yes|no                 from its next connection on
 //! copy-disk      roll-back   wipe-disk      `start` comes next
 //! drop-up A      drop-down A [all]   repeat-up A  what no link does
+//! stranger s 2                    somebody commits so much to s that no engine takes in; the same one, when there was one
 //! roll s                          the relay is asked for a new generation; `read` makes it
 //! pass MS        settle           time passes; everything arrives
 //! wait A w flush|sync|version     or: wait A w reach V, where V is a wait that ended with a version
@@ -36,6 +38,7 @@
 //! ended w yes|no|lost|refused
 //! onto-copies A 2                 so many answers to its loads went on from what was kept
 //! log 4                           so many entries are durable
+//! left-out 2                      so many parts of entries are left out (R12)
 //! rolled 1                        so many generations were made, and are durable; `not-rolled Held`: one was not, and why
 //! problems A 0                    so many things went wrong; more than none are forgiven by it
 //! check                           everything arrives, then all invariants of a world at rest
@@ -93,6 +96,7 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["read", most @ ..] => stage.read(most_of(most)?),
         ["disk-full"] => stage.fill_disk(),
         ["fold"] => stage.fold(),
+        ["read-one-by-one"] => stage.cluster.disk.one_by_one = true,
         ["connect", name] => stage.connect(name),
         ["join", name] => stage.join(name),
         ["cut", name] => stage.cut(name),
@@ -117,6 +121,7 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["drop-up", name] => stage.drop_up(name),
         ["drop-down", name] => stage.drop_down(name),
         ["drop-down", name, "all"] => stage.drop_all_down(name),
+        ["stranger", segment, count] => stage.stranger(segment, number(count)?),
         ["roll", segment] => stage.roll(segment),
         ["store", name] => stage.store(name),
         ["reopen", name] => stage.reopen(name),
@@ -150,6 +155,7 @@ fn expect(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         }
         ["onto-copies", name, count] => same(&stage.onto_copies(name), &number(count)?),
         ["log", count] => same(&stage.cluster.disk.len(), &number(count)?),
+        ["left-out", count] => same(&stage.cluster.left_out, &number(count)?),
         ["rolled", count] => same(&stage.cluster.rolled, &number(count)?),
         ["not-rolled", why] => same(&stage.cluster.not_rolled.keys().map(String::as_str).collect(), &vec![*why]),
         ["link", name, how] => {

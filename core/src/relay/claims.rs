@@ -21,6 +21,7 @@ use super::session::Room;
 use crate::commit::ClaimOf;
 use crate::id::{Nonce, Offset, ReplicaId};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::time::{Millis, Time};
 use crate::wire::code::Code;
 use crate::wire::frame::Down;
@@ -408,6 +409,7 @@ impl Claims {
         let held = known.and_then(|group| group.held.get(&claim.key));
         let may = match held {
             Some(held) => own.contains(&held.by) && held.grant == claim.grant && !held.ending,
+            None if mutate::on(Mutation::LapsedClaim) => true,
             None => self.in_grace(now) && known.is_none_or(|group| !group.done.contains(&claim.key)),
         };
         match self.grace_until.filter(|until| now < *until) {

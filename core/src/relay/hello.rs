@@ -223,6 +223,10 @@ impl Relay {
                 }
                 StoredState::At { .. } | StoredState::Since { .. } => return self.close(id, Code::StoreFailed),
                 // A fold overtook the position: once more, at a later one.
+                StoredState::NotBefore { .. } if mutate::on(Mutation::CatchUpInParts) => {
+                    catch_up.position = self.log.durable;
+                    break;
+                }
                 StoredState::NotBefore { .. } => {
                     let Phase::Catching(catch_up) = std::mem::replace(&mut conn.phase, Phase::Greeting) else { return };
                     return self.catch_up(id, catch_up.greeted);

@@ -188,7 +188,9 @@ impl Relay {
 
     fn snapshot(&mut self, id: ConnId, wanted: Wanted, position: Offset, state: &SegmentState, onto_copy: bool) {
         // The replica makes the segment visible at its cut, which must not be below the snapshot's position (L3).
-        self.tell_position(id);
+        if !mutate::on(Mutation::SnapshotUntold) {
+            self.tell_position(id);
+        }
         let mut bytes = Vec::new();
         state.encode(&mut bytes);
         if bytes.len() > limits::LONG_BYTES_MAX {

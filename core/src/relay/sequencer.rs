@@ -223,7 +223,8 @@ impl Sequencer {
     /// (R1, L5). `None`: it is not known.
     pub fn end_of(&self, epoch: EpochId) -> Option<Offset> {
         let at = self.epochs.iter().position(|(known, _)| *known == epoch)?;
-        Some(self.epochs.get(at + 1).map_or(self.durable, |(_, start)| *start).min(self.durable))
+        let next = self.epochs.get(at + 1).filter(|_| !mutate::on(Mutation::EndlessEpoch));
+        Some(next.map_or(self.durable, |(_, start)| *start).min(self.durable))
     }
 
     /// True when a Hello may be answered: the epoch it will be told is on the disk (R6). A heap without an entry

@@ -150,8 +150,9 @@ impl Replica {
                 State::Loading { buffer, before, .. } => {
                     // What is shown meanwhile goes on with the rest of the commit (P3). If it cannot, it is on its way out.
                     witness(Some(index));
+                    let goes_on = !frozen && !mutate::on(Mutation::LoadingStandsStill);
                     if let Some(Ok(patches)) =
-                        before.as_deref_mut().filter(|_| !frozen).map(|before| apply(before, author.replica, &deltas))
+                        before.as_deref_mut().filter(|_| goes_on).map(|before| apply(before, author.replica, &deltas))
                     {
                         if !patches.is_empty() {
                             shown.push((index, patches));
@@ -279,7 +280,9 @@ impl Replica {
             return self.needs_full(index, nonce);
         }
         let copy = match &mut slot.state {
-            State::Loading { nonce: Some(newest), copy, .. } if *newest == nonce => copy.take(),
+            State::Loading { nonce: Some(newest), copy, .. } if *newest == nonce || mutate::on(Mutation::AnyNonce) => {
+                copy.take()
+            }
             _ => return Ok(()),
         };
         let mut deltas = state.deltas.to_vec();

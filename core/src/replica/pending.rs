@@ -440,7 +440,8 @@ impl Pending {
             }
         }
         if let Some(first) = first {
-            for later in self.list.iter_mut().skip(first) {
+            let again = |one: &Unsaved| !mutate::on(Mutation::ResendRedoneOnly) || one.stale.contains(&true);
+            for later in self.list.iter_mut().skip(first).filter(|one| again(one)) {
                 later.sent = false;
                 later.admitted = None;
             }

@@ -107,7 +107,12 @@ fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends:
         meta.lives += 1;
     }
     let mut admit = Sealed::open(transaction, ADMIT)?;
-    let lines: BTreeMap<_, _> = appends.iter().flat_map(|part| &part.admit).map(|(id, row)| (id, row)).collect();
+    let mut lines = BTreeMap::new();
+    for (id, row) in appends.iter().flat_map(|part| &part.admit) {
+        if !mutate::on(Mutation::OldestRow) || !lines.contains_key(id) {
+            lines.insert(id, row);
+        }
+    }
     for (replica, row) in lines {
         admit.put(&mut meta.digest, (heap, replica.0), row)?;
     }

@@ -1,6 +1,7 @@
 //! A verified snapshot takes the place of the deltas below it, and of log that nothing needs any more. `STORE.md` §4.
 
 use coheap_core::id::{Offset, SegmentNumber};
+use coheap_core::mutate::{self, Mutation};
 use coheap_core::relay::Folded;
 use redb::{ReadableTable, WriteTransaction};
 
@@ -75,7 +76,8 @@ fn fold(
     put_snapshot(transaction, &mut snaps, &mut meta.digest, (heap, segment.0), position, header_len, &bytes)?;
 
     let mut index = Sealed::open(transaction, SEGIDX)?;
-    index.remove(&mut meta.digest, (heap, segment.0, 0)..(heap, segment.0, position.0), |_, rest| {
+    let below = position.0 + u64::from(mutate::on(Mutation::FoldOneMore));
+    index.remove(&mut meta.digest, (heap, segment.0, 0)..(heap, segment.0, below), |_, rest| {
         let place = Place::decode(rest).map_err(|_| damaged("an index row does not parse"))?;
         folded.deltas += 1;
         folded.bytes += place.len as u64;

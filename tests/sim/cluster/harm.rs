@@ -14,6 +14,16 @@ use crate::hostile::Writer;
 /// The key that is written and must be seen nowhere.
 pub(super) const HOSTILE: &str = "hostile";
 
+/// Who writes that, under one replica id and one client id.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    id: ReplicaId,
+    segment: SegmentId,
+    writer: Writer,
+    seq: Seq,
+    prev: Uid,
+}
+
 impl Cluster {
     /// A connection comes, commits one to three changes under one client id to a segment with history, and goes.
     pub fn harm(&mut self) {
@@ -23,8 +33,28 @@ impl Cluster {
             return;
         }
         let segment = with_history[self.entropy.below(with_history.len())];
+        let mut stranger = self.stranger_to(segment);
+        let changes = 1 + self.entropy.below(3);
+        self.harms_as(&mut stranger, changes);
+    }
+
+    /// The same, to this segment; who has harmed it before goes on.
+    pub fn harm_again(&mut self, segment: SegmentId, changes: usize) {
+        let before = self.stranger.take().filter(|before| before.segment == segment);
+        let mut stranger = before.unwrap_or_else(|| self.stranger_to(segment));
+        self.harms_as(&mut stranger, changes);
+        self.stranger = Some(stranger);
+    }
+
+    fn stranger_to(&mut self, segment: SegmentId) -> Stranger {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.entropy.draw().to_le_bytes());
+        let writer = Writer::hostile(segment, (self.entropy.draw() >> 11).max(1));
+        Stranger { id: ReplicaId(id), segment, writer, seq: Seq(0), prev: Uid::NONE }
+    }
+
+    fn harms_as(&mut self, stranger: &mut Stranger, changes: usize) {
+        let Stranger { id, segment, .. } = *stranger;
         let hello = Hello {
             features: 0,
             fresh: true,
@@ -33,15 +63,14 @@ impl Cluster {
             token: String::new(),
             name: String::new(),
             heap: "sim".into(),
-            own: vec![(ReplicaId(id), Seq(0))],
+            own: vec![(id, stranger.seq)],
             epoch: EpochId::default(),
             cut: Offset(0),
             bulk: Bulk::default(),
         };
         let mut frames = Vec::new();
         Up::Hello(hello).encode(&mut frames);
-        let (mut writer, mut prev) = (Writer::hostile(segment, (self.entropy.draw() >> 11).max(1)), Uid::NONE);
-        for seq in 1..=1 + self.entropy.below(3) as u64 {
+        for _ in 0..changes {
             let uid = Uid(self.entropy.draw());
             self.ledger.hostile.insert(uid);
             let part = PartFrame {
@@ -49,11 +78,12 @@ impl Cluster {
                 segment: SegRef::Id(segment),
                 generation: EngineKind::Automerge.generation_zero(),
                 create: Some((EngineKind::Automerge, LAYOUT)),
-                bytes: writer.next(HOSTILE),
+                bytes: stranger.writer.next(HOSTILE),
             };
-            let (owner, parts) = (0, vec![part].into());
-            let prev = Some(std::mem::replace(&mut prev, uid));
-            let commit = CommitFrame { owner, seq: Seq(seq), uid, prev, after: None, claim: None, label: None, parts };
+            stranger.seq = stranger.seq.next();
+            let (owner, seq, parts) = (0, stranger.seq, vec![part].into());
+            let prev = Some(std::mem::replace(&mut stranger.prev, uid));
+            let commit = CommitFrame { owner, seq, uid, prev, after: None, claim: None, label: None, parts };
             Up::Commit(commit).encode(&mut frames);
         }
         self.conns += 1;

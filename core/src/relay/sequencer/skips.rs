@@ -8,6 +8,7 @@ use crate::guard;
 use crate::id::{Offset, SegmentNumber};
 use crate::limits;
 use crate::log::{LogEntry, StoredQuarantine};
+use crate::mutate::{self, Mutation};
 use crate::relay::port::Failing;
 
 /// A part of a segment that is being replayed: where it is, its client id if it adds anything, its bytes.
@@ -59,7 +60,7 @@ impl Sequencer {
         }
         let generation = segment.row.generation;
         segment.clocks.forget_below(floor);
-        if let Some((client, clock)) = client {
+        if let Some((client, clock)) = client.filter(|_| !mutate::on(Mutation::BarNobody)) {
             segment.clocks.bar(client, clock);
         }
         for (offset, bytes) in &parts {
