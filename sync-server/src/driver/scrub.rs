@@ -59,13 +59,16 @@ fn check_pages(store: &Store, scrub: Scrub, suspect: &AtomicBool, pace: impl FnM
             if checked.more > 0 {
                 eprintln!("coheap-relay: store: damaged: {} more pages", checked.more);
             }
+            if let Some(why) = &checked.left {
+                eprintln!("coheap-relay: store: not all pages could be checked: {why}");
+            }
             !checked.damage.is_empty()
         }
         Err(error @ StoreError::Damaged(_)) => {
             eprintln!("coheap-relay: store: {error}");
             true
         }
-        // A sector that cannot be read is one of these: what was known stays so.
+        // What was known stays so.
         Err(error) => {
             eprintln!("coheap-relay: store: its pages could not be checked: {error}");
             return;

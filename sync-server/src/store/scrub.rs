@@ -9,8 +9,8 @@
 use redb::{Key, ReadTransaction, ReadableTable, TableHandle};
 
 use super::StoreError;
-use super::handle::Store;
-use super::pages::{Broken, Header, Looking, Order, Place};
+use super::handle::{Store, contained};
+use super::pages::{Broken, HEADER, Header, Looking, Order, Place};
 use super::read::meta_of;
 use super::tables::{ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Rows, SEGIDX, SEGMENTS, SNAP, SNAPS, TOTALS};
 
@@ -33,6 +33,8 @@ pub struct PagesChecked {
     pub damage: Vec<PageDamage>,
     /// How many more there are.
     pub more: u64,
+    /// Why the rest was not looked at, if it was not.
+    pub left: Option<String>,
 }
 
 /// A page that is not as it was written.
@@ -78,7 +80,14 @@ impl Store {
         while let Some(from) = place {
             let is_first = checked.pages == 0;
             let before = checked.bytes;
-            place = self.step(&mut checked, &from, step_bytes, is_first)?;
+            place = match self.step(&mut checked, &from, step_bytes, is_first) {
+                // What was found before is damaged all the same.
+                Err(error) if !checked.damage.is_empty() => {
+                    checked.left = Some(error.to_string());
+                    break;
+                }
+                next => next?,
+            };
             if !read(checked.bytes - before) {
                 break;
             }
@@ -97,10 +106,10 @@ impl Store {
         let checked = std::cell::RefCell::new(checked);
         let all = |what| PageDamage { table: None, heaps: Vec::new(), what };
         self.beside(
-            |look, bytes| {
+            |look| {
                 let checked = &mut **checked.borrow_mut();
-                checked.bytes += bytes.len() as u64;
-                let header = match Header::decode(bytes)? {
+                checked.bytes += HEADER as u64;
+                let header = match Header::read(look)? {
                     Ok(header) => header,
                     Err(what) => {
                         checked.found(all(what));
@@ -126,7 +135,8 @@ impl Store {
                 // Then not all tables are known.
                 let next = next.filter(|_| looking.broken.iter().all(|broken| broken.table.is_some()));
                 for broken in looking.broken {
-                    let heaps = heaps_of(transaction, &broken);
+                    // The library may panic over what is damaged, which is told all the same.
+                    let heaps = contained(|| heaps_of(transaction, &broken)).unwrap_or_default();
                     checked.found(PageDamage { table: broken.table, heaps, what: broken.what });
                 }
                 Ok(next)
