@@ -40,6 +40,9 @@ const DEPTH_MAX: usize = 64;
 /// Tables that are looked at; a store has far fewer.
 const TABLES_MAX: usize = 64;
 
+/// What is wrong with a page of which the disk has lost a sector.
+pub(super) const LOST: &str = "the disk cannot read it";
+
 /// How the keys of a table are ordered.
 pub(super) type Order = fn(&[u8], &[u8]) -> Ordering;
 
@@ -378,10 +381,7 @@ fn fill(look: &dyn Look, offset: u64, out: &mut [u8]) -> Result<Result<(), &'sta
     match look.read(offset, out) {
         Ok(()) => Ok(Ok(())),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Err("the file ends before it")),
-        // A sector that the disk has lost.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-            Ok(Err("the disk cannot read it"))
-        }
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(Err(LOST)),
         Err(error) => Err(StoreError::io(error)),
     }
 }

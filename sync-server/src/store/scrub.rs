@@ -10,7 +10,7 @@ use redb::{Key, ReadTransaction, ReadableTable, TableHandle};
 
 use super::StoreError;
 use super::handle::{Store, contained};
-use super::pages::{Broken, HEADER, Header, Looking, Order, Place};
+use super::pages::{Broken, HEADER, Header, LOST, Looking, Order, Place};
 use super::read::meta_of;
 use super::tables::{ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Rows, SEGIDX, SEGMENTS, SNAP, SNAPS, TOTALS};
 
@@ -33,6 +33,8 @@ pub struct PagesChecked {
     pub damage: Vec<PageDamage>,
     /// How many more there are.
     pub more: u64,
+    /// Some of them the disk cannot read: whoever asks the library for those ends its use of the whole file.
+    pub lost: bool,
     /// Why the rest was not looked at, if it was not.
     pub left: Option<String>,
 }
@@ -63,6 +65,7 @@ impl std::fmt::Display for PageDamage {
 
 impl PagesChecked {
     fn found(&mut self, damage: PageDamage) {
+        self.lost |= damage.what.contains(LOST);
         if self.damage.len() < TOLD_MAX {
             self.damage.push(damage);
         } else {
@@ -134,9 +137,11 @@ impl Store {
                 (checked.pages, checked.bytes) = (checked.pages + looking.pages, checked.bytes + looking.bytes);
                 // Then not all tables are known.
                 let next = next.filter(|_| looking.broken.iter().all(|broken| broken.table.is_some()));
+                let lost = checked.lost || looking.broken.iter().any(|broken| broken.what.ends_with(LOST));
                 for broken in looking.broken {
-                    // The library may panic over what is damaged, which is told all the same.
-                    let heaps = contained(|| heaps_of(transaction, &broken)).unwrap_or_default();
+                    // The library may panic over what is damaged, which is told all the same. What is lost it is not asked for.
+                    let named = || if lost { Vec::new() } else { heaps_of(transaction, &broken) };
+                    let heaps = contained(named).unwrap_or_default();
                     checked.found(PageDamage { table: broken.table, heaps, what: broken.what });
                 }
                 Ok(next)

@@ -355,3 +355,22 @@ fn a_header_that_cannot_be_read_is_damage() {
     let checked = store.check_pages(1 << 20, |_| true).unwrap();
     assert!(checked.damage[0].what.contains("the disk cannot read it"), "{checked:?}");
 }
+
+#[test]
+fn a_sector_that_the_disk_has_lost_is_told_in_every_round() {
+    let medium = World::new(7, 12).disk.medium();
+    let (mut told, mut of_heaps) = (0, 0);
+    for page in pages_of(&medium) {
+        let disk = SimDisk::of(1, medium.clone());
+        let store = Store::open_without_cache(Box::new(disk.clone())).unwrap();
+        disk.lose(page);
+        // Without some of its own tables the library does not begin.
+        let Ok(first) = store.check_pages(4096, |_| true) else { continue };
+        assert_eq!(store.check_pages(4096, |_| true).unwrap(), first, "the page at {page}");
+        assert_eq!((first.lost, &first.left), (!first.damage.is_empty(), &None));
+        told += usize::from(first.lost);
+        // Which the names of heaps are read from.
+        of_heaps += usize::from(first.damage.iter().any(|damage| damage.table.as_deref() == Some("meta")));
+    }
+    assert!(told > 10 && of_heaps > 0, "{told} {of_heaps}");
+}
