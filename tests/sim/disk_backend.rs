@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coheap_sync_server::{BackendError, Disk, Look, StorageBackend, StoreError};
@@ -65,6 +65,7 @@ struct State {
     blocks: BTreeSet<u64>,
     tells_free: bool,
     ignores_sync: bool,
+    lost: BTreeSet<u64>,
     copy: Vec<u8>,
 }
 
@@ -92,6 +93,7 @@ impl SimDisk {
             blocks: BTreeSet::new(),
             tells_free: true,
             ignores_sync: false,
+            lost: BTreeSet::new(),
             copy: Vec::new(),
         };
         state.replace(medium);
@@ -253,6 +255,11 @@ impl SimDisk {
         }
     }
 
+    /// The sector at this byte cannot be read any more, until something is written there.
+    pub fn lose(&self, at: u64) {
+        self.state().lost.insert(at / SECTOR as u64);
+    }
+
     /// Cuts the file off.
     pub fn truncate(&self, len: usize) {
         let mut state = self.state();
@@ -298,6 +305,7 @@ impl State {
         self.shown.clear();
         self.medium = medium;
         self.unsynced.clear();
+        self.lost.clear();
         self.blocks = (0..self.medium.len() as u64).step_by(BLOCK as usize).map(|at| at / BLOCK).collect();
         self.life += 1;
         self.locked = false;
@@ -342,11 +350,17 @@ impl State {
             return Err(Error::from(ErrorKind::StorageFull));
         }
         self.blocks.extend(touched);
+        self.lost.retain(|sector| !sectors(at, data.len()).contains(sector));
         self.counts.writes += 1;
         put(&mut self.shown, at, data);
         self.unsynced.push(Change::Write(at, data.to_vec()));
         Ok(())
     }
+}
+
+/// The sectors that so many bytes from there on lie in.
+fn sectors(at: u64, len: usize) -> Range<u64> {
+    at / SECTOR as u64..(at + len as u64).div_ceil(SECTOR as u64)
 }
 
 fn put(bytes: &mut Vec<u8>, at: u64, data: &[u8]) {
@@ -410,6 +424,11 @@ impl StorageBackend for File {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
         self.with(|state| {
+            if state.lost.range(sectors(offset, out.len())).next().is_some() {
+                state.counts.faults += 1;
+                // EIO
+                return Err(Error::from_raw_os_error(5));
+            }
             let end = usize::try_from(offset).ok().and_then(|start| Some((start, start.checked_add(out.len())?)));
             let bytes = end.and_then(|(start, end)| state.shown.get(start..end));
             out.copy_from_slice(bytes.ok_or(ErrorKind::UnexpectedEof)?);

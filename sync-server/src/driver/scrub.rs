@@ -31,8 +31,13 @@ pub(super) fn run(
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, 15);
     let pace = |bytes: u64| sleep(stop, Duration::from_secs_f64(bytes as f64 / scrub.bytes_per_s.max(1) as f64));
+    let mut lost = false;
     while sleep(stop, scrub.every) {
-        check_pages(store, scrub, suspect, pace);
+        lost = check_pages(store, scrub, suspect, pace).unwrap_or(lost);
+        // The library gives up over what the disk cannot read, and reads the whole file before it goes on: that would end all heaps.
+        if lost {
+            continue;
+        }
         if let Err(error @ StoreError::Damaged(_)) = store.verify_names() {
             eprintln!("coheap-relay: store: {error}");
         }
@@ -50,8 +55,9 @@ pub(super) fn run(
     }
 }
 
-fn check_pages(store: &Store, scrub: Scrub, suspect: &AtomicBool, pace: impl FnMut(u64) -> bool) {
-    let damaged = match store.check_pages(STEP_BYTES.min(scrub.bytes_per_s), pace) {
+/// Whether there are pages that the disk cannot read; `None`: that is not known.
+fn check_pages(store: &Store, scrub: Scrub, suspect: &AtomicBool, pace: impl FnMut(u64) -> bool) -> Option<bool> {
+    let (damaged, lost) = match store.check_pages(STEP_BYTES.min(scrub.bytes_per_s), pace) {
         Ok(checked) => {
             for damage in &checked.damage {
                 eprintln!("coheap-relay: store: damaged: {damage}");
@@ -59,16 +65,22 @@ fn check_pages(store: &Store, scrub: Scrub, suspect: &AtomicBool, pace: impl FnM
             if checked.more > 0 {
                 eprintln!("coheap-relay: store: damaged: {} more pages", checked.more);
             }
-            !checked.damage.is_empty()
+            if let Some(why) = &checked.left {
+                eprintln!("coheap-relay: store: not all pages could be checked: {why}");
+            }
+            if checked.lost {
+                eprintln!("coheap-relay: store: heaps are not looked at while the disk cannot read some pages");
+            }
+            (!checked.damage.is_empty(), Some(checked.lost))
         }
         Err(error @ StoreError::Damaged(_)) => {
             eprintln!("coheap-relay: store: {error}");
-            true
+            (true, None)
         }
-        // A sector that cannot be read is one of these: what was known stays so.
+        // What was known stays so.
         Err(error) => {
             eprintln!("coheap-relay: store: its pages could not be checked: {error}");
-            return;
+            return None;
         }
     };
     if damaged {
@@ -77,6 +89,7 @@ fn check_pages(store: &Store, scrub: Scrub, suspect: &AtomicBool, pace: impl FnM
         );
     }
     suspect.store(damaged, Ordering::Relaxed);
+    lost
 }
 
 /// False: it is time to end.

@@ -24,7 +24,6 @@ use redb::{
 use super::StoreError;
 use super::disk::{Disk, FileDisk, Look, Opened};
 use super::overlay::Overlay;
-use super::pages::HEADER;
 use super::tables::{
     ADMIT, CLOCKS, EPOCHS, FORMAT, HEAPS, LOG, META, NAMES, SEGIDX, SEGMENTS, SNAP, SNAPS, STORE, Sealed, TOTALS,
     Totals, damaged, failed, get_row, read_row,
@@ -45,6 +44,8 @@ pub struct Store {
     pub(super) min_free_bytes: u64,
     durability: Durability,
     how: How,
+    /// What the library may keep in memory.
+    cache_bytes: usize,
     /// `None`: given up, and not to be opened again so far.
     database: RwLock<Option<Handle>>,
 }
@@ -106,20 +107,31 @@ impl Store {
 
     /// Opens or creates the store of a disk.
     pub fn open_on(disk: Box<dyn Disk>, min_free_bytes: u64) -> Result<Store, StoreError> {
-        Store::with(disk, min_free_bytes, Durability::Immediate)
+        Store::with(disk, min_free_bytes, Durability::Immediate, CACHE_BYTES)
+    }
+
+    /// A store of which nothing is in memory, as most of a large one is not. For tests.
+    #[doc(hidden)]
+    pub fn open_without_cache(disk: Box<dyn Disk>) -> Result<Store, StoreError> {
+        Store::with(disk, 0, Durability::Immediate, 0)
     }
 
     /// A store that is wrong on purpose: its commits are not synced. Tests prove with it that they would notice.
     #[doc(hidden)]
     pub fn open_without_sync(disk: Box<dyn Disk>) -> Result<Store, StoreError> {
-        Store::with(disk, 0, Durability::None)
+        Store::with(disk, 0, Durability::None, CACHE_BYTES)
     }
 
-    fn with(disk: Box<dyn Disk>, min_free_bytes: u64, durability: Durability) -> Result<Store, StoreError> {
+    fn with(
+        disk: Box<dyn Disk>,
+        min_free_bytes: u64,
+        durability: Durability,
+        cache_bytes: usize,
+    ) -> Result<Store, StoreError> {
         let durability = if mutate::on(Mutation::NoSync) { Durability::None } else { durability };
         let how = How::Whole;
-        let database = RwLock::new(Some(open_database(disk.as_ref(), how)?));
-        Ok(Store { disk, min_free_bytes, durability, how, database })
+        let database = RwLock::new(Some(open_database(disk.as_ref(), how, cache_bytes)?));
+        Ok(Store { disk, min_free_bytes, durability, how, cache_bytes, database })
     }
 
     /// Opens the store of a data directory to look at it, also if something is missing, or the library would not open it. The
@@ -128,8 +140,9 @@ impl Store {
         let path = directory.join(FILE);
         let open = |how, as_it_is| {
             let disk: Box<dyn Disk> = Box::new(Overlay { path: path.clone(), as_it_is });
-            let database = RwLock::new(Some(open_database(disk.as_ref(), how)?));
-            Ok(Store { disk, min_free_bytes: 0, durability: Durability::Immediate, how, database })
+            let database = RwLock::new(Some(open_database(disk.as_ref(), how, CACHE_BYTES)?));
+            let (durability, cache_bytes) = (Durability::Immediate, CACHE_BYTES);
+            Ok(Store { disk, min_free_bytes: 0, durability, how, cache_bytes, database })
         };
         match open(How::Damaged, false) {
             Err(StoreError::Damaged(_)) => open(How::AsItIs, true),
@@ -151,7 +164,7 @@ impl Store {
 
     fn renew(&self, slot: &mut Option<Handle>) -> Result<(), StoreError> {
         give_up(slot);
-        *slot = Some(open_database(self.disk.as_ref(), self.how)?);
+        *slot = Some(open_database(self.disk.as_ref(), self.how, self.cache_bytes)?);
         Ok(())
     }
 
@@ -215,12 +228,12 @@ impl Store {
         }
     }
 
-    /// Looks at the file beside the handle, at the newest commit: `first` sees the header's bytes while nothing is written, so
+    /// Looks at the file beside the handle, at the newest commit: `first` looks, for the header, while nothing is written, so
     /// it must be quick; then `rest` looks at the commit's data, whose pages are kept from being overwritten meanwhile. The
     /// pages of what the library keeps for itself are so during `first` alone: a commit overwrites those of the one before.
     pub(super) fn beside<H, T>(
         &self,
-        first: impl FnOnce(&dyn Look, &[u8; HEADER]) -> Result<H, StoreError>,
+        first: impl FnOnce(&dyn Look) -> Result<H, StoreError>,
         rest: impl FnOnce(&dyn Look, H, &ReadTransaction) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if !matches!(self.durability, Durability::Immediate) {
@@ -232,9 +245,7 @@ impl Store {
         let looked = contained(|| {
             let writer = handle.whole()?.begin_write().map_err(failed)?;
             let reader = handle.begin_read()?;
-            let mut header = [0; HEADER];
-            look.read(0, &mut header).map_err(StoreError::io)?;
-            let header = first(look.as_ref(), &header)?;
+            let header = first(look.as_ref())?;
             writer.abort().map_err(failed)?;
             rest(look.as_ref(), header, &reader)
         });
@@ -281,20 +292,20 @@ fn closed() -> StoreError {
     StoreError::Failed("the store is closed".to_owned())
 }
 
-fn open_database(disk: &dyn Disk, how: How) -> Result<Handle, StoreError> {
-    match open_once(disk, how, false) {
+fn open_database(disk: &dyn Disk, how: How, cache_bytes: usize) -> Result<Handle, StoreError> {
+    match open_once(disk, how, cache_bytes, false) {
         // What redb needs to write is damaged, or could not be made again: its check of the whole file makes it anew if the
         // trees are whole, and says what is wrong with them if not, where opening them as they stand may panic.
-        Err(StoreError::Damaged(_)) if how != How::AsItIs => open_once(disk, how, true),
+        Err(StoreError::Damaged(_)) if how != How::AsItIs => open_once(disk, how, cache_bytes, true),
         other => other,
     }
 }
 
-fn open_once(disk: &dyn Disk, how: How, whole_file: bool) -> Result<Handle, StoreError> {
+fn open_once(disk: &dyn Disk, how: How, cache_bytes: usize, whole_file: bool) -> Result<Handle, StoreError> {
     contained(|| {
         let backend = Opened(disk.open()?);
         let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(whole_file);
+        builder.set_cache_size(cache_bytes).set_check_integrity_on_open(whole_file);
         let in_use = |error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
             other => failed(other),

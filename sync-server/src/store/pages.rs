@@ -40,6 +40,9 @@ const DEPTH_MAX: usize = 64;
 /// Tables that are looked at; a store has far fewer.
 const TABLES_MAX: usize = 64;
 
+/// What is wrong with a page of which the disk has lost a sector.
+pub(super) const LOST: &str = "the disk cannot read it";
+
 /// How the keys of a table are ordered.
 pub(super) type Order = fn(&[u8], &[u8]) -> Ordering;
 
@@ -81,8 +84,17 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Reads it. `Err`: what is damaged.
+    pub fn read(look: &dyn Look) -> Result<Result<Header, String>, StoreError> {
+        let mut bytes = [0; HEADER];
+        match fill(look, 0, &mut bytes)? {
+            Ok(()) => Header::decode(&bytes),
+            Err(why) => Ok(Err(format!("the file's header: {why}"))),
+        }
+    }
+
     /// `Err`: what is damaged; a version that is not known is no damage.
-    pub fn decode(bytes: &[u8; HEADER]) -> Result<Result<Header, String>, StoreError> {
+    fn decode(bytes: &[u8; HEADER]) -> Result<Result<Header, String>, StoreError> {
         let (head, slots) = bytes.split_at(64);
         let broken = |what: &str| Ok(Err(format!("the file's header: {what}")));
         if !head.starts_with(MAGIC) {
@@ -325,7 +337,10 @@ impl<'a> Looking<'a> {
                     Some(bytes) => four.copy_from_slice(bytes),
                     None if at as u64 + 4 > len => return damaged("it ends beyond its end"),
                     None => {
-                        self.look.read(offset + at as u64, &mut four).map_err(StoreError::io)?;
+                        self.bytes += 4;
+                        if let Err(why) = fill(self.look, offset + at as u64, &mut four)? {
+                            return damaged(why);
+                        }
                     }
                 }
                 u32::from_le_bytes(four) as usize + more
@@ -357,15 +372,17 @@ impl<'a> Looking<'a> {
     /// Fills the first bytes of the chunk. `Err` within: why they are not there.
     fn read(&mut self, offset: u64, len: usize) -> Result<Result<(), &'static str>, StoreError> {
         self.bytes += len as u64;
-        match self.look.read(offset, &mut self.chunk[..len]) {
-            Ok(()) => Ok(Ok(())),
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Err("the file ends before it")),
-            // A sector that the disk has lost.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                Ok(Err("the disk cannot read it"))
-            }
-            Err(error) => Err(StoreError::io(error)),
-        }
+        fill(self.look, offset, &mut self.chunk[..len])
+    }
+}
+
+/// Reads from the file. `Err` within: why it is not there, which is damage.
+fn fill(look: &dyn Look, offset: u64, out: &mut [u8]) -> Result<Result<(), &'static str>, StoreError> {
+    match look.read(offset, out) {
+        Ok(()) => Ok(Ok(())),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(Err("the file ends before it")),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(Err(LOST)),
+        Err(error) => Err(StoreError::io(error)),
     }
 }
 

@@ -9,8 +9,8 @@
 use redb::{Key, ReadTransaction, ReadableTable, TableHandle};
 
 use super::StoreError;
-use super::handle::Store;
-use super::pages::{Broken, Header, Looking, Order, Place};
+use super::handle::{Store, contained};
+use super::pages::{Broken, HEADER, Header, LOST, Looking, Order, Place};
 use super::read::meta_of;
 use super::tables::{ADMIT, CLOCKS, EPOCHS, HEAPS, LOG, META, Rows, SEGIDX, SEGMENTS, SNAP, SNAPS, TOTALS};
 
@@ -33,6 +33,10 @@ pub struct PagesChecked {
     pub damage: Vec<PageDamage>,
     /// How many more there are.
     pub more: u64,
+    /// Some of them the disk cannot read: whoever asks the library for those ends its use of the whole file.
+    pub lost: bool,
+    /// Why the rest was not looked at, if it was not.
+    pub left: Option<String>,
 }
 
 /// A page that is not as it was written.
@@ -61,6 +65,7 @@ impl std::fmt::Display for PageDamage {
 
 impl PagesChecked {
     fn found(&mut self, damage: PageDamage) {
+        self.lost |= damage.what.contains(LOST);
         if self.damage.len() < TOLD_MAX {
             self.damage.push(damage);
         } else {
@@ -78,7 +83,14 @@ impl Store {
         while let Some(from) = place {
             let is_first = checked.pages == 0;
             let before = checked.bytes;
-            place = self.step(&mut checked, &from, step_bytes, is_first)?;
+            place = match self.step(&mut checked, &from, step_bytes, is_first) {
+                // What was found before is damaged all the same.
+                Err(error) if !checked.damage.is_empty() => {
+                    checked.left = Some(error.to_string());
+                    break;
+                }
+                next => next?,
+            };
             if !read(checked.bytes - before) {
                 break;
             }
@@ -97,10 +109,10 @@ impl Store {
         let checked = std::cell::RefCell::new(checked);
         let all = |what| PageDamage { table: None, heaps: Vec::new(), what };
         self.beside(
-            |look, bytes| {
+            |look| {
                 let checked = &mut **checked.borrow_mut();
-                checked.bytes += bytes.len() as u64;
-                let header = match Header::decode(bytes)? {
+                checked.bytes += HEADER as u64;
+                let header = match Header::read(look)? {
                     Ok(header) => header,
                     Err(what) => {
                         checked.found(all(what));
@@ -125,8 +137,11 @@ impl Store {
                 (checked.pages, checked.bytes) = (checked.pages + looking.pages, checked.bytes + looking.bytes);
                 // Then not all tables are known.
                 let next = next.filter(|_| looking.broken.iter().all(|broken| broken.table.is_some()));
+                let lost = checked.lost || looking.broken.iter().any(|broken| broken.what.ends_with(LOST));
                 for broken in looking.broken {
-                    let heaps = heaps_of(transaction, &broken);
+                    // The library may panic over what is damaged, which is told all the same. What is lost it is not asked for.
+                    let named = || if lost { Vec::new() } else { heaps_of(transaction, &broken) };
+                    let heaps = contained(named).unwrap_or_default();
                     checked.found(PageDamage { table: broken.table, heaps, what: broken.what });
                 }
                 Ok(next)

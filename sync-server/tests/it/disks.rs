@@ -292,6 +292,39 @@ async fn the_scrub_finds_a_damaged_page_of_the_library_and_heaps_go_on() {
 }
 
 #[tokio::test]
+async fn the_scrub_ends_nothing_over_a_sector_that_the_disk_has_lost() {
+    let disk = SimDisk::new(5);
+    let (mut heap, mut entry) = (Grower::new("heap", 2, 1), None);
+    let store = open(&disk);
+    for n in 0..300 {
+        let append = heap.grow(1);
+        if n == 150 {
+            entry = append.appends[0].entries.first().cloned();
+        }
+        store.append(&[append]).unwrap();
+    }
+    drop(store);
+    let scrub = Scrub { every: Duration::from_millis(20), bytes_per_s: 100 << 20 };
+    let store = Store::open_without_cache(Box::new(disk.clone())).unwrap();
+    let (medium, entry) = (disk.medium(), entry.unwrap());
+    for (at, _) in medium.windows(entry.len()).enumerate().filter(|(_, bytes)| *bytes == &entry[..]) {
+        disk.lose(at as u64);
+    }
+    let relay = Served::over(store, Some(scrub)).await;
+    let begun = std::time::Instant::now();
+    while !health(&relay).await.ends_with("\nok\nstore: damaged, see the log\n") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "not found");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Some rounds later another heap is written to as ever.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (mut client, _) = Client::hello(&relay.heap("h"), hello(1)).await;
+    client.send(&[Writer::new(1).commit(ROOT)]).await;
+    client.find(|frame| matches!(frame, Down::Ack { .. }).then_some(())).await;
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn the_scrub_reads_no_faster_than_it_says() {
     let disk = SimDisk::new(5);
     let mut heap = Grower::new("heap", 2, 1);

@@ -1,6 +1,7 @@
 //! The scrub's look at redb's pages, while others write all the time: it finds what the check of the whole file finds when
 //! nobody does, and never anything else; it holds nobody up for long, and reads no more at once than it says.
 
+use std::mem::ManuallyDrop;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -285,4 +286,91 @@ fn a_file_is_looked_at_beside_its_lock() {
     assert!(!checked.damage.is_empty(), "{checked:?}");
     drop(store);
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Pages of branches and leaves, each by its first byte.
+fn pages_of(medium: &[u8]) -> Vec<u64> {
+    let kinds = medium.chunks(4096).enumerate().skip(1);
+    kinds.filter(|(_, page)| matches!(page[0], 1 | 2)).map(|(n, _)| n as u64 * 4096).collect()
+}
+
+#[test]
+fn a_damaged_page_is_told_also_if_the_library_panics_over_it() {
+    let medium = World::new(7, 12).disk.medium();
+    let (mut found, mut of_heaps) = (0, 0);
+    quietly(|| {
+        for page in pages_of(&medium) {
+            // Of no kind; of many more rows; with rows behind its end.
+            for byte in [0, 3, 6] {
+                let disk = SimDisk::of(1, medium.clone());
+                // To close what is damaged may take the process with it.
+                let store = ManuallyDrop::new(Store::open_without_cache(Box::new(disk.clone())).unwrap());
+                disk.rot((page + byte) * 8 + 7);
+                let checked = store.check_pages(64 << 10, |_| true).unwrap();
+                found += usize::from(!checked.damage.is_empty());
+                // Which the names of heaps are read from.
+                of_heaps += usize::from(checked.damage.iter().any(|damage| damage.table.as_deref() == Some("meta")));
+            }
+        }
+    });
+    assert!(found > 30 && of_heaps > 2, "{found} {of_heaps}");
+}
+
+#[test]
+fn what_was_found_is_told_also_if_the_rest_cannot_be_looked_at() {
+    let World { disk, mut growers } = World::new(7, 12);
+    let mut told = 0;
+    for page in pages_of(&disk.medium()) {
+        let disk = SimDisk::of(1, disk.medium());
+        let store = open(&disk).unwrap();
+        disk.rot(page * 8 + 7);
+        // The first table of all, so that there are further steps.
+        let whole = store.check_pages(1, |_| true).unwrap();
+        if whole.damage.first().and_then(|damage| damage.table.as_deref()) != Some("admit") {
+            continue;
+        }
+        let mut steps = 0;
+        let checked = store.check_pages(1, |_| {
+            steps += 1;
+            if steps == 1 {
+                // The store is given up, and cannot be opened again.
+                disk.die_at(1);
+                store.append(&[growers[0].grow(1)]).unwrap_err();
+            }
+            true
+        });
+        let checked = checked.unwrap();
+        assert_eq!((steps, &checked.damage), (1, &whole.damage));
+        assert!(whole.left.is_none() && checked.left.is_some(), "{checked:?}");
+        told += 1;
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn a_header_that_cannot_be_read_is_damage() {
+    let disk = World::new(7, 4).disk;
+    let store = open(&disk).unwrap();
+    disk.lose(0);
+    let checked = store.check_pages(1 << 20, |_| true).unwrap();
+    assert!(checked.damage[0].what.contains("the disk cannot read it"), "{checked:?}");
+}
+
+#[test]
+fn a_sector_that_the_disk_has_lost_is_told_in_every_round() {
+    let medium = World::new(7, 12).disk.medium();
+    let (mut told, mut of_heaps) = (0, 0);
+    for page in pages_of(&medium) {
+        let disk = SimDisk::of(1, medium.clone());
+        let store = Store::open_without_cache(Box::new(disk.clone())).unwrap();
+        disk.lose(page);
+        // Without some of its own tables the library does not begin.
+        let Ok(first) = store.check_pages(4096, |_| true) else { continue };
+        assert_eq!(store.check_pages(4096, |_| true).unwrap(), first, "the page at {page}");
+        assert_eq!((first.lost, &first.left), (!first.damage.is_empty(), &None));
+        told += usize::from(first.lost);
+        // Which the names of heaps are read from.
+        of_heaps += usize::from(first.damage.iter().any(|damage| damage.table.as_deref() == Some("meta")));
+    }
+    assert!(told > 10 && of_heaps > 0, "{told} {of_heaps}");
 }

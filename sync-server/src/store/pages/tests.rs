@@ -293,3 +293,36 @@ fn a_page_that_the_disk_cannot_read_is_damaged_and_the_others_are_looked_at() {
     let one = found.iter().find(|(same, broken)| *same == pages && broken.len() == 1).unwrap();
     assert!(one.1[0].what.ends_with("the disk cannot read it"), "{one:?}");
 }
+
+#[test]
+fn a_large_page_that_the_disk_cannot_read_to_its_end_is_damaged() {
+    let bytes = Bytes(Arc::new(Mutex::new(file())));
+    let header = Header::read(&bytes).unwrap().unwrap();
+    let recorded = Recorded(bytes.clone(), Mutex::default());
+    assert_eq!(found(&recorded, u64::MAX).0, [""; 0]);
+    // A leaf whose last row ends far behind, and how many there are.
+    let rows = |at: u64| {
+        let leaf = &bytes.0.lock().unwrap()[at as usize..];
+        let rows = usize::from(leaf[2]);
+        (leaf[0] == 1 && leaf[3] == 0 && small(leaf, 4 * rows) > 3 * CHUNK as u64).then_some((at, rows as u64))
+    };
+    let seen = recorded.1.into_inner().unwrap();
+    let (large, rows) = seen.into_iter().filter(|at| at % 4096 == 0 && *at > 0).find_map(rows).unwrap();
+    let look = |disk: &dyn Look| {
+        let mut looking = Looking::new(disk, header, u64::MAX);
+        assert_eq!(looking.data(&Place::default(), order).unwrap(), None);
+        looking.broken
+    };
+    for behind in [CHUNK as u64, CHUNK as u64 + 5000, 2 * CHUNK as u64] {
+        let broken = look(&Scratched(bytes.clone(), large + behind));
+        assert!(matches!(&broken[..], [one] if one.what.ends_with("the disk cannot read it")), "{broken:?}");
+    }
+    // The same where it only says, wrongly, that something lies behind the first piece.
+    bytes.0.lock().unwrap()[large as usize + 3] |= 0x40;
+    let broken = look(&Scratched(bytes.clone(), large + CHUNK as u64 + 4 * rows));
+    assert!(matches!(&broken[..], [one] if one.what.ends_with("the disk cannot read it")), "{broken:?}");
+    // And if that lies behind the end of the file.
+    let len = bytes.0.lock().unwrap().len().min(large as usize + CHUNK);
+    bytes.0.lock().unwrap().truncate(len);
+    assert!(look(&bytes).iter().any(|one| one.what.ends_with("the file ends before it")));
+}
