@@ -40,6 +40,7 @@
 //! log 4                           so many entries are durable
 //! left-out 2                      so many parts of entries are left out (R12)
 //! rolled 1                        so many generations were made, and are durable; `not-rolled Held`: one was not, and why
+//! online A yes|no                 its Hello is answered
 //! problems A 0                    so many things went wrong; more than none are forgiven by it
 //! check                           everything arrives, then all invariants of a world at rest
 //! ```
@@ -161,6 +162,10 @@ fn expect(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["link", name, how] => {
             let is_open = stage.cluster.nodes[stage.at(name)].conn.is_some();
             same(&if is_open { "open" } else { "closed" }, how)
+        }
+        ["online", name, how] => {
+            let is_online = stage.cluster.nodes[stage.at(name)].online;
+            same(&if is_online { "yes" } else { "no" }, how)
         }
         ["problems", name, count] => {
             let at = stage.at(name);
