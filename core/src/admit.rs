@@ -293,7 +293,8 @@ impl AdmitTable {
         }
     }
 
-    /// R2a to R2d, what concerns lines. Apart from [`generations`], since a refusal (R11) is decided between the two.
+    /// R2a to R2d, what concerns lines. Apart from [`generations`], since a refusal (R11) is decided between the two. R9: the rows
+    /// say what the log says before this place, and nothing else is looked at: whoever has read it up to here decides the same.
     pub fn line(&self, commit: &Candidate) -> Verdict {
         let row = self.rows.get(&commit.owner);
         let last = row.map_or(Seq(0), AdmitRow::last);

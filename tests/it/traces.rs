@@ -28,10 +28,10 @@ macro_rules! traces {
 
 traces! {
     w01 w02 w03 w04 w05 w06 w07 w08 w09
-    x01 x02 x03 x05 x07 x08 x09 x10 x11 x13 x13b x14 x15 x16 x17 x18 x20 x23 x24 x25 x26 x27 x28 x29 x30 x31 x32 x34 x35 x36
-    x37 x39 x40 x42 x43
+    x01 x02 x03 x05 x07 x08 x09 x10 x11 x13 x13b x14 x15 x16 x17 x18 x19 x20 x23 x24 x25 x26 x27 x28 x29 x30 x31 x31b x32 x33 x34
+    x35 x36 x37 x38 x39 x40 x42 x43
     r01 r06 r08 r11 r12
-    c01 c03 c04 c05 c05b c08 c09 c10
+    c01 c03 c04 c05 c05b c08 c09 c10 c10b
     d03 d04 d04b d04c d04d d04e d05 d06 d07
     f04 g01 g03 g05
     l03 l03b l04 l05 l05b l06

@@ -89,6 +89,8 @@ pub struct Cluster {
     pub harms: bool,
     /// Who has done so in a trace, and may go on.
     stranger: Option<Stranger>,
+    /// Programs have made a segment that others may make with another engine (C10): who comes second makes it anew.
+    pub rivals: bool,
     /// How many parts were left out of the log.
     pub left_out: usize,
     /// Segments get new generations, now and then.
@@ -136,6 +138,7 @@ impl Cluster {
             filled: false,
             harms: false,
             stranger: None,
+            rivals: false,
             left_out: 0,
             rolls: false,
             rolled: 0,
@@ -292,6 +295,24 @@ impl Cluster {
         wishes.extend(marks);
         let sections = vec![Section { target: Target::Here(Index(0)), claim: None, wishes }];
         self.input(at, Input::Commit { label: String::new(), sections, size: 0, entropy: 0 });
+    }
+
+    /// A program makes a segment of this id, whatever others make under it.
+    pub fn make(&mut self, at: usize, id: SegmentId, engine: EngineKind, wishes: Vec<Wish>) {
+        self.rivals = true;
+        self.ledger.begin(at);
+        let mut fresh = Mirror::new();
+        let mut all = self.ledger.mark(id, &fresh, 1.0);
+        all.extend(wishes);
+        for wish in &all {
+            fresh.wish(wish);
+        }
+        let sections = vec![Section { target: Target::New(id, engine), claim: None, wishes: all }];
+        self.input(at, Input::Commit { label: String::new(), sections, size: 0, entropy: 0 });
+        let node = &mut self.nodes[at];
+        if let Some(index) = node.index(id) {
+            node.mirrors.insert(index, fresh);
+        }
     }
 
     /// A program makes a new segment, a map, and points to it from the root, in one commit.
@@ -536,7 +557,7 @@ impl Cluster {
             assert_eq!(stats.refused, of(|fate| matches!(fate, Outcome::Refused(_))), "refusals of replica {at}");
             assert!(stats.quarantined == 0 || self.harms, "quarantines of replica {at}");
             let doubted = of(|fate| *fate == Outcome::InDoubt);
-            let anew = stats.refused + doubted > 0 || self.copied + self.restarts > 0 || self.harms;
+            let anew = stats.refused + doubted > 0 || self.copied + self.restarts > 0 || self.harms || self.rivals;
             let anew = anew || self.rolls && self.ledger.has_conflicts(at);
             assert!(anew || stats.rebuilds == 0, "replica {at} made segments anew without a refusal");
         }

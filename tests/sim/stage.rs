@@ -17,6 +17,7 @@ use coheap_core::value::Value;
 use crate::cluster::Cluster;
 use crate::disk::PlainDisk;
 use crate::mirror::Mirror;
+use crate::sharer::{KEYS, is_partition, partition};
 use crate::tree::Tree;
 use crate::witness::Witness;
 
@@ -111,6 +112,29 @@ impl Stage {
         self.look();
     }
 
+    /// The name of a segment that nobody has to make: its id is derived.
+    pub fn derived(&mut self, segment: &str) {
+        let taken = self.segments.values().filter(|id| is_partition(**id)).count();
+        self.segments.insert(segment.to_owned(), partition(KEYS[taken]));
+    }
+
+    /// A replica makes a segment under a name that there is, with an engine of its choice, and these are its first values.
+    pub fn make(&mut self, name: &str, label: &str, engine: EngineKind, changes: &[(String, Change)]) {
+        let (at, id) = (self.at(name), self.id(&changes[0].0));
+        let object = Handle(0);
+        let wishes = changes.iter().map(|(segment, change)| {
+            assert_eq!(self.id(segment), id, "one segment is made at a time");
+            match change.clone() {
+                Change::Set(key, value) => Wish::Set { object, key, value },
+                other => panic!("a new segment has nothing yet: {other:?}"),
+            }
+        });
+        let wishes = wishes.collect();
+        let before = self.cluster.nodes[at].committed;
+        self.cluster.make(at, id, engine, wishes);
+        self.name_newest(at, label, before);
+    }
+
     /// Segments that everybody has, and everything at rest: where a trace begins.
     pub fn prepare(&mut self, segments: &[&str], engine: EngineKind) {
         self.settle();
@@ -158,6 +182,11 @@ impl Stage {
         }
         let before = self.cluster.nodes[at].committed;
         self.cluster.commit_on(at, sections, claim);
+        self.name_newest(at, label, before);
+    }
+
+    /// What a replica has committed since this number gets its name.
+    fn name_newest(&mut self, at: usize, label: &str, before: Seq) {
         let seq = self.cluster.nodes[at].committed;
         assert!(seq > before, "the commit was not made: {:?}", self.cluster.nodes[at].problems);
         let uid = self.cluster.nodes[at].replica.unsaved_uids().pop().expect("a new commit is not acknowledged");

@@ -10,6 +10,8 @@
 //! commit-stale A c1 …             the same, on a claim that nobody holds: it will be refused
 //! commit-in-vain A s              a commit that fails in the middle: the relay is asked for s, again if it is under way
 //! create A u                      A makes a segment, and points to it from the root
+//! derived u                       a segment whose id follows from its name: nobody has to make it
+//! make A c1 history u.x=1         A makes it all the same, on the engine that keeps history, or on the other: `plain`
 //! up A [1]       down A [1]       its messages reach the relay, the relay's reach it: all, or so many
 //! sync [1]       read [1]         the disk follows, the store answers: all, or so many
 //! connect A      join A           a connection opens; `join`: up to the answer of the Hello, and nothing behind that
@@ -40,6 +42,7 @@
 //! log 4                           so many entries are durable
 //! left-out 2                      so many parts of entries are left out (R12)
 //! rolled 1                        so many generations were made, and are durable; `not-rolled Held`: one was not, and why
+//! online A yes|no                 its Hello is answered
 //! problems A 0                    so many things went wrong; more than none are forgiven by it
 //! check                           everything arrives, then all invariants of a world at rest
 //! ```
@@ -89,6 +92,16 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
             stage.commit_stale(name, label, &changes?);
         }
         ["commit-in-vain", name, segment] => stage.commit_in_vain(name, segment),
+        ["derived", segment] => stage.derived(segment),
+        ["make", name, label, engine, changes @ ..] => {
+            let engine = match *engine {
+                "plain" => EngineKind::Yrs,
+                "history" => EngineKind::Automerge,
+                _ => return Err("a segment is plain, or keeps history".to_owned()),
+            };
+            let changes: Result<Vec<_>, String> = changes.iter().map(|change| change_of(change)).collect();
+            stage.make(name, label, engine, &changes?);
+        }
         ["create", name, segment] => stage.create(name, segment, EngineKind::Yrs),
         ["up", name, most @ ..] => stage.up(name, most_of(most)?),
         ["down", name, most @ ..] => stage.down(name, most_of(most)?),
@@ -161,6 +174,10 @@ fn expect(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["link", name, how] => {
             let is_open = stage.cluster.nodes[stage.at(name)].conn.is_some();
             same(&if is_open { "open" } else { "closed" }, how)
+        }
+        ["online", name, how] => {
+            let is_online = stage.cluster.nodes[stage.at(name)].online;
+            same(&if is_online { "yes" } else { "no" }, how)
         }
         ["problems", name, count] => {
             let at = stage.at(name);

@@ -70,6 +70,7 @@ impl Loads {
 }
 
 impl Relay {
+    /// L1: the connection follows the segment from this step on; the state comes at a position of its stream, entries behind it.
     pub(super) fn load(&mut self, id: ConnId, segment: SegmentId, nonce: Nonce, have: Option<Have>) {
         let number = self.log.number(segment);
         let follows = self.interest.follows_id(id, segment, number);
@@ -94,7 +95,8 @@ impl Relay {
         while self.pump_some_loads(id) {}
     }
 
-    /// True: some were answered without a read, and there may be more.
+    /// R7: the state is that of the stream's position; T4: which no version that was reached here is ahead of. True: some were
+    /// answered without a read, and there may be more.
     fn pump_some_loads(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get_mut(&id) else { return false };
         if !conn.streaming() || !conn.has_room() || !conn.long.is_empty() || conn.loading.is_some() {

@@ -510,7 +510,8 @@ impl Replica {
                 part.generation = segment.generation();
                 match &mut part.body {
                     body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
-                    PartBody::Delta(old) | PartBody::Create { delta: old, .. } => *old = delta,
+                    PartBody::Delta(old) => *old = delta,
+                    PartBody::Create { engine: of, delta: old, .. } => (*of, *old) = (engine, delta),
                     PartBody::Delete | PartBody::Opaque { .. } => {}
                 }
             }

@@ -9,7 +9,7 @@ use super::lines::Ended;
 use super::pending::Unsaved;
 use super::restore::Frozen;
 use super::{Author, Output, Replica, WaitError};
-use crate::commit::PartBody;
+use crate::commit::{EngineKind, PartBody};
 use crate::heap::{Slot, State};
 use crate::id::{EpochId, GenId, Nonce, Offset, SegmentId, SegmentNumber, Seq};
 use crate::limits;
@@ -326,12 +326,7 @@ impl Replica {
                     self.unknown(owner);
                 }
             }
-            // Two replicas have made one segment with different engines: no Roll comes (C10).
-            Down::Rebase { generation, .. } if generation.is_zero() => {
-                self.problem("ERR_CONFLICT", "a commit was made against a segment of another engine");
-            }
-            // X5: its Roll is on its way, and says what was admitted before it; this does not.
-            Down::Rebase { .. } => {}
+            Down::Rebase { segment, generation, .. } => self.rebased(segment, generation),
             Down::SyncAt { nonce, position } => self.waits.head(nonce, position),
             Down::Quarantine { offset, segment, client, .. } => self.quarantined(offset, segment, client),
             Down::Reload { segment, .. } => {
@@ -536,6 +531,20 @@ impl Replica {
             self.out.push_back(Output::Acked { seq, unsaved: self.pending.len(), unsaved_bytes: self.pending.bytes() });
         }
         self.send_pending();
+    }
+
+    /// X5: the segment's Roll is on its way, and says what was admitted before it; this does not. C10: two replicas have made it
+    /// with different engines, and it is the other's: no Roll comes, and the relay need not send this one anything of it. What
+    /// the log has is loaded, and G3 does the rest.
+    fn rebased(&mut self, segment: SegRef, generation: GenId) {
+        let Some(id) = self.resolve(segment) else { return };
+        let slot = self.heap.index(id).and_then(|index| self.heap.slot(index));
+        let Some(State::Live(document)) = slot.map(|slot| &slot.state) else { return };
+        // What keeps history has no other generation (G2).
+        let other = generation.is_zero() || document.engine() == EngineKind::Automerge;
+        if other && document.generation() != generation {
+            self.reload(id, false);
+        }
     }
 
     fn entry(&mut self, entry: EntryFrame) {

@@ -197,6 +197,7 @@ impl Replica {
         }
     }
 
+    /// T1: what a version says: of which heap, in which life of its log, up to where.
     fn version_at(&self, position: Offset) -> Option<String> {
         let (epoch, _) = self.epochs.last()?;
         Some(Version { lineage: self.lineage, epoch: *epoch, position }.to_text())
@@ -217,7 +218,7 @@ impl Replica {
         }
     }
 
-    /// Ends every wait that has what it wanted.
+    /// Ends every wait that has what it wanted. T1: a version when nothing is pending, a flush with the Ack of what it waits for.
     pub(super) fn settle_waits(&mut self) {
         // No token counts while what it stands for is being given back (T2).
         if self.waits.list.is_empty() || self.fresh || self.restoring {

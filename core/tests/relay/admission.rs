@@ -1,5 +1,6 @@
 //! R2, R10, R11: what becomes of a commit, decided at receipt.
 
+use bytes::Bytes;
 use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::id::*;
 use coheap_core::limits::{COMMIT_BYTES_MAX_RELAY, SEGMENT_BYTES_HARD};
@@ -157,6 +158,26 @@ fn r2e_a_part_of_another_generation_is_answered_with_rebase() {
     let rebase = Down::Rebase { owner: 0, seq: Seq(1), segment: SegRef::Id(seg(3)), generation: GenId::ZERO_YRS };
     assert!(world.take(a).contains(&rebase));
     assert_eq!(world.relay.head(), Offset(0));
+}
+
+/// Whatever the other engine's guard would say of it.
+#[test]
+fn c10_a_part_of_another_engine_is_answered_with_rebase_and_not_refused() {
+    let (mut world, a, mut writer) = begun();
+    let mut commit = writer.frame(&[seg(0)]);
+    change_part(&mut commit, |part| {
+        part.generation = GenId::ZERO_AUTOMERGE;
+        (part.kind, part.create) = (PART_CREATE, Some((EngineKind::Automerge, 1)));
+        part.bytes = Bytes::from_static(b"what yrs cannot read");
+    });
+    world.send(a, &[Up::Commit(commit.clone())]);
+    let rebase = Down::Rebase { owner: 0, seq: Seq(2), segment: SegRef::Id(seg(0)), generation: GenId::ZERO_YRS };
+    assert_eq!((world.take(a), world.relay.head()), (vec![rebase], Offset(1)));
+    // Of the segment's own engine it has to be.
+    change_part(&mut commit, |part| part.generation = GenId::ZERO_YRS);
+    world.send(a, &[Up::Commit(commit)]);
+    let refused = |frame: &Down| matches!(frame, Down::Refused { code: of, .. } if *of == code(Code::GuardStructure));
+    assert!(world.take(a).iter().any(refused));
 }
 
 #[test]

@@ -192,6 +192,60 @@ fn x5_a_rebase_alone_changes_nothing() {
     assert_eq!(replica.unsaved(), 1);
 }
 
+/// The answer to a commit for a segment that somebody else has made with another engine.
+fn rebase(of: &CommitFrame, generation: GenId) -> Down {
+    Down::Rebase { owner: 0, seq: of.seq, segment: of.parts.to_vec()[0].segment, generation }
+}
+
+#[test]
+fn c10_a_segment_that_another_engine_has_made_is_loaded_and_nobody_is_told_of_a_problem() {
+    let mut replica = here();
+    let one = made(&mut replica, "one");
+    let outputs = tell(&mut replica, &rebase(&one, GenId::ZERO_AUTOMERGE));
+    assert_eq!((loads(&outputs).len(), problems(&outputs)), (1, vec![]));
+    assert_eq!((shows(&mut replica), replica.unsaved()), (vec!["one"], 1));
+    // Once: the answer to it is on its way.
+    assert!(tell(&mut replica, &rebase(&one, GenId::ZERO_AUTOMERGE)).is_empty());
+}
+
+/// Whoever comes second, and whether or not it had asked for the segment.
+#[cfg(feature = "automerge")]
+#[test]
+fn c10_what_was_made_with_one_engine_is_made_anew_in_that_of_the_log() {
+    let make = |key: &str, engine: EngineKind| {
+        let wish = Wish::Set { object: Handle(0), key: key.into(), value: Literal::Scalar(Value::Bool(true)) };
+        let sections = vec![Section { target: Target::New(ROOT, engine), claim: None, wishes: vec![wish] }];
+        Input::Commit { label: String::new(), sections, size: 10, entropy: 0 }
+    };
+    for (first, second) in [(YRS, EngineKind::Automerge), (EngineKind::Automerge, YRS)] {
+        let mut other = Replica::new(options(9));
+        connect(&mut other);
+        let foreign = commits(&give(&mut other, make("foreign", first))).remove(0);
+        let mut replica = replica();
+        connect(&mut replica);
+        let one = commits(&give(&mut replica, make("one", second))).remove(0);
+        let outputs = tell(&mut replica, &rebase(&one, first.generation_zero()));
+        assert!(problems(&outputs).is_empty(), "{outputs:?}");
+        let state = SegmentState {
+            number: Some(SegmentNumber(0)),
+            status: SegmentStatus::Alive,
+            engine: first,
+            generation: first.generation_zero(),
+            deltas: vec![foreign.parts.to_vec()[0].bytes.clone()].into(),
+            ..unknown()
+        };
+        let outputs = tell(&mut replica, &snapshot(loads(&outputs)[0], 1, &state));
+        assert_eq!((shows(&mut replica), problems(&outputs)), (vec!["one", "foreign"], vec![]));
+        let again = commits(&outputs).remove(0);
+        assert_eq!((again.seq, again.uid, again.prev), (one.seq, one.uid, one.prev));
+        let part = again.parts.to_vec().remove(0);
+        assert_eq!((part.generation, part.create), (first.generation_zero(), Some((first, LAYOUT))));
+        assert_ne!(part.bytes, one.parts.to_vec()[0].bytes);
+        tell(&mut replica, &Down::Ack { owner: 0, seq: one.seq, position: Offset(2) });
+        assert_eq!((shows(&mut replica), replica.unsaved()), (vec!["one", "foreign"], 0));
+    }
+}
+
 #[test]
 fn c8_what_was_made_anew_is_told_outside_before_it_is_sent() {
     let mut replica = here();
