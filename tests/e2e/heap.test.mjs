@@ -34,13 +34,25 @@ test('p1: what four processes write at once is there in all of them', async (t) 
       heap.root.count ??= coheap.counter()
       heap.root.count.add(1)
     })
-    tell(await heap.flush())`
-  const workers = ['a', 'b', 'c', 'd'].map((name) => startProcess(url, program, { name }))
-  for (const worker of workers) assert.equal(await worker.exited, 0)
+    tell(await heap.flush({ timeoutMs: 20_000 }))
+    for (const end = Date.now() + 20_000; !heap.root.compare; await new Promise((resolve) => setTimeout(resolve, 5))) {
+      if (Date.now() > end) throw new Error('nobody asks what it sees')
+    }
+    await heap.sync({ timeoutMs: 20_000 })
+    tell({ ...heap.root, all: { ...heap.root.all }, count: heap.root.count.value })`
+  const names = ['a', 'b', 'c', 'd']
+  const workers = names.map((name) => startProcess(url, program, { name }))
+  await until(() => workers.every((worker) => worker.told.length > 0))
   const heap = await opening(t, url)
-  await heap.sync()
-  assert.equal(Object.keys(heap.root.all).length, 200)
-  assert.equal(heap.root.count.value, 200)
+  heap.root.compare = true
+  await heap.flush({ timeoutMs: 20_000 })
+  await until(() => workers.every((worker) => worker.told.length > 1))
+  for (const worker of workers) assert.equal(await worker.exited, 0)
+  await heap.sync({ timeoutMs: 20_000 })
+  const all = Object.fromEntries(names.flatMap((name) => Array.from({ length: 50 }, (_, i) => [name + i, i])))
+  const expected = { all, count: 200, compare: true }
+  for (const worker of workers) assert.deepEqual(worker.told[1], expected)
+  assert.deepEqual({ ...heap.root, all: { ...heap.root.all }, count: heap.root.count.value }, expected)
 })
 
 test('p4: a version of one process is reached by another', async (t) => {

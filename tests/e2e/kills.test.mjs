@@ -1,5 +1,6 @@
 // The relay is killed over and over under the load of four Node processes. Goal: every write whose flush() resolved is
-// there, every counter is exact, a transaction over two segments is never seen in half, and all converge.
+// there, every counter is exact, a transaction over two segments is never seen in half, and all converge: the four, who watched
+// and who comes last see the same, each by itself.
 //
 // COHEAP_KILLS says how often (10); COHEAP_SEED decides when.
 import assert from 'node:assert/strict'
@@ -24,11 +25,25 @@ function draws(state) {
   }
 }
 
+/** Everything that a heap shows once it has what the relay has: the counter, the writes of each worker, and all logs. */
+async function seen(heap) {
+  await heap.sync({ timeoutMs: 20_000 })
+  const { n, by, logs, stop, compare } = heap.root
+  const all = { n: n.value, by: { ...by }, logs: {}, stop, compare }
+  for (const name of Object.keys(logs)) {
+    const live = await heap.load([...logs[name]], { timeoutMs: 20_000 })
+    all.logs[name] = live.map((log) => ({ ...log }))
+  }
+  return all
+}
+
 /**
  * What a worker does until it is told to stop: each write is one transaction over two segments, root and a log of its own (a
  * new one every 500 writes), with one addition to the counter that everybody adds to. After a flush it tells how far it is.
+ * When it is told that all have come to their end, it tells what it sees.
  */
 const worker = `
+  ${seen}
   let log, flushing = false
   for (let i = 0; !heap.root.stop; i++) {
     heap.transact(() => {
@@ -44,7 +59,20 @@ const worker = `
     await new Promise((resolve) => setTimeout(resolve, 2))
   }
   await heap.flush({ timeoutMs: 60_000 })
-  tell({ flushed: heap.root.by[args.name], ended: true })`
+  tell({ flushed: heap.root.by[args.name], ended: true })
+  for (const end = Date.now() + 60_000; !heap.root.compare;) {
+    if (Date.now() > end) throw new Error('nobody asks what it sees')
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  tell({ flushed: heap.root.by[args.name], seen: await seen(heap) })`
+
+/** Until something is so of all workers; fails after a minute, and when one of them is gone before. */
+async function untilAll(workers, so) {
+  for (const end = Date.now() + 60_000; !workers.every(so); await sleep(5)) {
+    assert.ok(Date.now() < end, `never: ${so}`)
+    assert.ok(workers.every((one) => so(one) || (one.child.exitCode ?? one.child.signalCode) === null), 'a worker is gone')
+  }
+}
 
 /** How many additions a heap shows, and how many writes: equal in every state that anybody may see. */
 function totals(root) {
@@ -68,7 +96,7 @@ after(() => relay.dispose())
 test(`p5, p6, p3: ${cycles} kills of the relay under load (seed ${seed})`, { timeout: 60_000 + cycles * 5_000 }, async (t) => {
   const below = draws(seed)
   const url = relay.url('kills')
-  const initial = { n: counter(), by: {}, logs: Object.fromEntries(names.map((name) => [name, []])), stop: false }
+  const initial = { n: counter(), by: {}, logs: Object.fromEntries(names.map((name) => [name, []])), stop: false, compare: false }
   const watcher = await open(url, { initial })
   t.after(() => watcher.close())
   await watcher.flush()
@@ -97,8 +125,17 @@ test(`p5, p6, p3: ${cycles} kills of the relay under load (seed ${seed})`, { tim
   }
   watcher.root.stop = true
   await watcher.flush({ timeoutMs: 20_000 })
+  await untilAll(workers, (one) => one.told.some((message) => message.ended))
+  watcher.root.compare = true
+  await watcher.flush({ timeoutMs: 20_000 })
+  await untilAll(workers, (one) => one.told.some((message) => message.seen))
   for (const one of workers) assert.equal(await one.exited, 0)
-  await watcher.sync({ timeoutMs: 20_000 })
+  const all = await seen(watcher)
+  for (const [one, name] of names.entries()) assert.deepEqual(workers[one].told.find((message) => message.seen).seen, all, `what ${name} sees`)
+  const last = await open(url)
+  t.after(() => last.close())
+  assert.deepEqual(await seen(last), all)
+  await closeClean(last)
   let sum = 0
   for (const [one, name] of names.entries()) {
     const written = await compareLogs(watcher, name)

@@ -1,115 +1,15 @@
 //! The data directory of a real relay is lost, or put back as it was earlier, under three replicas that hold the data.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coheap_core::edit::{Handle, Literal, Wish};
-use coheap_core::heap::Index;
 use coheap_core::id::SegmentId;
-use coheap_core::replica::{Input, Options, Output, Replica, Section, Target, WaitKind};
-use coheap_core::value::Value;
-use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
+use coheap_core::replica::WaitKind;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::peer::{COUNTER, Peer};
 use crate::process::{Directory, Relay, program};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The handle of the counter that the first replica makes at the root.
-const COUNTER: &str = "count";
-
-/// A replica with its connection.
-struct Peer {
-    replica: Replica,
-    socket: Option<WebSocketStream<MaybeTlsStream<TcpStream>>>,
-    begun: Instant,
-    /// What it was told since the last look.
-    told: Vec<Output>,
-}
-
-impl Peer {
-    async fn open(seed: u8, url: &str) -> Peer {
-        let options =
-            Options { seed: [seed; 32], heap: "h".into(), name: String::new(), must_exist: false, max_unsaved: 0 };
-        let mut peer = Peer { replica: Replica::new(options), socket: None, begun: Instant::now(), told: Vec::new() };
-        peer.connect(url).await;
-        peer.input(Input::Load(vec![(SegmentId::ROOT, true)])).await;
-        peer.until(|output| matches!(output, Output::Loaded { .. })).await;
-        peer
-    }
-
-    async fn connect(&mut self, url: &str) {
-        let (socket, _) = connect_async(url).await.unwrap();
-        self.socket = Some(socket);
-        self.input(Input::Connected { token: String::new(), entropy: [0; 4] }).await;
-        self.until(|output| matches!(output, Output::Online { .. })).await;
-    }
-
-    async fn lose(&mut self) {
-        self.socket = None;
-        self.input(Input::Disconnected).await;
-    }
-
-    async fn input(&mut self, input: Input) {
-        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap();
-        self.replica.handle(now, input);
-        while let Some(output) = self.replica.poll() {
-            match output {
-                Output::Send(bytes) => {
-                    let Some(socket) = &mut self.socket else { continue };
-                    socket.send(Message::Binary(bytes)).await.unwrap();
-                }
-                Output::Problem { code, message } | Output::Error { code, message } => panic!("{code}: {message}"),
-                other => self.told.push(other),
-            }
-        }
-    }
-
-    /// Reads on until it is told this.
-    async fn until(&mut self, wanted: impl Fn(&Output) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.told.iter().any(&wanted) {
-            assert!(Instant::now() < deadline, "it was not told: {:?}", self.told);
-            let socket = self.socket.as_mut().expect("it is connected");
-            match timeout(Duration::from_millis(50), socket.next()).await {
-                Ok(Some(Ok(Message::Binary(bytes)))) => self.input(Input::Receive(bytes)).await,
-                Ok(Some(Ok(_))) => {}
-                Ok(other) => panic!("the connection ends: {other:?}"),
-                Err(_) => self.input(Input::Tick).await,
-            }
-        }
-        self.told.clear();
-    }
-
-    async fn write(&mut self, wishes: Vec<Wish>) {
-        let sections = vec![Section { target: Target::Here(Index(0)), claim: None, wishes }];
-        self.input(Input::Commit { label: String::new(), sections, size: 0, entropy: 0 }).await;
-    }
-
-    /// `root[key] = true; root.count.add(1)`
-    async fn count(&mut self, key: &str) {
-        let object = self.counter();
-        let value = Literal::Scalar(Value::Bool(true));
-        self.write(vec![Wish::Set { object: Handle(0), key: key.into(), value }, Wish::Add { object, by: 1.0 }]).await;
-    }
-
-    /// The counter is the only container there is.
-    fn counter(&mut self) -> Handle {
-        Handle(1)
-    }
-
-    async fn wait(&mut self, kind: WaitKind) {
-        self.input(Input::Wait { ticket: 1, kind }).await;
-        self.until(|output| matches!(output, Output::Done { ticket: 1, .. })).await;
-    }
-
-    /// All that the root says.
-    fn values(&mut self) -> String {
-        format!("{:?}", self.replica.document(SegmentId::ROOT).expect("the root is here").values())
-    }
-}
 
 /// A relay at a port of its own choice at first, and the same one afterwards.
 fn start(directory: &Path, address: &str, flags: &[&str]) -> Relay {
@@ -171,14 +71,14 @@ async fn check(url: &str, peers: &mut [Peer], count: usize) {
         peer.wait(WaitKind::Sync).await;
     }
     let mut fresh = Peer::open(9, url).await;
-    let values = fresh.values();
+    let values = fresh.values(SegmentId::ROOT);
     for at in 1..=3 {
         for n in 0..10 {
             assert!(values.contains(&format!("key {at}.{n}")), "key {at}.{n} in {values}");
         }
     }
     for peer in peers.iter_mut() {
-        assert_eq!(peer.values(), values);
+        assert_eq!(peer.values(SegmentId::ROOT), values);
     }
     let shown = fresh.replica.document(SegmentId::ROOT).unwrap().show();
     let total = shown.iter().find_map(|patch| match patch {

@@ -1,16 +1,26 @@
 //! `coheap-relay store …`, on the store that a relay has left.
 
 use coheap_core::id::*;
-use coheap_core::wire::frame::{Down, Up};
+use coheap_core::wire::frame::Up;
 
 use crate::client::{Client, Writer, back, hello_to};
 use crate::process::{Directory, Relay, program};
 
 /// Runs a tool: exit code, stdout, stderr.
-fn tool(arguments: &[&str], directory: &Directory) -> (Option<i32>, String, String) {
+pub fn tool(arguments: &[&str], directory: &Directory) -> (Option<i32>, String, String) {
     let output = program().arg("store").args(arguments).arg(&directory.0).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// Puts rubbish in the place of the record of the log that begins at this entry. Heaps are numbered from 0, as they were made.
+pub fn damage(directory: &Directory, heap: u64, entry: u64) {
+    let database = redb::Database::create(directory.0.join("relay.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut log = transaction.open_table(redb::TableDefinition::<(u64, u64), &[u8]>::new("log")).unwrap();
+    assert!(log.insert((heap, entry), &b"rubbish"[..]).unwrap().is_some(), "a record begins there");
+    drop(log);
+    transaction.commit().unwrap();
 }
 
 /// Two heaps with some commits each, and the life of the log that they were made in.
@@ -85,14 +95,7 @@ async fn tools_leave_a_store_alone_that_a_relay_has_open_and_make_none() {
 async fn a_damaged_heap_is_salvaged_and_served_again() {
     let directory = Directory::new();
     let epoch = filled(&directory).await;
-    {
-        let database = redb::Database::create(directory.0.join("relay.redb")).unwrap();
-        let transaction = database.begin_write().unwrap();
-        let mut log = transaction.open_table(redb::TableDefinition::<(u64, u64), &[u8]>::new("log")).unwrap();
-        log.insert((1, 25), &b"rubbish"[..]).unwrap();
-        drop(log);
-        transaction.commit().unwrap();
-    }
+    damage(&directory, 1, 25);
     let (code, out, _) = tool(&["dump", "--heap", "bad"], &directory);
     assert_eq!((code, out.lines().count()), (Some(1), 25), "all before it");
     let (code, out, _) = tool(&["verify"], &directory);
@@ -117,13 +120,13 @@ async fn a_damaged_heap_is_salvaged_and_served_again() {
     assert_eq!(welcome.position, Offset(25));
     let (_, welcome) = Client::join(&relay, "good", 5).await;
     assert_eq!(welcome.position, Offset(40));
-    // It has 40 entries of an epoch that now ends at 25: it is asked to restore, or sent away, but not told that all is well.
+    // R1: it has 40 entries of an epoch that now ends at 25, so it is asked to give back what it has (salvage.rs does).
     let ahead = coheap_core::wire::frame::up::Hello { heap: "bad".into(), ..back(2, epoch, 40) };
-    let mut ahead_client = Client::connect(&relay.heap("bad")).await;
-    ahead_client.send(&[Up::Hello(ahead)]).await;
-    match ahead_client.first().await {
-        Some(Down::Ok(welcome)) => assert!(welcome.restore, "it is ahead of the log"),
-        Some(other) => panic!("{other:?}"),
-        None => {}
-    }
+    let (_, welcome) = Client::hello(&relay.heap("bad"), ahead).await;
+    assert!(welcome.restore, "it is ahead of the log");
+    assert_eq!(welcome.position, Offset(25));
+    // One that has what was kept, and no more, goes on from there.
+    let behind = coheap_core::wire::frame::up::Hello { heap: "bad".into(), ..back(6, epoch, 25) };
+    let (_, welcome) = Client::hello(&relay.heap("bad"), behind).await;
+    assert_eq!((welcome.restore, welcome.position), (false, Offset(25)));
 }
