@@ -499,6 +499,10 @@ impl Relay {
         for (id, owner, seq) in again {
             self.busy_for(id, owner, seq, Code::DiskFull, BUSY_RETRY_MS);
         }
+        // A write that fails for want of room may be on the disk all the same.
+        let durable = self.log.durable;
+        self.live.retain(|id| self.conns.get(id).is_some_and(|conn| conn.cursor >= durable));
+        self.pump_behind();
         self.release_waiting();
         self.next_report();
     }

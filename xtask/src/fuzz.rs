@@ -32,8 +32,8 @@ const CARGO_FUZZ: &str = "0.13.2";
 const REPLAY_MAX: Duration = Duration::from_secs(600);
 /// New inputs that a run of half a minute tries at least; a slow target tries some hundreds.
 const TRIED_MIN: u64 = 20;
-/// By which a target ends that was told to: the engine's own number for it.
-const INTERRUPTED: i32 = 72;
+/// What the unit that is running, and the engine's last words, may take when a target is told to end: more than `-timeout`.
+const END_MAX: Duration = Duration::from_secs(60);
 /// Bytes of one packed corpus: all of them stay below 5 MB.
 const CORPUS_BYTES_MAX: usize = 700_000;
 /// An artifact up to this size is printed.
@@ -125,6 +125,8 @@ fn fuzz(workspace: &Workspace, target: &str, how: Fuzzing) -> Result<String> {
     let mut command = engine(workspace, target)?;
     command.arg(&corpus).args([
         &format!("-seed={}", how.seed.unwrap_or(0)),
+        // Should nobody tell it to end.
+        &format!("-max_total_time={}", (REPLAY_MAX + END_MAX).as_secs() + how.seconds),
         // Of one input. The slowest honest ones take some milliseconds; the machine may be busy.
         "-timeout=20",
         "-rss_limit_mb=2048",
@@ -135,7 +137,7 @@ fn fuzz(workspace: &Workspace, target: &str, how: Fuzzing) -> Result<String> {
     let child = command.stderr(fs::File::create(&log)?).spawn().with_context(|| format!("starting {target}"))?;
     let (status, cpu) = wait(child, &log, Duration::from_secs(how.seconds))?;
     let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-    if status.code() != Some(INTERRUPTED) {
+    if !status.success() || !said.contains("exiting as requested") || said.contains("ERROR: ") {
         show_failure(workspace, &said)?;
         bail!("{target} ended with {status}; all it said is in {}", workspace.shown(&log));
     }
@@ -155,7 +157,7 @@ fn fuzz(workspace: &Workspace, target: &str, how: Fuzzing) -> Result<String> {
 /// Lets a process fuzz for so long once it has been through its corpus, then tells it to end. With the seconds of CPU that the
 /// corpus took, and those of all, where Linux tells.
 fn wait(mut child: Child, log: &Path, time: Duration) -> Result<(ExitStatus, Option<(f64, f64)>)> {
-    let (begun, mut ready, mut cpu) = (Instant::now(), None, None);
+    let (begun, mut ready, mut told, mut cpu) = (Instant::now(), None::<Instant>, false, None);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok((status, cpu));
@@ -165,9 +167,15 @@ fn wait(mut child: Child, log: &Path, time: Duration) -> Result<(ExitStatus, Opt
         if ready.is_none() && replayed(&String::from_utf8_lossy(&fs::read(log)?)).is_some() {
             ready = Some(Instant::now());
         }
-        if ready.map_or(begun.elapsed() >= REPLAY_MAX, |ready| ready.elapsed() >= time) {
-            run::visibly(Command::new("kill").args(["-s", "INT", &child.id().to_string()]))?;
-            return Ok((child.wait()?, cpu));
+        match ready {
+            // The unit that is running comes to its end, or to the engine's timeout: a hang is not cut off.
+            Some(ready) if ready.elapsed() >= time && !told => {
+                run::works(Command::new("kill").args(["-s", "USR1", &child.id().to_string()]));
+                told = true;
+            }
+            Some(ready) if ready.elapsed() >= time + END_MAX => child.kill()?,
+            None if begun.elapsed() >= REPLAY_MAX => child.kill()?,
+            _ => {}
         }
         thread::sleep(Duration::from_millis(100));
     }

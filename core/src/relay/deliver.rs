@@ -75,7 +75,17 @@ impl Relay {
             self.settle(id);
         }
         self.log.trim();
-        // Those that are behind but have room wait for nothing but the disk.
+        self.pump_behind();
+        self.restored_durable();
+        self.reports_durable();
+        self.next_roll();
+        self.release_waiting();
+        self.next_fold();
+    }
+
+    /// Those that are behind but have room wait for nothing but the disk.
+    pub(super) fn pump_behind(&mut self) {
+        let durable = self.log.durable;
         let ready: Vec<ConnId> = self
             .conns
             .iter()
@@ -85,11 +95,6 @@ impl Relay {
         for id in ready {
             self.pump(id);
         }
-        self.restored_durable();
-        self.reports_durable();
-        self.next_roll();
-        self.release_waiting();
-        self.next_fold();
     }
 
     /// A Restored, or a Roll, may be long, and entries wait behind it; of a Quarantine there are few: whom one concerns is pumped

@@ -6,7 +6,7 @@
 //! again), and every engine identity: the other instance draws its own. Primitives are those of `WIRE.md` §2.
 //!
 //! ```text
-//! packed   := "coheap" format:u8=2 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
+//! packed   := "coheap" format:u8=3 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
 //!             seq:varint last_uid:u64 number:varint made:list(seq:varint uid:u64) nonce:varint stats:list(varint)
 //!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
 //!             flags: 1 fresh · 2 what is here has to be given back to the relay

@@ -321,6 +321,36 @@ fn t5_a_sync_asked_behind_what_a_full_disk_does_not_take_is_answered_with_what_i
     assert_eq!(world.take(b), [at(3)]);
 }
 
+/// R4, P1. The store says what it has: a write that failed may be on the disk.
+#[test]
+fn r4_what_a_disk_wrote_that_said_it_was_full_goes_to_those_who_are_there() {
+    let mut world = World::new();
+    let (a, b) = (world.join(1), world.join(2));
+    let mut writer = Writer::new(1);
+    let (first, second) = (writer.commit(&[seg(0)]), writer.commit(&[seg(0)]));
+    world.send(b, &[Up::Load { segment: SegRef::Id(seg(0)), nonce: Nonce(1), have: None }]);
+    world.send(a, &[first]);
+    assert_eq!(offsets(&world.take(b)), [0]);
+    world.prompt = false;
+    world.send(a, std::slice::from_ref(&second));
+    let append = world.unwritten.pop_front().unwrap();
+    let attempt = append.attempt;
+    world.disk.write(append);
+    world.input(Input::AppendFailed { attempt, full: true });
+    assert_eq!((world.relay.head(), offsets(&world.take(b))), (Offset(2), vec![1]));
+    // And its author, which was told that it is not.
+    world.send(a, &[second, Up::Sync { nonce: Nonce(3) }]);
+    let told = world.take(a);
+    assert_eq!((offsets(&told), acked(&told)), (vec![0, 1], Some(2)));
+    assert_eq!(told.last(), Some(&Down::SyncAt { nonce: Nonce(3), position: Offset(2) }));
+    // What comes then is not lost on anybody.
+    world.prompt = true;
+    let third = writer.commit(&[seg(0)]);
+    world.pass(1000);
+    world.send(a, &[third]);
+    assert_eq!((offsets(&world.take(b)), acked(&world.take(a))), (vec![2], Some(3)));
+}
+
 #[test]
 fn who_asks_for_heads_without_end_while_nothing_is_written_is_closed() {
     let mut world = World::new();

@@ -36,7 +36,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    fn write(&mut self, append: Append) {
+    pub fn write(&mut self, append: Append) {
         assert_eq!(append.first, self.recovered.head, "appends come in order");
         self.appends.push(append.clone());
         self.recovered.roll_hold_ms = append.roll_hold_ms.unwrap_or(self.recovered.roll_hold_ms);

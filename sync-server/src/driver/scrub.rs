@@ -71,7 +71,8 @@ fn check_pages(store: &Store, scrub: Scrub, suspect: &AtomicBool, pace: impl FnM
             if checked.lost {
                 eprintln!("coheap-relay: store: heaps are not looked at while the disk cannot read some pages");
             }
-            (!checked.damage.is_empty(), Some(checked.lost))
+            // What was known stays so where not all was looked at.
+            (!checked.damage.is_empty(), (checked.lost || checked.left.is_none()).then_some(checked.lost))
         }
         Err(error @ StoreError::Damaged(_)) => {
             eprintln!("coheap-relay: store: {error}");

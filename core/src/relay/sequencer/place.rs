@@ -168,7 +168,7 @@ impl Sequencer {
             }
             let engine = known.map_or_else(|| engine_of(part), |row| row.engine);
             // C10: of another engine. It gets Rebase, and is made anew, whatever this engine would say of it.
-            let foreign = part.generation.is_zero() && part.generation != engine.generation_zero();
+            let foreign = known.is_some() && part.generation.is_zero() && part.generation != engine.generation_zero();
             summaries.push(match part.kind {
                 PART_DELTA | PART_CREATE if foreign => None,
                 PART_DELTA | PART_CREATE => {
