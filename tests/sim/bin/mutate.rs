@@ -26,11 +26,12 @@ const SEEDS: u64 = 2_000;
 /// Schedules without a fault, which must hold.
 const HEALTHY: u64 = 100;
 /// What no schedule notices: `tests/README.md` says of each why.
-const BY_TRACES: [Mutation; 9] = {
+const BY_TRACES: [Mutation; 11] = {
     use Mutation::*;
     [
         NoFence,
         AnyPrev,
+        AnyAfter,
         CatchUpInParts,
         SnapshotUntold,
         VersionWithoutEpoch,
@@ -38,6 +39,7 @@ const BY_TRACES: [Mutation; 9] = {
         BarNobody,
         RedoIncluded,
         AdoptedIsWhole,
+        AdoptNothing,
     ]
 };
 /// Side by side.
