@@ -117,7 +117,7 @@ fn schedules(seeds: u64, from: u64, within: Duration) -> bool {
     let Ok((tally, mut failed)) = sum.into_inner() else { return false };
     let done = tally.schedules + tally.parted + failed.len() as u64;
     println!("{tally}\n{done} schedules from {from}, {:.1} a second, {} failed", rate(done, begun), failed.len());
-    let thin = tally.coverage.thin(tally.schedules);
+    let thin = tally.coverage.thin(done);
     for (fault, phase, count, least) in &thin {
         println!("{} strikes {} {count} times, and should {least} times", fault.name(), phase.name());
     }
