@@ -40,8 +40,9 @@ pub use space::{Beside, Claim, Runs, Says, Space};
 
 /// Client ids lie below this: a JavaScript number holds them, and yrs keeps no more bits.
 pub const CLIENT_END: u64 = 1 << 53;
-/// Clocks end here at the latest: yrs computes differences of clocks in `i32`.
-pub const CLOCK_END: u32 = i32::MAX as u32;
+/// Clocks end here at the latest: in a snapshot yrs writes differences of clocks in 31 bits with their sign, and a clock beyond
+/// comes back as another one.
+pub const CLOCK_END: u32 = 1 << 30;
 /// How deep arrays and maps may lie inside one value. A value without any has depth 0.
 pub const VALUE_DEPTH_MAX: usize = 32;
 /// Bytes in the name of a root type. Ours are ids or single letters; yrs keeps every name for the document's life.

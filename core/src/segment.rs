@@ -271,9 +271,10 @@ impl Segment {
         Objects::new(self.id, self.writer).show_all(self.engine.as_mut())
     }
 
-    /// Applies deltas of others, in one step: whole states that were merged elsewhere, or what somebody else has judged. For a
-    /// commit of the log there is [`Segment::apply_commit`].
+    /// Applies deltas of others, in one step: whole states that were merged elsewhere, or what somebody else has judged, and the
+    /// guard looks at once more as far as that goes without their owners. For a commit of the log there is [`Segment::apply_commit`].
     pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
+        self.judge_vouched(deltas)?;
         self.table = None;
         self.apply_judged(deltas)
     }
@@ -287,6 +288,10 @@ impl Segment {
 
     /// As [`Segment::apply`], before anybody is shown the document.
     pub fn extend(&mut self, deltas: &[Bytes]) -> Result<(), EngineError> {
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        self.judge_vouched(deltas)?;
         self.table = None;
         self.extend_judged(deltas)
     }

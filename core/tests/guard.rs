@@ -148,6 +148,17 @@ impl Site {
         self.doc.transact().encode_state_as_update_v1(&StateVector::default())
     }
 
+    /// A copy that is made of this one's snapshot.
+    fn stored_and_read(&self) -> Site {
+        let stored = self.doc.transact().encode_state_as_update_v2(&StateVector::default());
+        let copy = Site::new(&mut Rng(stored.len() as u64), 202, false);
+        copy.doc
+            .transact_mut()
+            .apply_update(Update::decode_v2(&stored).expect("a snapshot is read"))
+            .expect("and taken");
+        copy
+    }
+
     /// Everything there is to read.
     fn read(&self) -> (BTreeMap<String, String>, Vec<String>) {
         let txn = self.doc.transact();
@@ -442,6 +453,9 @@ fn exercise(seed: u64, base: &[u8], deltas: &[Vec<u8>]) {
     assert_eq!(again.lengths(), site.lengths());
     again.edit(&mut rng);
     again.read();
+    let copy = site.stored_and_read();
+    assert!(!copy.doc.transact().has_missing_updates(), "a snapshot lacks something");
+    assert_eq!(whole(Engine::Yrs, &copy.state()), whole(Engine::Yrs, &bytes), "a snapshot has other clocks");
     let lists: Vec<(ArrayRef, u32)> = site.lists.iter().map(|l| (l.clone(), l.len(&site.doc.transact()))).collect();
     let mut txn = site.doc.transact_mut();
     for (list, len) in lists {

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use super::lines::Ended;
 use super::{Author, LoadStatus, Output, Replica, WaitError};
 use crate::commit::{EngineKind, LAYOUT, PartBody};
-use crate::guard;
 use crate::heap::{Buffered, Index, State};
 use crate::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::mutate::{self, Mutation};
@@ -66,19 +65,15 @@ impl Since<'_> {
         let text = |error: EngineError| error.to_string();
         let together = if self.behind.is_empty() { own } else { &[] };
         let deltas: Vec<Bytes> = self.deltas.iter().chain(together).cloned().collect();
-        guard_whole(engine, &deltas)?;
-        let mut made = Segment::decode(state.id, engine, generation, writer, &state.snapshot, &deltas).map_err(text)?;
+        let mut made = Segment::decode(state.id, engine, generation, writer, &state.snapshot, &[]).map_err(text)?;
+        made.extend(&deltas).map_err(text)?;
         for Buffered { by, deltas, .. } in &self.behind {
             match by {
                 Some(owner) => made.go_on(*owner, deltas).map_err(text)?,
-                None => {
-                    guard_whole(engine, deltas)?;
-                    made.extend(deltas).map_err(text)?;
-                }
+                None => made.extend(deltas).map_err(text)?,
             }
         }
         if !self.behind.is_empty() && !own.is_empty() {
-            guard_whole(engine, own)?;
             made.extend(own).map_err(text)?;
         }
         Ok(made)
@@ -590,16 +585,4 @@ fn apply(segment: &mut Segment, owner: ReplicaId, deltas: &[Bytes]) -> Result<Ve
     let patches = segment.apply_commit(owner, deltas).map_err(|e| e.to_string())?;
     segment.set_unborn(false);
     Ok(patches)
-}
-
-/// The structure half, where a delta may be a whole segment, which a replica gave back to a log that had lost it.
-pub(super) fn guard_whole(engine: EngineKind, deltas: &[Bytes]) -> Result<(), String> {
-    let of = crate::segment::merge::guarded(engine);
-    for delta in deltas {
-        guard::structure(of, delta)
-            .map(drop)
-            .or_else(|_| guard::whole(of, delta).map(drop))
-            .map_err(|e| e.to_string())?;
-    }
-    Ok(())
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::cut::{Answered, guard_whole};
+use super::cut::Answered;
 use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
@@ -272,7 +272,7 @@ impl Replica {
             if state.status != SegmentStatus::Alive {
                 continue;
             }
-            let (engine, deltas) = (state.engine, state.deltas.to_vec());
+            let deltas = state.deltas.to_vec();
             match &mut slot.state {
                 State::Away | State::Packed(_) => {}
                 // D5: another generation is switched to, not merged. Only one that is adopted comes with a document.
@@ -283,7 +283,6 @@ impl Replica {
                 State::Loading { before, buffer, .. } => {
                     witness(Some(index));
                     if let Some(before) = before.as_deref_mut().filter(|_| !frozen)
-                        && guard_whole(engine, &deltas).is_ok()
                         && let Ok(patches) = before.apply(&deltas)
                     {
                         if !patches.is_empty() {
@@ -299,8 +298,7 @@ impl Replica {
                 State::Live(segment) => {
                     segment.set_unborn(false);
                     witness(Some(index));
-                    let merged = guard_whole(engine, &deltas)
-                        .and_then(|()| segment.apply(&deltas).map_err(|error| error.to_string()));
+                    let merged = segment.apply(&deltas).map_err(|error| error.to_string());
                     witness(None);
                     match merged {
                         Ok(patches) => {

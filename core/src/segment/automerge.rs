@@ -442,6 +442,10 @@ impl Engine for AutomergeEngine {
         whole_of(&deltas.collect::<Vec<_>>())
     }
 
+    fn clocks(&self) -> Option<BTreeMap<u64, u32>> {
+        None
+    }
+
     fn holds(&self) -> Vec<u8> {
         self.doc.get_heads().iter().flat_map(|hash| hash.0).collect()
     }

@@ -53,6 +53,30 @@ impl Segment {
         self.extend_judged(deltas)
     }
 
+    /// Of what somebody else has judged, whole states among it: the structure half, and that no client skips a clock. yrs takes in
+    /// what stands behind a gap, says nothing, and encodes the document so that nobody can read it.
+    pub(super) fn judge_vouched(&self, deltas: &[Bytes]) -> Result<(), EngineError> {
+        let engine = guarded(self.engine());
+        let mut known = None;
+        for delta in deltas {
+            let claims = match guard::structure(engine, delta) {
+                Ok(summary) => summary.own.map(|own| (own.client, own.start, own.end)).into_iter().collect(),
+                Err(_) => {
+                    guard::whole(engine, delta)?.iter().map(|(client, _, end)| (client, 0, end)).collect::<Vec<_>>()
+                }
+            };
+            let Some(known) = known.get_or_insert_with(|| self.engine.clocks()) else { continue };
+            for (client, start, end) in claims {
+                let clock = known.entry(client).or_insert(0);
+                if start > *clock {
+                    return Err(GuardError::ClockGap.into());
+                }
+                *clock = end.max(*clock);
+            }
+        }
+        Ok(())
+    }
+
     /// Both halves of the guard. What passes is in the table, and the engine has to get it next.
     fn judge(&mut self, owner: ReplicaId, deltas: &[Bytes]) -> Result<(), EngineError> {
         let engine = guarded(self.engine());

@@ -122,6 +122,8 @@ pub trait Engine {
     /// The whole document as a delta: whoever applies it, once or more often, holds what this one holds. The guard judges it
     /// as a state.
     fn whole(&self) -> Vec<u8>;
+    /// How far each client id has written; `None` of an engine that takes in nothing that stands behind a gap.
+    fn clocks(&self) -> Option<BTreeMap<u64, u32>>;
     /// What this document has taken in, be it shown or not: equal for documents that have taken in the same.
     fn holds(&self) -> Vec<u8>;
 }

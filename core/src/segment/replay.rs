@@ -4,10 +4,8 @@
 use bytes::Bytes;
 
 use super::engine::EngineError;
-use super::merge::guarded;
 use super::{Segment, check_fold};
 use crate::commit::EngineKind;
-use crate::guard;
 use crate::id::SegmentId;
 
 /// Applies the deltas one by one, as replicas do, each shown as it would be shown to a program; then encodes what came of them, and
@@ -25,12 +23,7 @@ pub fn replay(
     segment.show();
     for (at, delta) in deltas.iter().enumerate() {
         begins(at);
-        let engine = guarded(kind);
-        let passes = guard::structure(engine, delta).map(drop).or_else(|_| guard::whole(engine, delta).map(drop));
-        passes
-            .map_err(|error| EngineError::Decode(error.to_string()))
-            .and_then(|()| segment.apply(std::slice::from_ref(delta)))
-            .map_err(|error| (at, error))?;
+        segment.apply(std::slice::from_ref(delta)).map_err(|error| (at, error))?;
     }
     begins(deltas.len());
     let encoded = segment.encode();

@@ -83,6 +83,10 @@ fn complete(txn: &impl ReadTxn) -> Result<(), EngineError> {
     Ok(())
 }
 
+fn clocks_of(state: &StateVector) -> BTreeMap<u64, u32> {
+    state.iter().map(|(client, clock)| (client.get(), *clock)).collect()
+}
+
 /// A scalar of ours as yrs keeps it.
 fn any_of(value: Raw) -> Any {
     match value {
@@ -286,12 +290,14 @@ impl Engine for YrsEngine {
         self.doc.transact().encode_state_as_update_v1(&StateVector::default())
     }
 
+    fn clocks(&self) -> Option<BTreeMap<u64, u32>> {
+        Some(clocks_of(&self.doc.transact().state_vector()))
+    }
+
     fn holds(&self) -> Vec<u8> {
         let snapshot = self.doc.transact().snapshot();
-        let clocks: BTreeMap<u64, u32> =
-            snapshot.state_map.iter().map(|(client, clock)| (client.get(), *clock)).collect();
         let mut out = Vec::new();
-        for (client, clock) in clocks {
+        for (client, clock) in clocks_of(&snapshot.state_map) {
             out.extend_from_slice(&client.to_le_bytes());
             out.extend_from_slice(&clock.to_le_bytes());
         }

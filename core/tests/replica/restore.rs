@@ -342,6 +342,8 @@ fn d4_what_the_log_has_as_it_is_here_is_not_made_anew_behind_what_gives_way() {
         ups(&outputs).into_iter().filter_map(|up| if let Up::Commit(one) = up { Some(one) } else { None }).collect();
     let [other, same] = &sent[..] else { panic!("{sent:?}") };
     let delta = same.parts.to_vec()[0].bytes.clone();
+    // The other version takes the same clocks as the one here, or the next one could not stand behind it.
+    let logged = Bytes::from(replica.document(ROOT).unwrap().whole());
     let hash = content_hash(same.parts.to_vec().iter().map(|part| (ROOT, part.generation, &part.bytes[..])));
     tell(&mut replica, &Down::Advance { position: Offset(3) });
     give(&mut replica, Input::Disconnected);
@@ -350,7 +352,7 @@ fn d4_what_the_log_has_as_it_is_here_is_not_made_anew_behind_what_gives_way() {
     ring.push(Row { seq: same.seq, uid: same.uid, fate: Fate::Admitted(hash) });
     asked(&mut replica, vec![(0, ring)]);
     give(&mut replica, set("behind"));
-    let segments = vec![(Verdict::NotGiven, alive(ROOT, vec![foreign(), delta.clone()]))].into();
+    let segments = vec![(Verdict::NotGiven, alive(ROOT, vec![foreign(), logged]))].into();
     let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
     let outputs = tell(
         &mut replica,

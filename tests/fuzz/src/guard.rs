@@ -82,7 +82,12 @@ pub fn guard(kind: EngineKind, data: &[u8]) {
     let engine = engine_of(kind);
     if let Some((0xff, bytes)) = data.split_first() {
         let _ = reads("a delta", bytes.len(), || guard::structure(engine, bytes));
-        let _ = reads("a state", bytes.len(), || guard::whole(engine, bytes));
+        if reads("a state", bytes.len(), || guard::whole(engine, bytes)).is_ok() {
+            match kind {
+                EngineKind::Yrs => adopted(kind, bytes),
+                EngineKind::Automerge => _ = forgiving("automerge", || adopted(kind, bytes)),
+            }
+        }
         return;
     }
     let Some((number, pieces)) = parse(data) else { return };
@@ -112,6 +117,21 @@ const WRITER: u64 = (1 << 53) - 7;
 
 fn decode(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes]) -> Result<Segment, EngineError> {
     Segment::decode(SegmentId::ROOT, kind, kind.generation_zero(), WRITER, snapshot, deltas)
+}
+
+/// What becomes of a whole state that has passed: it is stored, and loaded by others.
+fn adopted(kind: EngineKind, state: &[u8]) {
+    let state = Bytes::copy_from_slice(state);
+    let made = applies("a state that passed", state.len(), || decode(kind, &[], std::slice::from_ref(&state)));
+    match made {
+        Ok(mut made) => {
+            made.show();
+            decode(kind, &made.encode(), &[]).expect("a state that was taken is stored and read").show();
+        }
+        // The relay adopts nothing that the engine refuses.
+        Err(error) if kind == EngineKind::Automerge => drop(error),
+        Err(error) => panic!("yrs refuses a state that the guard passed: {error}"),
+    }
 }
 
 /// What a replica goes through with deltas that have passed.
