@@ -87,7 +87,7 @@ fn frames(folder: &Path, golden: &str) -> std::io::Result<()> {
     put(folder, "value", &[&[9], &b"nAAAAAAAAAAAAAAAA"[..]].concat())
 }
 
-/// What the authors of every stage would have written next, one by one and together; and deltas by themselves.
+/// What the authors of every stage would have written next, one by one and together; deltas by themselves, and whole states.
 fn guards(folder: &Path, kind: EngineKind) -> std::io::Result<()> {
     for number in 0..STAGES {
         let next = &stage(kind, number).next;
@@ -100,6 +100,9 @@ fn guards(folder: &Path, kind: EngineKind) -> std::io::Result<()> {
         for (n, piece) in pieces.iter().enumerate().take(4) {
             put(folder, &format!("delta-{number}-{n}"), &[&[0xff], &piece.bytes[..]].concat())?;
         }
+        let stored = &stage(kind, number).snapshot;
+        let document = Segment::decode(SegmentId::ROOT, kind, kind.generation_zero(), 1, stored, &[]);
+        put(folder, &format!("state-{number}"), &[&[0xff], &document.expect("a stage").whole()[..]].concat())?;
     }
     Ok(())
 }
