@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use self::clocks::Table;
+use self::clocks::{Reached, Table};
 use self::creations::Creations;
 pub use self::creations::Overruled;
 use self::engine::{Engine, EngineError};
@@ -274,7 +274,7 @@ impl Segment {
     /// Applies deltas of others, in one step: whole states that were merged elsewhere, or what somebody else has judged, and the
     /// guard looks at once more as far as that goes without their owners. For a commit of the log there is [`Segment::apply_commit`].
     pub fn apply(&mut self, deltas: &[Bytes]) -> Result<Vec<Patch>, EngineError> {
-        self.judge_vouched(deltas)?;
+        self.judge_vouched(&mut Reached::default(), deltas)?;
         self.table = None;
         self.apply_judged(deltas)
     }
@@ -291,7 +291,7 @@ impl Segment {
         if deltas.is_empty() {
             return Ok(());
         }
-        self.judge_vouched(deltas)?;
+        self.judge_vouched(&mut Reached::default(), deltas)?;
         self.table = None;
         self.extend_judged(deltas)
     }

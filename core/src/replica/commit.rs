@@ -188,7 +188,8 @@ impl Replica {
                     };
                     if !restored {
                         self.forget_creations(id, uid);
-                        self.reload(id, false);
+                        // Half of it has taken clocks that nobody will ever see: what is written here until then is made anew (C8).
+                        self.reload(id, true);
                     }
                 }
             }

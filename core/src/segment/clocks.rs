@@ -14,6 +14,8 @@
 //! yet. One that stands ahead of the log finds copies where the log has what is new. What the log leaves out (R12) is in no document:
 //! who goes on as such a client has a gap, and nothing here need be barred.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::Segment;
@@ -33,6 +35,11 @@ pub(super) struct Table {
     /// What was written here since: each delta behind its length in four bytes.
     own: Vec<u8>,
 }
+
+/// How far each client has written in a document, once that was asked (it takes as long as there are clients); nothing of an
+/// engine that takes in nothing behind a gap.
+#[derive(Default)]
+pub(super) struct Reached(Option<Option<BTreeMap<u64, u32>>>);
 
 impl Segment {
     /// Applies what one commit of `owner` does here, in one step, if both halves of the guard pass it. After an error the
@@ -54,10 +61,9 @@ impl Segment {
     }
 
     /// Of what somebody else has judged, whole states among it: the structure half, and that no client skips a clock. yrs takes in
-    /// what stands behind a gap, says nothing, and encodes the document so that nobody can read it.
-    pub(super) fn judge_vouched(&self, deltas: &[Bytes]) -> Result<(), EngineError> {
+    /// what stands behind a gap, says nothing, and encodes the document so that nobody can read it. What passes is in `reached`.
+    pub(super) fn judge_vouched(&self, reached: &mut Reached, deltas: &[Bytes]) -> Result<(), EngineError> {
         let engine = guarded(self.engine());
-        let mut known = None;
         for delta in deltas {
             let claims = match guard::structure(engine, delta) {
                 Ok(summary) => summary.own.map(|own| (own.client, own.start, own.end)).into_iter().collect(),
@@ -65,9 +71,9 @@ impl Segment {
                     guard::whole(engine, delta)?.iter().map(|(client, _, end)| (client, 0, end)).collect::<Vec<_>>()
                 }
             };
-            let Some(known) = known.get_or_insert_with(|| self.engine.clocks()) else { continue };
+            let Some(clocks) = reached.0.get_or_insert_with(|| self.engine.clocks()) else { continue };
             for (client, start, end) in claims {
-                let clock = known.entry(client).or_insert(0);
+                let clock = clocks.entry(client).or_insert(0);
                 if start > *clock {
                     return Err(GuardError::ClockGap.into());
                 }

@@ -80,7 +80,8 @@ pub fn merge(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes], given: &Bytes)
     let mut merged = Segment::decode(id, kind, generation, 0, snapshot, deltas).map_err(MergeError::Stored)?;
     let (before, stored) = (merged.engine.holds(), Bytes::from(merged.whole()));
     let differs = |what: &str| MergeError::Clashes(EngineError::Failed(format!("a merged segment {what}")));
-    if !guard::agree(guarded(kind), &stored, given)? {
+    // What was given is well formed: only of the other one nothing can be said.
+    if !guard::agree(guarded(kind), &stored, given).map_err(|error| MergeError::Stored(error.into()))? {
         return Err(differs("has two things under one identity"));
     }
     merged.engine.apply(std::slice::from_ref(given)).map_err(MergeError::Clashes)?;

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::clocks::Reached;
 use super::engine::EngineError;
 use super::{Segment, check_fold};
 use crate::commit::EngineKind;
@@ -21,9 +22,13 @@ pub fn replay(
     // A snapshot was verified when it was made: that it cannot be read is no delta's fault.
     let mut segment = decode().map_err(|error| (deltas.len(), error))?;
     segment.show();
-    for (at, delta) in deltas.iter().enumerate() {
+    let mut reached = Reached::default();
+    for (at, delta) in deltas.iter().map(std::slice::from_ref).enumerate() {
         begins(at);
-        segment.apply(std::slice::from_ref(delta)).map_err(|error| (at, error))?;
+        segment
+            .judge_vouched(&mut reached, delta)
+            .and_then(|()| segment.apply_judged(delta))
+            .map_err(|error| (at, error))?;
     }
     begins(deltas.len());
     let encoded = segment.encode();

@@ -4,8 +4,9 @@
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, LAYOUT};
 use coheap_core::edit::{Handle, Literal, Wish};
+use coheap_core::guard::{self, Clocks, Continuity};
 use coheap_core::heap::Index;
-use coheap_core::id::{Offset, SegmentId, SegmentNumber, Seq};
+use coheap_core::id::{Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
 use coheap_core::limits::COMMIT_BYTES_MAX;
 use coheap_core::replica::{Input, Output, Replica, Section, Target};
 use coheap_core::segment::Segment;
@@ -207,5 +208,46 @@ fn a_commit_that_is_too_large_while_its_segment_is_made_anew_does_nothing() {
         assert_whole(&mut replica, ONE, *engine, &sent);
         sent.extend(commits(&commit(&mut replica, vec![fill(one, 3)])));
         assert_whole(&mut replica, ONE, *engine, &sent);
+    }
+}
+
+/// Half of it takes clocks of its writer in a document that no copy was kept of: what is written there before another one has come
+/// would not continue what is in the log.
+#[test]
+fn what_is_written_behind_a_small_commit_that_failed_half_way_is_made_anew() {
+    for engine in ENGINES {
+        let mut replica = replica();
+        let one = index_of(&commit(&mut replica, vec![create(ONE, *engine)]), ONE);
+        let mut sent = commits(&connect(&mut replica));
+        tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
+        sent.extend(commits(&commit(&mut replica, vec![set(one, "a", number(1))])));
+        let mut bad = set(one, "b", number(2));
+        bad.wishes.push(Wish::Set { object: Handle(99), key: "k".into(), value: number(1) });
+        let outputs = commit(&mut replica, vec![bad]);
+        assert_eq!(errors(&outputs), ["ERR_ENGINE"]);
+        let nonce = loads(&outputs)[0];
+        assert!(commits(&commit(&mut replica, vec![set(one, "c", number(3))])).is_empty(), "{engine:?}: it waits");
+        let state = SegmentState {
+            id: ONE,
+            number: Some(SegmentNumber(0)),
+            status: SegmentStatus::Alive,
+            engine: *engine,
+            layout: LAYOUT,
+            generation: engine.generation_zero(),
+            header: Bytes::new(),
+            snapshot: Bytes::new(),
+            deltas: deltas(&sent[..1], ONE).into(),
+        };
+        sent.extend(commits(&tell(&mut replica, &snapshot(nonce, 1, &state))));
+        assert_eq!(sent.iter().map(|commit| commit.seq.0).collect::<Vec<_>>(), [1, 2, 3], "{engine:?}");
+        assert_whole(&mut replica, ONE, *engine, &sent);
+        // As the relay judges them.
+        let of = if *engine == EngineKind::Yrs { guard::Engine::Yrs } else { guard::Engine::Automerge };
+        let (owner, mut clocks) = (ReplicaId([9; 16]), Clocks::default());
+        for delta in deltas(&sent, ONE) {
+            let summary = guard::structure(of, &delta).unwrap();
+            assert_eq!(clocks.check(owner, &summary), Ok(Continuity::New), "{engine:?}");
+            clocks.record(owner, &summary);
+        }
     }
 }
