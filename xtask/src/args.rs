@@ -10,7 +10,8 @@ usage: cargo xtask COMMAND
   demo [--workers N] [--no-faults]
                                build, then run the demo
   test                         build, then every test that CI runs
-  bench [NAME]                 build, then one benchmark or all of them
+  bench [NAME [--only ROW] [--runs N]]
+                               build, then one benchmark or all of them; ROW: one of its rows, N: runs of each (default 5)
   soak --seeds N [--from S] [--seconds T] [--world schedules|deep] [--with rolls,losses,...]
                                simulate N seeds, from seed S (default 0) on; --with: what every deep world has
   soak --seed N [--trace]      simulate one schedule; one that fails is shortened
@@ -32,7 +33,7 @@ pub(crate) enum Command {
     Build,
     Demo { flags: Vec<String> },
     Test,
-    Bench { name: Option<String> },
+    Bench { name: Option<String>, flags: Vec<String> },
     Soak { flags: Vec<String> },
     Fuzz { target: Option<String>, seconds: u64, seed: Option<u32>, keep: bool },
     Mutate { flags: Vec<String> },
@@ -77,10 +78,25 @@ fn parse_demo(args: &mut impl Iterator<Item = String>) -> Result<Command, String
 }
 
 fn parse_bench(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
-    match args.next() {
-        Some(flag) if flag.starts_with('-') => Err(format!("`bench` does not take `{flag}`")),
-        name => Ok(Command::Bench { name }),
+    let name = match args.next() {
+        Some(flag) if flag.starts_with('-') => return Err(format!("`bench` does not take `{flag}`")),
+        name => name,
+    };
+    let mut flags = Vec::new();
+    while let Some(flag) = args.next() {
+        let value = match flag.as_str() {
+            "--only" => args.next().ok_or("`--only` needs the name of a row")?,
+            "--runs" => {
+                let text = args.next().ok_or("`--runs` needs a number")?;
+                let number = text.parse::<u32>().ok().filter(|number| *number > 0);
+                number.ok_or_else(|| format!("`--runs` needs a number above 0, not `{text}`"))?;
+                text
+            }
+            unknown => return Err(format!("`bench` does not take `{unknown}`")),
+        };
+        flags.extend([flag, value]);
     }
+    Ok(Command::Bench { name, flags })
 }
 
 fn parse_soak(args: &mut impl Iterator<Item = String>) -> Result<Command, String> {
@@ -171,8 +187,10 @@ mod tests {
         let flags = vec!["--workers".to_owned(), "5".to_owned(), "--no-faults".to_owned()];
         check("demo --workers 5 --no-faults", Ok(Command::Demo { flags }));
         check("test", Ok(Command::Test));
-        check("bench", Ok(Command::Bench { name: None }));
-        check("bench load", Ok(Command::Bench { name: Some("load".to_owned()) }));
+        check("bench", Ok(Command::Bench { name: None, flags: Vec::new() }));
+        check("bench load", Ok(Command::Bench { name: Some("load".to_owned()), flags: Vec::new() }));
+        let flags = ["--only", "scan", "--runs", "3"].map(str::to_owned).to_vec();
+        check("bench residence --only scan --runs 3", Ok(Command::Bench { name: Some("residence".to_owned()), flags }));
         let soak = |line: &str| {
             let flags = line.split_whitespace().skip(1).map(str::to_owned).collect();
             check(line, Ok(Command::Soak { flags }));
@@ -206,6 +224,8 @@ mod tests {
         check("demo --workers x", Err("`--workers` needs a number, not `x`"));
         check("bench --fast", Err("`bench` does not take `--fast`"));
         check("bench one two", Err("`bench` does not take `two`"));
+        check("bench one --only", Err("`--only` needs the name of a row"));
+        check("bench one --runs 0", Err("`--runs` needs a number above 0, not `0`"));
         check("soak", Err("`soak` needs `--seeds N`, `--seed N`, `--guard N` or `--world small`"));
         check("soak --seeds 2 --seed 3", Err("`soak` needs `--seeds N`, `--seed N`, `--guard N` or `--world small`"));
         check("soak --seeds 2 --world flat", Err("`--world` is `schedules`, `deep` or `small`"));

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::steps::{Outcome, Steps};
 use crate::workspace::{Target, TargetKind, Workspace, files_below};
-use crate::{npm, pack, run};
+use crate::{npm, pack, peers, run};
 
 /// A cargo binary with this prefix is a benchmark by the rest of its name.
 const BIN_PREFIX: &str = "bench-";
@@ -17,7 +17,7 @@ const GUARD_BIN: &str = "guard-soak";
 /// Wants the feature of the same name.
 const MUTATE_BIN: &str = "mutate";
 
-/// One benchmark: a script of `js/bench/`, a binary `bench-NAME`, or a bench target of any package.
+/// One benchmark: a script of `tests/bench/`, a binary `bench-NAME`, or a bench target of any package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bench {
     name: String,
@@ -32,7 +32,10 @@ enum Runner {
 
 /// The benchmark of that name, or all of them. The error is one line, meant for the user.
 pub(crate) fn select(workspace: &Workspace, name: Option<&str>) -> Result<Vec<Bench>, String> {
-    let scripts = files_below(&workspace.js().join("bench"), ".mjs").map_err(|error| error.to_string())?;
+    let folder = workspace.root().join("tests/bench");
+    let mut scripts = files_below(&folder, ".mjs").map_err(|error| error.to_string())?;
+    // What lies deeper belongs to one of them.
+    scripts.retain(|path| path.parent() == Some(&folder));
     choose(find(scripts, workspace.targets()), name)
 }
 
@@ -68,14 +71,23 @@ fn choose(all: Vec<Bench>, name: Option<&str>) -> Result<Vec<Bench>, String> {
     }
 }
 
-pub(crate) fn plan(steps: &mut Steps, chosen: Vec<Bench>) {
+/// `flags` go to scripts.
+pub(crate) fn plan(steps: &mut Steps, chosen: Vec<Bench>, flags: &[String]) {
     pack::plan(steps);
     steps.add("install the package", npm::install_package);
+    if chosen.iter().any(|bench| matches!(bench.runner, Runner::Script(_))) {
+        steps.add("install the peers", peers::install);
+    }
     for bench in chosen {
+        let flags = flags.to_vec();
         steps.add("bench", move |workspace| {
             println!("{}", bench.name);
             let mut command = match &bench.runner {
-                Runner::Script(path) => workspace.node(&["--expose-gc", &workspace.shown(path)]),
+                Runner::Script(path) => {
+                    let mut command = workspace.node(&["--expose-gc", &workspace.shown(path)]);
+                    command.args(&flags).env("COHEAP_PEERS", workspace.own_target("peers"));
+                    command
+                }
                 Runner::Cargo(Target { package, name, kind: TargetKind::Bench }) => {
                     workspace.cargo(&["bench", "--locked", "--package", package, "--bench", name])
                 }
@@ -124,7 +136,7 @@ mod tests {
             target("coheap-relay", TargetKind::Bin),
             target("merge", TargetKind::Bench),
         ];
-        let chosen = choose(find(vec![PathBuf::from("js/bench/load.mjs")], &targets), name);
+        let chosen = choose(find(vec![PathBuf::from("tests/bench/load.mjs")], &targets), name);
         let names = chosen.map(|benches| benches.into_iter().map(|bench| bench.name).collect::<Vec<_>>());
         assert_eq!(names, expected.map(|names| names.iter().map(ToString::to_string).collect()).map_err(str::to_owned));
     }

@@ -19,6 +19,7 @@ mod fuzz;
 mod glue;
 mod npm;
 mod pack;
+mod peers;
 mod relay;
 mod run;
 mod steps;
@@ -54,8 +55,8 @@ fn main() -> ExitCode {
         Command::Build => pack::plan(&mut steps),
         Command::Demo { flags } => demo::plan(&mut steps, flags),
         Command::Test => test::plan(&mut steps),
-        Command::Bench { name } => match bench::select(&workspace, name.as_deref()) {
-            Ok(chosen) => bench::plan(&mut steps, chosen),
+        Command::Bench { name, flags } => match bench::select(&workspace, name.as_deref()) {
+            Ok(chosen) => bench::plan(&mut steps, chosen, &flags),
             Err(usage) => return refuse(&usage),
         },
         Command::Soak { flags } => bench::plan_soak(&mut steps, "soak", flags),

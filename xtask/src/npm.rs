@@ -139,7 +139,7 @@ fn link(to: &Path, from: &Path) -> Result<()> {
     linked.with_context(|| format!("linking {}", from.display()))
 }
 
-fn npm(folder: &Path) -> Command {
+pub(crate) fn npm(folder: &Path) -> Command {
     let mut command = Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
     command.current_dir(folder).env("npm_config_update_notifier", "false");
     command

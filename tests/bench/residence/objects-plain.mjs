@@ -1,0 +1,13 @@
+// What they take in a process that shares them with nobody.
+import { args, expect, objectOf, settle, tell } from './child.mjs'
+
+const used = () => {
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+await settle()
+const before = used()
+const objects = Array.from({ length: args.count }, (_, n) => JSON.parse(JSON.stringify(objectOf(n))))
+await settle()
+tell({ 'with all objects held, per object': (used() - before) / args.count })
+expect(objects.length, args.count)
