@@ -36,6 +36,21 @@ fn deltas(commits: &[CommitFrame], id: SegmentId) -> Vec<Bytes> {
     parts.filter(|part| part.segment == SegRef::Id(id)).map(|part| part.bytes.clone()).collect()
 }
 
+/// ONE, as a relay has it.
+fn alive(engine: EngineKind, deltas: Vec<Bytes>) -> SegmentState {
+    SegmentState {
+        id: ONE,
+        number: Some(SegmentNumber(0)),
+        status: SegmentStatus::Alive,
+        engine,
+        layout: LAYOUT,
+        generation: engine.generation_zero(),
+        header: Bytes::new(),
+        snapshot: Bytes::new(),
+        deltas: deltas.into(),
+    }
+}
+
 fn section(target: Target, wishes: Vec<Wish>) -> Section {
     Section { target, claim: None, wishes }
 }
@@ -192,17 +207,7 @@ fn a_commit_that_is_too_large_while_its_segment_is_made_anew_does_nothing() {
         let nonce = loads(&tell(&mut replica, &Down::Refused { owner: 0, seq, uid, code: 6, position }))[0];
         assert_eq!(refusal(&mut replica, vec![large(one)]), "ERR_TOO_LARGE", "{engine:?}");
         commit(&mut replica, vec![fill(one, 2)]);
-        let state = SegmentState {
-            id: ONE,
-            number: Some(SegmentNumber(0)),
-            status: SegmentStatus::Alive,
-            engine: *engine,
-            layout: LAYOUT,
-            generation: engine.generation_zero(),
-            header: Bytes::new(),
-            snapshot: Bytes::new(),
-            deltas: deltas(&sent, ONE).into(),
-        };
+        let state = alive(*engine, deltas(&sent, ONE));
         sent.extend(commits(&tell(&mut replica, &snapshot(nonce, 1, &state))));
         assert_eq!(sent.len(), 3);
         assert_whole(&mut replica, ONE, *engine, &sent);
@@ -227,17 +232,7 @@ fn what_is_written_behind_a_small_commit_that_failed_half_way_is_made_anew() {
         assert_eq!(errors(&outputs), ["ERR_ENGINE"]);
         let nonce = loads(&outputs)[0];
         assert!(commits(&commit(&mut replica, vec![set(one, "c", number(3))])).is_empty(), "{engine:?}: it waits");
-        let state = SegmentState {
-            id: ONE,
-            number: Some(SegmentNumber(0)),
-            status: SegmentStatus::Alive,
-            engine: *engine,
-            layout: LAYOUT,
-            generation: engine.generation_zero(),
-            header: Bytes::new(),
-            snapshot: Bytes::new(),
-            deltas: deltas(&sent[..1], ONE).into(),
-        };
+        let state = alive(*engine, deltas(&sent[..1], ONE));
         sent.extend(commits(&tell(&mut replica, &snapshot(nonce, 1, &state))));
         assert_eq!(sent.iter().map(|commit| commit.seq.0).collect::<Vec<_>>(), [1, 2, 3], "{engine:?}");
         assert_whole(&mut replica, ONE, *engine, &sent);

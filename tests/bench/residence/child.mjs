@@ -29,6 +29,12 @@ export async function settle() {
   }
 }
 
+/** Bytes of JavaScript's heap and beside it; what V8 calls external has the pages of wasm in it. */
+export function used() {
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+
 function status(name) {
   return Number(new RegExp(`^${name}:\\s*(\\d+) kB$`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1]) / 1024
 }

@@ -1,12 +1,7 @@
 import { open } from 'coheap'
-import { args, expect, settle, tell } from './child.mjs'
+import { args, expect, settle, tell, used } from './child.mjs'
 
 const heap = await open(args.url)
-// What V8 calls external has the pages of wasm in it.
-const used = () => {
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
-}
 await settle()
 const before = used()
 await read(() => {})

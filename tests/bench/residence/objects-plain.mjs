@@ -1,10 +1,6 @@
 // What they take in a process that shares them with nobody.
-import { args, expect, objectOf, settle, tell } from './child.mjs'
+import { args, expect, objectOf, settle, tell, used } from './child.mjs'
 
-const used = () => {
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
-}
 await settle()
 const before = used()
 const objects = Array.from({ length: args.count }, (_, n) => JSON.parse(JSON.stringify(objectOf(n))))

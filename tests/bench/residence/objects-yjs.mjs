@@ -1,10 +1,6 @@
-import { args, expect, settle, tell } from './child.mjs'
+import { args, expect, settle, tell, used } from './child.mjs'
 import { openDocument } from './yjs.mjs'
 
-const used = () => {
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
-}
 await settle()
 const before = used()
 const { document } = await openDocument()

@@ -1,13 +1,9 @@
 import { open } from 'coheap'
-import { args, expect, settle, tell } from './child.mjs'
+import { args, expect, settle, tell, used } from './child.mjs'
 
 const heap = await open(args.url)
 const refs = [...await heap.root.segments.load()]
 await settle()
-const used = () => {
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
-}
 const before = used()
 let sum = 0
 for (let from = 0; from < refs.length; from += 500) {

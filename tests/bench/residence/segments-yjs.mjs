@@ -1,5 +1,5 @@
 // As many documents, with nothing that connects them.
-import { args, expect, settle, tell, tenKeys } from './child.mjs'
+import { args, expect, settle, tell, tenKeys, used } from './child.mjs'
 import { Y } from './yjs.mjs'
 
 const updates = Array.from({ length: args.count }, (_, n) => {
@@ -8,10 +8,6 @@ const updates = Array.from({ length: args.count }, (_, n) => {
   return Y.encodeStateAsUpdate(document)
 })
 await settle()
-const used = () => {
-  const { heapUsed, external } = process.memoryUsage()
-  return heapUsed + external
-}
 const before = used()
 let sum = 0
 const documents = updates.map((update) => {
