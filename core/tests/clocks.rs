@@ -7,6 +7,8 @@ use coheap_core::guard::{CLOCK_END, Clocks, Engine, GuardError, structure};
 use coheap_core::id::{ReplicaId, SegmentId};
 use coheap_core::segment::Segment;
 use coheap_core::segment::engine::EngineError;
+use coheap_core::segment::merge::{MergeError, Merged, merge};
+use coheap_core::segment::replay::replay;
 use yrs::updates::decoder::Decode;
 use yrs::{Doc, ReadTxn, StateVector, Transact, Update};
 
@@ -86,9 +88,38 @@ fn yrs_writes_no_snapshot_of_higher_clocks() {
     assert_ne!(copy.transact().state_vector(), document.transact().state_vector());
 }
 
+/// One value of one client.
+fn value(clock: u64) -> Bytes {
+    structs(5, clock, &[vec![8, 1, 1, b'q', 1, 126]])
+}
+
+/// R12: the delta behind the gap is to blame, though nothing is wrong with its bytes, and with none before it.
+#[test]
+fn r12_a_replay_finds_the_delta_behind_a_gap() {
+    let deltas = [0, 1, 1, 3, 4].map(value);
+    let (at, error) = replay(YRS, &[], &deltas, |_| {}).unwrap_err();
+    assert_eq!((at, error), (3, EngineError::from(GuardError::ClockGap)));
+    replay(YRS, &[], &deltas[..3], |_| {}).expect("nothing is wrong with those");
+    // What the snapshot has counts.
+    let mut segment = empty();
+    segment.extend(&deltas[..2]).unwrap();
+    replay(YRS, &segment.encode(), &[value(2), value(3)], |_| {}).expect("they go on");
+    assert_eq!(replay(YRS, &segment.encode(), &[value(2), value(4)], |_| {}).unwrap_err().0, 1);
+}
+
+/// D4: a log that cannot be read is not the fault of who gives something back.
+#[test]
+fn d4_a_gap_in_the_log_is_not_blamed_on_what_is_given() {
+    let given = structs(6, 0, &[vec![8, 1, 1, b'q', 1, 126]]);
+    assert!(matches!(merge(YRS, &[], &[value(0)], &given), Ok(Merged::Adds { .. })));
+    let error = merge(YRS, &[], &[value(1)], &given).unwrap_err();
+    assert!(matches!(error, MergeError::Stored(_)), "{error}");
+    let error = merge(YRS, &[], &[value(0)], &value(1)).unwrap_err();
+    assert!(matches!(error, MergeError::Guard(GuardError::ClockGap)), "{error}");
+}
+
 #[test]
 fn a_gap_in_what_the_relay_vouches_for_is_refused() {
-    let value = |clock| structs(5, clock, &[vec![8, 1, 1, b'q', 1, 126]]);
     for (clocks, gap) in [(vec![1], true), (vec![0, 2], true), (vec![1, 0], true), (vec![0, 1, 1, 2], false)] {
         let deltas: Vec<Bytes> = clocks.iter().map(|clock| value(*clock)).collect();
         let refused = gap.then(|| EngineError::from(GuardError::ClockGap));
