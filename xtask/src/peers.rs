@@ -1,6 +1,7 @@
 //! What the benches measure coheap beside: packages of npm by a lock of their own, and Redis from Debian. All of it lies below
 //! `target/peers`; nothing that ships knows of it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -55,15 +56,11 @@ fn bring_redis(home: &Path, program: &Path) -> Result<()> {
     for package in files_below(&folder, ".deb")? {
         run::visibly(Command::new("dpkg").arg("-x").arg(&package).arg(folder.join("root")))?;
     }
-    let mut places: Vec<String> = Vec::new();
-    for library in files_below(&folder.join("root/usr/lib"), "")? {
-        let shared = library.to_string_lossy().contains(".so");
-        if let Some(place) = library.parent().filter(|_| shared).map(|place| place.display().to_string())
-            && !places.contains(&place)
-        {
-            places.push(place);
-        }
-    }
+    let mut libraries = files_below(&folder.join("root/usr/lib"), "")?;
+    libraries.retain(|path| path.to_string_lossy().contains(".so"));
+    let places: BTreeSet<_> =
+        libraries.iter().filter_map(|path| path.parent()).map(|place| place.display().to_string()).collect();
+    let places: Vec<_> = places.into_iter().collect();
     let server = folder.join("root/usr/bin/redis-server");
     script(program, &format!("LD_LIBRARY_PATH={} exec {} \"$@\"", places.join(":"), server.display()))
 }
