@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::commit::After;
-use crate::id::{GenId, ReplicaId, SegmentId, Seq, Uid};
+use crate::id::{GenId, Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
 use crate::log::AuthorInfo;
 use crate::mutate::{self, Mutation};
@@ -109,6 +109,8 @@ pub struct AdmitRow {
     pub author: AuthorInfo,
     /// When it last appended, in Unix milliseconds of the relay; for the retention of rows only.
     pub seen_ms: u64,
+    /// Its newest entry: every entry that speaks of the line is there or earlier.
+    at: Offset,
     /// Commits that are not in the log by themselves, and whose parts a Restored holds: what becomes of them is shown already (D4).
     /// The hash is of what it holds of them; 0: not known.
     listed: BTreeMap<Uid, (Seq, u64)>,
@@ -120,6 +122,11 @@ impl AdmitRow {
     /// The number admitted last; 0 if none.
     pub fn last(&self) -> Seq {
         self.ring.back().map_or(Seq(0), |row| row.seq)
+    }
+
+    /// Its newest entry: every entry that speaks of the line is there or earlier.
+    pub fn at(&self) -> Offset {
+        self.at
     }
 
     /// The newest commits of the line, oldest first.
@@ -153,6 +160,11 @@ impl AdmitRow {
         self.hollow.retain(|seq| *seq >= first);
     }
 
+    /// An entry speaks of the line.
+    fn is_seen(&mut self, at: Offset, seen_ms: u64) {
+        (self.at, self.seen_ms) = (at, seen_ms);
+    }
+
     /// Whether a Restored holds this commit, which is not in the log by itself.
     pub fn lists(&self, seq: Seq, uid: Uid) -> bool {
         self.listed.get(&uid).is_some_and(|(of, _)| *of == seq)
@@ -176,6 +188,7 @@ impl AdmitRow {
     /// Appends the stored form (`sync-server/STORE.md`).
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.varint(self.seen_ms);
+        out.varint(self.at.0);
         out.str(&self.author.name);
         out.str(&self.author.subject);
         out.varint(self.last().0);
@@ -209,6 +222,7 @@ impl AdmitRow {
     pub fn decode(bytes: &[u8]) -> Result<AdmitRow, Malformed> {
         let mut reader = Reader::new(bytes);
         let seen_ms = reader.varint()?;
+        let at = Offset(reader.varint()?);
         let name = reader.str(limits::NAME_BYTES_MAX, "name")?.to_owned();
         let subject = reader.str(limits::NAME_BYTES_MAX, "subject")?.to_owned();
         let last = reader.varint()?;
@@ -247,7 +261,7 @@ impl AdmitRow {
             }
         }
         reader.end()?;
-        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms, listed, hollow })
+        Ok(AdmitRow { ring, author: AuthorInfo { name, subject }, seen_ms, at, listed, hollow })
     }
 }
 
@@ -342,14 +356,14 @@ impl AdmitTable {
         Verdict::Admit
     }
 
-    /// R2f: an admitted or voided commit takes its place in its line.
-    pub fn record(&mut self, owner: ReplicaId, row: Row, seen_ms: u64) -> &mut AdmitRow {
+    /// R2f: an admitted or voided commit takes its place in its line, by this entry.
+    pub fn record(&mut self, owner: ReplicaId, row: Row, at: Offset, seen_ms: u64) -> &mut AdmitRow {
         let line = self.rows.entry(owner).or_default();
         line.push(row);
         if !line.listed.contains_key(&row.uid) {
             self.listed.remove(&(row.uid, owner));
         }
-        line.seen_ms = seen_ms;
+        line.is_seen(at, seen_ms);
         line
     }
 
@@ -360,6 +374,7 @@ impl AdmitTable {
         owner: ReplicaId,
         (seq, uid): (Seq, Uid),
         known: &[Content<ReplicaId>],
+        at: Offset,
         seen_ms: u64,
     ) -> Option<&mut AdmitRow> {
         let line = self.rows.get(&owner);
@@ -383,16 +398,29 @@ impl AdmitTable {
             }
             stays
         });
-        line.seen_ms = seen_ms;
+        line.is_seen(at, seen_ms);
         Some(line)
     }
 
     /// D4: a commit that the log had lost has its entry. `None`: it was not hollow.
-    pub fn fill(&mut self, owner: ReplicaId, seq: Seq) -> Option<&mut AdmitRow> {
+    pub fn fill(&mut self, owner: ReplicaId, seq: Seq, at: Offset, seen_ms: u64) -> Option<&mut AdmitRow> {
         let line = self.rows.get_mut(&owner)?;
-        let at = line.hollow.iter().position(|hollow| *hollow == seq)?;
-        line.hollow.remove(at);
+        let place = line.hollow.iter().position(|hollow| *hollow == seq)?;
+        line.hollow.remove(place);
+        line.is_seen(at, seen_ms);
         Some(line)
+    }
+
+    /// §2: drops the lines that `is_idle` says nobody goes on with, and says where the newest entry of each is. Lines of which a
+    /// Restored says more than the log stay: that is told to nobody else (D4).
+    pub fn drop_idle(&mut self, is_idle: impl Fn(ReplicaId, &AdmitRow) -> bool) -> Vec<(ReplicaId, Offset)> {
+        let stays = |line: &AdmitRow| line.lists_any() || !line.hollow.is_empty();
+        let idle = self.rows.iter().filter(|(owner, line)| !stays(line) && is_idle(**owner, line));
+        let dropped: Vec<_> = idle.map(|(owner, line)| (*owner, line.at)).collect();
+        for (owner, _) in &dropped {
+            self.rows.remove(owner);
+        }
+        dropped
     }
 
     /// D4: a Restored holds the parts of this commit, with this content. `None`: the log has it by itself, or knows that it is held.
@@ -470,6 +498,25 @@ mod tests {
         table.rows.values().find_map(|line| line.listed.get(&uid)).map(|(_, hash)| *hash)
     }
 
+    /// §2, D4: what a Restored says of a line, nobody says again.
+    #[test]
+    fn s2_lines_stay_of_which_a_restored_says_more_than_the_log() {
+        let mut table = AdmitTable::default();
+        let id = |n: u8| ReplicaId([n; 16]);
+        let row = |seq| Row { seq: Seq(seq), uid: Uid(seq), fate: Fate::Admitted(seq) };
+        table.record(id(1), row(1), Offset(4), 0);
+        table.record(id(2), row(1), Offset(5), 0);
+        table.list(id(2), (Seq(2), Uid(2)), 7);
+        table.raise(id(3), (Seq(3), Uid(3)), &[(id(3), Seq(3), Uid(3), 9)], Offset(6), 0);
+        table.record(id(4), row(1), Offset(7), 0);
+        assert_eq!(table.drop_idle(|owner, _| owner != id(4)), [(id(1), Offset(4))]);
+        // What was lost has its entry: from here on it is a line as any other, as of that entry.
+        assert!(table.fill(id(3), Seq(3), Offset(8), 0).is_some());
+        table.record(id(2), row(2), Offset(9), 0);
+        assert_eq!(table.drop_idle(|_, _| true), [(id(2), Offset(9)), (id(3), Offset(8)), (id(4), Offset(7))]);
+        assert_eq!(table, AdmitTable::default());
+    }
+
     /// D4: nothing that happens to a line makes [`AdmitTable::held`] say anything else than its lines do.
     #[test]
     fn d4_what_is_held_is_what_the_lines_list() {
@@ -485,16 +532,16 @@ mod tests {
                 // The next commit of the line, admitted or refused.
                 0 => {
                     let fate = if draw(3) == 0 { Fate::Void(1) } else { Fate::Admitted(step) };
-                    table.record(owner, Row { seq: last.next(), uid, fate }, step);
+                    table.record(owner, Row { seq: last.next(), uid, fate }, Offset(step), step);
                 }
                 1 => {
                     let to = (Seq(last.0 + draw(4)), uid);
                     let known: Vec<_> =
                         (0..draw(4)).map(|back| (owner, Seq(to.0.0.saturating_sub(back)), uid, step)).collect();
-                    table.raise(owner, to, &known, step);
+                    table.raise(owner, to, &known, Offset(step), step);
                 }
                 2 => {
-                    table.fill(owner, last);
+                    table.fill(owner, last, Offset(step), step);
                 }
                 // As it is when the store is read again.
                 3 if step % 50 == 0 => {

@@ -128,7 +128,8 @@
 //!                                                           under `key` of `parent`, at once with the own container `lost`, another
 //!                                                           replica made one of the kind `kept`, which is there now; told once.
 //!                                                           What was lost is what the mirror's node of `lost` last showed
-//! 26 Forked    replica:id moved:varint                      this replica's id from here on: another process used the old one. Its
+//! 26 Forked    replica:id moved:varint copied:u8            this replica's id from here on: another process used the old one
+//!                                                           (`copied` 1), or the relay knows nothing of that any more. Its
 //!                                                           connection is over, `moved` unsaved commits went with it
 //! 27 InDoubt   list(seq:varint label:str edits:str)         the relay cannot say whether it has these commits; they are not made
 //!                                                           again, Loaded records (reset) follow. `edits` is JSON (`edge/doubt.rs`)

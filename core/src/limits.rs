@@ -85,6 +85,9 @@ pub const JOIN_ANSWER_BYTES_MAX: usize = 4 << 20;
 pub const PRESENCE_BYTES_MAX: usize = 16 * 1024;
 /// Commits a replica may have sent without an acknowledgement; also the relay's memory of a line (CORE-PROTOCOL `W`).
 pub const WINDOW: usize = 256;
+/// How long the line of an id is kept after its last entry (CORE-PROTOCOL §2), in milliseconds: 30 days. Who comes back later
+/// with commits that it has no answer for is told that they are in doubt (§14.5).
+pub const ROW_RETENTION_MS: u64 = 30 * 24 * 3_600_000;
 /// Epochs kept in the table that an Ok carries.
 pub const EPOCHS_MAX: usize = 4096;
 /// Depth of a value: containers within containers, in one assignment.

@@ -102,6 +102,8 @@ pub enum Mutation {
     GiveNothingBack,
     /// F1: take what a copy of this process did for this process's own.
     CopyUnseen,
+    /// G5, §2: send again what a log that has dropped idle lines may have had.
+    ForgetUnsaid,
     /// L4: evict a segment that an unacknowledged commit touches.
     EvictPending,
     /// R2e: admit a commit that was made against an older generation.
@@ -123,7 +125,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 55] = {
+pub const ALL: [Mutation; 56] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -172,6 +174,7 @@ pub const ALL: [Mutation; 55] = {
         VersionWithoutEpoch,
         GiveNothingBack,
         CopyUnseen,
+        ForgetUnsaid,
         EvictPending,
         AnyGeneration,
         RollOverEntries,

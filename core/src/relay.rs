@@ -13,7 +13,7 @@
 //! others, on the input that says its append is durable, and nowhere else (`deliver.rs`).
 //!
 //! Reading order: `relay/port.rs` (inputs and outputs), `sequencer.rs` (the log), `session.rs` and `hello.rs` (a connection
-//! begins), `restore.rs` (it gives back what the log has lost), `roll.rs` (a new generation of a segment), `quarantine.rs` (what engines fail on), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
+//! begins), `restore.rs` (it gives back what the log has lost), `roll.rs` (a new generation of a segment), `quarantine.rs` (what engines fail on), `retention.rs` (what is forgotten), `deliver.rs` (what it is sent), `interest.rs`, `load.rs`; `claims.rs` and `presence.rs` are not in the log.
 
 mod adopt;
 mod claims;
@@ -25,6 +25,7 @@ mod port;
 mod presence;
 mod quarantine;
 mod restore;
+mod retention;
 mod roll;
 mod sequencer;
 mod session;
@@ -54,8 +55,8 @@ use timers::{Timer, Timers};
 pub use restore::{REFUSES_AFTER, ROLL_HOLD_MS};
 
 pub use port::{
-    Append, Config, ConnId, DeltaPlace, Examined, Failing, Folded, GenerationBegins, Input, Merge, NotRolled, Output,
-    Recovered, Roll, SegmentRow, SegmentTail, StateOf, StoredState, Ticket,
+    Append, Config, ConnId, DeltaPlace, Dropped, Examined, Failing, Folded, GenerationBegins, Input, Merge, NotRolled,
+    Output, Recovered, Roll, SegmentRow, SegmentTail, StateOf, StoredState, Ticket,
 };
 
 /// How long a connection may take over a Hello that came in pieces.
@@ -116,6 +117,8 @@ pub struct Relay {
     reports: Reports,
     /// D6: until then, what would be refused is put off.
     refuses_from: Time,
+    /// When idle lines were dropped last.
+    lines_dropped: Option<Time>,
     /// The Restored that was sent last: its place, which of its segments, and the bytes.
     restored: Option<(Offset, Vec<usize>, Bytes)>,
     /// A generation that is being made.
@@ -149,12 +152,14 @@ impl Relay {
             fold_wanted: BTreeSet::new(),
             reports: Reports::default(),
             refuses_from: now,
+            lines_dropped: None,
             restored: None,
             rolling: None,
             rolled: None,
             config,
         };
         relay.timers.set(Timer::Idle, now + relay.config.idle);
+        relay.watch_lines();
         relay.flush_appends();
         relay
     }
@@ -274,16 +279,18 @@ impl Relay {
                 // `flush_appends` follows every input.
                 Timer::Retry => self.retry_at = None,
                 Timer::Report => self.next_report(),
+                Timer::Lines => self.lines_are_due(),
             }
         }
     }
 
     fn idle(&mut self) {
-        // A new epoch on its way to the disk would begin there once more with the next machine of this process.
-        let written = self.log.head == self.log.durable && self.log.ready();
+        // A new epoch on its way to the disk would begin there once more with the next machine of this process, and lines that are
+        // being dropped would be there.
+        let written = self.log.head == self.log.durable && self.log.ready() && self.log.is_drop_written();
         let working = self.folding.is_some() || self.rolling.is_some() || self.reports.are_under_way();
         let quiet = self.conns.is_empty() && written && !working;
-        if quiet && self.claims.is_empty() && self.standing == Standing::Running {
+        if quiet && self.claims.is_empty() && self.standing == Standing::Running && !self.drop_idle_lines() {
             self.out.push_back(Output::Idle);
         }
         self.timers.set(Timer::Idle, self.now + self.config.idle);

@@ -227,11 +227,12 @@ pub enum Output {
         code: &'static str,
         message: String,
     },
-    /// Another process makes commits under this replica's id, so it has another one from now on, and `moved` commits with it.
-    /// Where there is a connection, it is over: the driver opens another.
+    /// Another process makes commits under this replica's id (`copied`), or the relay knows that no longer (G5), so it has another one
+    /// from now on, and `moved` commits with it. Where there is a connection, it is over: the driver opens another.
     Forked {
         id: ReplicaId,
         moved: usize,
+        copied: bool,
     },
     /// The relay no longer knows the line of these commits, so whether it has them is in doubt; they are no longer shown unless
     /// it has (Loaded records follow). Never made again.

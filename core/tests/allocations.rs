@@ -106,7 +106,7 @@ fn what_is_stored_of_the_smallest_items() {
     assert!(matches!(entry(&later), Ok(LogEntry::Quarantine(quarantine)) if quarantine.later().count() == 65_536));
     // Commits that are held, as they are stored, ascending by their uids; before there were hashes, and with them.
     for (count, with_hashes) in [(100, false), (6000, false), (65_536, false), (65_536, true)] {
-        let mut row = vec![0, 0, 0, 0, 0];
+        let mut row = vec![0, 0, 0, 0, 0, 0];
         row.varint(count);
         for n in 0..count {
             row.push(1);

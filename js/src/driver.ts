@@ -61,7 +61,7 @@ export interface Sink {
   moved(segment: Loaded): void
   fatal(error: HeapError): void
   /** The replica has another id from here on, since another process used the old one; so many commits went with it. */
-  forked(replica: Id, moved: number): void
+  forked(replica: Id, moved: number, copied: boolean): void
   /** What the relay cannot say whether it has; it is not made again. */
   inDoubt(commits: readonly Doubtful[]): void
   /** The connection is over for the replica: another is wanted at once. */
@@ -403,7 +403,7 @@ export class Driver {
       case RECORD.needsFull: return sink.needsFull(r.varint())
       case RECORD.keep: return this.keeper.take(r)
       case RECORD.packed: return void (answer.packed = r.rest())
-      case RECORD.forked: return sink.forked(r.id(), r.varint())
+      case RECORD.forked: return sink.forked(r.id(), r.varint(), r.u8() === 1)
       case RECORD.inDoubt: {
         const commits = r.list(each => ({ seq: each.varint(), label: each.str(), edits: JSON.parse(each.str()) as unknown[] }))
         for (const { seq } of commits) this.keeper.refused(seq)

@@ -226,7 +226,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       needsFull: index => space.needsFull(index),
       moved: segment => space.moved(segment),
       fatal: error => this.#fatal(error),
-      forked: (id, moved) => this.#forked(id, moved),
+      forked: (id, moved, copied) => this.#forked(id, moved, copied),
       inDoubt: commits => {
         for (const { seq } of commits) {
           space.writing.refused(seq)
@@ -245,8 +245,11 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     }
   }
 
-  /** The replica has gone on under another id: since another process, a copy of this one, commits under its own, or behind what is in doubt. */
-  #forked(replica: string, moved: number): void {
+  /**
+   * The replica has gone on under another id: since another process, a copy of this one, commits under its own, or behind what is in
+   * doubt. Or since the relay does not keep an id that was idle for long: that is nobody's concern.
+   */
+  #forked(replica: string, moved: number, copied: boolean): void {
     const doubtful = this.#doubtful
     this.#doubtful = undefined
     const details = Object.assign(doubtful ?? {}, { was: this.replica, replica, moved })
@@ -254,7 +257,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     const me = { ...this.#space.options.me, replica }
     this.#space.options.me = me
     this.#presence.become(me)
-    if (doubtful === undefined) this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `another process commits as replica ${details.was}; this one goes on as ${replica}`, { details })))
+    if (copied) this.#watchers.later(() => this.#report(new HeapError('ERR_CONFLICT', `another process commits as replica ${details.was}; this one goes on as ${replica}`, { details })))
     this.#again()
   }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+use coheap_core::id::Offset;
 use coheap_sync_server::config::{StoreCommand, StoreTarget};
 use coheap_sync_server::{Store, StoreError, salvage};
 
@@ -80,10 +81,16 @@ fn verify(store: &Store, target: &StoreTarget) -> ExitCode {
         Ok(heaps) => {
             for heap in heaps {
                 match store.verify_heap(&heap, |_| true) {
-                    Ok(whole) => say(&format!(
-                        "heap {heap:?}: whole, entries {} to {}, {} records, {} segments, {} bytes",
-                        whole.floor.0, whole.head.0, whole.records, whole.segments, whole.bytes
-                    )),
+                    Ok(whole) => {
+                        let mut line = format!(
+                            "heap {heap:?}: whole, entries {} to {}, {} records, {} segments, {} bytes",
+                            whole.floor.0, whole.head.0, whole.records, whole.segments, whole.bytes
+                        );
+                        if whole.forgotten > Offset(0) {
+                            line += &format!(", idle lines dropped below {}", whole.forgotten.0);
+                        }
+                        say(&line);
+                    }
                     Err(error) => found(&format!("heap {heap:?}"), &error),
                 }
             }

@@ -33,7 +33,7 @@ traces! {
     r01 r06 r08 r11 r12
     c01 c03 c04 c05 c05b c08 c09 c10 c10b
     d03 d04 d04b d04c d04d d04e d05 d06 d07
-    f04 g01 g03 g05
+    f04 g01 g03 g05 g05b g05c
     l03 l03b l04 l05 l05b l06
     t01 t02 t03 t03b t04 t05
 }

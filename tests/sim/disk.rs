@@ -29,6 +29,7 @@ pub struct PlainDisk {
     /// Entries below are not to be had any more, only the states that they led to.
     floor: Offset,
     roll_hold_ms: u64,
+    forgotten: Offset,
     /// A reading of the log gives one entry, as one of large entries does.
     pub one_by_one: bool,
 }
@@ -77,6 +78,10 @@ impl PlainDisk {
         assert_eq!(append.first.0 as usize, self.entries.len(), "appends come without a gap");
         self.epochs.extend(append.epoch);
         self.roll_hold_ms = append.roll_hold_ms.unwrap_or(self.roll_hold_ms);
+        if let Some(dropped) = append.dropped {
+            self.forgotten = dropped.below;
+            self.admit.retain(|id, _| !dropped.lines.contains(id));
+        }
         self.entries.extend(append.entries);
         self.admit.extend(append.admit);
         self.segments.extend(append.segments);
@@ -101,6 +106,7 @@ impl PlainDisk {
                 .map(|((number, generation), table)| (*number, *generation, table.clone()))
                 .collect(),
             roll_hold_ms: self.roll_hold_ms,
+            forgotten: self.forgotten,
         }
     }
 

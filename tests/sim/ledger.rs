@@ -150,6 +150,8 @@ pub struct Ledger {
     parted: BTreeMap<(usize, SegmentId, Uid), bool>,
     /// Who was told of a conflict.
     conflicts: BTreeSet<usize>,
+    /// Commits that had no answer when lines were dropped.
+    aged: BTreeSet<(usize, Seq)>,
     /// What was durable on a disk that was lost, by itself or as a part of what was given back.
     pub durable: BTreeSet<Uid>,
 }
@@ -280,9 +282,9 @@ impl Ledger {
             }
             Told::InDoubt(told) => {
                 let first = *told.first().expect("something is in doubt");
-                // Only a log that is lost could say it: what was made since is in none, and lies behind what was made before.
+                // A line was dropped, being idle (§2); or else only a log that is lost could say it: what was made since is in none, and lies behind what was made before.
                 let oldest = self.commits.get(&(at, first)).expect("what is in doubt was committed");
-                let may = self.rolls && oldest.losses < self.losses;
+                let may = self.rolls && oldest.losses < self.losses || self.aged.contains(&(at, first));
                 assert!(may, "commit {} of replica {at} is in doubt: {oldest:?}", first.0);
                 for seq in told {
                     let written = self.commits.get_mut(&(at, seq)).expect("what is in doubt was committed");
@@ -327,6 +329,12 @@ impl Ledger {
     /// A commit by its identity.
     pub fn by_uid(&self, uid: Uid) -> Option<(usize, &Written)> {
         self.commits.iter().find(|(_, written)| written.uid == uid).map(|((at, _), written)| (*at, written))
+    }
+
+    /// Lines that nobody goes by are dropped: what has no answer may be in doubt from here on.
+    pub fn age(&mut self) {
+        let open = self.commits.iter().filter(|(_, written)| written.fate == Outcome::Open);
+        self.aged.extend(open.map(|(commit, _)| *commit));
     }
 
     /// A process was copied: what is not known yet of its commits, both copies will be told. Each counts once.
@@ -599,6 +607,11 @@ impl Ledger {
             for (uid, fate) in known.iter_mut().filter(|(_, fate)| **fate == Outcome::InDoubt) {
                 *fate = logged.get(uid).copied().filter(|fate| *fate == Outcome::Stands).unwrap_or(Outcome::Gone);
             }
+        }
+        // What is in doubt for an idle line is there, or is not.
+        known.retain(|uid, fate| *fate != Outcome::InDoubt || logged.contains_key(uid));
+        for (uid, fate) in known.iter_mut().filter(|(_, fate)| **fate == Outcome::InDoubt) {
+            *fate = logged.get(uid).copied().unwrap_or(Outcome::Gone);
         }
         assert_eq!(logged, known, "the log (left) and what the authors were told");
     }

@@ -143,6 +143,7 @@ fn greeting() -> Down {
         lineage,
         epochs: vec![(lineage, position)],
         position,
+        forgotten: Offset(0),
         window: 256,
         ring: Vec::new(),
         bulk: Bulk::default(),

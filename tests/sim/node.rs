@@ -62,6 +62,8 @@ pub struct Node {
     pub acked: Seq,
     /// Commits that were refused, with the code.
     pub refused: BTreeMap<Seq, u64>,
+    /// Commits that are in doubt.
+    pub doubted: BTreeSet<Seq>,
     /// Waits that have ended: with a version, or without.
     pub ended: BTreeMap<u64, Result<String, WaitError>>,
     /// The process is gone, and with it what only it had. What it wrote is judged all the same.
@@ -129,6 +131,7 @@ impl Node {
             committed: Seq(0),
             acked: Seq(0),
             refused: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             ended: BTreeMap::new(),
             dead: false,
             changes: 0,
@@ -264,7 +267,10 @@ impl Node {
             }
             Output::Forked { .. } => (self.forks, self.hangs_up) = (self.forks + 1, true),
             Output::Reconnect => self.hangs_up = true,
-            Output::InDoubt(commits) => self.told.push(Told::InDoubt(commits.iter().map(|one| one.seq).collect())),
+            Output::InDoubt(commits) => {
+                self.doubted.extend(commits.iter().map(|one| one.seq));
+                self.told.push(Told::InDoubt(commits.iter().map(|one| one.seq).collect()));
+            }
             Output::Conflict(index) => {
                 if let (Some(id), Some(mirror)) = (self.ids.get(&index), self.mirrors.get(&index)) {
                     self.told.push(Told::Conflict(*id, markers_of(mirror)));

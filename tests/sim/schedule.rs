@@ -79,6 +79,10 @@ pub struct Tally {
     /// Schedules, not counted among the others, that ended with somebody who was told that what it held is not what the relay goes on with (§14.3), or that
     /// something is in doubt: what holds from there on is between programs.
     pub parted: u64,
+    /// Lines that were dropped, being idle.
+    pub dropped: u64,
+    /// Commits that are in doubt for that.
+    pub doubted: u64,
     /// Hellos that were answered with a catch-up.
     pub catch_ups: u64,
     /// Loads that named a copy.
@@ -105,6 +109,8 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.rolls_held += other.rolls_held;
         self.adopted += other.adopted;
         self.parted += other.parted;
+        self.dropped += other.dropped;
+        self.doubted += other.doubted;
         self.catch_ups += other.catch_ups;
         self.from_copies += other.from_copies;
         self.onto_copies += other.onto_copies;
@@ -118,6 +124,7 @@ impl std::fmt::Display for Tally {
         let Tally { schedules, steps, faults, commits, wide, refused, repeated, folds, .. } = self;
         let Tally { rolls, rolls_held, adopted, parted, catch_ups, from_copies, onto_copies, lives, coverage, .. } =
             self;
+        let Tally { dropped, doubted, .. } = self;
         let each = |sum: u64| sum as f64 / (schedules + parted).max(1) as f64;
         writeln!(f, "{coverage}")?;
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
@@ -132,9 +139,10 @@ impl std::fmt::Display for Tally {
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
         write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;
         write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;
+        write!(f, "{dropped} lines were dropped, {doubted} commits in doubt for that; ")?;
         write!(
             f,
-            "{adopted} were given back; {parted} more ended early, with a conflict of generations or something in doubt"
+            "{adopted} generations were given back; {parted} more ended early, with a conflict of generations or something in doubt"
         )
     }
 }

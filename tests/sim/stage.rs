@@ -498,6 +498,12 @@ impl Stage {
         self.look();
     }
 
+    /// So many days pass that lines which nobody goes by are dropped (§2).
+    pub fn age(&mut self) {
+        self.cluster.ledger.age();
+        self.pass(40 * 24 * 3_600_000);
+    }
+
     /// Everything arrives.
     pub fn settle(&mut self) {
         self.cluster.settle();
@@ -526,10 +532,13 @@ impl Stage {
         self.cluster.nodes[self.at(name)].replica.unsaved()
     }
 
-    /// What the author was told of a commit: `open`, `saved` or `refused`.
+    /// What the author was told of a commit: `open`, `saved`, `refused` or `doubt`.
     pub fn fate(&self, label: &str) -> &'static str {
         let Commit { at, seq, .. } = *self.commits.get(label).unwrap_or_else(|| panic!("no commit is called {label}"));
         let node = &self.cluster.nodes[at];
+        if node.doubted.contains(&seq) {
+            return "doubt";
+        }
         match (node.refused.contains_key(&seq), node.acked >= seq) {
             (true, _) => "refused",
             (_, true) => "saved",

@@ -12,7 +12,9 @@ use coheap_core::log::{
     AuthorInfo, Created, LogEntry, RestoredSegment, StoredCommit, StoredPart, StoredQuarantine, StoredRestore,
     StoredRoll,
 };
-use coheap_core::relay::{Append, DeltaPlace, GenerationBegins, Recovered, SegmentRow, SegmentTail, StoredState};
+use coheap_core::relay::{
+    Append, DeltaPlace, Dropped, GenerationBegins, Recovered, SegmentRow, SegmentTail, StoredState,
+};
 use coheap_core::segment::write::Draw;
 use coheap_core::wire::codec::Reader;
 use coheap_core::wire::frame::down::{Fate, Row};
@@ -32,13 +34,15 @@ pub struct Grower {
     segments: Vec<SegmentId>,
     segments_max: u64,
     turned: u8,
+    /// The entries of lines that were dropped are all below.
+    forgotten: Offset,
 }
 
 impl Grower {
     /// An empty heap of at most this many segments.
     pub fn new(name: &str, seed: u64, segments_max: u64) -> Grower {
-        let (lines, draws) = (AdmitTable::default(), Draws(seed));
-        Grower { name: name.into(), draws, head: 0, begun: false, lines, segments: Vec::new(), segments_max, turned: 0 }
+        let (lines, draws, segments, forgotten) = (AdmitTable::default(), Draws(seed), Vec::new(), Offset(0));
+        Grower { name: name.into(), draws, head: 0, begun: false, lines, segments, segments_max, turned: 0, forgotten }
     }
 
     /// From here on its deltas are other ones, of the same lengths.
@@ -69,6 +73,19 @@ impl Grower {
         HeapAppend { heap: Arc::clone(&self.name), appends: vec![append] }
     }
 
+    /// The same, when a line has been dropped, if there is one.
+    pub fn drop_and_grow(&mut self, commits: usize) -> HeapAppend {
+        let owner = ReplicaId([1 + (self.head % 3) as u8; 16]);
+        let dropped = self.lines.drop_idle(|of, _| of == owner);
+        let mut grown = self.grow(commits);
+        for (owner, at) in dropped {
+            self.forgotten = self.forgotten.max(at.next());
+            let dropped = Dropped { lines: vec![owner], below: self.forgotten };
+            grown.appends[0].dropped = Some(Box::new(dropped));
+        }
+        grown
+    }
+
     /// A segment gets another generation, with this document.
     pub fn roll(&mut self, segment: SegmentNumber, snapshot: &[u8]) -> HeapAppend {
         self.begin(segment, snapshot, false)
@@ -92,7 +109,7 @@ impl Grower {
         let named = contents.iter().chain(&pending);
         let known: Vec<_> = named.map(|(owner, seq, uid)| (*owner, *seq, *uid, uid.0 ^ 1)).collect();
         for (owner, seq, uid) in &acked {
-            self.lines.raise(*owner, (*seq, *uid), &known, 7);
+            self.lines.raise(*owner, (*seq, *uid), &known, append.first, 7);
         }
         for (owner, seq, uid) in &pending {
             self.lines.list(*owner, (*seq, *uid), uid.0 ^ 1);
@@ -179,7 +196,7 @@ impl Grower {
             let id = self.segments[part.segment.0 as usize];
             (id, part.generation, &part.bytes[..])
         }));
-        let line = self.lines.record(owner, Row { seq, uid, fate: Fate::Admitted(hash) }, 7);
+        let line = self.lines.record(owner, Row { seq, uid, fate: Fate::Admitted(hash) }, offset, 7);
         let mut row = Vec::new();
         line.encode(&mut row);
         append.admit.push((owner, row.into()));

@@ -32,11 +32,12 @@
 //! stranger s 2                    somebody commits so much to s that no engine takes in; the same one, when there was one
 //! roll s                          the relay is asked for a new generation; `read` makes it
 //! pass MS        settle           time passes; everything arrives
+//! age                             40 days pass
 //! wait A w flush|sync|version     or: wait A w reach V, where V is a wait that ended with a version
 //!
 //! show A s {"n":2,"x":1}          what A's program sees; `show A s away`: it is not here
 //! pending A 2                     so many commits are not acknowledged
-//! fate c1 open|saved|refused      what its author was told
+//! fate c1 open|saved|refused|doubt   what its author was told
 //! ended w yes|no|lost|refused
 //! onto-copies A 2                 so many answers to its loads went on from what was kept
 //! log 4                           so many entries are durable
@@ -140,6 +141,7 @@ fn step(stage: &mut Stage, words: &[&str]) -> Result<(), String> {
         ["reopen", name] => stage.reopen(name),
         ["repeat-up", name] => stage.repeat_up(name),
         ["pass", ms] => stage.pass(number(ms)? as u64),
+        ["age"] => stage.age(),
         ["settle"] => stage.settle(),
         ["wait", name, label, kind @ ..] => {
             let kind = wait_kind(stage, kind)?;

@@ -204,9 +204,10 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.push(overruled.kept.code());
             25
         }
-        Output::Forked { id, moved } => {
+        Output::Forked { id, moved, copied } => {
             b.extend_from_slice(&id.0);
             b.varint(*moved as u64);
+            b.push(u8::from(*copied));
             26
         }
         Output::InDoubt(commits) => {

@@ -253,6 +253,7 @@ impl Relay {
             lineage: self.log.lineage,
             epochs: epochs.iter().skip(epochs.len().saturating_sub(limits::EPOCHS_MAX)).copied().collect(),
             position,
+            forgotten: self.log.forgotten,
             window: limits::WINDOW as u64,
             ring,
             bulk: Bulk::default(),

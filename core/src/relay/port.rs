@@ -43,6 +43,8 @@ pub struct Config {
     pub admits_from: Time,
     /// Before this time no generation is made: only a replica that comes can say that the disk was rolled back (D6).
     pub rolls_from: Time,
+    /// How long the line of an id is kept after its last entry (CORE-PROTOCOL §2); `None`: for ever.
+    pub retention: Option<Millis>,
 }
 
 /// A heap as the store has it.
@@ -64,6 +66,8 @@ pub struct Recovered {
     pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
     /// No generation is made before this time, in Unix milliseconds (D6).
     pub roll_hold_ms: u64,
+    /// The entries of lines that were dropped are all below this position; 0: none was.
+    pub forgotten: Offset,
 }
 
 /// A segment as the log knows it.
@@ -483,6 +487,17 @@ pub struct Append {
     pub clocks: Vec<(SegmentNumber, GenId, Bytes)>,
     /// No generation is made before this time from here on, in Unix milliseconds (D6).
     pub roll_hold_ms: Option<u64>,
+    /// Lines that went before the entries.
+    pub dropped: Option<Box<Dropped>>,
+}
+
+/// Lines that the log does not know any more (CORE-PROTOCOL §2).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dropped {
+    /// Whose. Perhaps none: of a line that was given back at once the position is told all the same.
+    pub lines: Vec<ReplicaId>,
+    /// All entries of lines that were ever dropped are below this position.
+    pub below: Offset,
 }
 
 /// A segment's state as of a new generation's first position. What came before it in the log is not of this generation.

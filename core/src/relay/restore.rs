@@ -49,7 +49,7 @@ const READ_BYTES: usize = 4 << 20;
 /// What it may take to make the headers of the generations that one entry adopts: each has all lines of the log, if there is room.
 const HEADERS_BYTES: usize = 8 << 20;
 /// How long after a restore no generation is made (D6), in milliseconds: as long as lines are kept.
-pub const ROLL_HOLD_MS: u64 = 30 * 24 * 3_600_000;
+pub const ROLL_HOLD_MS: u64 = limits::ROW_RETENTION_MS;
 
 /// A connection that has to give back what the log lacks.
 #[derive(Debug)]

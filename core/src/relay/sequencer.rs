@@ -11,9 +11,10 @@
 //! or above `durable` (DESIGN §3). It never sends anything: `deliver.rs` does.
 //!
 //! What it takes in: commits (`sequencer/place.rs`), what replicas give back (`given.rs`), generations (`rolls.rs`), and what is
-//! left out from there on (`skips.rs`).
+//! left out from there on (`skips.rs`). What it drops: lines that nobody goes on with (`idle.rs`).
 
 mod given;
+mod idle;
 mod place;
 mod rolls;
 mod skips;
@@ -26,7 +27,7 @@ use bytes::Bytes;
 pub(super) use self::given::{GivenBack, Giver};
 pub(super) use self::place::{Incoming, IncomingPart, Placed};
 use self::skips::Watched;
-use super::port::{Append, DeltaPlace, Folded, Recovered, SegmentRow, SegmentTail};
+use super::port::{Append, DeltaPlace, Dropped, Folded, Recovered, SegmentRow, SegmentTail};
 use crate::admit::{AdmitRow, AdmitTable};
 use crate::commit::EngineKind;
 use crate::guard::{self, Clocks};
@@ -133,6 +134,13 @@ pub(super) struct Sequencer {
     pub attempt: u32,
     /// No generation is made before this time, in Unix milliseconds (D6).
     pub roll_hold_ms: u64,
+    /// The entries of lines that were dropped are all below this position.
+    pub forgotten: Offset,
+    /// Lines that were dropped since the last batch.
+    dropped: BTreeSet<ReplicaId>,
+    /// Where the newest drop is on its way to the disk; and the end of the batch that it is in.
+    drop_written: Written,
+    drop_end: Offset,
     /// Parts that are left out, as the disk has it: what is sent follows these. The clock tables have them as of the head.
     skips: BTreeMap<SegmentNumber, BTreeSet<Offset>>,
     /// A segment that is being replayed, and the parts of it that the store may not have given for that.
@@ -191,6 +199,10 @@ impl Sequencer {
             touched_segments: BTreeSet::new(),
             attempt: 0,
             roll_hold_ms: recovered.roll_hold_ms,
+            forgotten: recovered.forgotten,
+            dropped: BTreeSet::new(),
+            drop_written: Written::Yes,
+            drop_end: Offset(0),
             skips,
             watched: None,
         };
@@ -364,10 +376,13 @@ impl Sequencer {
         self.head = offset.next();
     }
 
-    /// What has to be written since the last call. With `bare` also an epoch that no entry goes with.
+    /// What has to be written since the last call. With `bare` also an epoch, or dropped lines, that no entry goes with.
     pub fn take_batch(&mut self, bare: bool) -> Option<Append> {
         let with_epoch = self.epoch_written == Written::No && self.head.0 > 0;
-        if self.batch.entries.is_empty() && !(with_epoch && bare) {
+        let with_drop = self.drop_written == Written::No;
+        // By itself only when nothing is under way: then whatever becomes durable next shows that this has.
+        let alone = with_drop && self.head == self.durable && self.epoch_written == Written::Yes;
+        if self.batch.entries.is_empty() && !((with_epoch || alone) && bare) {
             return None;
         }
         let mut batch = std::mem::take(&mut self.batch);
@@ -382,6 +397,12 @@ impl Sequencer {
             let mut table = Vec::new();
             segment.clocks.encode(&mut table);
             batch.clocks.push((number, segment.row.generation, Bytes::from(table)));
+        }
+        if with_drop {
+            // One that was given back since has its row.
+            let gone = std::mem::take(&mut self.dropped).into_iter().filter(|owner| self.admit.get(*owner).is_none());
+            batch.dropped = Some(Box::new(Dropped { lines: gone.collect(), below: self.forgotten }));
+            (self.drop_written, self.drop_end) = (Written::Under, self.head);
         }
         batch.attempt = self.attempt;
         if batch.entries.is_empty() {
@@ -401,6 +422,9 @@ impl Sequencer {
         // Batches become durable in order, so one that is durable shows that those before it are.
         if self.epoch_written == Written::Under {
             self.epoch_written = Written::Yes;
+        }
+        if self.drop_written == Written::Under && self.drop_end <= upto {
+            self.drop_written = Written::Yes;
         }
     }
 

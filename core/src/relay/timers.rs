@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Retry,
     /// A segment was reported while the worker rests.
     Report,
+    /// Lines may have been idle for as long as they are kept.
+    Lines,
 }
 
 #[derive(Debug, Default)]

@@ -10,7 +10,10 @@
 //!   own commit, other bytes in the log ─► the log's version counts (F3): documents are made anew without the own one
 //!   own commit, void in `ring` ─────────► it is undone (R11) when those before it have ended, and what lies behind it made anew
 //!   `ring` lacks a line, or its end that
-//!     was acknowledged; Unknown ────────► what was ever sent is in doubt (G5), the rest goes to another id
+//!     was acknowledged; Unknown ────────┐
+//!   `ring` lacks a line that may have ──┴► what was ever sent is in doubt (G5), the rest goes to another id
+//!     had that, and was dropped (§2)
+//!   … one that had none of it ───────────► all goes to another id
 //! ```
 //!
 //! Nothing of an Ok or an entry that shows any of this is taken in: it comes again on the next connection, when it is another's, or
@@ -22,11 +25,12 @@
 
 use bytes::Bytes;
 
+use super::pending::Unsaved;
 use super::{Doubtful, Output, Replica, WaitError};
 use crate::heap::State;
-use crate::id::{ReplicaId, SegmentId, Seq, Uid};
+use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::mutate::{self, Mutation};
-use crate::wire::frame::down::{EntryFrame, Fate, Row};
+use crate::wire::frame::down::{EntryFrame, Fate, Row, Welcome};
 use crate::wire::frame::{PART_CREATE, PART_DELTA};
 
 /// After so many connections that another one displaced, a replica takes another id (F4).
@@ -37,7 +41,7 @@ impl Replica {
     pub(super) fn conflict(&mut self, owner: u64, seq: Seq) {
         let Some(owner) = self.lines.owner(owner) else { return };
         if self.pending.find(owner, seq).is_some() {
-            self.fork(owner, seq);
+            self.fork(owner, seq, true);
         }
     }
 
@@ -47,7 +51,7 @@ impl Replica {
         self.disconnected();
         self.lines.displaced += 1;
         if self.lines.displaced >= DISPLACED_MAX {
-            self.fork(self.id, Seq(u64::MAX));
+            self.fork(self.id, Seq(u64::MAX), true);
         }
     }
 
@@ -55,26 +59,24 @@ impl Replica {
     /// is durable (R1). False: the replica, or a document of it, is another one now, and this Ok is not for it; the next Hello
     /// says so, and is answered with states in which all of it has happened. While `restoring`, what the log lacks is what it
     /// lost: only F1 and F3, and the verdict has the states.
-    pub(super) fn compare_rings(&mut self, rings: &[(u64, Vec<Row>)], restoring: bool) -> bool {
+    pub(super) fn compare_rings(&mut self, welcome: &Welcome, restoring: bool) -> bool {
         let mut changed = false;
         for (owner, acked, _) in self.own_lines() {
             let Some(at) = self.lines.place(owner) else { continue };
-            let Some((_, rows)) = rings.iter().find(|(of, _)| *of == at) else {
+            let Some((_, rows)) = welcome.ring.iter().find(|(of, _)| *of == at) else {
+                if !self.compare_dropped(owner, acked, welcome, restoring) {
+                    return false;
+                }
                 if restoring {
                     self.compare_lost(owner, &[]);
                     continue;
-                }
-                // An id of which nothing was ever acknowledged may just not have come through.
-                if acked > Seq(0) {
-                    self.unknown(owner);
-                    return false;
                 }
                 changed |= self.compare_versions(owner, &[]);
                 continue;
             };
             // The whole ring: what the log has of a clone is not to pass for own commits with the same numbers [X38, X43].
             if let Some(from) = self.first_foreign(owner, rows).filter(|_| !mutate::on(Mutation::CopyUnseen)) {
-                self.fork(owner, from);
+                self.fork(owner, from, true);
                 return false;
             }
             if restoring {
@@ -92,6 +94,30 @@ impl Replica {
             self.reconnect();
         }
         !changed
+    }
+
+    /// The log knows nothing of a line (G5). Of one of which nothing was ever acknowledged nothing may have come through. What was
+    /// sent of it may also have been there, and the line have been idle for so long that it was dropped (§2): not what was sent
+    /// first behind what the log has forgotten, since the line would be there. False: the replica has another id.
+    fn compare_dropped(&mut self, owner: ReplicaId, acked: Seq, welcome: &Welcome, restoring: bool) -> bool {
+        let forgotten = welcome.forgotten;
+        let drops = forgotten > Offset(0) && self.goes_on_in(&welcome.epochs);
+        if acked > Seq(0) && !restoring && !drops {
+            self.unknown(owner);
+            return false;
+        }
+        let agreed = self.agrees_with(&welcome.epochs);
+        let is_forgotten =
+            |one: &Unsaved| one.may_be_forgotten(forgotten, agreed) && !mutate::on(Mutation::ForgetUnsaid);
+        if self.pending.iter().any(|one| one.commit.owner == owner && is_forgotten(one)) {
+            self.in_doubt_from(owner, Seq(0), is_forgotten);
+            return false;
+        }
+        if acked > Seq(0) && !restoring {
+            self.fork(owner, Seq(0), false);
+            return false;
+        }
+        true
     }
 
     /// What became of own commits, as the rows of a ring say: refused (R11), or admitted, as they are here or with other bytes
@@ -178,7 +204,7 @@ impl Replica {
             return true;
         }
         if !self.is_ours(owner, entry.seq, entry.uid) && !mutate::on(Mutation::CopyUnseen) {
-            self.fork(owner, entry.seq);
+            self.fork(owner, entry.seq, true);
             return false;
         }
         let Some(one) = self.pending.iter_mut().find(|one| (one.commit.owner, one.commit.seq) == (owner, entry.seq))
@@ -212,8 +238,8 @@ impl Replica {
     }
 
     /// F2: the replica takes a fresh id for what comes, and its pending commits of that line from `from` on go to a line of their
-    /// own, the same one at every process that holds them.
-    fn fork(&mut self, owner: ReplicaId, from: Seq) {
+    /// own, the same one at every process that holds them. `copied`: since another process uses this one.
+    fn fork(&mut self, owner: ReplicaId, from: Seq, copied: bool) {
         // What else comes on this connection is about ids that are not this replica's any more.
         self.disconnected();
         let id = self.entropy.replica();
@@ -224,7 +250,8 @@ impl Replica {
             self.reload(id, true);
         }
         self.renew_writers();
-        self.out.push_back(Output::Forked { id, moved: usize::try_from(moved).unwrap_or(usize::MAX) });
+        let moved = usize::try_from(moved).unwrap_or(usize::MAX);
+        self.out.push_back(Output::Forked { id, moved, copied });
     }
 
     /// Engine identities belong to the id that used them first (R10), and a copy of this process has them too: what is written
@@ -258,7 +285,7 @@ impl Replica {
             // The line has not begun: its first commit was not admitted, and comes again.
             return;
         }
-        self.in_doubt_from(owner, Seq(0));
+        self.in_doubt_from(owner, Seq(0), |one| one.offered);
     }
 
     /// D4: own commits of which a generation that was adopted does not say whether they are in it, and what lies behind them in
@@ -270,12 +297,13 @@ impl Replica {
             *least = seq.min(*least);
         }
         for (owner, from) in first {
-            self.in_doubt_from(owner, from);
+            self.in_doubt_from(owner, from, |one| one.offered);
         }
     }
 
-    fn in_doubt_from(&mut self, owner: ReplicaId, from: Seq) {
-        let in_doubt = self.pending.in_doubt(owner, from);
+    /// What `may_be_there` of a line from this number on is told and not made again; the rest goes to a fresh id.
+    fn in_doubt_from(&mut self, owner: ReplicaId, from: Seq, may_be_there: impl Fn(&Unsaved) -> bool) {
+        let in_doubt = self.pending.in_doubt(owner, from, may_be_there);
         if in_doubt.is_empty() && owner != self.id && self.pending.iter().all(|one| one.commit.owner != owner) {
             return;
         }
@@ -295,7 +323,7 @@ impl Replica {
         if !told.is_empty() {
             self.out.push_back(Output::InDoubt(told));
         }
-        self.fork(owner, from);
+        self.fork(owner, from, false);
     }
 
     /// The Hello of this connection does not do any more.

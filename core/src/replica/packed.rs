@@ -6,7 +6,7 @@
 //! again), and every engine identity: the other instance draws its own. Primitives are those of `WIRE.md` §2.
 //!
 //! ```text
-//! packed   := "coheap" format:u8=3 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
+//! packed   := "coheap" format:u8=4 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
 //!             seq:varint last_uid:u64 number:varint made:list(seq:varint uid:u64) nonce:varint stats:list(varint)
 //!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
 //!             flags: 1 fresh · 2 what is here has to be given back to the relay
@@ -20,11 +20,11 @@
 //!             objects: by handle; current 1: this is the handle to speak of, where an object has had several
 //! creation := parent:16 key:str kind:u8 life:varint uid:u64     what this replica put under an absent key, the oldest first
 //! unsaved  := owner:16 seq:varint uid:u64 prev:u64 after:u8 [owner:16 seq:varint uid:u64] number:varint
-//!             admitted:varint (offset+1; 0: not yet) flags:u8 [was:u64] claim:u8 [group:str run:str key:str grant:varint]
+//!             admitted:varint (offset+1; 0: not yet) flags:u8 offered_at:varint [was:u64] claim:u8 [group:str run:str key:str grant:varint]
 //!             label:u8 [str] parts:list(segment:16 generation part flags:u8 edits:list(edit)); of a part:
 //!             1 stale · 2 given back
 //!             flags: 1 it was sent, once · 2 the log has it with other bytes · 4 parts of it are in later generations (G3);
-//!             was: its hash with those
+//!             was: its hash with those; offered_at (offset+1; 0: never): it went out nowhere before that position of the log
 //! part     := 0 delta:bytes · 1 engine:u8 layout:u8 delta:bytes · 2 (deleted) · 3 kind:u8 bytes
 //! wait     := ticket:varint kind:u8 …                 0 saved number:varint · 1 clean · 2 head · 3 version:str
 //! ```
@@ -51,7 +51,7 @@ pub use crate::segment::packed::ImportError;
 use crate::wire::codec::{Malformed, Reader, Write};
 
 const MAGIC: &[u8; 6] = b"coheap";
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 const COUNT: usize = 1 << 24;
 
 const DERIVED: u8 = 1;
@@ -207,6 +207,7 @@ impl Replica {
             replica.number = replica.number.next();
             one.number = replica.number;
             // It may have gone out after it was stored. Nothing is kept of it outside of this process.
+            one.offered_at.get_or_insert(replica.cut);
             (one.offered, one.told) = (true, false);
         }
         let (mut out, mut shown) = (Vec::new(), Vec::new());
@@ -308,6 +309,7 @@ pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
     out.varint(unsaved.admitted.map_or(0, |offset| offset.0 + 1));
     let reduced = if unsaved.was.is_some() { REDUCED } else { 0 };
     out.push(if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 } | reduced);
+    out.varint(unsaved.offered_at.map_or(0, |at| at.0.saturating_add(1)));
     if let Some(was) = unsaved.was {
         Write::u64(out, was);
     }
@@ -362,6 +364,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     let number = Seq(r.varint()?);
     let admitted = r.varint()?.checked_sub(1).map(Offset);
     let flags = r.u8()?;
+    let offered_at = r.varint()?.checked_sub(1).map(Offset);
     let was = if flags & REDUCED != 0 { Some(r.u64()?) } else { None };
     let name = |r: &mut Reader<'_>| r.str(limits::CLAIM_NAME_BYTES_MAX, "name").map(str::to_owned);
     let claim = match r.u8()? {
@@ -402,7 +405,7 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     // It comes from another instance, which has told it.
     let told = true;
     let (offered, outdone) = (flags & OFFERED != 0, flags & OUTDONE != 0);
-    Ok(Unsaved { admitted, told, offered, outdone, was, given, ..unsaved })
+    Ok(Unsaved { admitted, told, offered, offered_at, outdone, was, given, ..unsaved })
 }
 
 impl Packed {

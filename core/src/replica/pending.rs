@@ -23,6 +23,9 @@ pub struct Unsaved {
     pub sent: bool,
     /// It went out on some connection: a relay may have it.
     pub offered: bool,
+    /// If it ever went out, whoever sent it and in whatever line: nowhere before this position of the log, as far as that is the one
+    /// that this replica knows. So its entry, if there is one, is here or later.
+    pub offered_at: Option<Offset>,
     /// The life of the log in which it first did, as far as this instance knows.
     pub offered_in: Option<EpochId>,
     /// By part: its delta counts for nothing, it is made anew from the edits when the segment has been loaded anew.
@@ -70,6 +73,7 @@ impl Unsaved {
             admitted: None,
             sent: false,
             offered: false,
+            offered_at: None,
             offered_in: None,
             stale,
             given,
@@ -114,6 +118,12 @@ impl Unsaved {
     pub fn hash_in_the_log(&self) -> Option<u64> {
         let same = !self.outdone && !self.stale.contains(&true);
         same.then(|| self.was.unwrap_or_else(|| self.hash()))
+    }
+
+    /// §2: it went out before a position below which lines were dropped, so that the log lacks its line says nothing. `agreed`: up to
+    /// where that log is the one that this replica knows.
+    pub fn may_be_forgotten(&self, forgotten: Offset, agreed: Offset) -> bool {
+        self.offered_at.is_some_and(|at| at.min(agreed) < forgotten)
     }
 
     /// The segments it touches.
@@ -450,10 +460,11 @@ impl Pending {
         first.is_some()
     }
 
-    /// G5: takes out what was ever sent of a line, from this number on.
-    pub fn in_doubt(&mut self, owner: ReplicaId, from: Seq) -> Vec<Unsaved> {
+    /// G5: takes out what `may_be_there` of a line, from this number on.
+    pub fn in_doubt(&mut self, owner: ReplicaId, from: Seq, may_be_there: impl Fn(&Unsaved) -> bool) -> Vec<Unsaved> {
         let mut out = Vec::new();
-        let doubtful = |one: &Unsaved| one.commit.owner == owner && one.commit.seq >= from && one.offered;
+        let of_line = |one: &Unsaved| one.commit.owner == owner && one.commit.seq >= from;
+        let doubtful = |one: &Unsaved| of_line(one) && may_be_there(one);
         while let Some(at) = self.list.iter().position(doubtful) {
             let Some(gone) = self.take_out(at) else { break };
             self.is_in_the_log(owner, gone.commit.seq);
@@ -473,6 +484,15 @@ impl Pending {
         }
         for one in &mut self.list {
             one.sent = false;
+        }
+    }
+
+    /// The log that goes on is the one that this replica knew up to this position.
+    pub fn known_up_to(&mut self, agreed: Offset) {
+        for one in &mut self.list {
+            if one.offered_at.is_some_and(|at| at > agreed) {
+                (one.offered_at, one.told, self.untold) = (Some(agreed), false, true);
+            }
         }
     }
 

@@ -188,8 +188,7 @@ impl Replica {
         let Session::Online(online) = &mut self.session else { return Ok(()) };
         let frozen = online.frozen.take().ok_or(Malformed::Field("a verdict that nobody waits for"))?;
         self.restoring = false;
-        self.epochs = frozen.epochs;
-        self.lineage = frozen.lineage;
+        self.goes_on_with(frozen.epochs, frozen.lineage);
         self.keep_lives();
         self.waits.new_log();
         let mut states = Vec::with_capacity(restored.segments.len());

@@ -42,6 +42,8 @@ pub(super) struct Online {
     authors: BTreeMap<u64, Author>,
     /// How many unacknowledged commits may be under way.
     window: u64,
+    /// Below this position the log has forgotten lines; it was at least as long when it said so.
+    forgotten: Offset,
     /// After a Busy: not before this time.
     retry_at: Option<u64>,
     /// The program has been told that the relay has no room, and nothing has been acknowledged since.
@@ -371,13 +373,14 @@ impl Replica {
         if welcome.restore || !self.goes_on_in(&welcome.epochs) {
             self.pending.iter_mut().for_each(Unsaved::is_not_given);
         }
-        if !self.compare_rings(&welcome.ring, welcome.restore && !self.fresh) {
+        if !self.compare_rings(&welcome, welcome.restore && !self.fresh) {
             return Ok(());
         }
         self.lines.settle(&welcome.ring);
         let first = self.fresh;
         let epoch = welcome.epochs.last().map(|(epoch, _)| *epoch).unwrap_or_default();
-        self.session = Session::Online(Box::new(Online { window: welcome.window.max(1), ..Online::default() }));
+        let (window, forgotten) = (welcome.window.max(1), welcome.forgotten);
+        self.session = Session::Online(Box::new(Online { window, forgotten, ..Online::default() }));
         if welcome.restore && !first && !mutate::on(Mutation::GiveNothingBack) {
             self.pending.reconnected();
             self.out.push_back(Output::Online { exists: welcome.exists, time_ms: welcome.time_ms, epoch });
@@ -390,8 +393,7 @@ impl Replica {
             self.waits.new_log();
             self.out.push_back(Output::Restoring { begins: false });
         }
-        self.epochs = welcome.epochs;
-        self.lineage = welcome.lineage;
+        self.goes_on_with(welcome.epochs, welcome.lineage);
         self.fresh = false;
         self.keep_lives();
         self.pending.reconnected();
@@ -408,8 +410,27 @@ impl Replica {
         Ok(())
     }
 
+    /// Positions are those of the log with these lives from here on.
+    pub(super) fn goes_on_with(&mut self, epochs: Vec<(EpochId, Offset)>, lineage: EpochId) {
+        let agreed = self.agrees_with(&epochs);
+        self.pending.known_up_to(agreed);
+        (self.epochs, self.lineage) = (epochs, lineage);
+    }
+
+    /// Up to where a log of these lives is the one that this replica knows.
+    pub(super) fn agrees_with(&self, epochs: &[(EpochId, Offset)]) -> Offset {
+        // Before it lost anything, a life is the same in both, up to where either says that the next one began.
+        let end =
+            |lives: &[(EpochId, Offset)], at: usize| lives.get(at + 1).map_or(Offset(u64::MAX), |(_, start)| *start);
+        let common = self.epochs.iter().enumerate().rev().find_map(|(here, (epoch, _))| {
+            let there = epochs.iter().position(|(of, _)| of == epoch)?;
+            Some(end(&self.epochs, here).min(end(epochs, there)))
+        });
+        common.unwrap_or(Offset(0))
+    }
+
     /// Whether a log of these lives has all that this replica's cut covers.
-    fn goes_on_in(&self, epochs: &[(EpochId, Offset)]) -> bool {
+    pub(super) fn goes_on_in(&self, epochs: &[(EpochId, Offset)]) -> bool {
         let Some((epoch, _)) = self.epochs.last() else { return false };
         let Some(at) = epochs.iter().position(|(of, _)| of == epoch) else { return false };
         epochs.get(at + 1).is_none_or(|(_, start)| self.cut <= *start)
@@ -455,6 +476,7 @@ impl Replica {
             };
             if !std::mem::replace(&mut one.offered, true) {
                 one.offered_in = self.epochs.last().map(|(epoch, _)| *epoch);
+                one.offered_at.get_or_insert(self.cut.max(online.forgotten));
                 offered.push(one.number);
             }
             one.sent = true;

@@ -11,6 +11,7 @@ mod hello;
 mod large;
 mod quarantine;
 mod restore;
+mod retention;
 mod roll;
 mod shared_log;
 mod shown;

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use coheap_core::admit::{AdmitTable, Candidate, Verdict};
-use coheap_core::id::{ReplicaId, Seq, Uid};
+use coheap_core::id::{Offset, ReplicaId, Seq, Uid};
 use coheap_core::wire::frame::down::{Fate, Row};
 
 const AUTHORS: usize = 3;
@@ -42,7 +42,7 @@ impl Reader {
             let verdict = self.table.line(&commit);
             if verdict == Verdict::Admit {
                 let row = Row { seq: commit.seq, uid: commit.uid, fate: Fate::Admitted(1) };
-                self.table.record(commit.owner, row, 0);
+                self.table.record(commit.owner, row, Offset(0), 0);
                 self.admitted.push(place);
             }
             said.push((place, verdict));

@@ -39,6 +39,10 @@ impl Disk {
     pub fn write(&mut self, append: Append) {
         assert_eq!(append.first, self.recovered.head, "appends come in order");
         self.appends.push(append.clone());
+        if let Some(dropped) = append.dropped {
+            self.recovered.forgotten = dropped.below;
+            self.admit.retain(|id, _| !dropped.lines.contains(id));
+        }
         self.recovered.roll_hold_ms = append.roll_hold_ms.unwrap_or(self.recovered.roll_hold_ms);
         if let Some((epoch, start)) = append.epoch {
             if self.recovered.epochs.is_empty() {
@@ -239,6 +243,7 @@ pub fn config(life: u64) -> Config {
         refuses_after: REFUSES_AFTER,
         admits_from: Time(0),
         rolls_from: Time(0),
+        retention: None,
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn ok(position: u64, ring: Vec<(u64, Vec<Row>)>, catch_up: &[SegmentS
         lineage: EpochId::default(),
         epochs: vec![(EpochId::default(), Offset(0))],
         position: Offset(position),
+        forgotten: Offset(0),
         window: 256,
         ring,
         bulk: if catch_up.is_empty() { Bulk::default() } else { Bulk::whole(Bytes::from(bulk)) },

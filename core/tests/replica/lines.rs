@@ -78,7 +78,7 @@ fn answer(replica: &mut Replica, asked: &[Output], position: u64, deltas: &[(Seg
 fn forks(outputs: &[Output]) -> Vec<(ReplicaId, usize)> {
     let forks = outputs
         .iter()
-        .filter_map(|output| if let Output::Forked { id, moved } = output { Some((*id, *moved)) } else { None });
+        .filter_map(|output| if let Output::Forked { id, moved, .. } = output { Some((*id, *moved)) } else { None });
     forks.collect()
 }
 

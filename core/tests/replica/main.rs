@@ -16,5 +16,6 @@ mod needs_full;
 mod quarantine;
 mod rest;
 mod restore;
+mod retention;
 mod roll;
 mod unknown;

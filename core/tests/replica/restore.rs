@@ -57,6 +57,7 @@ fn welcome(restore: bool, ring: Vec<(u64, Vec<Row>)>) -> Down {
         lineage: NEW,
         epochs: vec![(NEW, Offset(0))],
         position: Offset(0),
+        forgotten: Offset(0),
         window: 256,
         ring,
         bulk: Bulk::default(),

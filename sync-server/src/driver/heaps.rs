@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime};
 
 use coheap_core::id::Offset;
+use coheap_core::limits;
 use coheap_core::relay::{
     Append, Config as RelayConfig, ConnId, Examined, Input, Merge, Output, REFUSES_AFTER, Recovered, Relay, Roll,
     Ticket,
@@ -355,6 +356,7 @@ impl Driver {
             refuses_after: REFUSES_AFTER,
             admits_from: self.admits_from,
             rolls_from: self.rolls_from,
+            retention: Some(Millis(limits::ROW_RETENTION_MS)),
         };
         let recovered = self.above_folds(heap, recovered);
         let relay = Box::new(Relay::new(config, recovered, self.now()));

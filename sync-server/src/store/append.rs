@@ -69,6 +69,8 @@ fn append_heap(transaction: &WriteTransaction, append: &HeapAppend) -> Result<Ap
         None => create_heap(transaction, &append.heap)?,
     };
     meta.roll_hold_ms = append.appends.iter().filter_map(|part| part.roll_hold_ms).fold(meta.roll_hold_ms, u64::max);
+    let dropped = append.appends.iter().filter_map(|part| part.dropped.as_deref());
+    meta.forgotten = dropped.map(|dropped| dropped.below).fold(meta.forgotten, Offset::max);
     put_rows(transaction, heap, &mut meta, &append.appends)?;
     put_records(transaction, heap, &mut meta, &append.appends)?;
     put_generations(transaction, heap, &mut meta, &append.appends)?;
@@ -108,13 +110,20 @@ fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends:
     }
     let mut admit = Sealed::open(transaction, ADMIT)?;
     let mut lines = BTreeMap::new();
-    for (id, row) in appends.iter().flat_map(|part| &part.admit) {
-        if !mutate::on(Mutation::OldestRow) || !lines.contains_key(id) {
-            lines.insert(id, row);
+    for part in appends {
+        // What a part drops was there before its entries.
+        lines.extend(part.dropped.iter().flat_map(|dropped| &dropped.lines).map(|id| (id, None)));
+        for (id, row) in &part.admit {
+            if !mutate::on(Mutation::OldestRow) || !lines.contains_key(id) {
+                lines.insert(id, Some(row));
+            }
         }
     }
     for (replica, row) in lines {
-        admit.put(&mut meta.digest, (heap, replica.0), row)?;
+        match row {
+            Some(row) => admit.put(&mut meta.digest, (heap, replica.0), row)?,
+            None => admit.take(&mut meta.digest, (heap, replica.0))?,
+        }
     }
     let mut segments = Sealed::open(transaction, SEGMENTS)?;
     for (number, row) in appends.iter().flat_map(|part| &part.segments) {

@@ -23,6 +23,12 @@ impl Store {
             let number = number_of(transaction, heap)?.ok_or(StoreError::Gone)?;
             meta_of(transaction, number)
         })?;
+        if meta.forgotten > Offset(0) {
+            let line = format!("{{\"heap\":{},\"kind\":\"forgotten\",\"below\":{}}}", text(heap), meta.forgotten.0);
+            if writeln!(out, "{line}").is_err() {
+                return Ok(meta.floor);
+            }
+        }
         let mut at = meta.floor;
         while at < meta.head {
             let entries = match self.read_log(heap, at, meta.head, STEP_BYTES) {

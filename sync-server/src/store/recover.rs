@@ -47,6 +47,7 @@ pub(super) fn recover(transaction: &ReadTransaction, name: &str) -> Result<Recov
         segments: segments(transaction, heap, &mut digest)?,
         clocks: clocks(transaction, heap, &mut digest)?,
         roll_hold_ms: meta.roll_hold_ms,
+        forgotten: meta.forgotten,
     };
     if digest != meta.digest {
         return Err(damaged("rows are missing, or from an earlier day"));

@@ -14,7 +14,7 @@ use super::StoreError;
 use super::record::checksum;
 
 /// The format that this build writes and reads.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 
 pub(super) type Rows<K> = TableDefinition<'static, K, &'static [u8]>;
 
@@ -48,6 +48,8 @@ pub(super) struct Meta {
     pub digest: u64,
     /// No rolls before this time, Unix milliseconds (CORE-PROTOCOL D6).
     pub roll_hold_ms: u64,
+    /// The entries of lines that were dropped are all below this position (CORE-PROTOCOL §2).
+    pub forgotten: Offset,
     pub name: String,
 }
 
@@ -56,13 +58,14 @@ impl Meta {
         let mut r = Reader::new(bytes);
         let (head, chain, floor) = (Offset(r.u64()?), r.u64()?, Offset(r.u64()?));
         let (lineage, lives, digest, roll_hold_ms) = (r.epoch()?, r.u64()?, r.u64()?, r.u64()?);
+        let forgotten = Offset(r.u64()?);
         let name = r.str(limits::HEAP_NAME_BYTES_MAX, "name")?.to_owned();
         r.end()?;
-        Ok(Meta { head, chain, floor, lineage, lives, digest, roll_hold_ms, name })
+        Ok(Meta { head, chain, floor, lineage, lives, digest, roll_hold_ms, forgotten, name })
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.name.len());
+        let mut out = Vec::with_capacity(72 + self.name.len());
         for number in [self.head.0, self.chain, self.floor.0] {
             Write::u64(&mut out, number);
         }
@@ -70,6 +73,7 @@ impl Meta {
         Write::u64(&mut out, self.lives);
         Write::u64(&mut out, self.digest);
         Write::u64(&mut out, self.roll_hold_ms);
+        Write::u64(&mut out, self.forgotten.0);
         out.str(&self.name);
         out
     }
@@ -258,6 +262,15 @@ impl<'t, K: Key + 'static> Sealed<'t, K> {
             *digest = digest.wrapping_sub(unseal(self.definition, &key, before.value())?.1);
         }
         *digest = digest.wrapping_add(seal);
+        Ok(())
+    }
+
+    /// Takes a row out, if it is there.
+    #[allow(clippy::needless_pass_by_value, reason = "a key is a few numbers")]
+    pub fn take<'k>(&mut self, digest: &mut u64, key: K::SelfType<'k>) -> Result<(), StoreError> {
+        if let Some(before) = self.table.remove(&key).map_err(failed)? {
+            *digest = digest.wrapping_sub(unseal(self.definition, &key, before.value())?.1);
+        }
         Ok(())
     }
 

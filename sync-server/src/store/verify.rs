@@ -1,6 +1,7 @@
 //! Reading everything there is of a heap, and checking it: `store verify`, and the scrub of a running relay.
 
 use coheap_core::id::{Offset, SegmentNumber};
+use coheap_core::relay::Recovered;
 use redb::{Database, ReadTransaction};
 
 use super::StoreError;
@@ -19,6 +20,8 @@ pub struct Verified {
     pub head: Offset,
     /// Below it, the log has been folded away.
     pub floor: Offset,
+    /// The entries of lines that were dropped are all below this position; 0: none was.
+    pub forgotten: Offset,
     /// Records of its log.
     pub records: u64,
     /// Its segments.
@@ -57,7 +60,8 @@ impl Store {
             None => Err(StoreError::Gone),
         })?;
         let segments = recovered.segments.len() as u64;
-        let mut verified = Verified { head: recovered.head, floor: recovered.floor, segments, ..Verified::default() };
+        let Recovered { head, floor, forgotten, .. } = recovered;
+        let mut verified = Verified { head, floor, forgotten, segments, ..Verified::default() };
         let (mut at, mut chain) = (recovered.floor, None);
         while at < recovered.head {
             let step = self.read(|transaction| step(transaction, heap, at, chain))?;

@@ -52,6 +52,40 @@ fn appends_that_do_not_begin_at_the_head_are_not_written() {
 }
 
 #[test]
+fn s2_lines_that_were_dropped_are_gone_with_the_position_that_says_so() {
+    let (disk, mut model, mut grower) = (SimDisk::new(4), PlainDisk::default(), Grower::new("h", 4, 3));
+    let store = open(&disk).unwrap();
+    let mut dropped = 0;
+    for n in 0..30 {
+        // Several in one transaction: what is dropped and begins again, or the other way about, is as it was last.
+        let grown = [grower.grow(n % 3), grower.drop_and_grow(n % 4), grower.drop_and_grow(0)];
+        let appends: Vec<_> = grown.into_iter().flat_map(|grown| grown.appends).collect();
+        dropped +=
+            appends.iter().filter_map(|append| append.dropped.as_ref()).map(|gone| gone.lines.len()).sum::<usize>();
+        for append in &appends {
+            model.append(append.clone());
+        }
+        model.sync();
+        assert_eq!(store.append(&[HeapAppend { heap: "h".into(), appends }]).unwrap(), [Appended::Written]);
+        let (shown, expected) = (store.recover("h").unwrap(), model.recover());
+        assert_eq!((shown.admit, shown.forgotten), (expected.admit, expected.forgotten), "{n}");
+    }
+    assert!(dropped > 10, "{dropped} lines were dropped");
+    let before = store.recover("h").unwrap();
+    assert!(before.forgotten > Offset(0) && before.forgotten <= before.head);
+    drop(store);
+    let store = open(&disk).unwrap();
+    assert_eq!(store.recover("h").unwrap(), before);
+    let verified = store.verify_heap("h", |_| true).unwrap();
+    assert_eq!(verified.forgotten, before.forgotten);
+    let mut out = Vec::new();
+    store.dump("h", &mut out).unwrap();
+    let first = String::from_utf8(out).unwrap().lines().next().map(str::to_owned);
+    let expected = format!("{{\"heap\":\"h\",\"kind\":\"forgotten\",\"below\":{}}}", before.forgotten.0);
+    assert_eq!(first, Some(expected));
+}
+
+#[test]
 fn a_store_of_another_format_is_refused_untouched() {
     let disk = SimDisk::new(3);
     drop(open(&disk).unwrap());

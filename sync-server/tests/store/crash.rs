@@ -164,7 +164,11 @@ impl Life {
     fn append(&mut self) -> Result<(), String> {
         if self.pending.is_empty() {
             let commits = 1 + self.draws.below(4);
-            self.pending = self.growers.iter_mut().map(|grower| grower.grow(commits)).collect();
+            // Now and then lines are dropped (CORE-PROTOCOL §2).
+            let grow = |grower: &mut Grower| {
+                if grower.head().0 % 4 == 3 { grower.drop_and_grow(commits) } else { grower.grow(commits) }
+            };
+            self.pending = self.growers.iter_mut().map(grow).collect();
         }
         match self.store().append(&self.pending) {
             Ok(written) if written.iter().all(|appended| *appended == Appended::Written) => {

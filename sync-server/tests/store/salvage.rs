@@ -91,6 +91,9 @@ fn check(directory: &Directory, expected: &[Picture], salvaged: &[Salvaged], wha
         let (begins, start) = *recovered.epochs.last().unwrap();
         assert_eq!((begins.random, start), (4711, recovered.head), "{what}: a life begins");
         assert!(recovered.epochs.iter().all(|(_, start)| *start <= recovered.head), "{what}");
+        // §2: of a line that is not kept nobody tells that it was there.
+        assert_eq!(recovered.forgotten, recovered.head, "{what}");
+        assert!(recovered.admit.iter().all(|(_, line)| line.at() < recovered.head.next()), "{what}");
         // Each line ends with its author's last commit in the log; one without a commit there is as it was, or gone.
         for (replica, line) in &recovered.admit {
             let before = expected.recovered.admit.iter().find(|(id, _)| id == replica).map(|(_, line)| line);

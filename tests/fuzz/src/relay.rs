@@ -215,6 +215,7 @@ fn config(life: u64) -> Config {
         refuses_after: REFUSES_AFTER,
         admits_from: Time(0),
         rolls_from: Time(0),
+        retention: Some(Millis(60_000)),
     }
 }
 

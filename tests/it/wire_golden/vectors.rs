@@ -187,6 +187,7 @@ pub(super) fn downs() -> Vec<(&'static str, Down)> {
                 lineage: EPOCH,
                 epochs: vec![(EPOCH, Offset(0)), (EpochId { counter: 4, random: 1 }, Offset(500))],
                 position: Offset(999),
+                forgotten: Offset(0),
                 window: 256,
                 ring: vec![(
                     0,
@@ -196,6 +197,23 @@ pub(super) fn downs() -> Vec<(&'static str, Down)> {
                     ],
                 )],
                 bulk: Bulk { stream: 3, bytes: bytes("catch-up") },
+            }),
+        ),
+        (
+            "ok-forgotten",
+            Down::Ok(Welcome {
+                features: 0,
+                exists: true,
+                restore: false,
+                catchup: false,
+                time_ms: 1_700_000_000_000,
+                lineage: EPOCH,
+                epochs: vec![(EPOCH, Offset(0))],
+                position: Offset(999),
+                forgotten: Offset(300),
+                window: 256,
+                ring: Vec::new(),
+                bulk: Bulk::default(),
             }),
         ),
         (

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use coheap_core::id::{Offset, Uid};
+use coheap_core::limits;
 use coheap_core::log::{LogEntry, StoredCommit};
 use coheap_core::relay::{
     Config, ConnId, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Relay, StoredState,
@@ -40,6 +41,7 @@ impl Cluster {
             refuses_after: REFUSES_AFTER,
             admits_from,
             rolls_from: Time(0),
+            retention: Some(Millis(limits::ROW_RETENTION_MS)),
         };
         let relay = Relay::new(config, self.disk.recover(), Time(self.now));
         self.relay = Some(relay);

@@ -10,6 +10,9 @@
 //! | a counter is not the sum of the commits shown with it | P6 |
 //! | a refused commit is shown to others, or is in the log | R11 |
 //!
+//! A commit that its author was told is in doubt (G5) is as an acknowledged one if it is in the log in the end, and as a refused one
+//! otherwise.
+//!
 //! A lost disk (CORE-PROTOCOL §14.2) excuses exactly the commits that were durable on it and are not on what took its place,
 //! and of them: that they are in no segment, or not in all of theirs, in the end (P5, P3); that what was made on top of them is
 //! shown without them (P2, tokens); and that they are not in a segment that was away and has come back (P4). What stays here
@@ -83,9 +86,15 @@ struct Checker {
 /// Reads a whole history; the first thing that is wrong with it.
 pub fn check(history: &[Event]) -> Result<(), Complaint> {
     let mut checker = Checker::default();
+    let content = history.iter().find_map(|event| if let Event::Rest { log } = event { Some(&log[..]) } else { None });
+    let content = content.unwrap_or_default();
     for event in history {
-        if let Event::Refused { commit, .. } = event {
-            checker.ever_refused.insert(*commit);
+        // What is in doubt is there, once, or nowhere; in the end that shows.
+        let is_nowhere = |commit: &CommitNo| !content.iter().any(|marks| marks.contains(*commit));
+        match event {
+            Event::Refused { commit, .. } => drop(checker.ever_refused.insert(*commit)),
+            Event::Doubted { commit, .. } if is_nowhere(commit) => drop(checker.ever_refused.insert(*commit)),
+            _ => {}
         }
     }
     for event in history {
@@ -155,6 +164,8 @@ impl Checker {
                 }
                 self.refused.insert(*commit);
             }
+            Event::Doubted { commit, .. } if self.ever_refused.contains(*commit) => drop(self.refused.insert(*commit)),
+            Event::Doubted { commit, .. } => drop(self.acked.insert(*commit)),
             Event::Version { process, version } => {
                 let sight = self.processes.entry(*process).or_default().seen.clone();
                 self.versions.insert(*version, sight);

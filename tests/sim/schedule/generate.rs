@@ -12,6 +12,9 @@ use crate::Draws;
 /// Steps between two faults, about.
 const BETWEEN_FAULTS: usize = 45;
 
+/// Steps for which somebody is away who has no answer, about, until lines are dropped.
+const AWAY_FOR: usize = 12;
+
 /// One of so many steps in which messages of a replica would arrive repeats a frame, if one with commits is under way.
 const REPEATS: u16 = 8;
 
@@ -25,6 +28,7 @@ pub struct Generator {
     processes: usize,
     losses: bool,
     rolls: bool,
+    forgets: bool,
     faults: Vec<Fault>,
     targets: Vec<(Fault, Phase)>,
 }
@@ -40,6 +44,7 @@ impl Generator {
             processes: plan.processes(),
             losses: plan.losses,
             rolls: plan.rolls,
+            forgets: plan.forgets,
             faults: plan.faults(),
             targets: plan.targets.clone(),
         }
@@ -49,6 +54,9 @@ impl Generator {
     pub fn next(&mut self, world: &World) -> Option<Deed> {
         if world.at >= self.steps {
             return None;
+        }
+        if self.forgets && world.has_somebody_away() && self.draws.below(AWAY_FOR) == 0 {
+            return Some(Deed::Age);
         }
         Some(self.fault(world).unwrap_or_else(|| self.usual(world)))
     }
@@ -144,6 +152,7 @@ impl Generator {
             22 => Deed::Pass { ms: pick % 4_000 },
             23 => Deed::Store { at },
             24 if self.losses => Deed::Backup,
+            24 if self.forgets => Deed::Age,
             26..28 => Deed::Pack { at, pick },
             _ => Deed::Pass { ms: if pick.is_multiple_of(8) { 40_000 } else { pick % 100 } },
         }

@@ -70,6 +70,13 @@ pub enum Event {
         /// Which.
         commit: CommitNo,
     },
+    /// It was told that nobody can say whether the log has its commit (G5); it does not make that again.
+    Doubted {
+        /// Whose.
+        process: ProcessNo,
+        /// Which.
+        commit: CommitNo,
+    },
     /// It was given a version, by which another can wait for what it has seen.
     Version {
         /// Whose.

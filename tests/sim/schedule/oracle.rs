@@ -104,6 +104,10 @@ pub struct Oracle {
     logs: Vec<Log>,
     /// Segments whose counter was to be made by a commit that is void: nothing can be counted there.
     uncounted: Vec<SegmentNo>,
+    /// Lines that the relay has dropped (§2): nobody may go on in them.
+    pub dropped: BTreeSet<ReplicaId>,
+    /// All their entries are below this.
+    pub forgotten: Offset,
     /// Segments get new generations.
     pub rolls: bool,
     /// Something of what somebody gave back was not taken, being of another generation; so a commit that was not acknowledged may be
@@ -122,6 +126,8 @@ impl Default for Oracle {
             by_uid: BTreeMap::new(),
             logs: vec![Log::default()],
             uncounted: Vec::new(),
+            dropped: BTreeSet::new(),
+            forgotten: Offset(0),
             rolls: false,
             parted: false,
             lost: Marks::default(),
@@ -274,6 +280,64 @@ impl Oracle {
         Some(Offset(stand.at + 1))
     }
 
+    /// Behind the newest entry of a line.
+    fn end_of(&self, owner: ReplicaId) -> Option<Offset> {
+        self.log().lines.get(&owner)?.last().map(|stand| Offset(stand.at).next())
+    }
+
+    /// §2: the relay drops lines, and says below which position.
+    pub fn drop_lines(&mut self, lines: &[ReplicaId], forgotten: Offset, synced: Offset) -> Result<(), Failure> {
+        for owner in lines {
+            match self.end_of(*owner) {
+                Some(end) if end <= synced && end <= forgotten => {}
+                end => return fails("P6", format!("{owner:?} is dropped below {forgotten:?}, and ends at {end:?}")),
+            }
+            self.dropped.insert(*owner);
+        }
+        let ends = self.dropped.iter().filter_map(|owner| self.end_of(*owner)).max().unwrap_or_default();
+        if ends != forgotten {
+            return fails("G5", format!("lines are dropped below {forgotten:?}, and theirs end at {ends:?}"));
+        }
+        self.forgotten = forgotten;
+        Ok(())
+    }
+
+    /// The relay says below which position it has dropped lines; the newest of them it may still have to write down.
+    pub fn forgets_up_to(&self, told: Offset) -> Result<(), Failure> {
+        let ends_there = || self.log().lines.keys().any(|owner| self.end_of(*owner) == Some(told));
+        if told == self.forgotten || told > self.forgotten && ends_there() {
+            return Ok(());
+        }
+        fails("G5", format!("lines are said to be dropped below {told:?}, and are below {:?}", self.forgotten))
+    }
+
+    /// Whether a line is dropped, or may be as far as the relay has said.
+    pub fn is_dropped(&self, owner: ReplicaId, told: Offset) -> bool {
+        let soon = told > self.forgotten && self.end_of(owner).is_some_and(|end| end <= told);
+        soon || self.dropped.contains(&owner)
+    }
+
+    /// A line that was being dropped when the relay died is there, or is not: then the disk says below which position.
+    pub fn finds(&mut self, owner: ReplicaId, is_there: bool, forgotten: Offset) -> Result<(), Failure> {
+        if is_there {
+            self.dropped.remove(&owner);
+        } else if self.end_of(owner).is_some_and(|end| end > forgotten) {
+            return fails(
+                "P6",
+                format!("{owner:?} is not on the disk, which has forgotten what is below {forgotten:?}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Nobody goes on with a commit, and it is not in the log: what it was to make is not there.
+    pub fn give_up(&mut self, commit: CommitNo) {
+        if self.place(commit).is_none() {
+            let places = &self.made[commit].places;
+            self.uncounted.extend(places.iter().filter(|place| place.makes_counter).map(|place| place.segment));
+        }
+    }
+
     /// Somebody has given back what an earlier life of the log had.
     pub fn was_restored(&self) -> bool {
         self.log().entries.iter().any(|entry| matches!(entry, Entry::Restored))
@@ -341,6 +405,9 @@ impl Oracle {
         commit: Option<CommitNo>,
         void: bool,
     ) -> Result<(), Failure> {
+        if self.dropped.contains(&owner) {
+            return fails("P6", format!("{owner:?} {seq:?} is admitted, and its line was dropped"));
+        }
         let before = self.line(owner).map_or(Seq(0), |(seq, _)| seq);
         // D4: what was lost and comes again from a store takes the place that its line has kept.
         let hollow = |(_, of, from, upto): &(u64, ReplicaId, Seq, Seq)| *of == owner && (*from..=*upto).contains(&seq);
@@ -431,7 +498,8 @@ impl Oracle {
             return fails("D6", "a generation of a log that was given back");
         }
         let included: BTreeMap<_, _> = header.included.iter().map(|(owner, line)| (owner, line.last)).collect();
-        let lines = self.owners().into_iter().filter_map(|owner| Some((owner, self.line(owner)?.0))).collect();
+        let kept = self.owners().into_iter().filter(|owner| !self.dropped.contains(owner));
+        let lines = kept.filter_map(|owner| Some((owner, self.line(owner)?.0))).collect();
         if header.partial || included != lines {
             return fails("G1", format!("a generation at {offset:?} has the lines {included:?}, the log {lines:?}"));
         }

@@ -55,6 +55,9 @@ pub struct Plan {
     pub automerge: bool,
     /// Some commits are so large that states go in pieces.
     pub long: bool,
+    /// Lines are dropped when they were idle for a while (`world/forgets.rs`). Not where processes are copied (a copy that was never
+    /// connected cannot know that the other one was), and not where disks are lost.
+    pub forgets: bool,
     /// What is to strike whom, when it can.
     pub targets: Vec<(Fault, Phase)>,
 }
@@ -95,7 +98,9 @@ impl Plan {
             rolls: Draws(seed ^ 0x7011_7011).below(2) == 0,
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
+            forgets: false,
         };
+        plan.forgets = !plan.clones && !plan.losses && Draws(seed ^ 0x1d1e_1d1e).below(4) == 0;
         if plan.losses && plan.fold_bytes.is_none() {
             // Without a worker nothing can be given back; with this one nothing is folded.
             plan.fold_bytes = Some(1 << 40);
@@ -159,6 +164,8 @@ pub enum Deed {
     Wait { at: u8, kind: WaitFor, pick: u16 },
     /// Time passes.
     Pass { ms: u16 },
+    /// So much time passes that lines are dropped which nobody goes by.
+    Age,
     /// The end of a connection that is silent is noticed by its replica.
     Notice { at: u8 },
     /// The relay process starts again.

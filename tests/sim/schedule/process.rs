@@ -12,6 +12,7 @@ use coheap_core::replica::{Input, Keep, LoadStatus, Options, Output, Replica, Wa
 use coheap_core::value::{Kind, Value};
 use coheap_core::wire::codec::Malformed;
 use coheap_core::wire::frame::restore::Restore;
+use coheap_core::wire::frame::up::CommitFrame;
 use coheap_core::wire::frame::{Up, split};
 
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
@@ -128,6 +129,8 @@ pub struct Link {
     pub life: usize,
     /// The lines that the Hello declares.
     pub own: Vec<ReplicaId>,
+    /// Below this position lines were dropped, as its Hello was answered.
+    pub forgotten: Offset,
     /// What was shown of that which was given back, for each time that has not arrived.
     pub giving: VecDeque<Sight>,
     pieces: Option<Vec<u8>>,
@@ -141,6 +144,7 @@ impl Link {
             life,
             code: None,
             own: Vec::new(),
+            forgotten: Offset(0),
             giving: VecDeque::new(),
             pieces: None,
             up: VecDeque::new(),
@@ -226,6 +230,14 @@ pub struct Process {
     pub parted: bool,
     /// What it was told is in doubt, and cannot be.
     pub misled: Option<String>,
+    /// Lines are dropped (§2), so it may be told of a doubt.
+    pub loses_lines: bool,
+    /// A line that its Hello declares was dropped.
+    pub dropped: bool,
+    /// Commits that went out on some connection, or may have.
+    pub offered: Marks,
+    /// Commits that it was told are in doubt, and nobody has looked into that yet.
+    pub doubted: Vec<CommitNo>,
     /// News of waits that nobody has heard yet.
     pub told: Vec<Told>,
     /// The number that its newest commit got.
@@ -305,6 +317,10 @@ impl Process {
             may_doubt: false,
             parted: false,
             misled: None,
+            loses_lines: false,
+            dropped: false,
+            offered: Marks::default(),
+            doubted: Vec::new(),
             told: Vec::new(),
             committed: None,
             changed: BTreeSet::new(),
@@ -332,6 +348,7 @@ impl Process {
         (process.life, process.restoring) = (stored.life, stored.restoring);
         process.line = process.replica.unsaved_uids().into_iter().filter_map(commits).collect();
         process.open.clone_from(&process.line);
+        process.offered = process.line.iter().copied().collect();
         let undone = stored.undone.iter().map(|(commit, _)| *commit);
         history.push(Event::Reopened { process: number, made: process.line.iter().copied().chain(undone).collect() });
         process.perform(ids, history);
@@ -366,6 +383,13 @@ impl Process {
     fn sends(&mut self, message: &Bytes, ids: &[SegmentId]) -> Result<(), Malformed> {
         let Some(link) = &mut self.link else { return Ok(()) };
         link.up.push_back(message.clone());
+        if self.loses_lines && message.get(1) == Some(&COMMIT) {
+            for (kind, body) in split(message)? {
+                if let Some(Up::Commit(CommitFrame { label: Some(label), .. })) = Up::decode(kind, &body)? {
+                    commit_of(&label).map(|commit| self.offered.insert(commit));
+                }
+            }
+        }
         // The kind of the first frame: what is looked for goes alone.
         let Some(HELLO | RESTORE | CHUNK) = message.get(1).copied() else { return Ok(()) };
         for (kind, body) in split(message)? {
@@ -520,6 +544,8 @@ impl Process {
             Output::Done { ticket, version } => self.told.push(Told::Done(ticket, version)),
             Output::Failed { ticket, error } => self.told.push(Told::Failed(ticket, error)),
             Output::Restoring { begins } => self.restoring = begins,
+            // G5: an id whose line was dropped is of no use any more.
+            Output::Forked { .. } if self.dropped || !self.doubted.is_empty() => self.hangs_up = true,
             Output::Forked { .. } if self.copied || self.displaced >= DISPLACED_MAX => {
                 (self.displaced, self.hangs_up) = (0, true);
             }
@@ -527,6 +553,23 @@ impl Process {
             Output::Keep(Keep::Commit(number, kept)) => {
                 let known = if kept.is_empty() { !self.told_of.remove(&number) } else { !self.told_of.insert(number) };
                 self.anew |= known && !kept.is_empty();
+            }
+            // G5: it is looked into when the step is over.
+            Output::InDoubt(told) if self.loses_lines => {
+                for doubtful in told {
+                    let commit = self.line.get((doubtful.seq.0 as usize).wrapping_sub(1)).copied();
+                    let Some(commit) = commit.filter(|commit| self.open.contains(commit)) else {
+                        self.problems.push(format!("{doubtful:?} is in doubt, and was answered or never made"));
+                        continue;
+                    };
+                    history.push(Event::Doubted { process, commit });
+                    self.open.retain(|open| *open != commit);
+                    self.doubted.push(commit);
+                    let here = self.segments.iter().filter(|(index, _)| self.views.contains_key(index));
+                    let of = |segment: &SegmentNo| doubtful.edits.iter().any(|(id, _)| ids.get(*segment) == Some(id));
+                    let shows = here.filter(|(_, segment)| of(segment)).map(|(index, _)| (commit, *index));
+                    self.undone.extend(shows.collect::<Vec<_>>());
+                }
             }
             // D4, §14.3: one side loses its place, or nobody can say what is in.
             Output::Conflict(_) if self.may_doubt => self.parted = true,

@@ -2,9 +2,10 @@
 //! each one holds what every touched program sees, and all that the relay said, against the oracle.
 //!
 //! Next: `world/programs.rs` (what programs do), `links.rs` (connections), `relay.rs` (the relay process and its disk), `judge.rs` (what
-//! must be seen), `faults.rs`, `rolls.rs`, `rest.rs` (how it ends).
+//! must be seen), `faults.rs`, `rolls.rs`, `forgets.rs`, `rest.rs` (how it ends).
 
 mod faults;
+mod forgets;
 mod judge;
 mod links;
 mod programs;
@@ -95,6 +96,8 @@ pub struct OneHeap {
     /// Versions that were given.
     pub versions: Vec<Given>,
     waits: BTreeMap<(ProcessNo, u64), Waiting>,
+    /// Where their authors were when they made commits.
+    cuts: Vec<Offset>,
 }
 
 /// The world.
@@ -250,6 +253,7 @@ impl World {
             Deed::LoadFrom { at, pick } => self.load_one_from(place(at), usize::from(pick)),
             Deed::Wait { at, kind, pick } => self.wait(place(at), kind, usize::from(pick)),
             Deed::Pass { ms } => self.pass(u64::from(ms)),
+            Deed::Age => self.age(),
             Deed::Notice { at } => self.notice(place(at)),
             Deed::Start => self.start(),
             Deed::Store { at } => {
@@ -274,13 +278,16 @@ impl World {
         process.copied |= heap.copies;
         process.may_doubt = self.losses > 0 && self.plan.rolls;
         process.stores_first = self.plan.losses;
+        process.loses_lines = self.plan.forgets;
+        let own = process.link.iter().flat_map(|link| &link.own);
+        let told = process.link.as_ref().map_or(Offset(0), |link| link.forgotten);
+        process.dropped = own.into_iter().any(|id| heap.oracle.is_dropped(*id, told));
         process.input(self.now, input, &heap.segments, &mut heap.history);
         self.after(at)
     }
 
     /// A step of a process is over.
     fn after(&mut self, at: usize) -> Result<(), Failure> {
-        let heap = &mut self.heaps[self.plan.heaps_of[at]];
         let process = &mut self.processes[at];
         if process.parted && self.plan.rolls && self.losses > 0 {
             if let Some(what) = &process.misled {
@@ -294,6 +301,9 @@ impl World {
         if let (Some(link), true, false) = (&process.link, process.online, process.restoring) {
             process.life = link.life;
         }
+        self.look_into_doubts(at)?;
+        let heap = &mut self.heaps[self.plan.heaps_of[at]];
+        let process = &mut self.processes[at];
         process.stores_anew();
         process.look(&mut heap.history);
         self.hear(at)?;

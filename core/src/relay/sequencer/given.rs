@@ -103,7 +103,7 @@ impl Sequencer {
             segments.push(RestoredSegment { segment: number, generation, creates, adopts, header, state });
         }
         for (owner, seq, uid) in &acked {
-            if let Some(line) = self.admit.raise(*owner, (*seq, *uid), &known, unix_ms) {
+            if let Some(line) = self.admit.raise(*owner, (*seq, *uid), &known, offset, unix_ms) {
                 line.author.clone_from(author);
                 self.touched_lines.insert(*owner);
             }

@@ -245,11 +245,11 @@ impl Sequencer {
             label: commit.label,
             parts: parts.into(),
         }));
-        if self.admit.fill(line.owner, line.seq).is_some() {
+        if self.admit.fill(line.owner, line.seq, offset, unix_ms).is_some() {
             self.touched_lines.insert(line.owner);
         } else {
             let row = Row { seq: line.seq, uid: line.uid, fate: Fate::Admitted(hash) };
-            self.record_line(line.owner, row, author, unix_ms);
+            self.record_line(line.owner, row, author, offset, unix_ms);
         }
         self.touched_segments.extend(touched);
         self.note_created(&created_now);
@@ -276,12 +276,13 @@ impl Sequencer {
         let offset = self.head;
         let number = u64::from(code.number());
         self.push(&LogEntry::Void { owner: line.owner, seq: line.seq, uid: line.uid, code: number });
-        self.record_line(line.owner, Row { seq: line.seq, uid: line.uid, fate: Fate::Void(number) }, author, unix_ms);
+        let row = Row { seq: line.seq, uid: line.uid, fate: Fate::Void(number) };
+        self.record_line(line.owner, row, author, offset, unix_ms);
         Placed::Voided { offset, code }
     }
 
-    fn record_line(&mut self, owner: ReplicaId, row: Row, author: &AuthorInfo, unix_ms: u64) {
-        let line = self.admit.record(owner, row, unix_ms);
+    fn record_line(&mut self, owner: ReplicaId, row: Row, author: &AuthorInfo, at: Offset, unix_ms: u64) {
+        let line = self.admit.record(owner, row, at, unix_ms);
         line.author.clone_from(author);
         self.touched_lines.insert(owner);
     }

@@ -88,10 +88,12 @@ impl Kept {
         let seen = lines.values().filter_map(|line| AdmitRow::decode(line).ok()).map(|line| line.seen_ms).max();
         let held_at_most = || seen.unwrap_or(0).saturating_add(ROLL_HOLD_MS);
         let roll_hold_ms = meta_before.as_ref().map_or_else(held_at_most, |meta| meta.roll_hold_ms);
+        // Of a line that is not kept, and of one whose row cannot be read, nobody tells that there was one.
+        let forgotten = log.end;
         let lineage = meta_before.as_ref().map(|meta| meta.lineage).unwrap_or_default();
         let (head, floor) = (log.end, log.begin);
-        let meta =
-            Meta { head, chain: log.chain, floor, lineage, lives: 0, digest: 0, roll_hold_ms, name: name.to_owned() };
+        let (chain, name) = (log.chain, name.to_owned());
+        let meta = Meta { head, chain, floor, lineage, lives: 0, digest: 0, roll_hold_ms, forgotten, name };
         let snapshots: BTreeMap<u64, Offset> =
             snapshots.into_iter().filter(|(number, _)| *number < segments.len() as u64).collect();
         let rolled = log.rolled.into_iter().filter(|(number, _)| !snapshots.contains_key(number)).collect();

@@ -316,7 +316,10 @@ impl WholeLog {
             let listed = self.listed.iter().filter(|(_, (of, ..))| of == replica);
             let listed = listed.map(|(uid, (_, seq, hash))| (*uid, *seq, *hash));
             let listed: Vec<_> = listed.take(limits::RESTORE_PENDING_MAX).collect();
-            lines.insert(*replica, encode_line(author, seen_ms, &rows_kept, &hollow, &listed)?);
+            let newest = Offset(self.end.0.saturating_sub(1));
+            let same = before.as_ref().filter(|before| before.last() == last);
+            let at = same.map_or(newest, |before| before.at().min(newest));
+            lines.insert(*replica, encode_line(author, (seen_ms, at), &rows_kept, &hollow, &listed)?);
         }
         for (replica, before) in stored {
             if complete {
@@ -346,16 +349,17 @@ impl LineRow {
     }
 }
 
-/// A line of these rows, in its stored form. What is listed is ascending by uid.
+/// A line of these rows, in its stored form; its entries are all there or earlier. What is listed is ascending by uid.
 fn encode_line(
     author: &AuthorInfo,
-    seen_ms: u64,
+    (seen_ms, at): (u64, Offset),
     rows: &[Row],
     hollow: &BTreeSet<Seq>,
     listed: &[(Uid, Seq, u64)],
 ) -> Result<Vec<u8>, StoreError> {
     let mut out = Vec::new();
     out.varint(seen_ms);
+    out.varint(at.0);
     out.str(&author.name);
     out.str(&author.subject);
     out.varint(rows.last().map_or(0, |row| row.seq.0));

@@ -132,10 +132,12 @@ impl World {
                     return fails("R6", format!("the relay tells epochs {:?}, the disk has {known:?}", welcome.epochs));
                 }
                 self.tally.catch_ups += u64::from(welcome.catchup);
+                of.oracle.forgets_up_to(welcome.forgotten)?;
                 let goal = of.synced;
                 let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut());
                 for link in links.filter(|link| to.contains(&link.conn)) {
                     link.answered = Some((welcome.catchup, goal));
+                    link.forgotten = welcome.forgotten;
                 }
                 (welcome.position, "an answer to a Hello")
             }
@@ -210,7 +212,17 @@ impl World {
         if born != found {
             return fails("P5", format!("the disk has the segments {found:?}, the log made {born:?}"));
         }
-        for owner in of.oracle.owners() {
+        if recovered.forgotten > of.oracle.forgotten {
+            return fails("G5", format!("the disk has dropped lines below {:?}", recovered.forgotten));
+        }
+        of.oracle.forgotten = recovered.forgotten;
+        for owner in of.oracle.dropped.clone() {
+            let is_there = recovered.admit.iter().any(|(id, _)| *id == owner);
+            of.oracle.finds(owner, is_there, recovered.forgotten)?;
+        }
+        let dropped = &of.oracle.dropped;
+        let owners = of.oracle.owners().into_iter().filter(|owner| !dropped.contains(owner)).collect::<Vec<_>>();
+        for owner in owners.iter().copied() {
             let row = recovered.admit.iter().find(|(id, _)| *id == owner);
             let row = row.map(|(_, row)| (row.last(), row.line_uid()));
             // Of a line of which somebody gave back what is not acknowledged, nothing else is known.
@@ -218,7 +230,7 @@ impl World {
                 return fails("P6", format!("the disk has {row:?} of {owner:?}, the log {:?}", of.oracle.line(owner)));
             }
         }
-        if recovered.admit.len() != of.oracle.owners().len() {
+        if recovered.admit.len() != owners.len() {
             return fails("P6", "the disk has lines that the log does not know");
         }
         Ok(())

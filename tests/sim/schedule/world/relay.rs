@@ -118,6 +118,7 @@ impl World {
             refuses_after: REFUSES_AFTER,
             admits_from: Time(0),
             rolls_from: self.rolls_from,
+            retention: self.plan.forgets.then_some(super::forgets::RETENTION),
         };
         let of = &mut self.heaps[heap];
         of.opening += 1;
@@ -141,6 +142,10 @@ impl World {
         }
         if let Some((epoch, start)) = append.epoch {
             of.oracle.begin(epoch, start)?;
+        }
+        if let Some(dropped) = &append.dropped {
+            of.oracle.drop_lines(&dropped.lines, dropped.below, of.synced)?;
+            self.tally.dropped += dropped.lines.len() as u64;
         }
         for (offset, bytes) in (append.first.0..).zip(&append.entries) {
             let entry = LogEntry::decode(bytes, &mut Reader::new(bytes));

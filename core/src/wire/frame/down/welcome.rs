@@ -26,6 +26,8 @@ pub struct Welcome {
     pub epochs: Vec<(EpochId, Offset)>,
     /// From here the stream goes on.
     pub position: Offset,
+    /// Lines of ids that were idle for long are not known any more: all their entries are below this position (CORE-PROTOCOL §2).
+    pub forgotten: Offset,
     /// How many unacknowledged commits the relay takes.
     pub window: u64,
     /// Per own id (index) its newest commits in the log.
@@ -58,7 +60,9 @@ impl Welcome {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
         out.varint(self.features);
-        out.varint(u64::from(self.exists) | u64::from(self.restore) << 1 | u64::from(self.catchup) << 2);
+        let has_forgotten = self.forgotten > Offset(0);
+        let flags = [self.exists, self.restore, self.catchup, has_forgotten];
+        out.varint((0..).zip(flags).map(|(bit, set)| u64::from(set) << bit).sum());
         out.varint(self.time_ms);
         out.epoch(self.lineage);
         out.varint(self.epochs.len() as u64);
@@ -67,6 +71,9 @@ impl Welcome {
             out.varint(start.0);
         }
         out.varint(self.position.0);
+        if has_forgotten {
+            out.varint(self.forgotten.0);
+        }
         out.varint(self.window);
         out.varint(self.ring.len() as u64);
         for (owner, rows) in &self.ring {
@@ -100,6 +107,10 @@ impl Welcome {
             epochs.push((r.epoch()?, Offset(r.varint()?)));
         }
         let position = Offset(r.varint()?);
+        let forgotten = Offset(if flags & 8 != 0 { r.varint()? } else { 0 });
+        if flags & 8 != 0 && forgotten == Offset(0) {
+            return Err(Malformed::Field("forgotten"));
+        }
         let window = r.varint()?;
         let count = r.count(limits::OWN_IDS_MAX, 2, "ring")?;
         let mut ring = Vec::with_capacity(count);
@@ -127,6 +138,7 @@ impl Welcome {
             lineage,
             epochs,
             position,
+            forgotten,
             window,
             ring,
             bulk,
