@@ -19,6 +19,7 @@ use crate::guard;
 use crate::heap::{Broken, Index, State};
 use crate::id::{Offset, SegmentId};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 use crate::segment::merge::guarded;
 use crate::wire::frame::{SegRef, Up};
@@ -97,6 +98,9 @@ impl Replica {
 
     /// The relay has not looked at what failed with that entry: it is asked again, later.
     pub(super) fn report_later(&mut self, at: Offset) {
+        if mutate::on(Mutation::ReportOnce) {
+            return;
+        }
         let at = self.heap.iter_mut().filter_map(|(_, slot)| slot.broken.as_mut()).filter(|broken| broken.at == at);
         at.for_each(|broken| broken.told = false);
         let again_at = self.now_ms.saturating_add(AGAIN_MS);
