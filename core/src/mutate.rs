@@ -62,6 +62,8 @@ pub enum Mutation {
     ApplyOneSegment,
     /// C4: lose a delta now and then.
     LoseDelta,
+    /// R10: admit what comes whatever its clocks are.
+    RelayTakesAnyClock,
     /// R10, C4: apply what comes whatever its clocks are.
     ReplicaTakesAnyClock,
     /// C6: put the cut one entry ahead of what is applied.
@@ -94,6 +96,8 @@ pub enum Mutation {
     LapsedClaim,
     /// R12: leave a part out, and let its client id go on.
     BarNobody,
+    /// R12: do not report again what the relay had no time to look at.
+    ReportOnce,
     /// T1: end a flush when its commits have been sent.
     FlushWhenSent,
     /// T2: compare the positions of versions without their epochs.
@@ -123,7 +127,7 @@ pub enum Mutation {
 }
 
 /// All of them.
-pub const ALL: [Mutation; 55] = {
+pub const ALL: [Mutation; 57] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -152,6 +156,7 @@ pub const ALL: [Mutation; 55] = {
         NoResend,
         ApplyOneSegment,
         LoseDelta,
+        RelayTakesAnyClock,
         ReplicaTakesAnyClock,
         CutAhead,
         CatchUpInParts,
@@ -168,6 +173,7 @@ pub const ALL: [Mutation; 55] = {
         RedoBeside,
         LapsedClaim,
         BarNobody,
+        ReportOnce,
         FlushWhenSent,
         VersionWithoutEpoch,
         GiveNothingBack,

@@ -66,6 +66,14 @@ pub struct Tally {
     pub wide: u64,
     /// Commits that were refused.
     pub refused: u64,
+    /// Commits of honest processes that had other bytes on their way.
+    pub forged: u64,
+    /// Changes of strangers.
+    pub harmed: u64,
+    /// Those that were left out of the log's states.
+    pub left_out: u64,
+    /// Segments that stood still at a process until somebody had looked at them.
+    pub frozen: u64,
     /// Frames that the network had twice.
     pub repeated: u64,
     /// Folds that succeeded.
@@ -99,6 +107,10 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.commits += other.commits;
         self.wide += other.wide;
         self.refused += other.refused;
+        self.forged += other.forged;
+        self.harmed += other.harmed;
+        self.left_out += other.left_out;
+        self.frozen += other.frozen;
         self.repeated += other.repeated;
         self.folds += other.folds;
         self.rolls += other.rolls;
@@ -129,6 +141,11 @@ impl std::fmt::Display for Tally {
             each(*refused)
         )?;
         write!(f, "{:.1} repeated frames, ", each(*repeated))?;
+        let Tally { forged, harmed, left_out, frozen, .. } = self;
+        write!(
+            f,
+            "{forged} forged commits, {harmed} changes of strangers ({left_out} left out, {frozen} freezes) in all, "
+        )?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
         write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;
         write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;

@@ -44,6 +44,8 @@ pub(super) struct Online {
     window: u64,
     /// After a Busy: not before this time.
     retry_at: Option<u64>,
+    /// What stands still is reported again, since the relay had not looked at it: not before this time (R12).
+    pub(super) report_at: Option<u64>,
     /// The program has been told that the relay has no room, and nothing has been acknowledged since.
     no_room: bool,
     /// The relay wants back what it has lost: nothing of the stream counts until that is done.
@@ -55,9 +57,10 @@ pub(super) struct Online {
 }
 
 impl Session {
-    pub(super) fn retry_at(&self) -> Option<u64> {
+    /// When something is sent again.
+    pub(super) fn again_at(&self) -> Option<u64> {
         match self {
-            Session::Online(online) => online.retry_at,
+            Session::Online(online) => online.retry_at.into_iter().chain(online.report_at).min(),
             _ => None,
         }
     }
@@ -182,8 +185,12 @@ impl Replica {
             Asked::Claim | Asked::Join => {
                 self.out.push_back(Output::Failed { ticket: nonce.0, error: WaitError::Refused(code) });
             }
-            // It stays frozen, and is reported again on the next connection.
-            Asked::Report => {}
+            // It stays frozen, and is reported again: soon if the relay can look at it, else on the next connection.
+            Asked::Report => {
+                if Code::from_number(code) == Some(Code::Rate) {
+                    self.report_later(Offset(nonce.0));
+                }
+            }
             Asked::Presence => {
                 self.problem(js_code(code), format!("the relay did not show this member to a group: {text}"));
             }

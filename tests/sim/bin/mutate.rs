@@ -26,17 +26,14 @@ const SEEDS: u64 = 2_000;
 /// Schedules without a fault, which must hold.
 const HEALTHY: u64 = 100;
 /// What no schedule notices: `tests/README.md` says of each why.
-const BY_TRACES: [Mutation; 11] = {
+const BY_TRACES: [Mutation; 8] = {
     use Mutation::*;
     [
         NoFence,
-        AnyPrev,
-        AnyAfter,
         CatchUpInParts,
         SnapshotUntold,
         VersionWithoutEpoch,
         LapsedClaim,
-        BarNobody,
         RedoIncluded,
         AdoptedIsWhole,
         AdoptNothing,

@@ -15,15 +15,21 @@ const BETWEEN_FAULTS: usize = 45;
 /// One of so many steps in which messages of a replica would arrive repeats a frame, if one with commits is under way.
 const REPEATS: u16 = 8;
 
+/// Of so many steps one is a stranger's, where there are any; in two more an honest process's commits are forged, if some are under way.
+const HARMS: usize = 30;
+
 /// The source of a schedule's steps.
 #[derive(Debug)]
 pub struct Generator {
     draws: Draws,
+    /// What is not in every plan, by draws of its own.
+    odd: Draws,
     steps: usize,
     rights: bool,
     long: bool,
     processes: usize,
     losses: bool,
+    hostile: bool,
     rolls: bool,
     faults: Vec<Fault>,
     targets: Vec<(Fault, Phase)>,
@@ -34,11 +40,13 @@ impl Generator {
     pub fn new(plan: &Plan) -> Generator {
         Generator {
             draws: Draws(plan.seed ^ 0x9e37_79b9),
+            odd: Draws(plan.seed ^ 0x0dd5_0dd5),
             steps: plan.steps.max(STEPS_MIN),
             rights: plan.rights,
             long: plan.long,
             processes: plan.processes(),
             losses: plan.losses,
+            hostile: plan.hostile,
             rolls: plan.rolls,
             faults: plan.faults(),
             targets: plan.targets.clone(),
@@ -50,7 +58,22 @@ impl Generator {
         if world.at >= self.steps {
             return None;
         }
-        Some(self.fault(world).unwrap_or_else(|| self.usual(world)))
+        let odd = if self.hostile && world.is_up { self.harm(world) } else { None };
+        Some(odd.or_else(|| self.fault(world)).unwrap_or_else(|| self.usual(world)))
+    }
+
+    /// Now and then somebody sends what no honest replica does.
+    fn harm(&mut self, world: &World) -> Option<Deed> {
+        let pick = self.odd.draw() as u16;
+        match self.odd.below(HARMS) {
+            0 => Some(Deed::Harm { pick }),
+            1 | 2 => {
+                let at = self.odd.below(self.processes);
+                let link = world.processes[at].link.as_ref();
+                link.is_some_and(has_commits).then_some(Deed::Forge { at: at as u8, pick })
+            }
+            _ => None,
+        }
     }
 
     /// What the plan wants struck is struck as soon as it can be; and now and then, something is.

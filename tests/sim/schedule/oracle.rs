@@ -10,8 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::log::{LogEntry, StoredCommit, StoredRestore, StoredRoll};
+use coheap_core::log::{LogEntry, StoredCommit, StoredQuarantine, StoredRestore, StoredRoll};
+use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::roll::GenerationHeader;
 
 use super::history::{CommitNo, SegmentNo, Touch};
@@ -25,6 +27,15 @@ pub struct Made {
     pub uid: Uid,
     /// What it does.
     pub places: Vec<Touch>,
+    /// A stranger's: it has a part of this segment, of this client. Where it does nothing, no engine takes that in.
+    pub strange: Option<(SegmentNo, u64)>,
+}
+
+impl Made {
+    /// The segment and the client of what no engine takes in.
+    fn poison(&self) -> Option<(SegmentNo, u64)> {
+        self.strange.filter(|_| self.places.is_empty())
+    }
 }
 
 /// Commits by segment: what a program is shown.
@@ -39,6 +50,8 @@ enum Entry {
     Restored,
     /// A new generation: of the same values.
     Roll,
+    /// From here on these are left out, and this client is barred there (R12).
+    Quarantine { segment: SegmentNo, client: u64 },
 }
 
 /// What the commits below an offset come to, in one segment.
@@ -104,6 +117,10 @@ pub struct Oracle {
     logs: Vec<Log>,
     /// Segments whose counter was to be made by a commit that is void: nothing can be counted there.
     uncounted: Vec<SegmentNo>,
+    /// Commits that had other bytes on their way, and these bytes.
+    forged: BTreeMap<Uid, Vec<Bytes>>,
+    /// Some may not write.
+    pub rights: bool,
     /// Segments get new generations.
     pub rolls: bool,
     /// Something of what somebody gave back was not taken, being of another generation; so a commit that was not acknowledged may be
@@ -122,6 +139,8 @@ impl Default for Oracle {
             by_uid: BTreeMap::new(),
             logs: vec![Log::default()],
             uncounted: Vec::new(),
+            forged: BTreeMap::new(),
+            rights: false,
             rolls: false,
             parted: false,
             lost: Marks::default(),
@@ -198,8 +217,60 @@ impl Oracle {
     /// A program has made a commit.
     pub fn make(&mut self, uid: Uid, places: Vec<Touch>) -> CommitNo {
         self.by_uid.insert(uid, self.made.len());
-        self.made.push(Made { uid, places });
+        self.made.push(Made { uid, places, strange: None });
         self.made.len() - 1
+    }
+
+    /// A stranger has made one: a part of this segment, of this client, whatever it does.
+    pub fn make_strange(&mut self, uid: Uid, places: Vec<Touch>, part: (SegmentNo, u64)) {
+        let commit = self.make(uid, places);
+        self.made[commit].strange = Some(part);
+    }
+
+    /// A commit has these bytes on its way, which no guard takes.
+    pub fn forge(&mut self, uid: Uid, bytes: Bytes) {
+        self.forged.entry(uid).or_default().push(bytes);
+    }
+
+    /// Whether the log has what no engine takes in, in the segment of this number.
+    pub fn is_poisoned(&self, number: SegmentNumber) -> bool {
+        self.segments().get(number.0 as usize).is_some_and(|segment| self.poison(*segment).next().is_some())
+    }
+
+    /// Whether somebody ever sent such a thing to a segment: a log that was not written may have shown it.
+    pub fn was_poisoned(&self, segment: SegmentNo) -> bool {
+        self.made.iter().any(|made| made.poison().is_some_and(|(of, _)| of == segment))
+    }
+
+    /// What no engine takes in of a segment: where, and whose.
+    fn poison(&self, segment: SegmentNo) -> impl Iterator<Item = (u64, u64)> {
+        let of = |(at, entry): (usize, &Entry)| match entry {
+            Entry::Of { uid, void: false } => Some((at as u64, self.made[self.by_uid(*uid)?].poison()?)),
+            _ => None,
+        };
+        let all = self.log().entries.iter().enumerate().filter_map(of);
+        all.filter(move |(_, (on, _))| *on == segment).map(|(at, (_, client))| (at, client))
+    }
+
+    /// Whether a client of a segment is barred.
+    fn is_barred(&self, of: (SegmentNo, u64)) -> bool {
+        let mut entries = self.log().entries.iter();
+        entries.any(|entry| matches!(entry, Entry::Quarantine { segment, client } if (*segment, *client) == of))
+    }
+
+    /// R11: a commit is refused for what is wrong with it.
+    fn may_refuse(&self, commit: CommitNo, code: u64) -> Result<(), Failure> {
+        let Some(made) = self.made.get(commit) else { return Ok(()) };
+        let forged = self.forged.contains_key(&made.uid);
+        let may = match Code::from_number(code) {
+            Some(Code::NoRight) => self.rights,
+            Some(Code::GuardStructure) => forged,
+            // Of a stranger, what came before it may be lost.
+            Some(Code::GuardClocks) => forged || made.strange.is_some(),
+            Some(Code::Quarantined) => made.strange.is_some_and(|of| self.is_barred(of)),
+            _ => false,
+        };
+        if may { Ok(()) } else { fails("R11", format!("commit {commit} is refused by {code}: {made:?}")) }
     }
 
     /// The life of the log that the disk has.
@@ -259,7 +330,7 @@ impl Oracle {
     pub fn uid(&self, offset: Offset) -> Option<Uid> {
         match self.log().entries.get(usize::try_from(offset.0).ok()?)? {
             Entry::Of { uid, .. } => Some(*uid),
-            Entry::Restored | Entry::Roll => None,
+            Entry::Restored | Entry::Roll | Entry::Quarantine { .. } => None,
         }
     }
 
@@ -316,8 +387,9 @@ impl Oracle {
         }
         match entry {
             LogEntry::Commit(commit) => self.commit(offset, commit, number),
-            LogEntry::Void { owner, seq, uid, .. } => {
+            LogEntry::Void { owner, seq, uid, code } => {
                 let commit = self.by_uid.get(uid).copied();
+                self.may_refuse(commit.unwrap_or_default(), *code)?;
                 self.admit(offset, *owner, (*seq, *uid), commit, true)?;
                 let places = &self.made[commit.unwrap_or_default()].places;
                 self.uncounted.extend(places.iter().filter(|place| place.makes_counter).map(|place| place.segment));
@@ -327,7 +399,7 @@ impl Oracle {
                 Some(sight) => self.restored(offset, restored, number, &sight),
                 None => fails("R1", format!("{:?} gives something back at {offset:?}, and sent nothing", restored.by)),
             },
-            LogEntry::Quarantine(_) => fails("R12", "nobody writes what engines cannot take in".to_owned()),
+            LogEntry::Quarantine(quarantine) => self.quarantine(offset, quarantine),
             LogEntry::Roll(roll) => self.roll(offset, roll),
         }
     }
@@ -386,8 +458,19 @@ impl Oracle {
             parts.push(segment);
         }
         parts.sort_unstable();
-        let mut expected: Vec<SegmentNo> = places.iter().map(|place| place.segment).collect();
+        let made = &self.made[commit];
+        let mut expected: Vec<SegmentNo> = match made.strange {
+            Some((segment, _)) => vec![segment],
+            None => places.iter().map(|place| place.segment).collect(),
+        };
         expected.sort_unstable();
+        if made.poison().is_some_and(|of| self.is_barred(of)) {
+            return fails("R12", format!("commit {commit} is admitted, whose client is barred"));
+        }
+        let forged = self.forged.get(&stored.uid).map_or(&[][..], Vec::as_slice);
+        if stored.parts.iter().any(|part| forged.contains(&part.bytes)) {
+            return fails("R10", format!("commit {commit} is admitted as it was forged"));
+        }
         // X25: what is in a generation that was given back, or that its author was in before the log was lost, is not in the commit
         // any more; somebody has given it back, then.
         let in_base = |segment: &SegmentNo| self.log().content(*segment, Offset(u64::MAX)).marks.contains(commit);
@@ -415,6 +498,22 @@ impl Oracle {
             }
             _ => fails("P5", format!("entry {offset:?} creates {segment:?} as {as_number:?}")),
         }
+    }
+
+    /// R12: what is left out is what no engine takes in, all that its client has written of it.
+    fn quarantine(&mut self, offset: Offset, quarantine: &StoredQuarantine) -> Result<(), Failure> {
+        let Some(segment) = self.segments().get(quarantine.segment.0 as usize).copied() else {
+            return fails("R12", format!("{:?} is left out at {offset:?}, which is not there", quarantine.segment));
+        };
+        let client = quarantine.client.map_or(0, |(client, _)| client);
+        let skipped: Vec<u64> = quarantine.skipped().map(|at| at.0).collect();
+        let poison: Vec<u64> = self.poison(segment).filter(|(_, of)| *of == client).map(|(at, _)| at).collect();
+        if skipped != poison || poison.is_empty() || !self.log().is_of(segment, quarantine.generation) {
+            let what = format!("of segment {segment} {skipped:?} are left out at {offset:?}");
+            return fails("R12", format!("{what}; client {client} has {poison:?} that no engine takes in"));
+        }
+        self.log_mut().entries.push(Entry::Quarantine { segment, client });
+        Ok(())
     }
 
     /// G1: the values are what they were, and the header says of every line how far it has come.

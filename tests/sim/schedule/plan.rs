@@ -55,6 +55,8 @@ pub struct Plan {
     pub automerge: bool,
     /// Some commits are so large that states go in pieces.
     pub long: bool,
+    /// Commits that the guard refuses, and what no engine takes in (R10–R12). Not where the disk is lost, or processes are copied.
+    pub hostile: bool,
     /// What is to strike whom, when it can.
     pub targets: Vec<(Fault, Phase)>,
 }
@@ -95,6 +97,7 @@ impl Plan {
             rolls: Draws(seed ^ 0x7011_7011).below(2) == 0,
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
+            hostile: false,
         };
         if plan.losses && plan.fold_bytes.is_none() {
             // Without a worker nothing can be given back; with this one nothing is folded.
@@ -103,6 +106,14 @@ impl Plan {
         let faults = plan.faults();
         let target = |_| (faults[draws.below(faults.len())], Phase::ALL[draws.below(Phase::ALL.len())]);
         plan.targets = (0..5).map(target).collect();
+        // By draws of its own, so that all other plans are what they are without these.
+        plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(4) == 0;
+        // Only there is something that a guard passes and an engine does not take.
+        plan.automerge |= plan.hostile;
+        if plan.hostile && plan.fold_bytes.is_none() {
+            // Without a worker nobody can say what is wrong with it.
+            plan.fold_bytes = Some(1 << 40);
+        }
         plan
     }
 }
@@ -131,6 +142,10 @@ pub enum Deed {
     /// A message of commits of a replica is under way twice: the copy is right behind it. What no connection does, and what the
     /// relay takes for a duplicate (R2a).
     Repeat { at: u8, pick: u16 },
+    /// A message of commits of a replica has other bytes on its way, which no guard takes.
+    Forge { at: u8, pick: u16 },
+    /// A stranger writes what no engine takes in.
+    Harm { pick: u16 },
     /// Messages of an earlier connection arrive.
     LateUp { pick: u16 },
     /// Messages of the relay arrive.

@@ -120,6 +120,8 @@ pub struct Link {
     pub silent: bool,
     /// The relay has its Hello.
     pub greeted: bool,
+    /// A stranger's: it sends nothing behind its Hello before that is answered.
+    pub strange: bool,
     /// The Hello is answered: with a catch-up or without, and how far the log went then.
     pub answered: Option<(bool, Offset)>,
     /// The code that the relay closed it with.
@@ -148,6 +150,7 @@ impl Link {
             relay_open: true,
             silent: false,
             greeted: false,
+            strange: false,
             answered: None,
         }
     }
@@ -171,6 +174,11 @@ impl Link {
     pub fn commits(&self) -> impl Iterator<Item = usize> + '_ {
         let alone = |message: &Bytes| split(message).is_ok_and(|mut frames| frames.all(|(kind, _)| kind == COMMIT));
         self.up.iter().enumerate().filter(move |(_, message)| alone(message)).map(|(nth, _)| nth)
+    }
+
+    /// Whether what is under way to the relay was not sent yet: a stranger has had no answer to its Hello.
+    pub fn awaits_an_answer(&self) -> bool {
+        self.strange && self.relay_open && self.greeted && self.answered.is_none()
     }
 
     /// A message arrives at the relay: what was shown of what it gives back, and by whom it is given.
@@ -208,6 +216,10 @@ pub struct Process {
     pub segments: BTreeMap<Index, SegmentNo>,
     /// Segments that it waits for.
     pub loading: BTreeSet<Index>,
+    /// Segments that stand still, since its engine cannot take in what they hold (R12).
+    pub frozen: BTreeSet<Index>,
+    /// How often one has begun to.
+    pub freezes: u64,
     /// Its commits, by number in its line from 1.
     pub line: Vec<CommitNo>,
     /// Those of them that it has no answer for.
@@ -298,6 +310,8 @@ impl Process {
             forgets: false,
             segments: BTreeMap::from([(Index(0), 0)]),
             loading: BTreeSet::new(),
+            frozen: BTreeSet::new(),
+            freezes: 0,
             line: Vec::new(),
             open: Vec::new(),
             undone: Vec::new(),
@@ -480,9 +494,15 @@ impl Process {
                 self.loading.remove(&segment);
                 self.undone.retain(|(_, index)| *index != segment);
                 self.changed.insert(segment);
+                self.frozen.remove(&segment);
                 match status {
                     LoadStatus::There => drop(self.views.insert(segment, View::of(&patches))),
                     LoadStatus::Missing => drop(self.views.remove(&segment)),
+                    // Its program keeps what it holds; it is told why, too.
+                    LoadStatus::Quarantined => {
+                        self.views.remove(&segment);
+                        self.freezes += u64::from(self.frozen.insert(segment));
+                    }
                     other => {
                         self.problems.push(format!("segment {segment:?} is {other:?}"));
                         self.views.remove(&segment);

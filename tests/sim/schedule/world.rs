@@ -2,9 +2,10 @@
 //! each one holds what every touched program sees, and all that the relay said, against the oracle.
 //!
 //! Next: `world/programs.rs` (what programs do), `links.rs` (connections), `relay.rs` (the relay process and its disk), `judge.rs` (what
-//! must be seen), `faults.rs`, `rolls.rs`, `rest.rs` (how it ends).
+//! must be seen), `faults.rs`, `hostile.rs`, `rolls.rs`, `rest.rs` (how it ends).
 
 mod faults;
+mod hostile;
 mod judge;
 mod links;
 mod programs;
@@ -12,18 +13,19 @@ mod relay;
 mod rest;
 mod rolls;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{Offset, ReplicaId, SegmentId};
-use coheap_core::relay::{Input as RelayInput, Output as RelayOutput, Relay};
+use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Target};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::Time;
 
+use self::hostile::Stranger;
 use self::programs::Waiting;
 use super::coverage::{Coverage, Phase, Phases};
 use super::disk::Platter;
@@ -90,6 +92,10 @@ pub struct OneHeap {
     given: BTreeMap<ReplicaId, Sight>,
     /// Processes were copied.
     copies: bool,
+    /// Segments that keep their history.
+    with_history: BTreeSet<SegmentNo>,
+    /// Who came last and wrote what no engine takes in.
+    stranger: Option<Stranger>,
     /// Copies of segments, some of them old: on a disk that no process and no relay loses.
     kept: BTreeMap<SegmentNo, Vec<Bytes>>,
     /// Versions that were given.
@@ -171,6 +177,7 @@ impl World {
         }
         for heap in 0..plan.heaps {
             world.heaps[heap].oracle.rolls = plan.rolls;
+            world.heaps[heap].oracle.rights = plan.rights;
             world.found(heap)?;
         }
         Ok(world)
@@ -236,6 +243,8 @@ impl World {
                 self.repeat(place(at), usize::from(pick));
                 Ok(())
             }
+            Deed::Forge { at, pick } => self.forge(place(at), usize::from(pick)),
+            Deed::Harm { pick } => self.harm(pick),
             Deed::LateUp { pick } => self.late_up(pick),
             Deed::Down { at, count } => self.down(place(at), count),
             Deed::Sync { count } => self.sync(usize::from(count)),
@@ -300,6 +309,7 @@ impl World {
         if let (Some(link), true, false) = (&process.link, process.online, process.restoring) {
             process.life = link.life;
         }
+        self.tally.frozen += std::mem::take(&mut process.freezes);
         process.stores_anew();
         process.look(&mut heap.history);
         self.hear(at)?;

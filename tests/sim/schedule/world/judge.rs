@@ -13,7 +13,10 @@ impl World {
     /// What a program sees now is what it must see: in every segment the log below its cut, and its own commits.
     pub(super) fn judge(&self, at: usize) -> Result<(), Failure> {
         let process = &self.processes[at];
-        let told = |problem: &&String| !(self.filled && problem.starts_with("ERR_STORAGE_FULL"));
+        let told = |problem: &&String| {
+            let full = self.filled && problem.starts_with("ERR_STORAGE_FULL");
+            !full && !self.is_frozen_by(at, problem)
+        };
         if let Some(problem) = process.problems.iter().find(told) {
             return fails("P8", format!("process {} in place {at}: {problem}", process.number));
         }
@@ -39,6 +42,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// R12: a process says of a segment that its engine cannot take it in, or what somebody kept of it as bytes, and so it is.
+    fn is_frozen_by(&self, at: usize, problem: &str) -> bool {
+        let of = &self.heaps[self.heap_of(at)];
+        let poisoned = of.segments.iter().enumerate().filter(|(segment, _)| of.oracle.was_poisoned(*segment));
+        let says = problem.starts_with("ERR_QUARANTINED") || problem.starts_with("ERR_CORRUPT: what was kept of");
+        says && poisoned.into_iter().any(|(_, id)| problem.contains(&id.to_string()))
     }
 
     fn must_see(&self, at: usize, index: Index, segment: SegmentNo) -> Amount {
@@ -133,7 +144,8 @@ impl World {
                 }
                 self.tally.catch_ups += u64::from(welcome.catchup);
                 let goal = of.synced;
-                let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut());
+                let late = self.late.iter_mut().map(|(_, link)| link);
+                let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut()).chain(late);
                 for link in links.filter(|link| to.contains(&link.conn)) {
                     link.answered = Some((welcome.catchup, goal));
                 }

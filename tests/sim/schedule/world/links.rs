@@ -84,7 +84,11 @@ impl World {
         let at = usize::from(pick) % self.late.len();
         let (heap, link) = &mut self.late[at];
         let (heap, conn) = (*heap, link.conn);
+        if link.awaits_an_answer() {
+            return Ok(());
+        }
         if let (true, Some(bytes)) = (link.relay_open, link.up.pop_front()) {
+            link.greeted = true;
             if let Some((by, sight)) = link.arrives(&bytes) {
                 self.heaps[heap].given.insert(by, sight);
             }

@@ -129,6 +129,9 @@ impl World {
             sections.push((Target::New(SegmentId(id), engine), vec![Wish::Root { value: Literal::Map(entries) }]));
             let segment: SegmentNo = self.heaps[heap].segments.len();
             self.heaps[heap].segments.push(SegmentId(id));
+            if engine == EngineKind::Automerge {
+                self.heaps[heap].with_history.insert(segment);
+            }
             places.push(Touch { segment, adds: 0, makes_counter: true });
         }
         self.commit(at, sections, places)

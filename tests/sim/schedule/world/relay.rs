@@ -6,8 +6,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::id::{Offset, SegmentNumber, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, Config, Examined, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay,
-    StoredState,
+    Append, Config, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay, StoredState,
 };
 use coheap_core::segment::fold;
 use coheap_core::segment::merge::{MergeError, Merged, adopt, merge};
@@ -149,6 +148,9 @@ impl World {
             let number = |id| segments.iter().position(|known| *known == id);
             of.oracle.append(Offset(offset), &entry, number, |by| of.given.get(&by).cloned())?;
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
+            if let LogEntry::Quarantine(quarantine) = &entry {
+                self.tally.left_out += quarantine.skipped().count() as u64;
+            }
             self.tally.parted |= u64::from(of.oracle.parted);
             if let LogEntry::Restored(restored) = &entry {
                 self.tally.adopted += restored.segments.iter().filter(|part| part.adopts).count() as u64;
@@ -237,8 +239,10 @@ impl World {
                 RelayInput::Merged { ticket, merge }
             }
             wish @ RelayOutput::MakeRoll { .. } => self.make_roll(heap, &wish, pick)?,
-            // A fold that failed may be a delta's fault; here it never is.
-            RelayOutput::Examine { ticket, .. } => RelayInput::Examined { ticket, examined: Examined::Well },
+            RelayOutput::Examine { ticket, segment, engine, upto, position } => {
+                let examined = self.examine(heap, (segment, engine), (upto, position), pick);
+                RelayInput::Examined { ticket, examined }
+            }
             _ => {
                 let recovered = self.platter.recover(heap)?;
                 self.found_on_disk(heap, &recovered)?;
@@ -288,14 +292,21 @@ impl World {
         }
         let heap = waiting[pick % waiting.len()];
         let job = &mut self.heaps[heap].folds[0];
+        let number = job.segment;
         if job.made.is_none() {
             let state = self.platter.states(heap, job.upto, &[job.segment]).and_then(|mut states| states.pop());
             if let Some(StoredState::At { snapshot, deltas, .. }) = state {
-                let made = fold(job.engine, &snapshot, &deltas);
-                job.made = Some(made.or_else(|error| fails("P7", format!("a fold fails: {error}")))?);
-                return Ok(());
+                match fold(job.engine, &snapshot, &deltas) {
+                    Ok(made) => {
+                        job.made = Some(made);
+                        return Ok(());
+                    }
+                    // What it is to take in, no engine can (R12).
+                    Err(_) if self.heaps[heap].oracle.is_poisoned(number) => {}
+                    Err(error) => return fails("P7", format!("a fold fails: {error}")),
+                }
             }
-            // A fold of an earlier machine has gone further.
+            // Or a fold of an earlier machine has gone further.
         }
         let job = self.heaps[heap].folds.remove(0);
         let loaded = self.heaps[heap].relay.is_some() && self.heaps[heap].opening == job.opening;

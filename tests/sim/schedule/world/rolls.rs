@@ -72,6 +72,7 @@ impl World {
                     },
                     Ok(Err(Unrollable::Sequences)) => Roll::Declined(NotRolled::Sequences),
                     Ok(Err(Unrollable::History)) => Roll::Declined(NotRolled::History),
+                    Err(_) if self.heaps[heap].oracle.is_poisoned(*segment) => Roll::Failed,
                     Err(error) => return fails("G1", format!("a generation is not made: {error}")),
                 }
             }
