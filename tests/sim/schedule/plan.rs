@@ -57,6 +57,9 @@ pub struct Plan {
     pub long: bool,
     /// Commits that the guard refuses, and what no engine takes in (R10–R12). Not where the disk is lost, or processes are copied.
     pub hostile: bool,
+    /// Some commits take something away, and do nothing else. Not where there is something that no engine takes in: what is taken
+    /// away may be left out.
+    pub removes: bool,
     /// What is to strike whom, when it can.
     pub targets: Vec<(Fault, Phase)>,
 }
@@ -98,6 +101,7 @@ impl Plan {
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
             hostile: false,
+            removes: false,
         };
         if plan.losses && plan.fold_bytes.is_none() {
             // Without a worker nothing can be given back; with this one nothing is folded.
@@ -110,6 +114,7 @@ impl Plan {
         plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(4) == 0;
         // Only there is something that a guard passes and an engine does not take.
         plan.automerge |= plan.hostile;
+        plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(3) == 0;
         if plan.hostile && plan.fold_bytes.is_none() {
             // Without a worker nobody can say what is wrong with it.
             plan.fold_bytes = Some(1 << 40);
