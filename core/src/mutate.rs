@@ -124,10 +124,58 @@ pub enum Mutation {
     AdoptedIsWhole,
     /// D4: answer every other generation with a conflict.
     AdoptNothing,
+    /// R4: do not say how far the stream is to who has nothing of an entry.
+    NoAdvance,
+    /// R4: take the number of a segment for declared when an entry with a part of it went out without that part.
+    NamedUnseen,
+    /// R3: acknowledge what comes again after a reconnect at once, whether or not its first is durable.
+    DuplicateAtOnce,
+    /// R1: know a life of the log by its counter alone.
+    EpochByCounter,
+    /// C10: do not let who creates a segment follow it.
+    CreatorLeftOut,
+    /// L1: let a connection follow a segment when its state is sent, not when it is asked for.
+    FollowLate,
+    /// R5: remember where commits of a connection were that the disk had no room for.
+    MineWhenFull,
+    /// R11: let a line go on from the uid of a refused commit, not from its complement.
+    VoidKeepsUid,
+    /// G1: do not put a segment's new generation into its row on the disk.
+    GenerationUnwritten,
+    /// D4: do not tell who follows a segment by its id that a Restored has created it.
+    RestoredUnborn,
+    /// C2: take an Ack for every line of this replica.
+    AckOfAnyLine,
+    /// C1: let a new commit come after the oldest pending one of older ids, not after the newest.
+    AfterOldest,
+    /// R11: after a Busy, send that commit again, and nothing that was sent behind it.
+    BusyAlone,
+    /// T3: take a version at the very end of its epoch for lost.
+    LostAtEnd,
+    /// T1: keep the position of the newest Ack when the log that it is of is lost.
+    AckedOfLostLog,
+    /// C9: send the pending commits of a store under the new id.
+    StoredAsOwn,
+    /// C4: tell of an entry segment by segment.
+    TellBySegment,
+    /// G3: let a commit that was made anew name the generation that it was first made for.
+    RedoNamesOld,
+    /// F2: move to the new id also what lies before the place where the lines part.
+    MoveWholeLine,
+    /// D4: see nothing new in what was given back if it has only removed something.
+    MergeWithoutRemovals,
+    /// G4: leave the generation's header out when a segment is folded.
+    FoldWithoutHeader,
+    /// R7: answer with the newest snapshot when it is of a later position than was asked for.
+    StateOfFold,
+    /// R8: take the log to begin at 0 after a start.
+    FloorForgotten,
+    /// R10: of several appends that are written together, keep the clock tables of the last one alone.
+    NewestClocks,
 }
 
 /// All of them.
-pub const ALL: [Mutation; 57] = {
+pub const ALL: [Mutation; 81] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -187,6 +235,30 @@ pub const ALL: [Mutation; 57] = {
         AdoptOverEntries,
         AdoptedIsWhole,
         AdoptNothing,
+        NoAdvance,
+        NamedUnseen,
+        DuplicateAtOnce,
+        EpochByCounter,
+        CreatorLeftOut,
+        FollowLate,
+        MineWhenFull,
+        VoidKeepsUid,
+        GenerationUnwritten,
+        RestoredUnborn,
+        AckOfAnyLine,
+        AfterOldest,
+        BusyAlone,
+        LostAtEnd,
+        AckedOfLostLog,
+        StoredAsOwn,
+        TellBySegment,
+        RedoNamesOld,
+        MoveWholeLine,
+        MergeWithoutRemovals,
+        FoldWithoutHeader,
+        StateOfFold,
+        FloorForgotten,
+        NewestClocks,
     ]
 };
 

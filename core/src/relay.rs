@@ -462,7 +462,7 @@ impl Relay {
                 }
             }
             conn.owed.extend(heads.into_iter().rev());
-            conn.mine.retain(|offset| *offset < durable);
+            conn.mine.retain(|offset| *offset < durable || mutate::on(Mutation::MineWhenFull));
             for (owner, seq) in lowest {
                 self.busy(id, owner, seq);
             }

@@ -115,7 +115,7 @@ impl Relay {
             let own: BTreeSet<_> = hello.own.iter().map(|(own, _)| *own).collect();
             self.log.settles(&own)
         });
-        if self.log.durable < settled.min(self.log.head) {
+        if self.log.durable < settled.min(self.log.head) && !mutate::on(Mutation::DuplicateAtOnce) {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.phase = Phase::Waiting(Box::new(greeted));
             }

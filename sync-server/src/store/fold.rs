@@ -63,7 +63,7 @@ fn fold(
     }
     // The header of the generation stays.
     let mut bytes = match before {
-        Some(head) if head.header_len > 0 => {
+        Some(head) if head.header_len > 0 && !mutate::on(Mutation::FoldWithoutHeader) => {
             let table = transaction.open_table(SNAP).map_err(failed)?;
             let stored = table.get((heap, segment.0)).map_err(failed)?;
             let stored = stored.ok_or_else(|| damaged("a snapshot is missing"))?;

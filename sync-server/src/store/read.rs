@@ -162,10 +162,11 @@ pub(super) fn read_state(
 ) -> Result<StoredState, StoreError> {
     let Snapshot { position: from, header, bytes: snapshot } =
         snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
-    if from > position {
+    if from > position && !mutate::on(Mutation::StateOfFold) {
         return Ok(StoredState::NotBefore { segment, position: from });
     }
-    let deltas = tail(transaction, heap, segment, from, position)?.into_iter().map(|(_, delta)| delta).collect();
+    let deltas = tail(transaction, heap, segment, from, position.max(from))?;
+    let deltas = deltas.into_iter().map(|(_, delta)| delta).collect();
     Ok(StoredState::At { segment, header, snapshot, deltas })
 }
 

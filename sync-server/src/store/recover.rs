@@ -42,7 +42,7 @@ pub(super) fn recover(transaction: &ReadTransaction, name: &str) -> Result<Recov
         lineage: meta.lineage,
         epochs: epochs(transaction, heap, &mut digest)?,
         head: meta.head,
-        floor: meta.floor,
+        floor: if mutate::on(Mutation::FloorForgotten) { Offset(0) } else { meta.floor },
         admit: admit(transaction, heap, &mut digest)?,
         segments: segments(transaction, heap, &mut digest)?,
         clocks: clocks(transaction, heap, &mut digest)?,
