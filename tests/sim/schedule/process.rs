@@ -17,7 +17,7 @@ use coheap_core::wire::frame::{Up, split};
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
 use super::oracle::{Sight, commit_of, label};
-use super::removals::{Removals, spare, spare_of};
+use super::removals::{Removals, SPARES};
 use super::{Failure, fails};
 
 /// The key of every segment's counter.
@@ -37,12 +37,12 @@ const DISPLACED_MAX: u32 = 2;
 pub struct View {
     /// Whose marks are there, and who took spares away.
     pub marks: Marks,
-    /// Whose spares are there.
-    pub spares: Marks,
     /// The register.
     pub register: Option<f64>,
     counter: Option<Handle>,
     totals: BTreeMap<Handle, f64>,
+    set: Option<Handle>,
+    members: BTreeMap<Handle, Marks>,
 }
 
 impl View {
@@ -56,18 +56,30 @@ impl View {
         self.counter.map(|handle| self.totals.get(&handle).copied().unwrap_or(0.0) as i64)
     }
 
+    /// Whose spares are there.
+    pub fn spares(&self) -> Marks {
+        self.set.and_then(|set| self.members.get(&set)).copied().unwrap_or_default()
+    }
+
+    /// The handle of the set of spares.
+    pub fn set(&self) -> Option<Handle> {
+        self.set
+    }
+
     /// An own commit wrote here: it left its mark, added to the counter or made it (the first container of its segment), and
     /// perhaps wrote to the register and left a spare, or took one away.
     pub fn wrote(&mut self, commit: CommitNo, place: &Touch, wishes: &[Wish]) {
         let sets = |of: &str| wishes.iter().any(|wish| matches!(wish, Wish::Set { key, .. } if key == of));
-        if sets(&spare(commit)) {
-            self.spares.insert(commit);
-        }
-        if let Some(spare) = place.removes {
-            self.spares.remove(spare);
+        if let Some(members) = self.set.map(|set| self.members.entry(set).or_default()) {
+            if wishes.iter().any(|wish| matches!(wish, Wish::Include { .. })) {
+                members.insert(commit);
+            }
+            if let Some(spare) = place.removes {
+                members.remove(spare);
+            }
         }
         if place.makes_counter {
-            self.counter = Some(Handle(1));
+            (self.counter, self.set) = (Some(Handle(1)), Some(Handle(2)));
         }
         self.marks.insert(commit);
         if let Some(counter) = self.counter {
@@ -84,27 +96,31 @@ impl View {
             match patch {
                 Patch::Set { object: Handle(0), key, value } => match (key.as_str(), value) {
                     (COUNTER, Shown::Object(Kind::Counter, handle)) => self.counter = Some(*handle),
+                    (SPARES, Shown::Object(Kind::Set, handle)) => self.set = Some(*handle),
                     (REGISTER, Shown::Scalar(Value::Number(number))) => self.register = Some(*number),
                     (mark, _) => {
                         if let Some(commit) = commit_of(mark) {
                             self.marks.insert(commit);
-                        } else if let Some(commit) = spare_of(mark) {
-                            self.spares.insert(commit);
                         }
                     }
                 },
                 Patch::Delete { object: Handle(0), key } => match key.as_str() {
                     COUNTER => self.counter = None,
+                    SPARES => self.set = None,
                     REGISTER => self.register = None,
                     mark => {
                         if let Some(commit) = commit_of(mark) {
                             self.marks.remove(commit);
-                        } else if let Some(commit) = spare_of(mark) {
-                            self.spares.remove(commit);
                         }
                     }
                 },
                 Patch::Total { object, value } => drop(self.totals.insert(*object, *value)),
+                Patch::Include { object, member: Value::Number(commit) } => {
+                    self.members.entry(*object).or_default().insert(*commit as usize);
+                }
+                Patch::Exclude { object, member: Value::Number(commit) } => {
+                    self.members.entry(*object).or_default().remove(*commit as usize);
+                }
                 Patch::Clear { object: Handle(0) } => *self = View::default(),
                 _ => {}
             }
@@ -501,7 +517,7 @@ impl Process {
         let (segment, view) = (self.segments.get(&index)?, self.views.get(&index)?);
         let undone = |commit: &CommitNo| self.undone.iter().any(|(of, _)| of == commit);
         let stays = |commit: &CommitNo| !self.open.contains(commit) && !undone(commit);
-        view.spares.iter().filter(stays).find(|commit| !self.removals.has(*segment, *commit))
+        view.spares().iter().filter(stays).find(|commit| !self.removals.has(*segment, *commit))
     }
 
     /// An own commit is shown where it wrote.

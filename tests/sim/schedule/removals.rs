@@ -1,8 +1,7 @@
-//! Commits that take something away and put nothing in its place: they have no identity of their own in a document, so nothing there
-//! counts them (a register that is written over, or a key that goes, is a mark of what was there).
+//! Commits that take something away and put nothing in its place: no clock of a document counts them, which is how it is with members
+//! of sets and elements of lists (a key that goes leaves a mark).
 //!
-//! A commit may leave a *spare* beside its mark, a key that means nothing. Another one later takes that away, and is seen by it: it is
-//! shown where the mark of the first one is there and the spare is not. Nobody takes away what may yet be refused, and no
+//! A commit may leave a *spare* beside its mark: its number, in a set. Another one later takes that out, and is seen by it: it is shown where the mark of the first one is there and the spare is not. Nobody takes away what may yet be refused, and no
 //! two commits the same one, so who is shown both marks is shown what a list of the log would show.
 
 use std::cell::RefCell;
@@ -11,6 +10,9 @@ use std::rc::Rc;
 
 use super::history::{CommitNo, SegmentNo};
 use super::process::View;
+
+/// The key of every segment's set of spares.
+pub const SPARES: &str = "g";
 
 /// Which commit takes which spare away: that of one heap, known to all of its processes.
 #[derive(Clone, Debug, Default)]
@@ -30,22 +32,13 @@ impl Removals {
 
     /// What a program sees of a segment has changed: the commits that only took something away are there, or are not.
     pub fn settle(&self, segment: SegmentNo, view: &mut View) {
+        let spares = view.spares();
         for ((_, spare), by) in self.0.borrow().range((segment, 0)..(segment + 1, 0)) {
-            if view.marks.contains(*spare) && !view.spares.contains(*spare) {
+            if view.marks.contains(*spare) && !spares.contains(*spare) {
                 view.marks.insert(*by);
             } else {
                 view.marks.remove(*by);
             }
         }
     }
-}
-
-/// The key of the spare that a commit leaves.
-pub fn spare(commit: CommitNo) -> String {
-    format!("d{commit}")
-}
-
-/// The commit of a spare's key.
-pub fn spare_of(key: &str) -> Option<CommitNo> {
-    key.strip_prefix('d')?.parse().ok()
 }

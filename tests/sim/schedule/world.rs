@@ -33,7 +33,7 @@ use super::history::{Event, ProcessNo, SegmentNo, Touch};
 use super::oracle::{Log, Oracle, Sight};
 use super::plan::{Deed, Plan};
 use super::process::{COUNTER, Link, Process};
-use super::removals::Removals;
+use super::removals::{Removals, SPARES};
 use super::{Failure, Tally, fails};
 use crate::Draws;
 use crate::node::options;
@@ -193,7 +193,9 @@ impl World {
         self.flow(&[at])?;
         let places = vec![Touch { makes_counter: true, ..Touch::default() }];
         let wish = Wish::Set { object: Handle(0), key: COUNTER.to_owned(), value: Literal::Counter(0.0) };
-        self.commit(at, vec![(Target::Here(Index(0)), vec![wish])], places)?;
+        let set = Wish::Set { object: Handle(0), key: SPARES.to_owned(), value: Literal::Set(Vec::new()) };
+        let wishes = std::iter::once(wish).chain(self.plan.removes.then_some(set)).collect();
+        self.commit(at, vec![(Target::Here(Index(0)), wishes)], places)?;
         self.flow(&[at])
     }
 

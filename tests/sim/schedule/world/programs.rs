@@ -14,7 +14,7 @@ use super::super::marks::MARKS_MAX;
 use super::super::oracle::label;
 use super::super::plan::WaitFor;
 use super::super::process::{COUNTER, REGISTER, Told};
-use super::super::removals::spare;
+use super::super::removals::SPARES;
 use super::{Failure, Given, World, fails};
 
 /// Segments that one heap of a schedule can have.
@@ -102,7 +102,7 @@ impl World {
         let (mut sections, mut places) = (Vec::new(), Vec::new());
         let commit = self.heaps[heap].oracle.made.len();
         let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
-        if self.plan.removes && pick % 4 == 3 && self.remove(at, usize::from(pick) / 4, &here)? {
+        if self.plan.removes && matches!(pick % 8, 3 | 6 | 7) && self.remove(at, usize::from(pick) / 8, &here)? {
             return Ok(());
         }
         for nth in 0..usize::from(segments).min(here.len()) {
@@ -116,13 +116,8 @@ impl World {
                 let (key, value) = (REGISTER.to_owned(), Literal::Scalar(Value::Number(commit as f64)));
                 wishes.push(Wish::Set { object: Handle(0), key, value });
             }
-            if self.plan.removes && pick % 4 == 1 {
-                wishes.push(Wish::Set {
-                    object: Handle(0),
-                    key: spare(commit),
-                    value: Literal::Scalar(Value::Bool(true)),
-                });
-            }
+            let spares = view.set().filter(|_| self.plan.removes && pick % 2 == 1);
+            wishes.extend(spares.map(|object| Wish::Include { object, member: Value::Number(commit as f64) }));
             if large && nth == 0 {
                 for part in 0..3 {
                     let value = Literal::Scalar(Value::Str("x".repeat(LARGE)));
@@ -137,7 +132,10 @@ impl World {
             let engine =
                 if self.plan.automerge && pick.is_multiple_of(2) { EngineKind::Automerge } else { EngineKind::Yrs };
             let mark = (label(commit), Literal::Scalar(Value::Bool(true)));
-            let entries = vec![mark, (COUNTER.to_owned(), Literal::Counter(0.0))];
+            let mut entries = vec![mark, (COUNTER.to_owned(), Literal::Counter(0.0))];
+            if self.plan.removes {
+                entries.push((SPARES.to_owned(), Literal::Set(Vec::new())));
+            }
             sections.push((Target::New(SegmentId(id), engine), vec![Wish::Root { value: Literal::Map(entries) }]));
             let segment: SegmentNo = self.heaps[heap].segments.len();
             self.heaps[heap].segments.push(SegmentId(id));
@@ -161,7 +159,8 @@ impl World {
         if commit >= MARKS_MAX || !heap.removals.note(segment, removed, commit) {
             return Ok(false);
         }
-        let wish = Wish::Delete { object: Handle(0), key: spare(removed) };
+        let Some(object) = process.views[&index].set() else { return Ok(false) };
+        let wish = Wish::Exclude { object, member: Value::Number(removed as f64) };
         let place = Touch { segment, removes: Some(removed), ..Touch::default() };
         self.commit(at, vec![(Target::Here(index), vec![wish])], vec![place])?;
         self.tally.removals += 1;

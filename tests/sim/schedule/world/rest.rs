@@ -186,8 +186,8 @@ impl World {
                 };
                 let (mut held, seen) = (View::of(&patches), &process.views[&index]);
                 self.heaps[heap].removals.settle(process.segments[&index], &mut held);
-                if (held.marks, held.spares, held.sum(), held.register)
-                    != (seen.marks, seen.spares, seen.sum(), seen.register)
+                if (held.marks, held.spares(), held.sum(), held.register)
+                    != (seen.marks, seen.spares(), seen.sum(), seen.register)
                 {
                     return fails("P1", format!("{who} sees {seen:?} in segment {index:?}, and holds {held:?}"));
                 }
