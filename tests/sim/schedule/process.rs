@@ -224,6 +224,8 @@ pub struct Process {
     pub may_doubt: bool,
     /// It has been told that what it held is not what the relay goes on with.
     pub parted: bool,
+    /// One of its segments is of another generation there.
+    pub conflicts: bool,
     /// What it was told is in doubt, and cannot be.
     pub misled: Option<String>,
     /// News of waits that nobody has heard yet.
@@ -304,6 +306,7 @@ impl Process {
             problems: Vec::new(),
             may_doubt: false,
             parted: false,
+            conflicts: false,
             misled: None,
             told: Vec::new(),
             committed: None,
@@ -529,7 +532,7 @@ impl Process {
                 self.anew |= known && !kept.is_empty();
             }
             // D4, §14.3: one side loses its place, or nobody can say what is in.
-            Output::Conflict(_) if self.may_doubt => self.parted = true,
+            Output::Conflict(_) if self.may_doubt => (self.parted, self.conflicts) = (true, true),
             Output::InDoubt(told) if self.may_doubt => {
                 self.parted = true;
                 for doubtful in told {

@@ -286,6 +286,12 @@ impl World {
             if let Some(what) = &process.misled {
                 return fails("P5", format!("process {at}: {what}"));
             }
+            if process.conflicts && !heap.oracle.parted {
+                return fails(
+                    "D4",
+                    format!("process {at} is told a conflict, and the log took all that was given back"),
+                );
+            }
             self.tally.parted = 1;
         }
         if self.tally.parted > 0 {
