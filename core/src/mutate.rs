@@ -172,10 +172,46 @@ pub enum Mutation {
     FloorForgotten,
     /// R10: of several appends that are written together, keep the clock tables of the last one alone.
     NewestClocks,
+    /// R4: let who is no longer live because of a Roll or a Restored go on behind it, not at it.
+    RollPassedBy,
+    /// R7, L3: say of a snapshot that it is of the position at which it is sent, not of the one at which it was read.
+    SnapshotDatedLate,
+    /// R7: make a catch-up at the head, not at what is durable.
+    CatchUpAtHead,
+    /// R3: go on owing the Acks of commits that the disk had no room for.
+    OwedWhenFull,
+    /// R11: do not put a refused commit into its line's row on the disk.
+    VoidUnwritten,
+    /// R10, D4: do not count in a segment's clock table what was given back of it.
+    RestoredUncounted,
+    /// R8: move the floor by what the folded segment needs of the log, whatever the others need.
+    FloorOfOne,
+    /// L5: go on from a copy of before a fold, with what that has left of the deltas.
+    SinceOverFold,
+    /// R6: know after a start no life of the log but the last one before it.
+    OneEpoch,
+    /// T1: take the newest life on the disk for the lineage, not the first.
+    LineageOfNewest,
+    /// R11, C7: send what lies behind a refused commit before it is made anew.
+    SendUnmade,
+    /// T2: take a version of an epoch that is not known here for lost, without waiting for an answer of the relay.
+    LostUnasked,
+    /// P5: fail for a refused commit a flush that waits for just that one, and not one that waits for later ones, too.
+    FlushPastRefusal,
+    /// L2: take a segment that was evicted and loaded again for one that is still given up, when its Roll comes.
+    GivenUpForGood,
+    /// C2: let an Ack end what stands at the front of all pending commits, and not what lies behind another line.
+    AckAtFront,
+    /// P1: do not show that somebody else has deleted a key that its map was created with.
+    DeletionUnseen,
+    /// P1: leave what was added here out of a counter's total when somebody else adds to it.
+    OwnSumUncounted,
+    /// G3: of several additions to one counter that are made anew, keep the last one alone.
+    RedoAddsOnce,
 }
 
 /// All of them.
-pub const ALL: [Mutation; 81] = {
+pub const ALL: [Mutation; 99] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -259,6 +295,24 @@ pub const ALL: [Mutation; 81] = {
         StateOfFold,
         FloorForgotten,
         NewestClocks,
+        RollPassedBy,
+        SnapshotDatedLate,
+        CatchUpAtHead,
+        OwedWhenFull,
+        VoidUnwritten,
+        RestoredUncounted,
+        FloorOfOne,
+        SinceOverFold,
+        OneEpoch,
+        LineageOfNewest,
+        SendUnmade,
+        LostUnasked,
+        FlushPastRefusal,
+        GivenUpForGood,
+        AckAtFront,
+        DeletionUnseen,
+        OwnSumUncounted,
+        RedoAddsOnce,
     ]
 };
 

@@ -452,6 +452,7 @@ impl Relay {
             let (mut lowest, mut heads) = (BTreeMap::new(), Vec::new());
             while let Some((position, owed)) = conn.owed.back().copied()
                 && position > durable
+                && !mutate::on(Mutation::OwedWhenFull)
             {
                 conn.owed.pop_back();
                 match owed {

@@ -107,7 +107,7 @@ impl Relay {
                 if self.live.remove(&id)
                     && let Some(conn) = self.conns.get_mut(&id)
                 {
-                    conn.cursor = offset;
+                    conn.cursor = if mutate::on(Mutation::RollPassedBy) { offset.next() } else { offset };
                 }
             }
         }

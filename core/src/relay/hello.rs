@@ -167,7 +167,7 @@ impl Relay {
 
     /// Reads the states of its resident segments, all at one position: what is durable now.
     fn catch_up(&mut self, id: ConnId, greeted: Greeted) {
-        let position = self.log.durable;
+        let position = if mutate::on(Mutation::CatchUpAtHead) { self.log.head } else { self.log.durable };
         let mut catch_up = CatchUp { greeted, position, wanted: VecDeque::new(), states: Vec::new(), count: 0 };
         for (segment, _) in &catch_up.greeted.residents {
             match self.log.number(*segment) {

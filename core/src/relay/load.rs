@@ -149,6 +149,7 @@ impl Relay {
             return self.verdict_read(id, states);
         }
         let Some((_, position, wanted)) = conn.loading.take_if(|(of, _, _)| *of == ticket) else { return };
+        let position = if mutate::on(Mutation::SnapshotDatedLate) { conn.cursor } else { position };
         let mut wanted = wanted.into_iter();
         for (state, next) in states.into_iter().zip(wanted.by_ref()) {
             let (segment, header, snapshot, deltas, onto_copy) = match state {

@@ -256,7 +256,7 @@ impl Pending {
         while let Some(one) = self.list.pop_front_if(|one| covered(one)) {
             ended.push(one);
         }
-        if several {
+        if several && !mutate::on(Mutation::AckAtFront) {
             let (gone, left): (VecDeque<_>, _) = std::mem::take(&mut self.list).into_iter().partition(covered);
             self.list = left;
             ended.extend(gone);

@@ -163,7 +163,9 @@ impl Replica {
 
     /// The relay has answered the newest load of it: the stream has it again from that position on.
     pub(super) fn is_followed_again(&mut self, id: SegmentId) {
-        if let Session::Online(online) = &mut self.session {
+        if let Session::Online(online) = &mut self.session
+            && !mutate::on(Mutation::GivenUpForGood)
+        {
             online.given_up.remove(&id);
         }
     }
@@ -434,7 +436,7 @@ impl Replica {
         if online.frozen.is_some() {
             return self.send_restore();
         }
-        if self.heap.is_undoing() {
+        if self.heap.is_undoing() && !mutate::on(Mutation::SendUnmade) {
             return;
         }
         let mut frames = Vec::new();

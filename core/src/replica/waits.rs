@@ -209,7 +209,7 @@ impl Replica {
     pub(super) fn fail_flushes(&mut self, seq: Seq, error: WaitError) {
         let mut failed = Vec::new();
         self.waits.list.retain(|wait| match wait.wanted {
-            Wanted::Saved(upto) if upto >= seq => {
+            Wanted::Saved(upto) if upto == seq || upto > seq && !mutate::on(Mutation::FlushPastRefusal) => {
                 failed.push(wait.ticket);
                 false
             }
@@ -278,7 +278,8 @@ impl Replica {
         let at = self.epochs.iter().position(|(epoch, _): &(EpochId, Offset)| *epoch == version.epoch);
         let Some(at) = at else {
             // Newer or unknown: an Ok that we have not had may know it.
-            return if answered { Some(Err(WaitError::VersionLost)) } else { None };
+            let lost = answered || mutate::on(Mutation::LostUnasked);
+            return if lost { Some(Err(WaitError::VersionLost)) } else { None };
         };
         let end = self.epochs.get(at + 1).map(|(_, next)| *next);
         if end.is_some_and(|end| version.position > end || mutate::on(Mutation::LostAtEnd) && version.position == end) {

@@ -100,7 +100,7 @@ pub(super) fn create_heap(transaction: &WriteTransaction, name: &str) -> Result<
 fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends: &[Append]) -> Result<(), StoreError> {
     for (epoch, start) in appends.iter().filter_map(|part| part.epoch) {
         let mut epochs = Sealed::open(transaction, EPOCHS)?;
-        if meta.lives == 0 {
+        if meta.lives == 0 || mutate::on(Mutation::LineageOfNewest) {
             meta.lineage = epoch;
         }
         epochs.put(&mut meta.digest, (heap, meta.lives), &encode_epoch(epoch, start))?;

@@ -89,6 +89,9 @@ fn fold(
     let segments = transaction.open_table(SEGMENTS).map_err(failed)?;
     for row in segments.range((heap, 0)..=(heap, u64::MAX)).map_err(failed)? {
         let number = row.map_err(failed)?.0.value().1;
+        if mutate::on(Mutation::FloorOfOne) && number != segment.0 {
+            continue;
+        }
         let mut rest = index.table.range((heap, number, 0)..=(heap, number, u64::MAX)).map_err(failed)?;
         if let Some(first) = rest.next() {
             let first = Offset(first.map_err(failed)?.0.value().2);

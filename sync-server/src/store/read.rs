@@ -180,7 +180,8 @@ fn read_since(
     position: Offset,
 ) -> Result<Option<StoredState>, StoreError> {
     let head = get_row(transaction, SNAPS, (heap, segment.0), SnapHead::decode)?;
-    if since > position || head.is_some_and(|head| head.position > since) {
+    let folded = head.is_some_and(|head| head.position > since) && !mutate::on(Mutation::SinceOverFold);
+    if since > position || folded {
         return Ok(None);
     }
     let header = match head.filter(|head| head.header_len > 0) {

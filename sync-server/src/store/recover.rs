@@ -109,6 +109,9 @@ where
 fn epochs(transaction: &ReadTransaction, heap: u64, digest: &mut u64) -> Result<Vec<(EpochId, Offset)>, StoreError> {
     let mut epochs = Vec::new();
     each(transaction, EPOCHS, (heap, 0)..=(heap, u64::MAX), digest, decode_epoch, |_, epoch| {
+        if mutate::on(Mutation::OneEpoch) {
+            epochs.clear();
+        }
         epochs.push(epoch);
         Ok(())
     })?;

@@ -286,7 +286,9 @@ impl Sequencer {
     fn record_line(&mut self, owner: ReplicaId, row: Row, author: &AuthorInfo, unix_ms: u64) {
         let line = self.admit.record(owner, row, unix_ms);
         line.author.clone_from(author);
-        self.touched_lines.insert(owner);
+        if !(mutate::on(Mutation::VoidUnwritten) && matches!(row.fate, Fate::Void(_))) {
+            self.touched_lines.insert(owner);
+        }
     }
 }
 
