@@ -56,6 +56,7 @@ impl World {
                 }
                 RelayOutput::Close { conn, code, reason } => {
                     self.note(|| format!("the relay closes {conn:?}: {code} {reason}"));
+                    self.heaps[heap].grants.closed(self.now, conn);
                     let late = self.late.iter_mut().map(|(_, link)| link);
                     let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut()).chain(late);
                     for link in links.filter(|link| link.conn == conn) {
@@ -94,6 +95,7 @@ impl World {
     /// A machine is dropped. Its connections are closed by then; reads of it are of no use any more, folds go on.
     fn unload(&mut self, heap: usize) {
         self.heaps[heap].relay = None;
+        self.heaps[heap].grants.forget();
         self.heaps[heap].reads.clear();
         self.heaps[heap].beginning = false;
     }
@@ -144,19 +146,29 @@ impl World {
         for (offset, bytes) in (append.first.0..).zip(&append.entries) {
             let entry = LogEntry::decode(bytes, &mut Reader::new(bytes));
             let entry = entry.or_else(|error| fails("P5", format!("an entry does not read back: {error}")))?;
+            let of = &mut self.heaps[heap];
             let segments = &of.segments;
             let number = |id| segments.iter().position(|known| *known == id);
             of.oracle.append(Offset(offset), &entry, number, |by| of.given.get(&by).cloned())?;
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
+            match &entry {
+                LogEntry::Commit(commit) => self.stands(heap, commit.owner, commit.uid, false)?,
+                LogEntry::Void { owner, uid, code, .. } if Code::from_number(*code) == Some(Code::ClaimLost) => {
+                    self.stands(heap, *owner, *uid, true)?;
+                }
+                _ => {}
+            }
             if let LogEntry::Quarantine(quarantine) = &entry {
                 self.tally.left_out += quarantine.skipped().count() as u64;
             }
+            let of = &mut self.heaps[heap];
             self.tally.parted |= u64::from(of.oracle.parted);
             if let LogEntry::Restored(restored) = &entry {
                 self.tally.adopted += restored.segments.iter().filter(|part| part.adopts).count() as u64;
                 of.history.push(Event::Superseded { commits: of.oracle.superseded });
             }
         }
+        let of = &mut self.heaps[heap];
         for (owner, row) in &append.admit {
             let row = AdmitRow::decode(row).or_else(|error| fails("P5", format!("a line does not parse: {error}")))?;
             let line = of.oracle.line(*owner).unwrap_or((Seq(0), Uid::NONE));
