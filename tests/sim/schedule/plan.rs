@@ -59,6 +59,8 @@ pub struct Plan {
     pub hostile: bool,
     /// Programs share work, and end it by commits that stand on claims (S27). Not where the disk is lost, or processes are copied.
     pub claims: bool,
+    /// The store answers no read with more than one entry, or one segment's state.
+    pub pieces: bool,
     /// What is to strike whom, when it can.
     pub targets: Vec<(Fault, Phase)>,
 }
@@ -101,6 +103,7 @@ impl Plan {
             long: draws.below(32) == 0,
             hostile: false,
             claims: false,
+            pieces: Draws(seed ^ 0x91ec_e500).below(4) == 0,
         };
         if plan.losses && plan.fold_bytes.is_none() {
             // Without a worker nothing can be given back; with this one nothing is folded.

@@ -153,7 +153,8 @@ impl Grants {
                 let &[(conn, by)] = to else { return Ok(()) };
                 let of = (run.clone(), key.clone());
                 let other = self.current.get(&of).filter(|known| known.by != by && known.on.is_err_and(|at| at > now));
-                if let Some(other) = other.or(self.current.get(&of).filter(|known| known.by != by && known.on.is_ok())) {
+                if let Some(other) = other.or(self.current.get(&of).filter(|known| known.by != by && known.on.is_ok()))
+                {
                     return fails("S27", format!("{of:?} is granted to {by:?}, and {other:?} is current"));
                 }
                 self.current.insert(of, Grant { by, grant: *grant, on: Ok(conn) });
@@ -183,7 +184,9 @@ impl Grants {
         });
         match (is, void) {
             (true, true) => fails("S27", format!("commit {commit} is refused, and {claim:?} is current")),
-            (false, false) => fails("S27", format!("commit {commit} is admitted on {claim:?}, and {known:?} is current")),
+            (false, false) => {
+                fails("S27", format!("commit {commit} is admitted on {claim:?}, and {known:?} is current"))
+            }
             _ => Ok(()),
         }
     }

@@ -272,7 +272,9 @@ impl World {
                     of.history.push(Event::Version { process: number, version: of.versions.len() });
                     of.versions.push(Given { token: version, life, cut });
                 }
-                (Told::Done(..), Waiting::Reach(version)) => of.history.push(Event::Reached { process: number, version }),
+                (Told::Done(..), Waiting::Reach(version)) => {
+                    of.history.push(Event::Reached { process: number, version })
+                }
                 (Told::Done(..), Waiting::Sync(asked_in, upto)) => {
                     if asked_in == life && cut < upto {
                         return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));

@@ -231,6 +231,7 @@ impl World {
         let Some(read) = self.heaps[heap].reads.remove(at) else { return Ok(()) };
         let input = match read {
             RelayOutput::ReadLog { ticket, from, upto, bytes_max } => {
+                let bytes_max = self.at_once(bytes_max);
                 match self.platter.log(heap, from, upto, bytes_max) {
                     Some(entries) => RelayInput::Log { ticket, entries },
                     // The log stays for a stream as long as there is the stream.
@@ -240,8 +241,8 @@ impl World {
                     None => RelayInput::ReadFailed { ticket },
                 }
             }
-            RelayOutput::ReadStates { ticket, position, segments, .. } => {
-                match self.platter.states(heap, position, &segments) {
+            RelayOutput::ReadStates { ticket, position, segments, bytes_max } => {
+                match self.platter.states(heap, position, &segments, self.at_once(bytes_max)) {
                     Some(states) => RelayInput::States { ticket, states },
                     None => return fails("P5", "states cannot be read"),
                 }
@@ -264,6 +265,11 @@ impl World {
         self.relay(heap, input)
     }
 
+    /// How much the store answers at once, of what it may.
+    fn at_once(&self, bytes_max: usize) -> usize {
+        if self.plan.pieces { 1 } else { bytes_max }
+    }
+
     /// What the worker makes of a segment that was given back. Now and then it dies over it.
     fn merge(
         &self,
@@ -276,7 +282,7 @@ impl World {
     ) -> Result<Merge, Failure> {
         let (mut snapshot, mut deltas) = (Bytes::new(), Vec::new());
         if let Some(segment) = segment {
-            let states = self.platter.states(heap, position, &[segment]);
+            let states = self.platter.states(heap, position, &[segment], 1);
             let Some(StoredState::At { snapshot: stored, deltas: behind, .. }) = states.and_then(|mut all| all.pop())
             else {
                 // Folded beyond that meanwhile: it is asked for again.
@@ -306,7 +312,7 @@ impl World {
         let job = &mut self.heaps[heap].folds[0];
         let number = job.segment;
         if job.made.is_none() {
-            let state = self.platter.states(heap, job.upto, &[job.segment]).and_then(|mut states| states.pop());
+            let state = self.platter.states(heap, job.upto, &[job.segment], 1).and_then(|mut states| states.pop());
             if let Some(StoredState::At { snapshot, deltas, .. }) = state {
                 match fold(job.engine, &snapshot, &deltas) {
                     Ok(made) => {
