@@ -77,6 +77,8 @@ pub struct Tally {
     pub left_out: u64,
     /// Segments that stood still at a process until somebody had looked at them.
     pub frozen: u64,
+    /// Pieces of shared work that were ended.
+    pub ended: u64,
     /// Frames that the network had twice.
     pub repeated: u64,
     /// Folds that succeeded.
@@ -115,6 +117,7 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.harmed += other.harmed;
         self.left_out += other.left_out;
         self.frozen += other.frozen;
+        self.ended += other.ended;
         self.repeated += other.repeated;
         self.folds += other.folds;
         self.rolls += other.rolls;
@@ -146,10 +149,10 @@ impl std::fmt::Display for Tally {
             each(*refused)
         )?;
         write!(f, "{:.1} repeated frames, ", each(*repeated))?;
-        let Tally { forged, harmed, left_out, frozen, .. } = self;
+        let Tally { forged, harmed, left_out, frozen, ended, .. } = self;
         write!(
             f,
-            "{forged} forged commits, {harmed} changes of strangers ({left_out} left out, {frozen} freezes) in all, "
+            "{forged} forged commits, {harmed} changes of strangers ({left_out} left out, {frozen} freezes), {ended} pieces of shared work in all, "
         )?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
         write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;

@@ -26,18 +26,9 @@ const SEEDS: u64 = 2_000;
 /// Schedules without a fault, which must hold.
 const HEALTHY: u64 = 100;
 /// What no schedule notices: `tests/README.md` says of each why.
-const BY_TRACES: [Mutation; 8] = {
+const BY_TRACES: [Mutation; 7] = {
     use Mutation::*;
-    [
-        NoFence,
-        CatchUpInParts,
-        SnapshotUntold,
-        VersionWithoutEpoch,
-        LapsedClaim,
-        RedoIncluded,
-        AdoptedIsWhole,
-        AdoptNothing,
-    ]
+    [NoFence, CatchUpInParts, SnapshotUntold, VersionWithoutEpoch, RedoIncluded, AdoptedIsWhole, AdoptNothing]
 };
 /// Side by side.
 const THREADS: usize = 2;

@@ -171,8 +171,9 @@ impl Platter {
         heap: usize,
         position: Offset,
         segments: &[S],
+        bytes_max: usize,
     ) -> Option<Vec<StoredState>> {
-        self.store.as_ref()?.read_states(&self.names[heap], position, segments, usize::MAX).ok()
+        self.store.as_ref()?.read_states(&self.names[heap], position, segments, bytes_max).ok()
     }
 
     /// The snapshot of a segment, and the deltas behind it with their entries.

@@ -18,6 +18,9 @@ const REPEATS: u16 = 8;
 /// Of so many steps one is a stranger's, where there are any; in two more an honest process's commits are forged, if some are under way.
 const HARMS: usize = 30;
 
+/// Of so many steps one is of the shared work, where there is any.
+const WORKS: usize = 6;
+
 /// The source of a schedule's steps.
 #[derive(Debug)]
 pub struct Generator {
@@ -30,6 +33,7 @@ pub struct Generator {
     processes: usize,
     losses: bool,
     hostile: bool,
+    claims: bool,
     rolls: bool,
     faults: Vec<Fault>,
     targets: Vec<(Fault, Phase)>,
@@ -47,6 +51,7 @@ impl Generator {
             processes: plan.processes(),
             losses: plan.losses,
             hostile: plan.hostile,
+            claims: plan.claims,
             rolls: plan.rolls,
             faults: plan.faults(),
             targets: plan.targets.clone(),
@@ -59,6 +64,7 @@ impl Generator {
             return None;
         }
         let odd = if self.hostile && world.is_up { self.harm(world) } else { None };
+        let odd = odd.or_else(|| self.work());
         Some(odd.or_else(|| self.fault(world)).unwrap_or_else(|| self.usual(world)))
     }
 
@@ -74,6 +80,15 @@ impl Generator {
             }
             _ => None,
         }
+    }
+
+    /// Now and then somebody does something of the shared work.
+    fn work(&mut self) -> Option<Deed> {
+        if !self.claims || self.odd.below(WORKS) > 0 {
+            return None;
+        }
+        let at = self.odd.below(self.processes) as u8;
+        Some(Deed::Work { at, pick: self.odd.draw() as u16 })
     }
 
     /// What the plan wants struck is struck as soon as it can be; and now and then, something is.

@@ -119,6 +119,8 @@ pub struct Oracle {
     uncounted: Vec<SegmentNo>,
     /// Commits that had other bytes on their way, and these bytes.
     forged: BTreeMap<Uid, Vec<Bytes>>,
+    /// Commits that stand on a claim.
+    pub claimed: Marks,
     /// Some may not write.
     pub rights: bool,
     /// Segments get new generations.
@@ -140,6 +142,7 @@ impl Default for Oracle {
             logs: vec![Log::default()],
             uncounted: Vec::new(),
             forged: BTreeMap::new(),
+            claimed: Marks::default(),
             rights: false,
             rolls: false,
             parted: false,
@@ -264,6 +267,7 @@ impl Oracle {
         let forged = self.forged.contains_key(&made.uid);
         let may = match Code::from_number(code) {
             Some(Code::NoRight) => self.rights,
+            Some(Code::ClaimLost) => self.claimed.contains(commit),
             Some(Code::GuardStructure) => forged,
             // Of a stranger, what came before it may be lost.
             Some(Code::GuardClocks) => forged || made.strange.is_some(),

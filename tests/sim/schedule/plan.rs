@@ -57,6 +57,10 @@ pub struct Plan {
     pub long: bool,
     /// Commits that the guard refuses, and what no engine takes in (R10–R12). Not where the disk is lost, or processes are copied.
     pub hostile: bool,
+    /// Programs share work, and end it by commits that stand on claims (S27). Not where the disk is lost, or processes are copied.
+    pub claims: bool,
+    /// The store answers no read with more than one entry, or one segment's state.
+    pub pieces: bool,
     /// Some commits take something away, and do nothing else. Not where there is something that no engine takes in: what is taken
     /// away may be left out.
     pub removes: bool,
@@ -101,6 +105,8 @@ impl Plan {
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
             hostile: false,
+            claims: false,
+            pieces: Draws(seed ^ 0x91ec_e500).below(4) == 0,
             removes: false,
         };
         if plan.losses && plan.fold_bytes.is_none() {
@@ -112,6 +118,7 @@ impl Plan {
         plan.targets = (0..5).map(target).collect();
         // By draws of its own, so that all other plans are what they are without these.
         plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(4) == 0;
+        plan.claims = !plan.losses && !plan.clones && Draws(seed ^ 0xc1a1_0000).below(4) == 0;
         // Only there is something that a guard passes and an engine does not take.
         plan.automerge |= plan.hostile;
         plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(3) == 0;
@@ -151,6 +158,8 @@ pub enum Deed {
     Forge { at: u8, pick: u16 },
     /// A stranger writes what no engine takes in.
     Harm { pick: u16 },
+    /// A member of the group that shares work does its next small step.
+    Work { at: u8, pick: u16 },
     /// Messages of an earlier connection arrive.
     LateUp { pick: u16 },
     /// Messages of the relay arrive.

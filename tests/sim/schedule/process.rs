@@ -18,6 +18,7 @@ use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
 use super::oracle::{Sight, commit_of, label};
 use super::removals::{Removals, SPARES};
+use super::world::Worker;
 use super::{Failure, fails};
 
 /// The key of every segment's counter.
@@ -256,6 +257,8 @@ pub struct Process {
     pub open: Vec<CommitNo>,
     /// Those of them that were refused, and the segments that show them still: until they are made anew.
     pub undone: Vec<(CommitNo, Index)>,
+    /// Its part of the shared work.
+    pub worker: Worker,
     /// The Hello of this connection was answered.
     pub online: bool,
     /// It does nothing until this step.
@@ -354,6 +357,7 @@ impl Process {
             line: Vec::new(),
             open: Vec::new(),
             undone: Vec::new(),
+            worker: Worker::default(),
             online: false,
             paused_until: 0,
             problems: Vec::new(),
@@ -527,6 +531,7 @@ impl Process {
 
     fn output(&mut self, output: Output, ids: &[SegmentId], history: &mut Vec<Event>) {
         let process = self.number;
+        self.worker.hear(&output);
         match output {
             Output::Send(message) => {
                 if let Err(error) = self.sends(&message, ids) {

@@ -1,9 +1,10 @@
 //! The world of a schedule: processes, one relay process with a machine per heap, and its disk. It performs steps, and after
 //! each one holds what every touched program sees, and all that the relay said, against the oracle.
 //!
-//! Next: `world/programs.rs` (what programs do), `links.rs` (connections), `relay.rs` (the relay process and its disk), `judge.rs` (what
+//! Next: `world/programs.rs` (what programs do), `claims.rs`, `links.rs` (connections), `relay.rs` (the relay process and its disk), `judge.rs` (what
 //! must be seen), `faults.rs`, `hostile.rs`, `rolls.rs`, `rest.rs` (how it ends).
 
+mod claims;
 mod faults;
 mod hostile;
 mod judge;
@@ -25,6 +26,8 @@ use coheap_core::replica::{Input, Target};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::Time;
 
+use self::claims::Grants;
+pub use self::claims::Worker;
 use self::hostile::Stranger;
 use self::programs::Waiting;
 use super::coverage::{Coverage, Phase, Phases};
@@ -93,6 +96,8 @@ pub struct OneHeap {
     given: BTreeMap<ReplicaId, Sight>,
     /// Processes were copied.
     copies: bool,
+    /// Who holds what of the work, and what ends it.
+    grants: Grants,
     /// Segments that keep their history.
     with_history: BTreeSet<SegmentNo>,
     /// Who came last and wrote what no engine takes in.
@@ -250,6 +255,7 @@ impl World {
             }
             Deed::Forge { at, pick } => self.forge(place(at), usize::from(pick)),
             Deed::Harm { pick } => self.harm(pick),
+            Deed::Work { at, pick } => self.work(place(at), usize::from(pick)),
             Deed::LateUp { pick } => self.late_up(pick),
             Deed::Down { at, count } => self.down(place(at), count),
             Deed::Sync { count } => self.sync(usize::from(count)),
@@ -320,6 +326,7 @@ impl World {
         self.hear(at)?;
         self.told_durable(at)?;
         self.judge(at)?;
+        self.announce(at)?;
         if std::mem::take(&mut self.processes[at].hangs_up)
             && let Some(link) = self.hang_up(at)?
         {

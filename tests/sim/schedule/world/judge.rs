@@ -107,6 +107,12 @@ impl World {
 
     /// The relay says something: nothing that is not on the disk (P5), and only what is true.
     pub(super) fn said(&mut self, heap: usize, to: &[ConnId], frame: &Down) -> Result<(), Failure> {
+        if self.plan.claims {
+            let links = self.processes.iter().filter_map(|process| process.link.as_ref());
+            let of = links.filter(|link| to.contains(&link.conn));
+            let to: Vec<_> = of.filter_map(|link| Some((link.conn, *link.own.first()?))).collect();
+            self.heaps[heap].grants.down(self.now, &to, frame)?;
+        }
         let of = &self.heaps[heap];
         let (position, what) = match frame {
             Down::Entry(entry) => {

@@ -1,5 +1,7 @@
 //! Connections: they open and end, messages go over them in both directions, some after their end.
 
+use bytes::Bytes;
+use coheap_core::id::ReplicaId;
 use coheap_core::relay::{ConnId, Input as RelayInput};
 use coheap_core::replica::Input;
 use coheap_core::segment::write::Draw;
@@ -45,7 +47,15 @@ impl World {
 
     /// The relay's end of a connection learns that it is over.
     pub(super) fn closed(&mut self, heap: usize, link: &Link) -> Result<(), Failure> {
+        self.heaps[heap].grants.closed(self.now, link.conn);
         if link.relay_open { self.relay(heap, RelayInput::Closed { conn: link.conn }) } else { Ok(()) }
+    }
+
+    /// A message reaches the relay.
+    fn reaches_relay(&mut self, heap: usize, conn: ConnId, by: Option<ReplicaId>, bytes: &Bytes) {
+        if let Some(by) = by.filter(|_| self.plan.claims) {
+            self.heaps[heap].grants.up(conn, by, bytes);
+        }
     }
 
     pub(super) fn up(&mut self, at: usize, count: u8) -> Result<(), Failure> {
@@ -57,10 +67,11 @@ impl World {
             }
             let Some(bytes) = link.up.pop_front() else { break };
             link.greeted = true;
-            let conn = link.conn;
+            let (conn, by) = (link.conn, link.own.first().copied());
             if let Some((by, sight)) = link.arrives(&bytes) {
                 self.heaps[heap].given.insert(by, sight);
             }
+            self.reaches_relay(heap, conn, by, &bytes);
             self.relay(heap, RelayInput::Message { conn, bytes })?;
         }
         Ok(())
@@ -83,7 +94,7 @@ impl World {
         }
         let at = usize::from(pick) % self.late.len();
         let (heap, link) = &mut self.late[at];
-        let (heap, conn) = (*heap, link.conn);
+        let (heap, conn, by) = (*heap, link.conn, link.own.first().copied());
         if link.awaits_an_answer() {
             return Ok(());
         }
@@ -92,6 +103,7 @@ impl World {
             if let Some((by, sight)) = link.arrives(&bytes) {
                 self.heaps[heap].given.insert(by, sight);
             }
+            self.reaches_relay(heap, conn, by, &bytes);
             return self.relay(heap, RelayInput::Message { conn, bytes });
         }
         let (heap, link) = self.late.remove(at);

@@ -1,6 +1,6 @@
 //! What programs do: commits, loads, evictions, waits; and what they are told of their waits.
 
-use coheap_core::commit::EngineKind;
+use coheap_core::commit::{ClaimOf, EngineKind};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{ObjectId, Offset, SegmentId};
@@ -43,6 +43,17 @@ impl World {
         sections: Vec<(Target, Vec<Wish>)>,
         places: Vec<Touch>,
     ) -> Result<(), Failure> {
+        self.commit_on(at, sections, places, None)
+    }
+
+    /// The same, on a claim that it ends.
+    pub(super) fn commit_on(
+        &mut self,
+        at: usize,
+        sections: Vec<(Target, Vec<Wish>)>,
+        places: Vec<Touch>,
+        claim: Option<ClaimOf>,
+    ) -> Result<(), Failure> {
         let heap = self.heap_of(at);
         let commit = self.heaps[heap].oracle.made.len();
         if commit >= MARKS_MAX || sections.is_empty() {
@@ -61,7 +72,7 @@ impl World {
                 wishes.extend(counter.map(|object| Wish::Add { object, by: place.adds as f64 }));
                 view.wrote(commit, place, &wishes);
             }
-            Section { target, claim: None, wishes }
+            Section { target, claim: claim.clone(), wishes }
         });
         let sections = marked.collect();
         let entropy = self.draws.draw();
@@ -81,6 +92,9 @@ impl World {
             return fails("P9", format!("a program cannot commit: {:?}", process.problems));
         };
         of.oracle.make(uid, places.clone());
+        if claim.is_some() {
+            of.oracle.claimed.insert(commit);
+        }
         process.line.push(commit);
         process.open.push(commit);
         for place in &places {
@@ -271,6 +285,9 @@ impl World {
         let of = &mut self.heaps[self.plan.heaps_of[at]];
         let cut = process.replica.cut();
         for told in std::mem::take(&mut process.told) {
+            if matches!(told, Told::Failed(ticket, _) if process.worker.declined(ticket)) {
+                continue;
+            }
             let (Told::Done(ticket, _) | Told::Failed(ticket, _)) = &told;
             let Some(waiting) = of.waits.remove(&(process.number, *ticket)) else {
                 return fails(

@@ -224,6 +224,8 @@ impl World {
         let recovered = self.platter.recover(heap)?;
         self.found_on_disk(heap, &recovered)?;
         let of = &mut self.heaps[heap];
+        let (oracle, grants) = (&of.oracle, &of.grants);
+        self.tally.ended += grants.rest(|commit| oracle.place(commit).is_some() && !oracle.is_void(commit))?;
         let all = |segment| of.oracle.log().content(segment, Offset(u64::MAX)).marks;
         let log = (0..of.segments.len()).map(all).collect();
         of.history.push(Event::Rest { log });

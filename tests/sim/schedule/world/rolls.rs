@@ -62,7 +62,7 @@ impl World {
             return fails("G1", "what is no roll is made");
         };
         let segments: &[SegmentNumber] = &[*segment];
-        let state = self.platter.states(heap, *position, segments).and_then(|mut states| states.pop());
+        let state = self.platter.states(heap, *position, segments, 1).and_then(|mut states| states.pop());
         let roll = match state {
             Some(StoredState::At { snapshot, deltas, .. }) if pick % WORKER_DIES != 1 => {
                 match roll_unchecked(*engine, *id, &snapshot, &deltas, *generation) {
