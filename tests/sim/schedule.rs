@@ -22,6 +22,7 @@ pub mod marks;
 pub mod oracle;
 pub mod plan;
 pub mod process;
+pub mod removals;
 pub mod shrink;
 pub mod world;
 
@@ -64,6 +65,8 @@ pub struct Tally {
     pub commits: u64,
     /// Commits of more than one segment.
     pub wide: u64,
+    /// Commits that only took something away.
+    pub removals: u64,
     /// Commits that were refused.
     pub refused: u64,
     /// Commits of honest processes that had other bytes on their way.
@@ -108,6 +111,7 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.faults += other.faults;
         self.commits += other.commits;
         self.wide += other.wide;
+        self.removals += other.removals;
         self.refused += other.refused;
         self.forged += other.forged;
         self.harmed += other.harmed;
@@ -130,7 +134,7 @@ impl std::ops::AddAssign<&Tally> for Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Tally { schedules, steps, faults, commits, wide, refused, repeated, folds, .. } = self;
+        let Tally { schedules, steps, faults, commits, wide, removals, refused, repeated, folds, .. } = self;
         let Tally { rolls, rolls_held, adopted, parted, catch_ups, from_copies, onto_copies, lives, coverage, .. } =
             self;
         let each = |sum: u64| sum as f64 / (schedules + parted).max(1) as f64;
@@ -138,9 +142,10 @@ impl std::fmt::Display for Tally {
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
         write!(
             f,
-            "{:.1} commits ({:.1} of several segments, {:.1} refused), ",
+            "{:.1} commits ({:.1} of several segments, {:.1} that only removed, {:.1} refused), ",
             each(*commits),
             each(*wide),
+            each(*removals),
             each(*refused)
         )?;
         write!(f, "{:.1} repeated frames, ", each(*repeated))?;

@@ -61,6 +61,9 @@ pub struct Plan {
     pub claims: bool,
     /// The store answers no read with more than one entry, or one segment's state.
     pub pieces: bool,
+    /// Some commits take something away, and do nothing else. Not where there is something that no engine takes in: what is taken
+    /// away may be left out.
+    pub removes: bool,
     /// What is to strike whom, when it can.
     pub targets: Vec<(Fault, Phase)>,
 }
@@ -104,6 +107,7 @@ impl Plan {
             hostile: false,
             claims: false,
             pieces: Draws(seed ^ 0x91ec_e500).below(4) == 0,
+            removes: false,
         };
         if plan.losses && plan.fold_bytes.is_none() {
             // Without a worker nothing can be given back; with this one nothing is folded.
@@ -117,6 +121,7 @@ impl Plan {
         plan.claims = !plan.losses && !plan.clones && Draws(seed ^ 0xc1a1_0000).below(4) == 0;
         // Only there is something that a guard passes and an engine does not take.
         plan.automerge |= plan.hostile;
+        plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(3) == 0;
         if plan.hostile && plan.fold_bytes.is_none() {
             // Without a worker nobody can say what is wrong with it.
             plan.fold_bytes = Some(1 << 40);

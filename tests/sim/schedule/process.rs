@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use coheap_core::edit::{Handle, Patch, Shown};
+use coheap_core::edit::{Handle, Patch, Shown, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::relay::ConnId;
@@ -17,6 +17,7 @@ use coheap_core::wire::frame::{Up, split};
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
 use super::oracle::{Sight, commit_of, label};
+use super::removals::{Removals, spare, spare_of};
 use super::world::Worker;
 use super::{Failure, fails};
 
@@ -35,8 +36,10 @@ const DISPLACED_MAX: u32 = 2;
 /// What a program sees of one segment, kept by its own wishes and the patches that come.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct View {
-    /// Whose marks are there.
+    /// Whose marks are there, and who took spares away.
     pub marks: Marks,
+    /// Whose spares are there.
+    pub spares: Marks,
     /// The register.
     pub register: Option<f64>,
     counter: Option<Handle>,
@@ -55,8 +58,15 @@ impl View {
     }
 
     /// An own commit wrote here: it left its mark, added to the counter or made it (the first container of its segment), and
-    /// perhaps wrote to the register.
-    pub fn wrote(&mut self, commit: CommitNo, place: &Touch, register: bool) {
+    /// perhaps wrote to the register and left a spare, or took one away.
+    pub fn wrote(&mut self, commit: CommitNo, place: &Touch, wishes: &[Wish]) {
+        let sets = |of: &str| wishes.iter().any(|wish| matches!(wish, Wish::Set { key, .. } if key == of));
+        if sets(&spare(commit)) {
+            self.spares.insert(commit);
+        }
+        if let Some(spare) = place.removes {
+            self.spares.remove(spare);
+        }
         if place.makes_counter {
             self.counter = Some(Handle(1));
         }
@@ -64,7 +74,7 @@ impl View {
         if let Some(counter) = self.counter {
             *self.totals.entry(counter).or_default() += place.adds as f64;
         }
-        if register {
+        if sets(REGISTER) {
             self.register = Some(commit as f64);
         }
     }
@@ -79,6 +89,8 @@ impl View {
                     (mark, _) => {
                         if let Some(commit) = commit_of(mark) {
                             self.marks.insert(commit);
+                        } else if let Some(commit) = spare_of(mark) {
+                            self.spares.insert(commit);
                         }
                     }
                 },
@@ -88,6 +100,8 @@ impl View {
                     mark => {
                         if let Some(commit) = commit_of(mark) {
                             self.marks.remove(commit);
+                        } else if let Some(commit) = spare_of(mark) {
+                            self.spares.remove(commit);
                         }
                     }
                 },
@@ -239,6 +253,8 @@ pub struct Process {
     pub may_doubt: bool,
     /// It has been told that what it held is not what the relay goes on with.
     pub parted: bool,
+    /// One of its segments is of another generation there.
+    pub conflicts: bool,
     /// What it was told is in doubt, and cannot be.
     pub misled: Option<String>,
     /// News of waits that nobody has heard yet.
@@ -270,6 +286,12 @@ pub struct Process {
     pub news: Vec<CommitNo>,
     /// What was here of segments that it has evicted, not yet put where it is kept.
     pub kept: Vec<(SegmentNo, Bytes)>,
+    /// An entry that its program is told of in two steps, and not in one (C4).
+    pub told_twice: Option<Offset>,
+    /// The last entry that its program is told of in this step of the replica.
+    last: Option<Offset>,
+    /// Commits of the heap that only take something away.
+    removals: Removals,
     changed: BTreeSet<Index>,
 }
 
@@ -285,14 +307,17 @@ pub struct Stored {
 
 impl Process {
     /// A process that has just opened the heap, and wants the root.
-    pub fn new(options: Options, number: ProcessNo) -> Process {
-        Process::of(Replica::new(options), number)
+    pub fn new(options: Options, number: ProcessNo, removals: Removals) -> Process {
+        Process::of(Replica::new(options), number, removals)
     }
 
-    fn of(replica: Replica, number: ProcessNo) -> Process {
+    fn of(replica: Replica, number: ProcessNo, removals: Removals) -> Process {
         Process {
             replica,
             number,
+            removals,
+            told_twice: None,
+            last: None,
             life: 0,
             restoring: false,
             stored: None,
@@ -322,6 +347,7 @@ impl Process {
             problems: Vec::new(),
             may_doubt: false,
             parted: false,
+            conflicts: false,
             misled: None,
             told: Vec::new(),
             committed: None,
@@ -339,6 +365,7 @@ impl Process {
     pub fn reopen(
         options: Options,
         number: ProcessNo,
+        removals: &Removals,
         stored: &Stored,
         commits: impl Fn(Uid) -> Option<CommitNo>,
         ids: &[SegmentId],
@@ -346,7 +373,7 @@ impl Process {
     ) -> Result<Process, Failure> {
         let replica = Replica::reopen(options, &stored.bytes);
         let replica = replica.or_else(|error| fails("P4", format!("a store does not read back: {error:?}")))?;
-        let mut process = Process::of(replica, number);
+        let mut process = Process::of(replica, number, removals.clone());
         (process.life, process.restoring) = (stored.life, stored.restoring);
         process.line = process.replica.unsaved_uids().into_iter().filter_map(commits).collect();
         process.open.clone_from(&process.line);
@@ -370,7 +397,7 @@ impl Process {
             life: self.life,
             restoring: self.restoring,
             displaced: self.displaced,
-            ..Process::of(replica, number)
+            ..Process::of(replica, number, self.removals.clone())
         }
     }
 
@@ -441,6 +468,7 @@ impl Process {
     }
 
     fn perform(&mut self, ids: &[SegmentId], history: &mut Vec<Event>) {
+        self.last = None;
         while let Some(output) = self.replica.poll() {
             self.output(output, ids, history);
         }
@@ -466,6 +494,20 @@ impl Process {
         history.push(Event::Looks { process });
     }
 
+    fn settle(&mut self, index: Index) {
+        if let (Some(segment), Some(view)) = (self.segments.get(&index), self.views.get_mut(&index)) {
+            self.removals.settle(*segment, view);
+        }
+    }
+
+    /// Something that a commit left in a segment, and another may take away: nobody does yet, and it will not be refused.
+    pub fn spare_in(&self, index: Index) -> Option<CommitNo> {
+        let (segment, view) = (self.segments.get(&index)?, self.views.get(&index)?);
+        let undone = |commit: &CommitNo| self.undone.iter().any(|(of, _)| of == commit);
+        let stays = |commit: &CommitNo| !self.open.contains(commit) && !undone(commit);
+        view.spares.iter().filter(stays).find(|commit| !self.removals.has(*segment, *commit))
+    }
+
     /// An own commit is shown where it wrote.
     pub fn wrote(&mut self, index: Index) {
         self.changed.insert(index);
@@ -484,10 +526,15 @@ impl Process {
                 let number = ids.iter().position(|id| *id == segment).expect("segments are known to the world");
                 self.segments.insert(index, number);
                 if let Some((commit, place)) = self.making.take_if(|(_, place)| place.segment == number) {
-                    self.views.entry(index).or_default().wrote(commit, &place, false);
+                    self.views.entry(index).or_default().wrote(commit, &place, &[]);
                 }
             }
-            Output::Apply { segments, .. } => self.patch(&segments),
+            Output::Apply { offset, segments, .. } => {
+                if self.last.replace(offset) == Some(offset) {
+                    self.told_twice = Some(offset);
+                }
+                self.patch(&segments);
+            }
             Output::Committed { seq, corrections, .. } => {
                 self.committed = Some(seq);
                 self.patch(&corrections);
@@ -498,7 +545,10 @@ impl Process {
                 self.changed.insert(segment);
                 self.frozen.remove(&segment);
                 match status {
-                    LoadStatus::There => drop(self.views.insert(segment, View::of(&patches))),
+                    LoadStatus::There => {
+                        self.views.insert(segment, View::of(&patches));
+                        self.settle(segment);
+                    }
                     LoadStatus::Missing => drop(self.views.remove(&segment)),
                     // Its program keeps what it holds; it is told why, too.
                     LoadStatus::Quarantined => {
@@ -554,7 +604,7 @@ impl Process {
                 self.anew |= known && !kept.is_empty();
             }
             // D4, §14.3: one side loses its place, or nobody can say what is in.
-            Output::Conflict(_) if self.may_doubt => self.parted = true,
+            Output::Conflict(_) if self.may_doubt => (self.parted, self.conflicts) = (true, true),
             Output::InDoubt(told) if self.may_doubt => {
                 self.parted = true;
                 for doubtful in told {
@@ -579,6 +629,7 @@ impl Process {
             if let Some(view) = self.views.get_mut(index) {
                 view.apply(patches);
                 self.changed.insert(*index);
+                self.settle(*index);
             }
         }
     }

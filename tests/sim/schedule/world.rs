@@ -36,6 +36,7 @@ use super::history::{Event, ProcessNo, SegmentNo, Touch};
 use super::oracle::{Log, Oracle, Sight};
 use super::plan::{Deed, Plan};
 use super::process::{COUNTER, Link, Process};
+use super::removals::Removals;
 use super::{Failure, Tally, fails};
 use crate::Draws;
 use crate::node::options;
@@ -101,6 +102,8 @@ pub struct OneHeap {
     with_history: BTreeSet<SegmentNo>,
     /// Who came last and wrote what no engine takes in.
     stranger: Option<Stranger>,
+    /// Which commits take what away.
+    removals: Removals,
     /// Copies of segments, some of them old: on a disk that no process and no relay loses.
     kept: BTreeMap<SegmentNo, Vec<Bytes>>,
     /// Versions that were given.
@@ -193,7 +196,7 @@ impl World {
         let Some(at) = self.plan.heaps_of.iter().position(|of| *of == heap) else { return Ok(()) };
         self.connect(at, true)?;
         self.flow(&[at])?;
-        let places = vec![Touch { segment: 0, adds: 0, makes_counter: true }];
+        let places = vec![Touch { makes_counter: true, ..Touch::default() }];
         let wish = Wish::Set { object: Handle(0), key: COUNTER.to_owned(), value: Literal::Counter(0.0) };
         self.commit(at, vec![(Target::Here(Index(0)), vec![wish])], places)?;
         self.flow(&[at])
@@ -203,7 +206,7 @@ impl World {
     fn open(&mut self, heap: usize) -> Process {
         let of = &mut self.heaps[heap];
         of.processes += 1;
-        Process::new(options(&mut self.draws), of.processes - 1)
+        Process::new(options(&mut self.draws), of.processes - 1, of.removals.clone())
     }
 
     /// From here on notes are taken of what happens.
@@ -300,6 +303,12 @@ impl World {
         if process.parted && self.plan.rolls && self.losses > 0 {
             if let Some(what) = &process.misled {
                 return fails("P5", format!("process {at}: {what}"));
+            }
+            if process.conflicts && !heap.oracle.parted {
+                return fails(
+                    "D4",
+                    format!("process {at} is told a conflict, and the log took all that was given back"),
+                );
             }
             self.tally.parted = 1;
         }

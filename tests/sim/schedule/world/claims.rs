@@ -294,7 +294,7 @@ impl World {
         for index in [root].iter().chain(other) {
             let segment = process.segments[index];
             sections.push((Target::Here(*index), Vec::new()));
-            places.push(Touch { segment, adds: adds(index), makes_counter: false });
+            places.push(Touch { segment, adds: adds(index), makes_counter: false, removes: None });
         }
         let commit = self.heaps[self.heap_of(at)].oracle.made.len();
         self.processes[at].committed = None;

@@ -101,7 +101,7 @@ impl World {
             }
             let id = of.segments[stranger.segment];
             let (uid, bytes) = (Uid(self.draws.draw()), stranger.writer.next(&label(commit)));
-            let touch = Touch { segment: stranger.segment, adds: 0, makes_counter: false };
+            let touch = Touch { segment: stranger.segment, ..Touch::default() };
             let places = if stranger.turned { Vec::new() } else { vec![touch] };
             of.oracle.make_strange(uid, places.clone(), (stranger.segment, stranger.client));
             of.history.push(Event::Made { process: stranger.number, commit, places });

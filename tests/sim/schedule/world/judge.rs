@@ -20,6 +20,9 @@ impl World {
         if let Some(problem) = process.problems.iter().find(told) {
             return fails("P8", format!("process {} in place {at}: {problem}", process.number));
         }
+        if let Some(offset) = process.told_twice {
+            return fails("P3", format!("process {} in place {at} is told of {offset:?} in two steps", process.number));
+        }
         if process.restoring && self.losses == 0 {
             return fails("R1", format!("process {} is to give back what was not lost", process.number));
         }

@@ -7,12 +7,14 @@ use coheap_core::id::{ObjectId, Offset, SegmentId};
 use coheap_core::replica::{Input, Section, Target, WaitError, WaitKind};
 use coheap_core::segment::write::Draw;
 use coheap_core::value::Value;
+use coheap_core::version::Version;
 
 use super::super::history::{CommitNo, Event, SegmentNo, Touch};
 use super::super::marks::MARKS_MAX;
 use super::super::oracle::label;
 use super::super::plan::WaitFor;
 use super::super::process::{COUNTER, REGISTER, Told};
+use super::super::removals::spare;
 use super::{Failure, Given, World, fails};
 
 /// Segments that one heap of a schedule can have.
@@ -58,7 +60,7 @@ impl World {
             return Ok(());
         }
         let marked = sections.into_iter().zip(&places).map(|((target, mut wishes), place)| {
-            if !matches!(target, Target::New(..)) {
+            if !matches!(target, Target::New(..)) && place.removes.is_none() {
                 let (key, value) = (label(commit), Literal::Scalar(Value::Bool(true)));
                 wishes.push(Wish::Set { object: Handle(0), key, value });
             }
@@ -68,7 +70,7 @@ impl World {
             {
                 let counter = view.counter().filter(|_| place.adds != 0);
                 wishes.extend(counter.map(|object| Wish::Add { object, by: place.adds as f64 }));
-                view.wrote(commit, place, wishes.iter().any(is_register));
+                view.wrote(commit, place, &wishes);
             }
             Section { target, claim: claim.clone(), wishes }
         });
@@ -114,6 +116,9 @@ impl World {
         let (mut sections, mut places) = (Vec::new(), Vec::new());
         let commit = self.heaps[heap].oracle.made.len();
         let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
+        if self.plan.removes && pick % 4 == 3 && self.remove(at, usize::from(pick) / 4, &here)? {
+            return Ok(());
+        }
         for nth in 0..usize::from(segments).min(here.len()) {
             // A stride that visits every one, from a start of chance.
             let index = here[(usize::from(pick) + nth) % here.len()];
@@ -125,6 +130,13 @@ impl World {
                 let (key, value) = (REGISTER.to_owned(), Literal::Scalar(Value::Number(commit as f64)));
                 wishes.push(Wish::Set { object: Handle(0), key, value });
             }
+            if self.plan.removes && pick % 4 == 1 {
+                wishes.push(Wish::Set {
+                    object: Handle(0),
+                    key: spare(commit),
+                    value: Literal::Scalar(Value::Bool(true)),
+                });
+            }
             if large && nth == 0 {
                 for part in 0..3 {
                     let value = Literal::Scalar(Value::Str("x".repeat(LARGE)));
@@ -132,7 +144,7 @@ impl World {
                 }
             }
             sections.push((Target::Here(index), wishes));
-            places.push(Touch { segment, adds, makes_counter: false });
+            places.push(Touch { segment, adds, ..Touch::default() });
         }
         if alloc && self.heaps[heap].segments.len() < SEGMENTS_MAX {
             let ObjectId(id) = self.draws.object();
@@ -146,9 +158,28 @@ impl World {
             if engine == EngineKind::Automerge {
                 self.heaps[heap].with_history.insert(segment);
             }
-            places.push(Touch { segment, adds: 0, makes_counter: true });
+            places.push(Touch { segment, makes_counter: true, ..Touch::default() });
         }
         self.commit(at, sections, places)
+    }
+
+    /// A program makes a commit that does nothing but take something away. False: there is nothing that it may.
+    fn remove(&mut self, at: usize, pick: usize, here: &[Index]) -> Result<bool, Failure> {
+        let (process, heap) = (&self.processes[at], &self.heaps[self.heap_of(at)]);
+        let commit = heap.oracle.made.len();
+        let found = (0..here.len()).map(|nth| here[(pick + nth) % here.len()]).find_map(|index| {
+            let spare = process.spare_in(index)?;
+            Some((index, process.segments[&index], spare))
+        });
+        let Some((index, segment, removed)) = found else { return Ok(false) };
+        if commit >= MARKS_MAX || !heap.removals.note(segment, removed, commit) {
+            return Ok(false);
+        }
+        let wish = Wish::Delete { object: Handle(0), key: spare(removed) };
+        let place = Touch { segment, removes: Some(removed), ..Touch::default() };
+        self.commit(at, vec![(Target::Here(index), vec![wish])], vec![place])?;
+        self.tally.removals += 1;
+        Ok(true)
     }
 
     pub(super) fn load_one(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
@@ -265,16 +296,28 @@ impl World {
                     format!("wait {ticket} ends twice, or at process {}, which did not ask", process.number),
                 );
             };
-            let (number, life) = (process.number, process.life);
+            // What it was told so far is of the log that there is.
+            let online = process.online && process.link.as_ref().is_some_and(|link| link.life == self.losses);
+            let (process, life) = (process.number, process.life);
             match (told, waiting) {
-                (Told::Done(..), Waiting::Flush(upto)) => of.history.push(Event::Flushed { process: number, upto }),
+                (Told::Done(..), Waiting::Flush(upto)) => of.history.push(Event::Flushed { process, upto }),
                 (Told::Done(_, version), Waiting::Version) => {
-                    of.history.push(Event::Version { process: number, version: of.versions.len() });
+                    // T1: durable, in the life of the log that it names.
+                    let known = Version::parse(&version).and_then(|version| {
+                        let epochs = of.oracle.epochs();
+                        let at = epochs.iter().position(|(epoch, _)| *epoch == version.epoch)?;
+                        Some((version.position, epochs.get(at + 1).map_or(of.synced, |(_, start)| *start)))
+                    });
+                    if let Some((position, end)) = known.filter(|(position, end)| online && position > end) {
+                        return fails(
+                            "P4",
+                            format!("a version says {position:?} of a log that is durable up to {end:?}"),
+                        );
+                    }
+                    of.history.push(Event::Version { process, version: of.versions.len() });
                     of.versions.push(Given { token: version, life, cut });
                 }
-                (Told::Done(..), Waiting::Reach(version)) => {
-                    of.history.push(Event::Reached { process: number, version })
-                }
+                (Told::Done(..), Waiting::Reach(version)) => of.history.push(Event::Reached { process, version }),
                 (Told::Done(..), Waiting::Sync(asked_in, upto)) => {
                     if asked_in == life && cut < upto {
                         return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));
@@ -298,8 +341,4 @@ impl World {
         }
         Ok(())
     }
-}
-
-fn is_register(wish: &Wish) -> bool {
-    matches!(wish, Wish::Set { key, .. } if key == REGISTER)
 }

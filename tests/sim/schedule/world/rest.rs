@@ -184,8 +184,11 @@ impl World {
                 let Output::Loaded { status: LoadStatus::There, patches, .. } = output else {
                     return fails("P1", format!("{who} does not show its segment {index:?}: {output:?}"));
                 };
-                let (held, seen) = (View::of(&patches), &process.views[&index]);
-                if (held.marks, held.sum(), held.register) != (seen.marks, seen.sum(), seen.register) {
+                let (mut held, seen) = (View::of(&patches), &process.views[&index]);
+                self.heaps[heap].removals.settle(process.segments[&index], &mut held);
+                if (held.marks, held.spares, held.sum(), held.register)
+                    != (seen.marks, seen.spares, seen.sum(), seen.register)
+                {
                     return fails("P1", format!("{who} sees {seen:?} in segment {index:?}, and holds {held:?}"));
                 }
             }
