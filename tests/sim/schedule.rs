@@ -228,7 +228,7 @@ pub fn trace(plan: &Plan, steps: &[Deed], mut line: impl FnMut(String)) -> Resul
 }
 
 /// An assertion of the machines that fails is a failure like any other.
-fn guarded<T>(act: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn guarded<T>(act: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

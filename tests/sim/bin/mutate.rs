@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use coheap_core::mutate::{ALL, Mutation, set};
+use coheap_tests::alone;
 use coheap_tests::damaged;
 use coheap_tests::liar;
 use coheap_tests::schedule::{Failure, run};
@@ -102,6 +103,8 @@ fn notice(fault: Option<Mutation>, seeds: u64) -> Option<Noticed> {
             Some(Mutation::SkipChecksum | Mutation::SkipChain) => damaged::trial(seed),
             // No relay that ships passes it on.
             Some(Mutation::ReplicaTakesAnyClock) => liar::trial(seed),
+            // Programs of schedules make no objects within objects.
+            Some(Mutation::DeletionUnseen) => alone::trial(seed),
             _ => run(seed).outcome.map(drop),
         };
         Some((seed, outcome.err()?))

@@ -10,7 +10,7 @@ use coheap_core::value::Value;
 use coheap_core::version::Version;
 
 use super::super::history::{CommitNo, Event, SegmentNo, Touch};
-use super::super::marks::MARKS_MAX;
+use super::super::marks::{MARKS_MAX, Marks};
 use super::super::oracle::label;
 use super::super::plan::WaitFor;
 use super::super::process::{COUNTER, REGISTER, Told};
@@ -28,7 +28,8 @@ const COPIES_MAX: usize = 4;
 /// What a wait was asked for.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Waiting {
-    Flush(Option<CommitNo>),
+    /// Its last commit, and those that had no answer.
+    Flush(Option<CommitNo>, Marks),
     /// The log reached to here when it was asked for, in that life of it.
     Sync(usize, Offset),
     Version,
@@ -265,7 +266,10 @@ impl World {
         let heap = self.heap_of(at);
         let (of, process) = (&mut self.heaps[heap], &self.processes[at]);
         let (kind, waiting) = match kind {
-            WaitFor::Flush => (WaitKind::Flush, Waiting::Flush(process.line.last().copied())),
+            WaitFor::Flush => {
+                let open = process.open.iter().copied().collect();
+                (WaitKind::Flush, Waiting::Flush(process.line.last().copied(), open))
+            }
             WaitFor::Sync => (WaitKind::Sync, Waiting::Sync(self.losses, of.synced)),
             WaitFor::Version => (WaitKind::Version, Waiting::Version),
             WaitFor::Reach if of.versions.is_empty() => return Ok(()),
@@ -299,7 +303,16 @@ impl World {
             let online = process.online && process.link.as_ref().is_some_and(|link| link.life == self.losses);
             let (process, life) = (process.number, process.life);
             match (told, waiting) {
-                (Told::Done(..), Waiting::Flush(upto)) => of.history.push(Event::Flushed { process, upto }),
+                (Told::Done(..), Waiting::Flush(upto, waited)) => {
+                    let refused = waited.iter().find(|commit| self.losses == 0 && of.oracle.is_void(*commit));
+                    if let Some(commit) = refused {
+                        return fails(
+                            "P5",
+                            format!("a flush ends well, and waited for commit {commit}, which is void"),
+                        );
+                    }
+                    of.history.push(Event::Flushed { process, upto });
+                }
                 (Told::Done(_, version), Waiting::Version) => {
                     // T1: durable, in the life of the log that it names.
                     let known = Version::parse(&version).and_then(|version| {
@@ -322,7 +335,7 @@ impl World {
                         return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));
                     }
                 }
-                (Told::Failed(_, error), Waiting::Flush(_)) => {
+                (Told::Failed(_, error), Waiting::Flush(..)) => {
                     if !matches!(error, WaitError::Refused(_)) {
                         return fails("P4", format!("a flush fails: {error:?}"));
                     }
