@@ -26,6 +26,7 @@ pub mod removals;
 pub mod shrink;
 pub mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::coverage::Coverage;
@@ -79,6 +80,8 @@ pub struct Tally {
     pub frozen: u64,
     /// Pieces of shared work that were ended.
     pub ended: u64,
+    /// Connections that ended between two pieces of a long message, by its kind (`core/WIRE.md`).
+    pub torn: BTreeMap<u8, u64>,
     /// Frames that the network had twice.
     pub repeated: u64,
     /// Folds that succeeded.
@@ -118,6 +121,9 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.left_out += other.left_out;
         self.frozen += other.frozen;
         self.ended += other.ended;
+        for (kind, count) in &other.torn {
+            *self.torn.entry(*kind).or_default() += count;
+        }
         self.repeated += other.repeated;
         self.folds += other.folds;
         self.rolls += other.rolls;
@@ -154,6 +160,7 @@ impl std::fmt::Display for Tally {
             f,
             "{forged} forged commits, {harmed} changes of strangers ({left_out} left out, {frozen} freezes), {ended} pieces of shared work in all, "
         )?;
+        write!(f, "connections that ended inside a long message, by its kind: {:x?}; ", self.torn)?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
         write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;
         write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;

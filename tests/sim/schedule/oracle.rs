@@ -600,6 +600,13 @@ impl Oracle {
             self.log_mut().contain(offset.0, segment, content);
         }
         let left = given.iter().find(|(segment, marks)| !taken.contains(*segment) && !marks.is_empty());
+        // What the log knows nothing of is taken, whatever its generation.
+        let all = given.iter().filter(|(segment, marks)| !taken.contains(*segment) && !marks.is_empty());
+        if let Some((segment, marks)) = all.into_iter().find(|(segment, _)| !self.segments().contains(segment)) {
+            let what =
+                format!("{marks:?} of segment {segment} are given back at {offset:?} to a log that has none of it");
+            return fails("D4", format!("{what}, and not taken"));
+        }
         // What is of another generation stays with its sender, which is told.
         self.parted |= left.is_some();
         if let Some((segment, marks)) = left.filter(|_| !self.rolls) {

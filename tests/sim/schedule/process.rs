@@ -12,7 +12,7 @@ use coheap_core::replica::{Input, Keep, LoadStatus, Options, Output, Replica, Wa
 use coheap_core::value::{Kind, Value};
 use coheap_core::wire::codec::Malformed;
 use coheap_core::wire::frame::restore::Restore;
-use coheap_core::wire::frame::{Up, split};
+use coheap_core::wire::frame::{Bulk, Down, Up, split};
 
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
@@ -164,6 +164,8 @@ pub struct Link {
     /// What was shown of that which was given back, for each time that has not arrived.
     pub giving: VecDeque<Sight>,
     pieces: Option<Vec<u8>>,
+    /// The kinds of long messages of which some pieces have arrived, and not the last one: at the relay, and at the replica.
+    pub between: [Option<u8>; 2],
 }
 
 impl Link {
@@ -176,6 +178,7 @@ impl Link {
             own: Vec::new(),
             giving: VecDeque::new(),
             pieces: None,
+            between: [None, None],
             up: VecDeque::new(),
             down: VecDeque::new(),
             relay_open: true,
@@ -210,6 +213,24 @@ impl Link {
     /// Whether what is under way to the relay was not sent yet: a stranger has had no answer to its Hello.
     pub fn awaits_an_answer(&self) -> bool {
         self.strange && self.relay_open && self.greeted && self.answered.is_none()
+    }
+
+    /// A message arrives, at the relay or at the replica: it may be a piece of a long one.
+    pub fn gets(&mut self, to_replica: bool, message: &Bytes) {
+        for (kind, body) in split(message).into_iter().flatten() {
+            let begins = |bulk: &Bulk| (bulk.stream != 0).then_some(kind);
+            let begun = match (to_replica, Up::decode(kind, &body), Down::decode(kind, &body)) {
+                (false, Ok(Some(Up::Hello(hello))), _) => begins(&hello.bulk),
+                (false, Ok(Some(Up::Restore(bulk))), _) => begins(&bulk),
+                (true, _, Ok(Some(Down::Ok(welcome)))) => begins(&welcome.bulk),
+                (true, _, Ok(Some(Down::Snapshot { bulk, .. }))) => begins(&bulk),
+                (true, _, Ok(Some(Down::Roll(roll)))) => begins(&roll.bulk),
+                (true, _, Ok(Some(Down::Restored(restored)))) => begins(&restored.bulk),
+                (false, Ok(Some(Up::Chunk(chunk))), _) | (true, _, Ok(Some(Down::Chunk(chunk)))) if chunk.last => None,
+                _ => continue,
+            };
+            self.between[usize::from(to_replica)] = begun;
+        }
     }
 
     /// A message arrives at the relay: what was shown of what it gives back, and by whom it is given.

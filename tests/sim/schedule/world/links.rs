@@ -35,6 +35,9 @@ impl World {
         process.online = false;
         let link = process.link.take();
         if let Some(link) = &link {
+            for kind in link.between.iter().flatten() {
+                *self.tally.torn.entry(*kind).or_default() += 1;
+            }
             // As the npm package does (code 9, F4).
             let replaced = !link.relay_open && link.code == Some(Code::Replaced.close_code());
             process.displaced += u32::from(replaced);
@@ -66,6 +69,9 @@ impl World {
                 break;
             }
             let Some(bytes) = link.up.pop_front() else { break };
+            if self.plan.long {
+                link.gets(false, &bytes);
+            }
             link.greeted = true;
             let (conn, by) = (link.conn, link.own.first().copied());
             if let Some((by, sight)) = link.arrives(&bytes) {
@@ -128,6 +134,9 @@ impl World {
                 }
                 break;
             };
+            if self.plan.long {
+                link.gets(true, &message);
+            }
             let bytes = message.len() - 1;
             self.input(at, Input::Receive(message))?;
             if relay_open {
