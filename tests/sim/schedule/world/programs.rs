@@ -329,7 +329,21 @@ impl World {
                     of.history.push(Event::Version { process, version: of.versions.len() });
                     of.versions.push(Given { token: version, life, cut });
                 }
-                (Told::Done(..), Waiting::Reach(version)) => of.history.push(Event::Reached { process, version }),
+                (Told::Done(..), Waiting::Reach(version)) => {
+                    // T3, by the log that it knows.
+                    let asked = Version::parse(&of.versions[version].token).filter(|asked| asked.position > Offset(0));
+                    let ends = |asked: &Version| {
+                        let epochs = of.oracle.epochs();
+                        let at = epochs.iter().position(|(epoch, _)| *epoch == asked.epoch)?;
+                        Some(epochs.get(at + 1).map_or(Offset(u64::MAX), |(_, start)| *start))
+                    };
+                    if let Some(asked) =
+                        asked.filter(|asked| online && ends(asked).is_none_or(|end| asked.position > end))
+                    {
+                        return fails("P4", format!("{asked:?} is said to be reached, and is of a log that was lost"));
+                    }
+                    of.history.push(Event::Reached { process, version });
+                }
                 (Told::Done(..), Waiting::Sync(asked_in, upto)) => {
                     if asked_in == life && cut < upto {
                         return fails("P4", format!("a sync ends at {cut:?}, and was to see up to {upto:?}"));
