@@ -26,9 +26,9 @@ const SEEDS: u64 = 2_000;
 /// Schedules without a fault, which must hold.
 const HEALTHY: u64 = 100;
 /// What no schedule notices: `tests/README.md` says of each why.
-const BY_TRACES: [Mutation; 7] = {
+const BY_TRACES: [Mutation; 5] = {
     use Mutation::*;
-    [NoFence, CatchUpInParts, SnapshotUntold, VersionWithoutEpoch, RedoIncluded, AdoptedIsWhole, AdoptNothing]
+    [NoFence, CatchUpInParts, VersionWithoutEpoch, RedoIncluded, AdoptedIsWhole]
 };
 /// Side by side.
 const THREADS: usize = 2;
