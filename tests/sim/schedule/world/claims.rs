@@ -204,29 +204,6 @@ impl Grants {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_that_is_ended_twice_is_found() {
-        let claim = |key: &str, grant| ClaimOf { group: GROUP.into(), run: "r".into(), key: key.into(), grant };
-        let mut grants = Grants::default();
-        for (commit, key) in [(0, "0"), (1, "1"), (2, "0")] {
-            grants.endings.push(Ending { commit, claim: claim(key, commit as u64) });
-        }
-        assert_eq!(grants.rest(|commit| commit > 0), Ok(2));
-        assert!(grants.rest(|_| true).is_err());
-        let (one, other) = (ReplicaId([1; 16]), ReplicaId([2; 16]));
-        grants.current.insert(("r".into(), "0".into()), Grant { by: one, grant: 2, on: Ok(ConnId(1)) });
-        assert_eq!(grants.ends(0, 2, &[one], false), Ok(()));
-        assert!(grants.ends(0, 2, &[one], true).is_err(), "it is current");
-        assert!(grants.ends(0, 2, &[other], false).is_err(), "it is another's");
-        grants.closed(0, ConnId(1));
-        assert!(grants.ends(RESERVED_MS, 2, &[one], false).is_err(), "it has waited long enough");
-    }
-}
-
 impl World {
     /// The next small step of a member.
     pub(super) fn work(&mut self, at: usize, pick: usize) -> Result<(), Failure> {
@@ -321,7 +298,7 @@ impl World {
         }
         let commit = self.heaps[self.heap_of(at)].oracle.made.len();
         self.processes[at].committed = None;
-        self.commit_on(at, sections, places, Some(claim.clone()))?;
+        self.commit_on(at, sections, places, Some(&claim))?;
         let heap = self.heap_of(at);
         let process = &mut self.processes[at];
         if let (Some(seq), Some(held)) = (process.committed, process.worker.held.get_mut(&claim.key)) {
@@ -331,5 +308,28 @@ impl World {
             self.heaps[heap].grants.endings.push(Ending { commit, claim });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_ended_twice_is_found() {
+        let claim = |key: &str, grant| ClaimOf { group: GROUP.into(), run: "r".into(), key: key.into(), grant };
+        let mut grants = Grants::default();
+        for (commit, key) in [(0, "0"), (1, "1"), (2, "0")] {
+            grants.endings.push(Ending { commit, claim: claim(key, commit as u64) });
+        }
+        assert_eq!(grants.rest(|commit| commit > 0), Ok(2));
+        assert!(grants.rest(|_| true).is_err());
+        let (one, other) = (ReplicaId([1; 16]), ReplicaId([2; 16]));
+        grants.current.insert(("r".into(), "0".into()), Grant { by: one, grant: 2, on: Ok(ConnId(1)) });
+        assert_eq!(grants.ends(0, 2, &[one], false), Ok(()));
+        assert!(grants.ends(0, 2, &[one], true).is_err(), "it is current");
+        assert!(grants.ends(0, 2, &[other], false).is_err(), "it is another's");
+        grants.closed(0, ConnId(1));
+        assert!(grants.ends(RESERVED_MS, 2, &[one], false).is_err(), "it has waited long enough");
     }
 }

@@ -54,7 +54,7 @@ impl World {
         if self.late.iter().any(|(_, link)| before.is_some_and(|id| link.own.contains(&id))) {
             return Ok(());
         }
-        if pick % STRANGERS == 0 || before.is_none() {
+        if pick.is_multiple_of(STRANGERS) || before.is_none() {
             let Some(stranger) = self.stranger(heap, usize::from(pick)) else { return Ok(()) };
             self.heaps[heap].stranger = Some(stranger);
         }

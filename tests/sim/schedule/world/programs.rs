@@ -53,7 +53,7 @@ impl World {
         at: usize,
         sections: Vec<(Target, Vec<Wish>)>,
         places: Vec<Touch>,
-        claim: Option<ClaimOf>,
+        claim: Option<&ClaimOf>,
     ) -> Result<(), Failure> {
         let heap = self.heap_of(at);
         let commit = self.heaps[heap].oracle.made.len();
@@ -73,7 +73,7 @@ impl World {
                 wishes.extend(counter.map(|object| Wish::Add { object, by: place.adds as f64 }));
                 view.wrote(commit, place, &wishes);
             }
-            Section { target, claim: claim.clone(), wishes }
+            Section { target, claim: claim.cloned(), wishes }
         });
         let sections = marked.collect();
         let entropy = self.draws.draw();
