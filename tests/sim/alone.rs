@@ -17,6 +17,9 @@ pub fn trial(seed: u64) -> Result<(), Failure> {
     let peers = 2 + draws.below(4);
     let mut world = World::new(engine, SegmentId([7; 16]), peers, seed);
     let steps: Vec<Turn> = (0..STEPS).map(|_| Turn::draw(&mut draws)).collect();
-    let program = || Ok(run(&mut world, &steps, &mut Statistics::default()));
+    let program = || {
+        run(&mut world, &steps, &mut Statistics::default());
+        Ok(())
+    };
     guarded(program).map_err(|failure| Failure { invariant: "values", ..failure })
 }

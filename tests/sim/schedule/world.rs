@@ -27,7 +27,7 @@ use coheap_core::segment::write::Draw;
 use coheap_core::time::Time;
 
 use self::claims::Grants;
-pub use self::claims::Worker;
+pub use self::claims::Labour;
 use self::hostile::Stranger;
 use self::programs::Waiting;
 use super::coverage::{Coverage, Phase, Phases};
