@@ -18,7 +18,7 @@ use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
 use super::oracle::{Sight, commit_of, label};
 use super::removals::{Removals, spare, spare_of};
-use super::world::Worker;
+use super::world::Partaker;
 use super::{Failure, fails};
 
 /// The key of every segment's counter.
@@ -263,7 +263,7 @@ pub struct Process {
     /// Those of them that were refused, and the segments that show them still: until they are made anew.
     pub undone: Vec<(CommitNo, Index)>,
     /// Its part of the shared work.
-    pub worker: Worker,
+    pub worker: Partaker,
     /// The Hello of this connection was answered.
     pub online: bool,
     /// It does nothing until this step.
@@ -362,7 +362,7 @@ impl Process {
             line: Vec::new(),
             open: Vec::new(),
             undone: Vec::new(),
-            worker: Worker::default(),
+            worker: Partaker::default(),
             online: false,
             paused_until: 0,
             problems: Vec::new(),

@@ -27,7 +27,7 @@ use coheap_core::segment::write::Draw;
 use coheap_core::time::Time;
 
 use self::claims::Grants;
-pub use self::claims::Worker;
+pub use self::claims::Partaker;
 use self::hostile::Stranger;
 use self::programs::Waiting;
 use super::coverage::{Coverage, Phase, Phases};
@@ -185,7 +185,6 @@ impl World {
         }
         for heap in 0..plan.heaps {
             world.heaps[heap].oracle.rolls = plan.rolls;
-            world.heaps[heap].oracle.rights = plan.rights;
             world.found(heap)?;
         }
         Ok(world)

@@ -29,7 +29,7 @@ const RESERVED_MS: u64 = 2_500;
 
 /// What a program knows of the group.
 #[derive(Debug, Default)]
-pub struct Worker {
+pub struct Partaker {
     /// Empty: not known yet.
     run: String,
     /// It takes part, and has been told so on some connection.
@@ -43,7 +43,7 @@ pub struct Worker {
     asking: BTreeMap<u64, String>,
 }
 
-impl Worker {
+impl Partaker {
     /// What its replica says of the group.
     pub fn hear(&mut self, output: &Output) {
         match output {
