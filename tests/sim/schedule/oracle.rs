@@ -10,10 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use coheap_core::log::{LogEntry, StoredCommit, StoredQuarantine, StoredRestore, StoredRoll};
-use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::roll::GenerationHeader;
 
 use super::history::{CommitNo, SegmentNo, Touch};
@@ -118,11 +116,9 @@ pub struct Oracle {
     /// Segments whose counter was to be made by a commit that is void: nothing can be counted there.
     uncounted: Vec<SegmentNo>,
     /// Commits that had other bytes on their way, and these bytes.
-    forged: BTreeMap<Uid, Vec<Bytes>>,
+    forged: BTreeMap<Uid, Vec<Vec<u8>>>,
     /// Commits that stand on a claim.
     pub claimed: Marks,
-    /// Some may not write.
-    pub rights: bool,
     /// Segments get new generations.
     pub rolls: bool,
     /// Something of what somebody gave back was not taken, being of another generation; so a commit that was not acknowledged may be
@@ -143,7 +139,6 @@ impl Default for Oracle {
             uncounted: Vec::new(),
             forged: BTreeMap::new(),
             claimed: Marks::default(),
-            rights: false,
             rolls: false,
             parted: false,
             lost: Marks::default(),
@@ -231,8 +226,8 @@ impl Oracle {
     }
 
     /// A commit has these bytes on its way, which no guard takes.
-    pub fn forge(&mut self, uid: Uid, bytes: Bytes) {
-        self.forged.entry(uid).or_default().push(bytes);
+    pub fn forge(&mut self, uid: Uid, bytes: &[u8]) {
+        self.forged.entry(uid).or_default().push(bytes.to_vec());
     }
 
     /// Whether the log has what no engine takes in, in the segment of this number.
@@ -256,25 +251,14 @@ impl Oracle {
     }
 
     /// Whether a client of a segment is barred.
-    fn is_barred(&self, of: (SegmentNo, u64)) -> bool {
+    pub fn is_barred(&self, of: (SegmentNo, u64)) -> bool {
         let mut entries = self.log().entries.iter();
         entries.any(|entry| matches!(entry, Entry::Quarantine { segment, client } if (*segment, *client) == of))
     }
 
-    /// R11: a commit is refused for what is wrong with it.
-    fn may_refuse(&self, commit: CommitNo, code: u64) -> Result<(), Failure> {
-        let Some(made) = self.made.get(commit) else { return Ok(()) };
-        let forged = self.forged.contains_key(&made.uid);
-        let may = match Code::from_number(code) {
-            Some(Code::NoRight) => self.rights,
-            Some(Code::ClaimLost) => self.claimed.contains(commit),
-            Some(Code::GuardStructure) => forged,
-            // Of a stranger, what came before it may be lost.
-            Some(Code::GuardClocks) => forged || made.strange.is_some(),
-            Some(Code::Quarantined) => made.strange.is_some_and(|of| self.is_barred(of)),
-            _ => false,
-        };
-        if may { Ok(()) } else { fails("R11", format!("commit {commit} is refused by {code}: {made:?}")) }
+    /// Whether a commit had other bytes on its way.
+    pub fn is_forged(&self, commit: CommitNo) -> bool {
+        self.forged.contains_key(&self.made[commit].uid)
     }
 
     /// The life of the log that the disk has.
@@ -391,9 +375,8 @@ impl Oracle {
         }
         match entry {
             LogEntry::Commit(commit) => self.commit(offset, commit, number),
-            LogEntry::Void { owner, seq, uid, code } => {
+            LogEntry::Void { owner, seq, uid, .. } => {
                 let commit = self.by_uid.get(uid).copied();
-                self.may_refuse(commit.unwrap_or_default(), *code)?;
                 self.admit(offset, *owner, (*seq, *uid), commit, true)?;
                 let places = &self.made[commit.unwrap_or_default()].places;
                 self.uncounted.extend(places.iter().filter(|place| place.makes_counter).map(|place| place.segment));
@@ -472,7 +455,7 @@ impl Oracle {
             return fails("R12", format!("commit {commit} is admitted, whose client is barred"));
         }
         let forged = self.forged.get(&stored.uid).map_or(&[][..], Vec::as_slice);
-        if stored.parts.iter().any(|part| forged.contains(&part.bytes)) {
+        if stored.parts.iter().any(|part| forged.iter().any(|bytes| part.bytes[..] == bytes[..])) {
             return fails("R10", format!("commit {commit} is admitted as it was forged"));
         }
         // X25: what is in a generation that was given back, or that its author was in before the log was lost, is not in the commit

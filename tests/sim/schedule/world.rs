@@ -185,7 +185,6 @@ impl World {
         }
         for heap in 0..plan.heaps {
             world.heaps[heap].oracle.rolls = plan.rolls;
-            world.heaps[heap].oracle.rights = plan.rights;
             world.found(heap)?;
         }
         Ok(world)

@@ -14,6 +14,7 @@ use coheap_core::id::{EpochId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq,
 use coheap_core::relay::{Examined, Failing, Input as RelayInput};
 use coheap_core::segment::replay::replay;
 use coheap_core::segment::write::Draw;
+use coheap_core::wire::code::Code;
 use coheap_core::wire::frame::up::{CommitFrame, Hello};
 use coheap_core::wire::frame::{Bulk, PART_CREATE, PART_DELTA, PartFrame, SegRef, Up, split};
 
@@ -157,9 +158,30 @@ impl World {
             link.up[nth] = message(&out);
             self.note(|| format!("message {nth} of process {at} is forged: {uid:?}"));
             self.tally.forged += 1;
-            self.heaps[heap].oracle.forge(uid, bytes);
+            self.heaps[heap].oracle.forge(uid, &bytes);
         }
         Ok(())
+    }
+
+    /// R11: a commit is refused for what is wrong with it.
+    pub(super) fn may_refuse(&self, heap: usize, uid: Uid, code: u64) -> Result<(), Failure> {
+        let oracle = &self.heaps[heap].oracle;
+        let Some(commit) = oracle.by_uid(uid) else { return Ok(()) };
+        let (forged, strange) = (oracle.is_forged(commit), oracle.made[commit].strange);
+        let may = match Code::from_number(code) {
+            Some(Code::NoRight) => self.plan.rights,
+            Some(Code::ClaimLost) => oracle.claimed.contains(commit),
+            Some(Code::GuardStructure) => forged,
+            // Of a stranger, what came before it may be lost.
+            Some(Code::GuardClocks) => forged || strange.is_some(),
+            Some(Code::Quarantined) => strange.is_some_and(|of| oracle.is_barred(of)),
+            _ => false,
+        };
+        if may {
+            Ok(())
+        } else {
+            fails("R11", format!("commit {commit} is refused by {code}: {:?}", oracle.made[commit]))
+        }
     }
 
     /// What the worker finds when it replays a segment, delta by delta, as sync-server's does. Now and then it dies over it.

@@ -153,8 +153,11 @@ impl World {
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
             match &entry {
                 LogEntry::Commit(commit) => self.stands(heap, commit.owner, commit.uid, false)?,
-                LogEntry::Void { owner, uid, code, .. } if Code::from_number(*code) == Some(Code::ClaimLost) => {
-                    self.stands(heap, *owner, *uid, true)?;
+                LogEntry::Void { owner, uid, code, .. } => {
+                    self.may_refuse(heap, *uid, *code)?;
+                    if Code::from_number(*code) == Some(Code::ClaimLost) {
+                        self.stands(heap, *owner, *uid, true)?;
+                    }
                 }
                 _ => {}
             }
