@@ -269,6 +269,7 @@ impl AdmitRow {
 fn line_uid(row: &Row) -> Uid {
     match row.fate {
         Fate::Admitted(_) => row.uid,
+        Fate::Void(_) if mutate::on(Mutation::VoidKeepsUid) => row.uid,
         Fate::Void(_) => row.uid.voided(),
     }
 }

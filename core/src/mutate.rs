@@ -62,6 +62,8 @@ pub enum Mutation {
     ApplyOneSegment,
     /// C4: lose a delta now and then.
     LoseDelta,
+    /// R10: admit what comes whatever its clocks are.
+    RelayTakesAnyClock,
     /// R10, C4: apply what comes whatever its clocks are.
     ReplicaTakesAnyClock,
     /// C6: put the cut one entry ahead of what is applied.
@@ -94,6 +96,8 @@ pub enum Mutation {
     LapsedClaim,
     /// R12: leave a part out, and let its client id go on.
     BarNobody,
+    /// R12: do not report again what the relay had no time to look at.
+    ReportOnce,
     /// T1: end a flush when its commits have been sent.
     FlushWhenSent,
     /// T2: compare the positions of versions without their epochs.
@@ -122,10 +126,94 @@ pub enum Mutation {
     AdoptedIsWhole,
     /// D4: answer every other generation with a conflict.
     AdoptNothing,
+    /// R4: do not say how far the stream is to who has nothing of an entry.
+    NoAdvance,
+    /// R4: take the number of a segment for declared when an entry with a part of it went out without that part.
+    NamedUnseen,
+    /// R3: acknowledge what comes again after a reconnect at once, whether or not its first is durable.
+    DuplicateAtOnce,
+    /// R1: know a life of the log by its counter alone.
+    EpochByCounter,
+    /// C10: do not let who creates a segment follow it.
+    CreatorLeftOut,
+    /// L1: let a connection follow a segment when its state is sent, not when it is asked for.
+    FollowLate,
+    /// R5: remember where commits of a connection were that the disk had no room for.
+    MineWhenFull,
+    /// R11: let a line go on from the uid of a refused commit, not from its complement.
+    VoidKeepsUid,
+    /// G1: do not put a segment's new generation into its row on the disk.
+    GenerationUnwritten,
+    /// D4: do not tell who follows a segment by its id that a Restored has created it.
+    RestoredUnborn,
+    /// C2: take an Ack for every line of this replica.
+    AckOfAnyLine,
+    /// C1: let a new commit come after the oldest pending one of older ids, not after the newest.
+    AfterOldest,
+    /// R11: after a Busy, send that commit again, and nothing that was sent behind it.
+    BusyAlone,
+    /// T3: take a version at the very end of its epoch for lost.
+    LostAtEnd,
+    /// T1: keep the position of the newest Ack when the log that it is of is lost.
+    AckedOfLostLog,
+    /// C9: send the pending commits of a store under the new id.
+    StoredAsOwn,
+    /// C4: tell of an entry segment by segment.
+    TellBySegment,
+    /// G3: let a commit that was made anew name the generation that it was first made for.
+    RedoNamesOld,
+    /// F2: move to the new id also what lies before the place where the lines part.
+    MoveWholeLine,
+    /// D4: see nothing new in what was given back if it has only removed something.
+    MergeWithoutRemovals,
+    /// G4: leave the generation's header out when a segment is folded.
+    FoldWithoutHeader,
+    /// R7: answer with the newest snapshot when it is of a later position than was asked for.
+    StateOfFold,
+    /// R8: take the log to begin at 0 after a start.
+    FloorForgotten,
+    /// R10: of several appends that are written together, keep the clock tables of the last one alone.
+    NewestClocks,
+    /// R4: let who is no longer live because of a Roll or a Restored go on behind it, not at it.
+    RollPassedBy,
+    /// R7, L3: say of a snapshot that it is of the position at which it is sent, not of the one at which it was read.
+    SnapshotDatedLate,
+    /// R7: make a catch-up at the head, not at what is durable.
+    CatchUpAtHead,
+    /// R3: go on owing the Acks of commits that the disk had no room for.
+    OwedWhenFull,
+    /// R11: do not put a refused commit into its line's row on the disk.
+    VoidUnwritten,
+    /// R10, D4: do not count in a segment's clock table what was given back of it.
+    RestoredUncounted,
+    /// R8: move the floor by what the folded segment needs of the log, whatever the others need.
+    FloorOfOne,
+    /// L5: go on from a copy of before a fold, with what that has left of the deltas.
+    SinceOverFold,
+    /// R6: know after a start no life of the log but the last one before it.
+    OneEpoch,
+    /// T1: take the newest life on the disk for the lineage, not the first.
+    LineageOfNewest,
+    /// R11, C7: send what lies behind a refused commit before it is made anew.
+    SendUnmade,
+    /// T2: take a version of an epoch that is not known here for lost, without waiting for an answer of the relay.
+    LostUnasked,
+    /// P5: fail for a refused commit a flush that waits for just that one, and not one that waits for later ones, too.
+    FlushPastRefusal,
+    /// L2: take a segment that was evicted and loaded again for one that is still given up, when its Roll comes.
+    GivenUpForGood,
+    /// C2: let an Ack end what stands at the front of all pending commits, and not what lies behind another line.
+    AckAtFront,
+    /// P1: do not show that somebody else has deleted a key that its map was created with.
+    DeletionUnseen,
+    /// P1: leave what was added here out of a counter's total when somebody else adds to it.
+    OwnSumUncounted,
+    /// G3: of several additions to one counter that are made anew, keep the last one alone.
+    RedoAddsOnce,
 }
 
 /// All of them.
-pub const ALL: [Mutation; 56] = {
+pub const ALL: [Mutation; 100] = {
     use Mutation::*;
     [
         AckBeforeSync,
@@ -154,6 +242,7 @@ pub const ALL: [Mutation; 56] = {
         NoResend,
         ApplyOneSegment,
         LoseDelta,
+        RelayTakesAnyClock,
         ReplicaTakesAnyClock,
         CutAhead,
         CatchUpInParts,
@@ -170,6 +259,7 @@ pub const ALL: [Mutation; 56] = {
         RedoBeside,
         LapsedClaim,
         BarNobody,
+        ReportOnce,
         FlushWhenSent,
         VersionWithoutEpoch,
         GiveNothingBack,
@@ -184,6 +274,48 @@ pub const ALL: [Mutation; 56] = {
         AdoptOverEntries,
         AdoptedIsWhole,
         AdoptNothing,
+        NoAdvance,
+        NamedUnseen,
+        DuplicateAtOnce,
+        EpochByCounter,
+        CreatorLeftOut,
+        FollowLate,
+        MineWhenFull,
+        VoidKeepsUid,
+        GenerationUnwritten,
+        RestoredUnborn,
+        AckOfAnyLine,
+        AfterOldest,
+        BusyAlone,
+        LostAtEnd,
+        AckedOfLostLog,
+        StoredAsOwn,
+        TellBySegment,
+        RedoNamesOld,
+        MoveWholeLine,
+        MergeWithoutRemovals,
+        FoldWithoutHeader,
+        StateOfFold,
+        FloorForgotten,
+        NewestClocks,
+        RollPassedBy,
+        SnapshotDatedLate,
+        CatchUpAtHead,
+        OwedWhenFull,
+        VoidUnwritten,
+        RestoredUncounted,
+        FloorOfOne,
+        SinceOverFold,
+        OneEpoch,
+        LineageOfNewest,
+        SendUnmade,
+        LostUnasked,
+        FlushPastRefusal,
+        GivenUpForGood,
+        AckAtFront,
+        DeletionUnseen,
+        OwnSumUncounted,
+        RedoAddsOnce,
     ]
 };
 

@@ -459,6 +459,7 @@ impl Relay {
             let (mut lowest, mut heads) = (BTreeMap::new(), Vec::new());
             while let Some((position, owed)) = conn.owed.back().copied()
                 && position > durable
+                && !mutate::on(Mutation::OwedWhenFull)
             {
                 conn.owed.pop_back();
                 match owed {
@@ -469,7 +470,7 @@ impl Relay {
                 }
             }
             conn.owed.extend(heads.into_iter().rev());
-            conn.mine.retain(|offset| *offset < durable);
+            conn.mine.retain(|offset| *offset < durable || mutate::on(Mutation::MineWhenFull));
             for (owner, seq) in lowest {
                 self.busy(id, owner, seq);
             }

@@ -530,6 +530,7 @@ impl Replica {
             // What a Busy put off goes out again (R11).
             Input::Tick => {
                 self.send_pending();
+                self.report_again();
                 // A timer may fire a little early, by what its clock and ours are rounded to: it was too soon, not in vain.
                 if let Some(at) = self.deadline() {
                     self.out.push_back(Output::Deadline(at));
@@ -578,7 +579,7 @@ impl Replica {
 
     /// When `handle` wants to be called again at the latest.
     pub fn deadline(&self) -> Option<u64> {
-        self.session.retry_at()
+        self.session.again_at()
     }
 
     fn error(&mut self, code: &'static str, message: impl Into<String>) {

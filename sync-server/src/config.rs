@@ -105,7 +105,7 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// What folds segments; `None`: nothing is folded.
     pub worker: Option<Worker>,
-    /// How the store is read through in the background; `None`: not at all.
+    /// How the store is read through in the background; `None`: not at all, as tests may want it.
     pub scrub: Option<Scrub>,
     /// The store was put back from a backup (CORE-PROTOCOL D7).
     pub restored: bool,
@@ -129,18 +129,21 @@ impl Worker {
     }
 }
 
-/// Reads all heaps again and again, slowly, for damage that nobody has met yet.
+/// Reads each heap as a whole when it is opened for the first time, and all of them again and again, slowly, for damage that
+/// nobody has met yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scrub {
     /// Between the start, and the end of one round, and the next.
     pub every: Duration,
     /// At most this fast.
     pub bytes_per_s: u64,
+    /// A heap that is opened for the first time: at most this fast.
+    pub opened_bytes_per_s: u64,
 }
 
 impl Default for Scrub {
     fn default() -> Scrub {
-        Scrub { every: Duration::from_secs(3600), bytes_per_s: 4 << 20 }
+        Scrub { every: Duration::from_secs(3600), bytes_per_s: 4 << 20, opened_bytes_per_s: 64 << 20 }
     }
 }
 

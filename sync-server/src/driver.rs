@@ -143,8 +143,8 @@ pub(crate) struct Running {
     /// What asks workers; ended, it takes them with it.
     folder: Option<JoinHandle<()>>,
     writer: Option<std::thread::JoinHandle<()>>,
-    /// Dropped to end the scrub.
-    scrub: Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
+    /// Ends with the driver.
+    scrub: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Running {
@@ -160,8 +160,7 @@ impl Running {
             folder.abort();
             let _ = folder.await;
         }
-        let scrub = self.scrub.take().map(|(_, thread)| thread);
-        for thread in [self.writer.take(), scrub].into_iter().flatten() {
+        for thread in [self.writer.take(), self.scrub.take()].into_iter().flatten() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
@@ -202,13 +201,13 @@ pub(crate) fn start(store: Arc<Store>, config: &Config) -> Running {
             (Some(folds), Some(tokio::spawn(worker::run(worker, Arc::clone(&store), jobs, done))))
         }
     };
+    let (opened, first) = std::sync::mpsc::channel();
     let scrub = config.scrub.and_then(|scrub| {
-        let (end, stop) = std::sync::mpsc::channel();
         let (store, events) = (Arc::clone(&store), events.clone());
         let thread = std::thread::Builder::new().name("scrub".to_owned());
-        Some((end, thread.spawn(move || scrub::run(&store, scrub, &suspect, &stop, &events)).ok()?))
+        thread.spawn(move || scrub::run(&store, scrub, &suspect, &first, &events)).ok()
     });
-    let driver = Driver::new(store, events, appends, folds, config.restored);
+    let driver = Driver::new(store, events, appends, (folds, opened), config.restored);
     let task = tokio::spawn(driver.run(inbox, reports));
     Running { handle, task, folder, writer: writer.ok(), scrub }
 }

@@ -20,7 +20,18 @@ pub struct Writer {
 impl Writer {
     /// An honest one.
     pub fn honest(id: SegmentId, client: u64) -> Writer {
-        Writer { segment: Segment::new(id, EngineKind::Automerge, client).expect("an empty document"), made: 0 }
+        Writer::of(EngineKind::Automerge, id, client)
+    }
+
+    /// An honest one, of any engine.
+    pub fn of(engine: EngineKind, id: SegmentId, client: u64) -> Writer {
+        Writer { segment: Segment::new(id, engine, client).expect("an empty document"), made: 0 }
+    }
+
+    /// From here on it builds on a change that it keeps to itself.
+    pub fn keep_back(&mut self, id: SegmentId, client: u64) {
+        let hidden = Writer::honest(id, client).next("hidden");
+        self.segment.apply(&[hidden]).expect("what was just made");
     }
 
     /// One that builds on a change that it keeps to itself.

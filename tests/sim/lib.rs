@@ -5,6 +5,7 @@
 //! Nothing here knows engines or layouts: everything goes through `coheap_core::segment::Segment`, as a replica does.
 #![allow(clippy::missing_panics_doc, reason = "a test that finds something wrong panics")]
 
+pub mod alone;
 pub mod choices;
 pub mod cluster;
 pub mod damaged;

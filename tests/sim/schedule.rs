@@ -22,9 +22,12 @@ pub mod marks;
 pub mod oracle;
 pub mod plan;
 pub mod process;
+pub mod removals;
 pub mod shrink;
+pub mod view;
 pub mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::coverage::Coverage;
@@ -64,8 +67,22 @@ pub struct Tally {
     pub commits: u64,
     /// Commits of more than one segment.
     pub wide: u64,
+    /// Commits that only took something away.
+    pub removals: u64,
     /// Commits that were refused.
     pub refused: u64,
+    /// Commits of honest processes that had other bytes on their way.
+    pub forged: u64,
+    /// Changes of strangers.
+    pub harmed: u64,
+    /// Those that were left out of the log's states.
+    pub left_out: u64,
+    /// Segments that stood still at a process until somebody had looked at them.
+    pub frozen: u64,
+    /// Pieces of shared work that were ended.
+    pub ended: u64,
+    /// Connections that ended between two pieces of a long message, by its kind (`core/WIRE.md`).
+    pub torn: BTreeMap<u8, u64>,
     /// Frames that the network had twice.
     pub repeated: u64,
     /// Folds that succeeded.
@@ -102,7 +119,16 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.faults += other.faults;
         self.commits += other.commits;
         self.wide += other.wide;
+        self.removals += other.removals;
         self.refused += other.refused;
+        self.forged += other.forged;
+        self.harmed += other.harmed;
+        self.left_out += other.left_out;
+        self.frozen += other.frozen;
+        self.ended += other.ended;
+        for (kind, count) in &other.torn {
+            *self.torn.entry(*kind).or_default() += count;
+        }
         self.repeated += other.repeated;
         self.folds += other.folds;
         self.rolls += other.rolls;
@@ -121,7 +147,7 @@ impl std::ops::AddAssign<&Tally> for Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Tally { schedules, steps, faults, commits, wide, refused, repeated, folds, .. } = self;
+        let Tally { schedules, steps, faults, commits, wide, removals, refused, repeated, folds, .. } = self;
         let Tally { rolls, rolls_held, adopted, parted, catch_ups, from_copies, onto_copies, lives, coverage, .. } =
             self;
         let Tally { dropped, doubted, .. } = self;
@@ -130,12 +156,19 @@ impl std::fmt::Display for Tally {
         write!(f, "{schedules} schedules, each on average: {:.0} steps, {:.1} faults, ", each(*steps), each(*faults))?;
         write!(
             f,
-            "{:.1} commits ({:.1} of several segments, {:.1} refused), ",
+            "{:.1} commits ({:.1} of several segments, {:.1} that only removed, {:.1} refused), ",
             each(*commits),
             each(*wide),
+            each(*removals),
             each(*refused)
         )?;
         write!(f, "{:.1} repeated frames, ", each(*repeated))?;
+        let Tally { forged, harmed, left_out, frozen, ended, .. } = self;
+        write!(
+            f,
+            "{forged} forged commits, {harmed} changes of strangers ({left_out} left out, {frozen} freezes), {ended} pieces of shared work in all, "
+        )?;
+        write!(f, "connections that ended inside a long message, by its kind: {:x?}; ", self.torn)?;
         write!(f, "{:.1} folds, {:.1} catch-ups, {:.1} restarts, ", each(*folds), each(*catch_ups), each(*lives))?;
         write!(f, "{:.1} loads from copies ({:.1} went on from there), ", each(*from_copies), each(*onto_copies))?;
         write!(f, "{:.1} new generations ({:.1} held); ", each(*rolls), each(*rolls_held))?;
@@ -211,7 +244,7 @@ pub fn trace(plan: &Plan, steps: &[Deed], mut line: impl FnMut(String)) -> Resul
 }
 
 /// An assertion of the machines that fails is a failure like any other.
-fn guarded<T>(act: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn guarded<T>(act: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

@@ -69,7 +69,9 @@ impl Relay {
         }
         // One Advance for all that passed it by.
         let mut frames = Vec::new();
-        Down::Advance { position: durable }.encode(&mut frames);
+        if !mutate::on(Mutation::NoAdvance) {
+            Down::Advance { position: durable }.encode(&mut frames);
+        }
         self.send_all(behind, Bytes::from(frames));
         for id in self.live.iter().copied().collect::<Vec<_>>() {
             self.settle(id);
@@ -105,7 +107,7 @@ impl Relay {
                 if self.live.remove(&id)
                     && let Some(conn) = self.conns.get_mut(&id)
                 {
-                    conn.cursor = offset;
+                    conn.cursor = if mutate::on(Mutation::RollPassedBy) { offset.next() } else { offset };
                 }
             }
         }
@@ -182,8 +184,8 @@ impl Relay {
                 View::Whole | View::Yours => true,
                 View::Parts(seen) => seen.contains(&at),
             };
-            if used && conn.named.insert(*segment) {
-                names.extend(self.log.segment(*segment).map(|row| (*segment, row.id)));
+            if (used || mutate::on(Mutation::NamedUnseen)) && conn.named.insert(*segment) {
+                names.extend(self.log.segment(*segment).filter(|_| used).map(|row| (*segment, row.id)));
             }
         }
         if !names.is_empty() {

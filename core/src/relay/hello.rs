@@ -115,7 +115,7 @@ impl Relay {
             let own: BTreeSet<_> = hello.own.iter().map(|(own, _)| *own).collect();
             self.log.settles(&own)
         });
-        if self.log.durable < settled.min(self.log.head) {
+        if self.log.durable < settled.min(self.log.head) && !mutate::on(Mutation::DuplicateAtOnce) {
             if let Some(conn) = self.conns.get_mut(&id) {
                 conn.phase = Phase::Waiting(Box::new(greeted));
             }
@@ -167,7 +167,7 @@ impl Relay {
 
     /// Reads the states of its resident segments, all at one position: what is durable now.
     fn catch_up(&mut self, id: ConnId, greeted: Greeted) {
-        let position = self.log.durable;
+        let position = if mutate::on(Mutation::CatchUpAtHead) { self.log.head } else { self.log.durable };
         let mut catch_up = CatchUp { greeted, position, wanted: VecDeque::new(), states: Vec::new(), count: 0 };
         for (segment, _) in &catch_up.greeted.residents {
             match self.log.number(*segment) {

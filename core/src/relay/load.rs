@@ -78,7 +78,9 @@ impl Relay {
         if conn.loads.len() >= limits::FOLLOWS_MAX || (!follows && self.interest.count(id) >= limits::FOLLOWS_MAX) {
             return self.decline(id, Asked::Load, nonce, Code::TooMany);
         }
-        self.interest.follow(id, segment, number);
+        if !mutate::on(Mutation::FollowLate) {
+            self.interest.follow(id, segment, number);
+        }
         conn.loads.push_back(Wanted { nonce, id: segment, have, not_before: Offset(0) });
         self.pump_loads(id);
     }
@@ -147,6 +149,7 @@ impl Relay {
             return self.verdict_read(id, states);
         }
         let Some((_, position, wanted)) = conn.loading.take_if(|(of, _, _)| *of == ticket) else { return };
+        let position = if mutate::on(Mutation::SnapshotDatedLate) { conn.cursor } else { position };
         let mut wanted = wanted.into_iter();
         for (state, next) in states.into_iter().zip(wanted.by_ref()) {
             let (segment, header, snapshot, deltas, onto_copy) = match state {
@@ -164,7 +167,7 @@ impl Relay {
                 return self.close(id, Code::StoreFailed);
             };
             // Given up meanwhile: nobody waits for it.
-            if !self.interest.follows(id, segment) {
+            if !self.interest.follows(id, segment) && !mutate::on(Mutation::FollowLate) {
                 continue;
             }
             let own = self.conns.get(&id).map_or(&[][..], |conn| &conn.own);
@@ -192,6 +195,9 @@ impl Relay {
         // The replica makes the segment visible at its cut, which must not be below the snapshot's position (L3).
         if !mutate::on(Mutation::SnapshotUntold) {
             self.tell_position(id);
+        }
+        if mutate::on(Mutation::FollowLate) {
+            self.interest.follow(id, wanted.id, self.log.number(wanted.id));
         }
         let mut bytes = Vec::new();
         state.encode(&mut bytes);

@@ -30,6 +30,7 @@ use crate::guard::Clocks;
 use crate::id::{Offset, ReplicaId, SegmentId, SegmentNumber, Seq};
 use crate::limits;
 use crate::log::{LogEntry, StoredRestore};
+use crate::mutate::{self, Mutation};
 use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Welcome;
@@ -472,7 +473,7 @@ impl Relay {
         let giver = Giver { by, life: lost.0, pending, acked, known, holds };
         let (offset, created) = self.log.restore(giver, segments, &author, unix_ms, unix_ms + ROLL_HOLD_MS);
         for number in created {
-            if let Some(row) = self.log.segment(number) {
+            if let Some(row) = self.log.segment(number).filter(|_| !mutate::on(Mutation::RestoredUnborn)) {
                 self.interest.born(row.id, number);
             }
         }

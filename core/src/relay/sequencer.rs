@@ -234,7 +234,9 @@ impl Sequencer {
     /// Up to where positions of this life of the log mean what they mean in this one, of what is durable: where the next life begins
     /// (R1, L5). `None`: it is not known.
     pub fn end_of(&self, epoch: EpochId) -> Option<Offset> {
-        let at = self.epochs.iter().position(|(known, _)| *known == epoch)?;
+        let at = self.epochs.iter().position(|(known, _)| {
+            *known == epoch || mutate::on(Mutation::EpochByCounter) && known.counter == epoch.counter
+        })?;
         let next = self.epochs.get(at + 1).filter(|_| !mutate::on(Mutation::EndlessEpoch));
         Some(next.map_or(self.durable, |(_, start)| *start).min(self.durable))
     }

@@ -13,6 +13,7 @@ use crate::admit::{Candidate, Ignored};
 use crate::commit::{After, LAYOUT};
 use crate::id::{Nonce, SegmentId, Seq, Uid};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::time::Millis;
 use crate::wire::code::Code;
 use crate::wire::frame::down::Asked;
@@ -224,7 +225,9 @@ impl Relay {
                 for number in created {
                     let Some(row) = self.log.segment(number) else { continue };
                     // C10: who creates a segment follows it from here on.
-                    self.interest.follow(id, row.id, Some(number));
+                    if !mutate::on(Mutation::CreatorLeftOut) {
+                        self.interest.follow(id, row.id, Some(number));
+                    }
                     self.interest.born(row.id, number);
                 }
                 return;
@@ -246,7 +249,8 @@ impl Relay {
             }
             // R3: not before it is durable, whenever it was appended; it is below the head.
             Placed::Duplicate => {
-                conn.owed.push_back((head, Owed::Ack { owner, seq }));
+                let at = if mutate::on(Mutation::DuplicateAtOnce) { self.log.durable } else { head };
+                conn.owed.push_back((at, Owed::Ack { owner, seq }));
                 if let Some(claim) = frame.claim {
                     self.claims.ended_before(claim);
                 }

@@ -201,6 +201,10 @@ impl Replica {
         if !shown.is_empty() {
             let label = entry.label.unwrap_or_default();
             let touched: Vec<Index> = shown.iter().map(|(index, _)| *index).collect();
+            while mutate::on(Mutation::TellBySegment) && shown.len() > 1 {
+                let (author, label, segments) = (author.clone(), label.clone(), shown.drain(..1).collect());
+                self.out.push_back(Output::Apply { offset: entry.offset, author, label, segments });
+            }
             self.out.push_back(Output::Apply { offset: entry.offset, author, label, segments: shown });
             for index in touched {
                 self.tell_overruled(index);
@@ -502,7 +506,9 @@ impl Replica {
                 let renewed = if shared { segment.redo_as(self.entropy.writer()) } else { Ok(()) };
                 let Ok(delta) = renewed.and_then(|()| segment.redo(edits, one.commit.uid)) else { continue };
                 deltas.push(delta.clone());
-                part.generation = segment.generation();
+                if !mutate::on(Mutation::RedoNamesOld) {
+                    part.generation = segment.generation();
+                }
                 match &mut part.body {
                     body @ PartBody::Delta(_) if unborn => *body = PartBody::Create { engine, layout: LAYOUT, delta },
                     PartBody::Delta(old) => *old = delta,

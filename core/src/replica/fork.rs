@@ -243,6 +243,7 @@ impl Replica {
         // What else comes on this connection is about ids that are not this replica's any more.
         self.disconnected();
         let id = self.entropy.replica();
+        let from = if mutate::on(Mutation::MoveWholeLine) { Seq(0) } else { from };
         let (moved, segments) = self.pending.move_line(owner, from);
         self.lines.begin(self.id);
         (self.id, self.seq, self.last_uid) = (id, Seq(0), Uid::NONE);

@@ -46,6 +46,7 @@ use crate::commit::{After, ClaimOf, Commit, EngineKind, Part, PartBody};
 use crate::heap::{Broken, Packed, State};
 use crate::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 pub use crate::segment::packed::ImportError;
 use crate::wire::codec::{Malformed, Reader, Write};
@@ -206,6 +207,10 @@ impl Replica {
         for one in replica.pending.iter_mut() {
             replica.number = replica.number.next();
             one.number = replica.number;
+            if mutate::on(Mutation::StoredAsOwn) {
+                (one.commit.owner, one.commit.seq, one.commit.prev) = (replica.id, replica.number, replica.last_uid);
+                (replica.seq, replica.last_uid) = (replica.number, one.commit.uid);
+            }
             // It may have gone out after it was stored. Nothing is kept of it outside of this process.
             one.offered_at.get_or_insert(replica.cut);
             (one.offered, one.told) = (true, false);

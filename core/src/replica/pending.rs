@@ -248,7 +248,8 @@ impl Pending {
     /// The newest that is not in this line, which is the replica's own.
     pub fn newest_but(&self, own: ReplicaId) -> Option<&Unsaved> {
         let others = self.list.partition_point(|one| one.commit.owner != own);
-        self.list.get(others.checked_sub(1)?)
+        let newest = others.checked_sub(1)?;
+        self.list.get(if mutate::on(Mutation::AfterOldest) { 0 } else { newest })
     }
 
     /// One commit.
@@ -258,13 +259,14 @@ impl Pending {
 
     /// Forgets what an Ack covers (C2: only on an Ack), and gives it.
     pub fn acknowledged(&mut self, owner: ReplicaId, seq: Seq) -> Vec<Unsaved> {
-        let covered = |one: &Unsaved| one.commit.owner == owner && one.commit.seq <= seq;
+        let is_of = |of: ReplicaId| of == owner || mutate::on(Mutation::AckOfAnyLine);
+        let covered = |one: &Unsaved| is_of(one.commit.owner) && one.commit.seq <= seq;
         let several = self.list.front().is_some_and(|one| one.commit.owner != owner) || self.has_several_lines();
         let mut ended = Vec::new();
         while let Some(one) = self.list.pop_front_if(|one| covered(one)) {
             ended.push(one);
         }
-        if several {
+        if several && !mutate::on(Mutation::AckAtFront) {
             let (gone, left): (VecDeque<_>, _) = std::mem::take(&mut self.list).into_iter().partition(covered);
             self.list = left;
             ended.extend(gone);
@@ -326,7 +328,8 @@ impl Pending {
     /// From this commit on, and whatever comes behind it in any line: not now (R2c, R2d ignore it).
     pub fn unsent_from(&mut self, owner: ReplicaId, seq: Seq) {
         let from = self.list.iter().position(|one| one.commit.owner == owner && one.commit.seq >= seq);
-        for one in self.list.iter_mut().skip(from.unwrap_or(usize::MAX)) {
+        let most = if mutate::on(Mutation::BusyAlone) { 1 } else { usize::MAX };
+        for one in self.list.iter_mut().skip(from.unwrap_or(usize::MAX)).take(most) {
             one.sent = false;
         }
     }

@@ -4,6 +4,7 @@
 //! ```text
 //!   here ──the engine fails──► frozen ──Report──► … ──Reload, or the Quarantine entry──► loading ──► here
 //!     │                          ▲ │ new connection: reported again                         │
+//!     │                          │ │ Declined, Rate: reported again after AGAIN_MS           │
 //!     │                          │ └──────────────────────────────────────────────────────  │ fails again: FAILURES_MAX times
 //!     └──Quarantine entry──► loading anew, without the part                                 ▼
 //!                                                                                  not to be had any more here
@@ -12,11 +13,13 @@
 //! Who took the bad part in, its author for one, learns of it by the entry. What that replica has not yet saved and builds on what
 //! is left out is made anew from its edits, as another client id.
 
+use super::session::Session;
 use super::{LoadStatus, Output, Replica};
 use crate::guard;
 use crate::heap::{Broken, Index, State};
 use crate::id::{Offset, SegmentId};
 use crate::limits;
+use crate::mutate::{self, Mutation};
 use crate::segment::Segment;
 use crate::segment::merge::guarded;
 use crate::wire::frame::{SegRef, Up};
@@ -25,6 +28,11 @@ use crate::wire::frame::{SegRef, Up};
 /// each time that it finds nothing wrong. An entry that is taken in begins the count anew, and so does a part that the relay leaves
 /// out, or a new generation.
 const FAILURES_MAX: u32 = 8;
+
+/// After so long what the relay had no time for, or its worker failed over, is reported again: several times what the relay rests
+/// after a replay (`relay/quarantine.rs`). The entry that would say what is left out need not come by: on a connection that came
+/// later nobody has followed what stands still.
+const AGAIN_MS: u64 = 5_000;
 
 impl Replica {
     /// The engine failed on a resident segment, with that entry at the latest.
@@ -85,6 +93,29 @@ impl Replica {
         }
         for (id, offset) in reports {
             self.forward(&Up::Report { segment: SegRef::Id(id), offset });
+        }
+    }
+
+    /// The relay has not looked at what failed with that entry: it is asked again, later.
+    pub(super) fn report_later(&mut self, at: Offset) {
+        if mutate::on(Mutation::ReportOnce) {
+            return;
+        }
+        let at = self.heap.iter_mut().filter_map(|(_, slot)| slot.broken.as_mut()).filter(|broken| broken.at == at);
+        at.for_each(|broken| broken.told = false);
+        let again_at = self.now_ms.saturating_add(AGAIN_MS);
+        if let Session::Online(online) = &mut self.session {
+            online.report_at = Some(again_at);
+            self.out.push_back(Output::Deadline(again_at));
+        }
+    }
+
+    /// What was put off, if it is time.
+    pub(super) fn report_again(&mut self) {
+        if let Session::Online(online) = &mut self.session
+            && online.report_at.take_if(|at| *at <= self.now_ms).is_some()
+        {
+            self.send_reports();
         }
     }
 

@@ -18,7 +18,7 @@ use super::pending::Unsaved;
 use super::session::{Session, in_pieces};
 use super::{Author, Output, Replica};
 use crate::commit::LAYOUT;
-use crate::heap::{Buffered, Index, State};
+use crate::heap::{Buffered, Index, Slot, State};
 use crate::id::{EpochId, GenId, Offset, SegmentId, Seq};
 use crate::limits;
 use crate::wire::codec::Malformed;
@@ -246,11 +246,15 @@ impl Replica {
         self.pending.spoil_all(id);
     }
 
-    /// The program gets what it is shown of it, if it is shown anything: that is nowhere else from here on.
+    /// The program gets what it is shown of it, if it is shown anything: that is nowhere else from here on. Of a document that holds
+    /// nothing, since no log knew the segment (C10), nothing is given up.
     fn tell_given_up(&mut self, id: SegmentId) {
-        let shown =
-            self.heap.index(id).filter(|index| self.heap.slot(*index).is_some_and(|slot| slot.peek().is_some()));
-        match shown {
+        let index = self.heap.index(id);
+        let document = index.and_then(|index| self.heap.slot(index)).and_then(Slot::peek);
+        if document.is_some_and(|document| document.size() == 0) {
+            return;
+        }
+        match index.filter(|_| document.is_some()) {
             Some(index) => self.out.push_back(Output::Conflict(index)),
             None => {
                 let what = format!("what was here of segment {id} does not go with what the relay has, which stays");

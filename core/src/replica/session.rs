@@ -46,6 +46,8 @@ pub(super) struct Online {
     forgotten: Offset,
     /// After a Busy: not before this time.
     retry_at: Option<u64>,
+    /// What stands still is reported again, since the relay had not looked at it: not before this time (R12).
+    pub(super) report_at: Option<u64>,
     /// The program has been told that the relay has no room, and nothing has been acknowledged since.
     no_room: bool,
     /// The relay wants back what it has lost: nothing of the stream counts until that is done.
@@ -57,9 +59,10 @@ pub(super) struct Online {
 }
 
 impl Session {
-    pub(super) fn retry_at(&self) -> Option<u64> {
+    /// When something is sent again.
+    pub(super) fn again_at(&self) -> Option<u64> {
         match self {
-            Session::Online(online) => online.retry_at,
+            Session::Online(online) => online.retry_at.into_iter().chain(online.report_at).min(),
             _ => None,
         }
     }
@@ -162,7 +165,9 @@ impl Replica {
 
     /// The relay has answered the newest load of it: the stream has it again from that position on.
     pub(super) fn is_followed_again(&mut self, id: SegmentId) {
-        if let Session::Online(online) = &mut self.session {
+        if let Session::Online(online) = &mut self.session
+            && !mutate::on(Mutation::GivenUpForGood)
+        {
             online.given_up.remove(&id);
         }
     }
@@ -184,8 +189,12 @@ impl Replica {
             Asked::Claim | Asked::Join => {
                 self.out.push_back(Output::Failed { ticket: nonce.0, error: WaitError::Refused(code) });
             }
-            // It stays frozen, and is reported again on the next connection.
-            Asked::Report => {}
+            // It stays frozen, and is reported again: soon if the relay can look at it, else on the next connection.
+            Asked::Report => {
+                if Code::from_number(code) == Some(Code::Rate) {
+                    self.report_later(Offset(nonce.0));
+                }
+            }
             Asked::Presence => {
                 self.problem(js_code(code), format!("the relay did not show this member to a group: {text}"));
             }
@@ -448,7 +457,7 @@ impl Replica {
         if online.frozen.is_some() {
             return self.send_restore();
         }
-        if self.heap.is_undoing() {
+        if self.heap.is_undoing() && !mutate::on(Mutation::SendUnmade) {
             return;
         }
         let mut frames = Vec::new();

@@ -79,7 +79,9 @@ impl Waits {
 
     /// The log is another one, or has lost its end: positions of before mean nothing, and what was asked of it is asked anew.
     pub(super) fn new_log(&mut self) {
-        self.acked = Offset(0);
+        if !mutate::on(Mutation::AckedOfLostLog) {
+            self.acked = Offset(0);
+        }
         self.disconnected();
     }
 
@@ -207,7 +209,7 @@ impl Replica {
     pub(super) fn fail_flushes(&mut self, seq: Seq, error: WaitError) {
         let mut failed = Vec::new();
         self.waits.list.retain(|wait| match wait.wanted {
-            Wanted::Saved(upto) if upto >= seq => {
+            Wanted::Saved(upto) if upto == seq || upto > seq && !mutate::on(Mutation::FlushPastRefusal) => {
                 failed.push(wait.ticket);
                 false
             }
@@ -276,9 +278,11 @@ impl Replica {
         let at = self.epochs.iter().position(|(epoch, _): &(EpochId, Offset)| *epoch == version.epoch);
         let Some(at) = at else {
             // Newer or unknown: an Ok that we have not had may know it.
-            return if answered { Some(Err(WaitError::VersionLost)) } else { None };
+            let lost = answered || mutate::on(Mutation::LostUnasked);
+            return if lost { Some(Err(WaitError::VersionLost)) } else { None };
         };
-        if self.epochs.get(at + 1).is_some_and(|(_, next)| version.position > *next) {
+        let end = self.epochs.get(at + 1).map(|(_, next)| *next);
+        if end.is_some_and(|end| version.position > end || mutate::on(Mutation::LostAtEnd) && version.position == end) {
             return Some(Err(WaitError::VersionLost));
         }
         if self.cut >= version.position { Some(Ok(())) } else { None }

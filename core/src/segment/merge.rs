@@ -8,6 +8,7 @@ use super::{Segment, seal_snapshot};
 use crate::commit::EngineKind;
 use crate::guard::{self, Clocks, GuardError};
 use crate::id::SegmentId;
+use crate::mutate::{self, Mutation};
 
 /// What a merge came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,7 @@ pub fn merge(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes], given: &Bytes)
     guard::whole(guarded(kind), given)?;
     let (id, generation) = (SegmentId::default(), kind.generation_zero());
     let mut merged = Segment::decode(id, kind, generation, 0, snapshot, deltas).map_err(MergeError::Stored)?;
+    let reached = mutate::on(Mutation::MergeWithoutRemovals).then(|| merged.engine.clocks()).flatten();
     let (before, stored) = (merged.engine.holds(), Bytes::from(merged.whole()));
     let differs = |what: &str| MergeError::Clashes(EngineError::Failed(format!("a merged segment {what}")));
     // What was given is well formed: only of the other one nothing can be said.
@@ -96,7 +98,7 @@ pub fn merge(kind: EngineKind, snapshot: &[u8], deltas: &[Bytes], given: &Bytes)
         }
     }
     drop(stored);
-    if merged.engine.holds() == before {
+    if merged.engine.holds() == before || reached.is_some() && reached == merged.engine.clocks() {
         return Ok(Merged::Nothing);
     }
     let state = Bytes::from(merged.whole());

@@ -11,6 +11,7 @@ use super::list::{List, ListChange, Place};
 use super::objects::{Objects, Redo, Sight};
 use crate::edit::{Content, Edit, ElementId, Handle, New, Patch, Shown};
 use crate::id::ObjectId;
+use crate::mutate::{self, Mutation};
 use crate::value::{Identity, Kind, Value};
 
 /// What changed about one object.
@@ -325,7 +326,8 @@ impl Objects {
                 touched.sum |= rest.is_empty();
             }
             layout::LIFE => {
-                touched.keys.extend(layout::life_key(rest).map(str::to_owned));
+                let key = layout::life_key(rest).filter(|_| !mutate::on(Mutation::DeletionUnseen));
+                touched.keys.extend(key.map(str::to_owned));
             }
             layout::BASE => {
                 touched.base = true;

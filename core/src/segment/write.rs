@@ -11,6 +11,7 @@ use super::list::{List, Place};
 use super::objects::{Objects, Sight, lives};
 use crate::edit::{Content, Edit, ElementId, Handle, Literal, New, Wish};
 use crate::id::{ObjectId, SegmentId, Uid};
+use crate::mutate::{self, Mutation};
 use crate::value::{Identity, Kind, Value};
 
 /// Where fresh ids come from: entropy that the driver gave.
@@ -285,9 +286,12 @@ impl Objects {
             Edit::Splice { text, index, removed, inserted } => self.splice(tx, *text, *index, *removed, inserted),
             Edit::Add { counter, by } => {
                 let name = layout::name(&self.prefix(*counter), layout::SUM, &self.writer);
-                let sum = tx.get(&name).as_ref().and_then(layout::number_of).unwrap_or(0.0);
+                let known = tx.get(&name).filter(|_| self.redo.is_none() || !mutate::on(Mutation::RedoAddsOnce));
+                let sum = known.as_ref().and_then(layout::number_of).unwrap_or(0.0);
                 tx.put(&name, layout::raw_number(sum + by));
-                self.writers.entry(*counter).or_default().insert(self.writer.clone());
+                if !mutate::on(Mutation::OwnSumUncounted) {
+                    self.writers.entry(*counter).or_default().insert(self.writer.clone());
+                }
             }
             Edit::Include { set, member } => {
                 if let Some(code) = layout::member_code(member) {

@@ -17,7 +17,11 @@ pub(crate) fn replica() -> Replica {
 
 /// What comes of an input, without what is only to be kept outside.
 pub(crate) fn give(replica: &mut Replica, input: Input) -> Vec<Output> {
-    replica.handle(1, input);
+    give_at(replica, 1, input)
+}
+
+pub(crate) fn give_at(replica: &mut Replica, now_ms: u64, input: Input) -> Vec<Output> {
+    replica.handle(now_ms, input);
     std::iter::from_fn(|| replica.poll()).filter(|output| !matches!(output, Output::Keep(_))).collect()
 }
 

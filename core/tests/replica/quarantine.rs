@@ -7,18 +7,20 @@ use coheap_core::commit::{EngineKind, LAYOUT, content_hash};
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::guard;
 use coheap_core::heap::Index;
-use coheap_core::id::{GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
+use coheap_core::id::{GenId, Nonce, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
 use coheap_core::replica::{Input, LoadStatus, Output, Replica, Section, Target};
 use coheap_core::segment::Segment;
 use coheap_core::segment::roll::roll_unchecked;
 use coheap_core::value::Value;
 use coheap_core::wire::code::Code;
-use coheap_core::wire::frame::down::{EntryFrame, Fate, Row};
+use coheap_core::wire::frame::down::{Asked, EntryFrame, Fate, Row};
 use coheap_core::wire::frame::roll::{GenerationHeader, Included, RollFrame};
 use coheap_core::wire::frame::up::CommitFrame;
 use coheap_core::wire::frame::{Bulk, Down, PART_DELTA, PartFrame, SegRef, SegmentState, SegmentStatus, Up};
 
-use crate::desk::{connect_after, connect_at, errors, give, loads, options, problems, replica, snapshot, tell, ups};
+use crate::desk::{
+    connect_after, connect_at, errors, give, give_at, loads, options, problems, replica, snapshot, tell, ups,
+};
 
 pub(crate) const ONE: SegmentId = SegmentId([1; 16]);
 pub(crate) const TWO: SegmentId = SegmentId([2; 16]);
@@ -192,6 +194,25 @@ fn r12_it_is_reported_again_on_every_connection_until_the_relay_answers() {
     assert_eq!(loaded(&told), [(Index(1), LoadStatus::There, false)]);
     give(&mut replica, Input::Disconnected);
     assert_eq!(reports(&connect_at(&mut replica, 3, &[])), []);
+}
+
+/// On this connection, which came later, nobody follows it: the entry that says what is left out does not come by.
+#[test]
+fn r12_what_the_relay_had_no_time_for_is_reported_again_later() {
+    let mut replica = frozen(&made());
+    give(&mut replica, Input::Disconnected);
+    connect_at(&mut replica, 3, &[]);
+    for code in [Code::Unsupported, Code::Rate] {
+        let code = u64::from(code.number());
+        tell(&mut replica, &Down::Declined { asked: Asked::Report, nonce: Nonce(2), code });
+    }
+    let at = replica.deadline().expect("it is to be asked again");
+    assert_eq!(reports(&give_at(&mut replica, at - 1, Input::Tick)), []);
+    assert_eq!(reports(&give_at(&mut replica, at, Input::Tick)), [(SegRef::Id(ONE), Offset(2))]);
+    assert_eq!(replica.deadline(), None);
+    let code = u64::from(Code::Unsupported.number());
+    tell(&mut replica, &Down::Declined { asked: Asked::Report, nonce: Nonce(2), code });
+    assert_eq!(replica.deadline(), None, "without a worker it waits for the next connection");
 }
 
 #[test]

@@ -330,6 +330,31 @@ fn r11_what_the_ring_has_as_void_is_refused_before_and_not_given_back() {
     assert!(told.is_some() && told < loaded, "{outputs:?}");
 }
 
+/// D4, C10: a segment that no log knew when it was loaded, and in which nothing was written, has nothing to lose to what the relay has.
+#[test]
+fn d4_of_a_segment_that_holds_nothing_nothing_is_given_up() {
+    for writes in [false, true] {
+        let mut replica = replica();
+        connect(&mut replica);
+        let nonce = loads(&give(&mut replica, Input::Load(vec![(ROOT, true)])))[0];
+        tell(&mut replica, &snapshot(nonce, 0, &unknown(ROOT)));
+        if writes {
+            give(&mut replica, set("pending"));
+        }
+        tell(&mut replica, &Down::Advance { position: Offset(1) });
+        give(&mut replica, Input::Disconnected);
+        let (_, outputs) = asked(&mut replica, Vec::new());
+        assert_eq!(restore(&outputs).segments.len(), 1);
+        let segments = vec![(Verdict::Conflict, alive(ROOT, vec![foreign()]))].into();
+        let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
+        let frame = RestoredFrame { offset: Offset(0), yours: true, position: Offset(1), bulk };
+        let outputs = tell(&mut replica, &Down::Restored(frame));
+        let told = outputs.iter().any(|output| matches!(output, Output::Conflict(Index(0))));
+        assert_eq!((told, problems(&outputs).len()), (writes, 0), "{outputs:?}");
+        assert!(format!("{:?}", replica.document(ROOT).unwrap().values()).contains("foreign"));
+    }
+}
+
 /// F3 while it is given back: the log has another version of one commit, and the next one as it is here. That is not made anew behind
 /// it: the relay would take it for the duplicate it is, and what follows would build on what nobody has.
 #[test]

@@ -66,6 +66,8 @@ pub(super) struct Driver {
     rolls_from: Time,
     /// The way to the worker; `None`: nothing is folded.
     folds: Option<mpsc::UnboundedSender<Job>>,
+    /// The scrub, which reads what is opened for the first time.
+    scrub: Sender<Arc<str>>,
     /// Folds under way, at most one of each opening of a heap: below these places the log may go at any moment.
     folding: BTreeMap<Opening, Offset>,
     stopping: Option<Instant>,
@@ -78,7 +80,7 @@ impl Driver {
         store: Arc<Store>,
         events: mpsc::UnboundedSender<Event>,
         appends: Sender<(Opening, Append)>,
-        folds: Option<mpsc::UnboundedSender<Job>>,
+        (folds, scrub): (Option<mpsc::UnboundedSender<Job>>, Sender<Arc<str>>),
         restored: bool,
     ) -> Driver {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -99,6 +101,7 @@ impl Driver {
             admits_from: if restored { Time(ADMITS_AFTER_MS) } else { Time(0) },
             rolls_from: Time(ROLLS_AFTER_MS),
             folds,
+            scrub,
             folding: BTreeMap::new(),
             stopping: None,
             halted: BTreeSet::new(),
@@ -346,6 +349,7 @@ impl Driver {
             Ok(recovered) => recovered,
             Err(error) => return self.give_up(heap, &error),
         };
+        let _ = self.scrub.send(Arc::clone(heap));
         let config = RelayConfig {
             heap: heap.to_string(),
             life: self.life,

@@ -102,7 +102,7 @@ pub(super) fn create_heap(transaction: &WriteTransaction, name: &str) -> Result<
 fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends: &[Append]) -> Result<(), StoreError> {
     for (epoch, start) in appends.iter().filter_map(|part| part.epoch) {
         let mut epochs = Sealed::open(transaction, EPOCHS)?;
-        if meta.lives == 0 {
+        if meta.lives == 0 || mutate::on(Mutation::LineageOfNewest) {
             meta.lineage = epoch;
         }
         epochs.put(&mut meta.digest, (heap, meta.lives), &encode_epoch(epoch, start))?;
@@ -130,8 +130,13 @@ fn put_rows(transaction: &WriteTransaction, heap: u64, meta: &mut Meta, appends:
         segments.put(&mut meta.digest, (heap, number.0), &recover::encode_segment(row))?;
     }
     let mut clocks = Sealed::open(transaction, CLOCKS)?;
-    let tables: BTreeMap<_, _> =
-        appends.iter().flat_map(|part| &part.clocks).map(|(number, of, table)| (number, (of, table))).collect();
+    let newest = if mutate::on(Mutation::NewestClocks) { appends.len().saturating_sub(1) } else { 0 };
+    let tables: BTreeMap<_, _> = appends
+        .iter()
+        .skip(newest)
+        .flat_map(|part| &part.clocks)
+        .map(|(number, of, table)| (number, (of, table)))
+        .collect();
     for (number, (generation, table)) in tables {
         let mut row = Vec::with_capacity(table.len() + 17);
         row.generation(*generation);

@@ -63,7 +63,7 @@ fn fold(
     }
     // The header of the generation stays.
     let mut bytes = match before {
-        Some(head) if head.header_len > 0 => {
+        Some(head) if head.header_len > 0 && !mutate::on(Mutation::FoldWithoutHeader) => {
             let table = transaction.open_table(SNAP).map_err(failed)?;
             let stored = table.get((heap, segment.0)).map_err(failed)?;
             let stored = stored.ok_or_else(|| damaged("a snapshot is missing"))?;
@@ -89,6 +89,9 @@ fn fold(
     let segments = transaction.open_table(SEGMENTS).map_err(failed)?;
     for row in segments.range((heap, 0)..=(heap, u64::MAX)).map_err(failed)? {
         let number = row.map_err(failed)?.0.value().1;
+        if mutate::on(Mutation::FloorOfOne) && number != segment.0 {
+            continue;
+        }
         let mut rest = index.table.range((heap, number, 0)..=(heap, number, u64::MAX)).map_err(failed)?;
         if let Some(first) = rest.next() {
             let first = Offset(first.map_err(failed)?.0.value().2);

@@ -162,10 +162,11 @@ pub(super) fn read_state(
 ) -> Result<StoredState, StoreError> {
     let Snapshot { position: from, header, bytes: snapshot } =
         snapshot_of(transaction, heap, segment.0)?.unwrap_or_default();
-    if from > position {
+    if from > position && !mutate::on(Mutation::StateOfFold) {
         return Ok(StoredState::NotBefore { segment, position: from });
     }
-    let deltas = tail(transaction, heap, segment, from, position)?.into_iter().map(|(_, delta)| delta).collect();
+    let deltas = tail(transaction, heap, segment, from, position.max(from))?;
+    let deltas = deltas.into_iter().map(|(_, delta)| delta).collect();
     Ok(StoredState::At { segment, header, snapshot, deltas })
 }
 
@@ -179,7 +180,8 @@ fn read_since(
     position: Offset,
 ) -> Result<Option<StoredState>, StoreError> {
     let head = get_row(transaction, SNAPS, (heap, segment.0), SnapHead::decode)?;
-    if since > position || head.is_some_and(|head| head.position > since) {
+    let folded = head.is_some_and(|head| head.position > since) && !mutate::on(Mutation::SinceOverFold);
+    if since > position || folded {
         return Ok(None);
     }
     let header = match head.filter(|head| head.header_len > 0) {

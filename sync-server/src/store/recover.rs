@@ -42,7 +42,7 @@ pub(super) fn recover(transaction: &ReadTransaction, name: &str) -> Result<Recov
         lineage: meta.lineage,
         epochs: epochs(transaction, heap, &mut digest)?,
         head: meta.head,
-        floor: meta.floor,
+        floor: if mutate::on(Mutation::FloorForgotten) { Offset(0) } else { meta.floor },
         admit: admit(transaction, heap, &mut digest)?,
         segments: segments(transaction, heap, &mut digest)?,
         clocks: clocks(transaction, heap, &mut digest)?,
@@ -110,6 +110,9 @@ where
 fn epochs(transaction: &ReadTransaction, heap: u64, digest: &mut u64) -> Result<Vec<(EpochId, Offset)>, StoreError> {
     let mut epochs = Vec::new();
     each(transaction, EPOCHS, (heap, 0)..=(heap, u64::MAX), digest, decode_epoch, |_, epoch| {
+        if mutate::on(Mutation::OneEpoch) {
+            epochs.clear();
+        }
         epochs.push(epoch);
         Ok(())
     })?;

@@ -47,6 +47,11 @@ impl Store {
         })
     }
 
+    /// The number of a heap in this store, which is the next one for each that is new; `None`: nothing is stored of it.
+    pub fn number_of_heap(&self, heap: &str) -> Result<Option<u64>, StoreError> {
+        self.read(|transaction| number_of(transaction, heap))
+    }
+
     /// Checks that no heap's name is missing.
     pub fn verify_names(&self) -> Result<(), StoreError> {
         self.read(check_heaps)

@@ -242,8 +242,22 @@ async fn damage_that_a_load_meets_halts_that_heap_alone() {
 }
 
 #[tokio::test]
+async fn a_heap_is_read_as_a_whole_when_it_is_opened_for_the_first_time() {
+    // No round begins within this test.
+    let relay = Served::over(open(&with_an_old_record_damaged()), Some(Scrub::default())).await;
+    let (_, welcome) = Client::hello(&relay.heap("good"), hello_to("good", 2)).await;
+    assert!(welcome.position >= Offset(300));
+    let mut client = Client::connect(&relay.heap("bad")).await;
+    client.send(&[Up::Hello(hello_to("bad", 1))]).await;
+    assert_eq!(client.closed().await.0, 4016);
+    let (_, welcome) = Client::hello(&relay.heap("good"), hello_to("good", 3)).await;
+    assert!(welcome.position >= Offset(300));
+    relay.stop().await;
+}
+
+#[tokio::test]
 async fn the_scrub_finds_damage_that_nobody_has_met() {
-    let scrub = Scrub { every: Duration::from_millis(50), bytes_per_s: 100 << 20 };
+    let scrub = Scrub { every: Duration::from_millis(50), bytes_per_s: 100 << 20, ..Scrub::default() };
     let relay = Served::over(open(&with_an_old_record_damaged()), Some(scrub)).await;
     let mut client = Client::connect(&relay.heap("bad")).await;
     client.send(&[Up::Hello(hello_to("bad", 1))]).await;
@@ -271,7 +285,7 @@ async fn the_scrub_finds_a_damaged_page_of_the_library_and_heaps_go_on() {
     for _ in 0..300 {
         store.append(&[heap.grow(1)]).unwrap();
     }
-    let scrub = Scrub { every: Duration::from_millis(50), bytes_per_s: 100 << 20 };
+    let scrub = Scrub { every: Duration::from_millis(50), bytes_per_s: 100 << 20, ..Scrub::default() };
     let relay = Served::over(store, Some(scrub)).await;
     let (mut client, _) = Client::hello(&relay.heap("heap"), hello_to("heap", 1)).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
@@ -304,7 +318,7 @@ async fn the_scrub_ends_nothing_over_a_sector_that_the_disk_has_lost() {
         store.append(&[append]).unwrap();
     }
     drop(store);
-    let scrub = Scrub { every: Duration::from_millis(20), bytes_per_s: 100 << 20 };
+    let scrub = Scrub { every: Duration::from_millis(20), bytes_per_s: 100 << 20, ..Scrub::default() };
     let store = Store::open_without_cache(Box::new(disk.clone())).unwrap();
     let (medium, entry) = (disk.medium(), entry.unwrap());
     for (at, _) in medium.windows(entry.len()).enumerate().filter(|(_, bytes)| *bytes == &entry[..]) {
@@ -334,7 +348,8 @@ async fn the_scrub_reads_no_faster_than_it_says() {
     }
     let bytes_per_s = 64 << 10;
     let begun = std::time::Instant::now();
-    let relay = Served::over(store, Some(Scrub { every: Duration::from_millis(10), bytes_per_s })).await;
+    let relay =
+        Served::over(store, Some(Scrub { every: Duration::from_millis(10), bytes_per_s, ..Scrub::default() })).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (looked, took) = (disk.counts().looked, begun.elapsed().as_secs_f64());
     relay.stop().await;

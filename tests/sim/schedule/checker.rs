@@ -372,7 +372,7 @@ mod tests {
 
     /// A history as it is told: `A`, `B` are processes 0 and 1, segments 0 and 1.
     fn made(process: ProcessNo, commit: CommitNo, places: &[(SegmentNo, i64)]) -> Event {
-        let place = |(segment, adds): &(SegmentNo, i64)| Touch { segment: *segment, adds: *adds, makes_counter: false };
+        let place = |(segment, adds): &(SegmentNo, i64)| Touch { segment: *segment, adds: *adds, ..Touch::default() };
         Event::Made { process, commit, places: places.iter().map(place).collect() }
     }
 

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use coheap_core::id::{Offset, SegmentNumber};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{Append, Recovered, StateOf, StoredState};
@@ -170,8 +171,14 @@ impl Platter {
         heap: usize,
         position: Offset,
         segments: &[S],
+        bytes_max: usize,
     ) -> Option<Vec<StoredState>> {
-        self.store.as_ref()?.read_states(&self.names[heap], position, segments, usize::MAX).ok()
+        self.store.as_ref()?.read_states(&self.names[heap], position, segments, bytes_max).ok()
+    }
+
+    /// The snapshot of a segment, and the deltas behind it with their entries.
+    pub fn tail(&self, heap: usize, segment: SegmentNumber, position: Offset) -> Option<(Bytes, Vec<(Offset, Bytes)>)> {
+        self.store.as_ref()?.read_tail(&self.names[heap], segment, position).ok()
     }
 
     /// Puts a snapshot in the place of deltas.

@@ -18,15 +18,25 @@ const AWAY_FOR: usize = 12;
 /// One of so many steps in which messages of a replica would arrive repeats a frame, if one with commits is under way.
 const REPEATS: u16 = 8;
 
+/// Of so many steps one is a stranger's, where there are any; in two more an honest process's commits are forged, if some are under way.
+const HARMS: usize = 30;
+
+/// Of so many steps one is of the shared work, where there is any.
+const WORKS: usize = 6;
+
 /// The source of a schedule's steps.
 #[derive(Debug)]
 pub struct Generator {
     draws: Draws,
+    /// What is not in every plan, by draws of its own.
+    odd: Draws,
     steps: usize,
     rights: bool,
     long: bool,
     processes: usize,
     losses: bool,
+    hostile: bool,
+    claims: bool,
     rolls: bool,
     forgets: bool,
     faults: Vec<Fault>,
@@ -38,11 +48,14 @@ impl Generator {
     pub fn new(plan: &Plan) -> Generator {
         Generator {
             draws: Draws(plan.seed ^ 0x9e37_79b9),
+            odd: Draws(plan.seed ^ 0x0dd5_0dd5),
             steps: plan.steps.max(STEPS_MIN),
             rights: plan.rights,
             long: plan.long,
             processes: plan.processes(),
             losses: plan.losses,
+            hostile: plan.hostile,
+            claims: plan.claims,
             rolls: plan.rolls,
             forgets: plan.forgets,
             faults: plan.faults(),
@@ -58,7 +71,32 @@ impl Generator {
         if self.forgets && world.has_somebody_away() && self.draws.below(AWAY_FOR) == 0 {
             return Some(Deed::Age);
         }
-        Some(self.fault(world).unwrap_or_else(|| self.usual(world)))
+        let odd = if self.hostile && world.is_up { self.harm(world) } else { None };
+        let odd = odd.or_else(|| self.work());
+        Some(odd.or_else(|| self.fault(world)).unwrap_or_else(|| self.usual(world)))
+    }
+
+    /// Now and then somebody sends what no honest replica does.
+    fn harm(&mut self, world: &World) -> Option<Deed> {
+        let pick = self.odd.draw() as u16;
+        match self.odd.below(HARMS) {
+            0 => Some(Deed::Harm { pick }),
+            1 | 2 => {
+                let at = self.odd.below(self.processes);
+                let link = world.processes[at].link.as_ref();
+                link.is_some_and(has_commits).then_some(Deed::Forge { at: at as u8, pick })
+            }
+            _ => None,
+        }
+    }
+
+    /// Now and then somebody does something of the shared work.
+    fn work(&mut self) -> Option<Deed> {
+        if !self.claims || self.odd.below(WORKS) > 0 {
+            return None;
+        }
+        let at = self.odd.below(self.processes) as u8;
+        Some(Deed::Work { at, pick: self.odd.draw() as u16 })
     }
 
     /// What the plan wants struck is struck as soon as it can be; and now and then, something is.

@@ -11,7 +11,7 @@ pub type SegmentNo = usize;
 pub type CommitNo = usize;
 
 /// What a commit did to one segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Touch {
     /// Where.
     pub segment: SegmentNo,
@@ -19,6 +19,8 @@ pub struct Touch {
     pub adds: i64,
     /// It made the segment's counter.
     pub makes_counter: bool,
+    /// It did nothing but take away what this commit had left ([`super::removals`]).
+    pub removes: Option<CommitNo>,
 }
 
 /// Something that somebody outside can see.
@@ -133,4 +135,14 @@ pub enum Event {
         /// What is in each segment, by number.
         log: Vec<Marks>,
     },
+}
+
+/// The label of a commit.
+pub fn label(commit: CommitNo) -> String {
+    format!("c{commit}")
+}
+
+/// The commit of a label, or of the key of its mark.
+pub fn commit_of(label: &str) -> Option<CommitNo> {
+    label.strip_prefix('c')?.parse().ok()
 }

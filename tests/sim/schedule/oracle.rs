@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use coheap_core::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Seq, Uid};
-use coheap_core::log::{LogEntry, StoredCommit, StoredRestore, StoredRoll};
+use coheap_core::log::{LogEntry, StoredCommit, StoredQuarantine, StoredRestore, StoredRoll};
 use coheap_core::wire::frame::roll::GenerationHeader;
 
 use super::history::{CommitNo, SegmentNo, Touch};
+pub use super::history::{commit_of, label};
 use super::marks::Marks;
 use super::{Failure, fails};
 
@@ -25,6 +26,15 @@ pub struct Made {
     pub uid: Uid,
     /// What it does.
     pub places: Vec<Touch>,
+    /// A stranger's: it has a part of this segment, of this client. Where it does nothing, no engine takes that in.
+    pub strange: Option<(SegmentNo, u64)>,
+}
+
+impl Made {
+    /// The segment and the client of what no engine takes in.
+    fn poison(&self) -> Option<(SegmentNo, u64)> {
+        self.strange.filter(|_| self.places.is_empty())
+    }
 }
 
 /// Commits by segment: what a program is shown.
@@ -39,6 +49,8 @@ enum Entry {
     Restored,
     /// A new generation: of the same values.
     Roll,
+    /// From here on these are left out, and this client is barred there (R12).
+    Quarantine { segment: SegmentNo, client: u64 },
 }
 
 /// What the commits below an offset come to, in one segment.
@@ -108,6 +120,10 @@ pub struct Oracle {
     pub dropped: BTreeSet<ReplicaId>,
     /// All their entries are below this.
     pub forgotten: Offset,
+    /// Commits that had other bytes on their way, and these bytes.
+    forged: BTreeMap<Uid, Vec<Vec<u8>>>,
+    /// Commits that stand on a claim.
+    pub claimed: Marks,
     /// Segments get new generations.
     pub rolls: bool,
     /// Something of what somebody gave back was not taken, being of another generation; so a commit that was not acknowledged may be
@@ -128,6 +144,8 @@ impl Default for Oracle {
             uncounted: Vec::new(),
             dropped: BTreeSet::new(),
             forgotten: Offset(0),
+            forged: BTreeMap::new(),
+            claimed: Marks::default(),
             rolls: false,
             parted: false,
             lost: Marks::default(),
@@ -204,8 +222,50 @@ impl Oracle {
     /// A program has made a commit.
     pub fn make(&mut self, uid: Uid, places: Vec<Touch>) -> CommitNo {
         self.by_uid.insert(uid, self.made.len());
-        self.made.push(Made { uid, places });
+        self.made.push(Made { uid, places, strange: None });
         self.made.len() - 1
+    }
+
+    /// A stranger has made one: a part of this segment, of this client, whatever it does.
+    pub fn make_strange(&mut self, uid: Uid, places: Vec<Touch>, part: (SegmentNo, u64)) {
+        let commit = self.make(uid, places);
+        self.made[commit].strange = Some(part);
+    }
+
+    /// A commit has these bytes on its way, which no guard takes.
+    pub fn forge(&mut self, uid: Uid, bytes: &[u8]) {
+        self.forged.entry(uid).or_default().push(bytes.to_vec());
+    }
+
+    /// Whether the log has what no engine takes in, in the segment of this number.
+    pub fn is_poisoned(&self, number: SegmentNumber) -> bool {
+        self.segments().get(number.0 as usize).is_some_and(|segment| self.poison(*segment).next().is_some())
+    }
+
+    /// Whether somebody ever sent such a thing to a segment: a log that was not written may have shown it.
+    pub fn was_poisoned(&self, segment: SegmentNo) -> bool {
+        self.made.iter().any(|made| made.poison().is_some_and(|(of, _)| of == segment))
+    }
+
+    /// What no engine takes in of a segment: where, and whose.
+    fn poison(&self, segment: SegmentNo) -> impl Iterator<Item = (u64, u64)> {
+        let of = |(at, entry): (usize, &Entry)| match entry {
+            Entry::Of { uid, void: false } => Some((at as u64, self.made[self.by_uid(*uid)?].poison()?)),
+            _ => None,
+        };
+        let all = self.log().entries.iter().enumerate().filter_map(of);
+        all.filter(move |(_, (on, _))| *on == segment).map(|(at, (_, client))| (at, client))
+    }
+
+    /// Whether a client of a segment is barred.
+    pub fn is_barred(&self, of: (SegmentNo, u64)) -> bool {
+        let mut entries = self.log().entries.iter();
+        entries.any(|entry| matches!(entry, Entry::Quarantine { segment, client } if (*segment, *client) == of))
+    }
+
+    /// Whether a commit had other bytes on its way.
+    pub fn is_forged(&self, commit: CommitNo) -> bool {
+        self.forged.contains_key(&self.made[commit].uid)
     }
 
     /// The life of the log that the disk has.
@@ -265,7 +325,7 @@ impl Oracle {
     pub fn uid(&self, offset: Offset) -> Option<Uid> {
         match self.log().entries.get(usize::try_from(offset.0).ok()?)? {
             Entry::Of { uid, .. } => Some(*uid),
-            Entry::Restored | Entry::Roll => None,
+            Entry::Restored | Entry::Roll | Entry::Quarantine { .. } => None,
         }
     }
 
@@ -391,7 +451,7 @@ impl Oracle {
                 Some(sight) => self.restored(offset, restored, number, &sight),
                 None => fails("R1", format!("{:?} gives something back at {offset:?}, and sent nothing", restored.by)),
             },
-            LogEntry::Quarantine(_) => fails("R12", "nobody writes what engines cannot take in".to_owned()),
+            LogEntry::Quarantine(quarantine) => self.quarantine(offset, quarantine),
             LogEntry::Roll(roll) => self.roll(offset, roll),
         }
     }
@@ -453,8 +513,19 @@ impl Oracle {
             parts.push(segment);
         }
         parts.sort_unstable();
-        let mut expected: Vec<SegmentNo> = places.iter().map(|place| place.segment).collect();
+        let made = &self.made[commit];
+        let mut expected: Vec<SegmentNo> = match made.strange {
+            Some((segment, _)) => vec![segment],
+            None => places.iter().map(|place| place.segment).collect(),
+        };
         expected.sort_unstable();
+        if made.poison().is_some_and(|of| self.is_barred(of)) {
+            return fails("R12", format!("commit {commit} is admitted, whose client is barred"));
+        }
+        let forged = self.forged.get(&stored.uid).map_or(&[][..], Vec::as_slice);
+        if stored.parts.iter().any(|part| forged.iter().any(|bytes| part.bytes[..] == bytes[..])) {
+            return fails("R10", format!("commit {commit} is admitted as it was forged"));
+        }
         // X25: what is in a generation that was given back, or that its author was in before the log was lost, is not in the commit
         // any more; somebody has given it back, then.
         let in_base = |segment: &SegmentNo| self.log().content(*segment, Offset(u64::MAX)).marks.contains(commit);
@@ -482,6 +553,22 @@ impl Oracle {
             }
             _ => fails("P5", format!("entry {offset:?} creates {segment:?} as {as_number:?}")),
         }
+    }
+
+    /// R12: what is left out is what no engine takes in, all that its client has written of it.
+    fn quarantine(&mut self, offset: Offset, quarantine: &StoredQuarantine) -> Result<(), Failure> {
+        let Some(segment) = self.segments().get(quarantine.segment.0 as usize).copied() else {
+            return fails("R12", format!("{:?} is left out at {offset:?}, which is not there", quarantine.segment));
+        };
+        let client = quarantine.client.map_or(0, |(client, _)| client);
+        let skipped: Vec<u64> = quarantine.skipped().map(|at| at.0).collect();
+        let poison: Vec<u64> = self.poison(segment).filter(|(_, of)| *of == client).map(|(at, _)| at).collect();
+        if skipped != poison || poison.is_empty() || !self.log().is_of(segment, quarantine.generation) {
+            let what = format!("of segment {segment} {skipped:?} are left out at {offset:?}");
+            return fails("R12", format!("{what}; client {client} has {poison:?} that no engine takes in"));
+        }
+        self.log_mut().entries.push(Entry::Quarantine { segment, client });
+        Ok(())
     }
 
     /// G1: the values are what they were, and the header says of every line how far it has come.
@@ -565,6 +652,13 @@ impl Oracle {
             self.log_mut().contain(offset.0, segment, content);
         }
         let left = given.iter().find(|(segment, marks)| !taken.contains(*segment) && !marks.is_empty());
+        // What the log knows nothing of is taken, whatever its generation.
+        let all = given.iter().filter(|(segment, marks)| !taken.contains(*segment) && !marks.is_empty());
+        if let Some((segment, marks)) = all.into_iter().find(|(segment, _)| !self.segments().contains(segment)) {
+            let what =
+                format!("{marks:?} of segment {segment} are given back at {offset:?} to a log that has none of it");
+            return fails("D4", format!("{what}, and not taken"));
+        }
         // What is of another generation stays with its sender, which is told.
         self.parted |= left.is_some();
         if let Some((segment, marks)) = left.filter(|_| !self.rolls) {
@@ -598,14 +692,4 @@ impl Oracle {
     pub fn forget_epochs(&mut self, known: usize) {
         self.log_mut().epochs.truncate(known);
     }
-}
-
-/// The label of a commit.
-pub fn label(commit: CommitNo) -> String {
-    format!("c{commit}")
-}
-
-/// The commit of a label, or of the key of its mark.
-pub fn commit_of(label: &str) -> Option<CommitNo> {
-    label.strip_prefix('c')?.parse().ok()
 }

@@ -58,6 +58,15 @@ pub struct Plan {
     /// Lines are dropped when they were idle for a while (`world/forgets.rs`). Not where processes are copied (a copy that was never
     /// connected cannot know that the other one was), and not where disks are lost.
     pub forgets: bool,
+    /// Commits that the guard refuses, and what no engine takes in (R10–R12). Not where the disk is lost, or processes are copied.
+    pub hostile: bool,
+    /// Programs share work, and end it by commits that stand on claims (S27). Not where the disk is lost, or processes are copied.
+    pub claims: bool,
+    /// The store answers no read with more than one entry, or one segment's state.
+    pub pieces: bool,
+    /// Some commits take something away, and do nothing else. Not where there is something that no engine takes in: what is taken
+    /// away may be left out.
+    pub removes: bool,
     /// What is to strike whom, when it can.
     pub targets: Vec<(Fault, Phase)>,
 }
@@ -99,6 +108,10 @@ impl Plan {
             automerge: draws.below(8) == 0,
             long: draws.below(32) == 0,
             forgets: false,
+            hostile: false,
+            claims: false,
+            pieces: Draws(seed ^ 0x91ec_e500).below(4) == 0,
+            removes: false,
         };
         plan.forgets = !plan.clones && !plan.losses && Draws(seed ^ 0x1d1e_1d1e).below(4) == 0;
         if plan.losses && plan.fold_bytes.is_none() {
@@ -108,6 +121,16 @@ impl Plan {
         let faults = plan.faults();
         let target = |_| (faults[draws.below(faults.len())], Phase::ALL[draws.below(Phase::ALL.len())]);
         plan.targets = (0..5).map(target).collect();
+        // By draws of its own, so that all other plans are what they are without these.
+        plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(4) == 0;
+        plan.claims = !plan.losses && !plan.clones && Draws(seed ^ 0xc1a1_0000).below(4) == 0;
+        // Only there is something that a guard passes and an engine does not take.
+        plan.automerge |= plan.hostile;
+        plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(3) == 0;
+        if plan.hostile && plan.fold_bytes.is_none() {
+            // Without a worker nobody can say what is wrong with it.
+            plan.fold_bytes = Some(1 << 40);
+        }
         plan
     }
 }
@@ -136,6 +159,12 @@ pub enum Deed {
     /// A message of commits of a replica is under way twice: the copy is right behind it. What no connection does, and what the
     /// relay takes for a duplicate (R2a).
     Repeat { at: u8, pick: u16 },
+    /// A message of commits of a replica has other bytes on its way, which no guard takes.
+    Forge { at: u8, pick: u16 },
+    /// A stranger writes what no engine takes in.
+    Harm { pick: u16 },
+    /// A member of the group that shares work does its next small step.
+    Work { at: u8, pick: u16 },
     /// Messages of an earlier connection arrive.
     LateUp { pick: u16 },
     /// Messages of the relay arrive.

@@ -4,26 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use coheap_core::edit::{Handle, Patch, Shown};
+use coheap_core::edit::Patch;
 use coheap_core::heap::Index;
 use coheap_core::id::{Offset, ReplicaId, SegmentId, Seq, Uid};
 use coheap_core::relay::ConnId;
 use coheap_core::replica::{Input, Keep, LoadStatus, Options, Output, Replica, WaitError};
-use coheap_core::value::{Kind, Value};
 use coheap_core::wire::codec::Malformed;
 use coheap_core::wire::frame::restore::Restore;
 use coheap_core::wire::frame::up::CommitFrame;
-use coheap_core::wire::frame::{Up, split};
+use coheap_core::wire::frame::{Bulk, Down, Up, split};
 
 use super::history::{CommitNo, Event, ProcessNo, SegmentNo, Touch};
 use super::marks::Marks;
 use super::oracle::{Sight, commit_of, label};
+use super::removals::Removals;
+pub use super::view::{COUNTER, REGISTER, View};
+use super::world::Labour;
 use super::{Failure, fails};
 
-/// The key of every segment's counter.
-pub const COUNTER: &str = "n";
-/// The key that everybody writes to.
-pub const REGISTER: &str = "r";
 /// Kinds of frames (`core/WIRE.md`).
 const HELLO: u8 = 0x01;
 const COMMIT: u8 = 0x02;
@@ -31,80 +29,6 @@ const RESTORE: u8 = 0x05;
 const CHUNK: u8 = 0x08;
 /// After so many connections that another one displaced, a replica takes another id (F4).
 const DISPLACED_MAX: u32 = 2;
-
-/// What a program sees of one segment, kept by its own wishes and the patches that come.
-#[derive(Clone, Default, PartialEq, Debug)]
-pub struct View {
-    /// Whose marks are there.
-    pub marks: Marks,
-    /// The register.
-    pub register: Option<f64>,
-    counter: Option<Handle>,
-    totals: BTreeMap<Handle, f64>,
-}
-
-impl View {
-    /// The counter's handle.
-    pub fn counter(&self) -> Option<Handle> {
-        self.counter
-    }
-
-    /// The counter's value, if there is a counter.
-    pub fn sum(&self) -> Option<i64> {
-        self.counter.map(|handle| self.totals.get(&handle).copied().unwrap_or(0.0) as i64)
-    }
-
-    /// An own commit wrote here: it left its mark, added to the counter or made it (the first container of its segment), and
-    /// perhaps wrote to the register.
-    pub fn wrote(&mut self, commit: CommitNo, place: &Touch, register: bool) {
-        if place.makes_counter {
-            self.counter = Some(Handle(1));
-        }
-        self.marks.insert(commit);
-        if let Some(counter) = self.counter {
-            *self.totals.entry(counter).or_default() += place.adds as f64;
-        }
-        if register {
-            self.register = Some(commit as f64);
-        }
-    }
-
-    /// What a replica says has changed.
-    pub fn apply(&mut self, patches: &[Patch]) {
-        for patch in patches {
-            match patch {
-                Patch::Set { object: Handle(0), key, value } => match (key.as_str(), value) {
-                    (COUNTER, Shown::Object(Kind::Counter, handle)) => self.counter = Some(*handle),
-                    (REGISTER, Shown::Scalar(Value::Number(number))) => self.register = Some(*number),
-                    (mark, _) => {
-                        if let Some(commit) = commit_of(mark) {
-                            self.marks.insert(commit);
-                        }
-                    }
-                },
-                Patch::Delete { object: Handle(0), key } => match key.as_str() {
-                    COUNTER => self.counter = None,
-                    REGISTER => self.register = None,
-                    mark => {
-                        if let Some(commit) = commit_of(mark) {
-                            self.marks.remove(commit);
-                        }
-                    }
-                },
-                Patch::Total { object, value } => drop(self.totals.insert(*object, *value)),
-                Patch::Clear { object: Handle(0) } => *self = View::default(),
-                _ => {}
-            }
-        }
-    }
-
-    /// What patches that show all of a segment come to.
-    pub fn of(patches: &[Patch]) -> View {
-        let mut view = View::default();
-        view.apply(patches);
-        view
-    }
-}
 
 /// A connection, and what is under way on it.
 #[derive(Debug)]
@@ -121,6 +45,8 @@ pub struct Link {
     pub silent: bool,
     /// The relay has its Hello.
     pub greeted: bool,
+    /// A stranger's: it sends nothing behind its Hello before that is answered.
+    pub strange: bool,
     /// The Hello is answered: with a catch-up or without, and how far the log went then.
     pub answered: Option<(bool, Offset)>,
     /// The code that the relay closed it with.
@@ -134,6 +60,8 @@ pub struct Link {
     /// What was shown of that which was given back, for each time that has not arrived.
     pub giving: VecDeque<Sight>,
     pieces: Option<Vec<u8>>,
+    /// The kinds of long messages of which some pieces have arrived, and not the last one: at the relay, and at the replica.
+    pub between: [Option<u8>; 2],
 }
 
 impl Link {
@@ -147,11 +75,13 @@ impl Link {
             forgotten: Offset(0),
             giving: VecDeque::new(),
             pieces: None,
+            between: [None, None],
             up: VecDeque::new(),
             down: VecDeque::new(),
             relay_open: true,
             silent: false,
             greeted: false,
+            strange: false,
             answered: None,
         }
     }
@@ -175,6 +105,29 @@ impl Link {
     pub fn commits(&self) -> impl Iterator<Item = usize> + '_ {
         let alone = |message: &Bytes| split(message).is_ok_and(|mut frames| frames.all(|(kind, _)| kind == COMMIT));
         self.up.iter().enumerate().filter(move |(_, message)| alone(message)).map(|(nth, _)| nth)
+    }
+
+    /// Whether what is under way to the relay was not sent yet: a stranger has had no answer to its Hello.
+    pub fn awaits_an_answer(&self) -> bool {
+        self.strange && self.relay_open && self.greeted && self.answered.is_none()
+    }
+
+    /// A message arrives, at the relay or at the replica: it may be a piece of a long one.
+    pub fn gets(&mut self, to_replica: bool, message: &Bytes) {
+        for (kind, body) in split(message).into_iter().flatten() {
+            let begins = |bulk: &Bulk| (bulk.stream != 0).then_some(kind);
+            let begun = match (to_replica, Up::decode(kind, &body), Down::decode(kind, &body)) {
+                (false, Ok(Some(Up::Hello(hello))), _) => begins(&hello.bulk),
+                (false, Ok(Some(Up::Restore(bulk))), _) => begins(&bulk),
+                (true, _, Ok(Some(Down::Ok(welcome)))) => begins(&welcome.bulk),
+                (true, _, Ok(Some(Down::Snapshot { bulk, .. }))) => begins(&bulk),
+                (true, _, Ok(Some(Down::Roll(roll)))) => begins(&roll.bulk),
+                (true, _, Ok(Some(Down::Restored(restored)))) => begins(&restored.bulk),
+                (false, Ok(Some(Up::Chunk(chunk))), _) | (true, _, Ok(Some(Down::Chunk(chunk)))) if chunk.last => None,
+                _ => continue,
+            };
+            self.between[usize::from(to_replica)] = begun;
+        }
     }
 
     /// A message arrives at the relay: what was shown of what it gives back, and by whom it is given.
@@ -212,12 +165,18 @@ pub struct Process {
     pub segments: BTreeMap<Index, SegmentNo>,
     /// Segments that it waits for.
     pub loading: BTreeSet<Index>,
+    /// Segments that stand still, since its engine cannot take in what they hold (R12).
+    pub frozen: BTreeSet<Index>,
+    /// How often one has begun to.
+    pub freezes: u64,
     /// Its commits, by number in its line from 1.
     pub line: Vec<CommitNo>,
     /// Those of them that it has no answer for.
     pub open: Vec<CommitNo>,
     /// Those of them that were refused, and the segments that show them still: until they are made anew.
     pub undone: Vec<(CommitNo, Index)>,
+    /// Its part of the shared work.
+    pub worker: Labour,
     /// The Hello of this connection was answered.
     pub online: bool,
     /// It does nothing until this step.
@@ -228,6 +187,8 @@ pub struct Process {
     pub may_doubt: bool,
     /// It has been told that what it held is not what the relay goes on with.
     pub parted: bool,
+    /// One of its segments is of another generation there.
+    pub conflicts: bool,
     /// What it was told is in doubt, and cannot be.
     pub misled: Option<String>,
     /// Lines are dropped (§2), so it may be told of a doubt.
@@ -267,6 +228,12 @@ pub struct Process {
     pub news: Vec<CommitNo>,
     /// What was here of segments that it has evicted, not yet put where it is kept.
     pub kept: Vec<(SegmentNo, Bytes)>,
+    /// An entry that its program is told of in two steps, and not in one (C4).
+    pub told_twice: Option<Offset>,
+    /// The last entry that its program is told of in this step of the replica.
+    last: Option<Offset>,
+    /// Commits of the heap that only take something away.
+    removals: Removals,
     changed: BTreeSet<Index>,
 }
 
@@ -282,14 +249,17 @@ pub struct Stored {
 
 impl Process {
     /// A process that has just opened the heap, and wants the root.
-    pub fn new(options: Options, number: ProcessNo) -> Process {
-        Process::of(Replica::new(options), number)
+    pub fn new(options: Options, number: ProcessNo, removals: Removals) -> Process {
+        Process::of(Replica::new(options), number, removals)
     }
 
-    fn of(replica: Replica, number: ProcessNo) -> Process {
+    fn of(replica: Replica, number: ProcessNo, removals: Removals) -> Process {
         Process {
             replica,
             number,
+            removals,
+            told_twice: None,
+            last: None,
             life: 0,
             restoring: false,
             stored: None,
@@ -308,14 +278,18 @@ impl Process {
             forgets: false,
             segments: BTreeMap::from([(Index(0), 0)]),
             loading: BTreeSet::new(),
+            frozen: BTreeSet::new(),
+            freezes: 0,
             line: Vec::new(),
             open: Vec::new(),
             undone: Vec::new(),
+            worker: Labour::default(),
             online: false,
             paused_until: 0,
             problems: Vec::new(),
             may_doubt: false,
             parted: false,
+            conflicts: false,
             misled: None,
             loses_lines: false,
             dropped: false,
@@ -337,6 +311,7 @@ impl Process {
     pub fn reopen(
         options: Options,
         number: ProcessNo,
+        removals: &Removals,
         stored: &Stored,
         commits: impl Fn(Uid) -> Option<CommitNo>,
         ids: &[SegmentId],
@@ -344,7 +319,7 @@ impl Process {
     ) -> Result<Process, Failure> {
         let replica = Replica::reopen(options, &stored.bytes);
         let replica = replica.or_else(|error| fails("P4", format!("a store does not read back: {error:?}")))?;
-        let mut process = Process::of(replica, number);
+        let mut process = Process::of(replica, number, removals.clone());
         (process.life, process.restoring) = (stored.life, stored.restoring);
         process.line = process.replica.unsaved_uids().into_iter().filter_map(commits).collect();
         process.open.clone_from(&process.line);
@@ -369,7 +344,7 @@ impl Process {
             life: self.life,
             restoring: self.restoring,
             displaced: self.displaced,
-            ..Process::of(replica, number)
+            ..Process::of(replica, number, self.removals.clone())
         }
     }
 
@@ -447,6 +422,7 @@ impl Process {
     }
 
     fn perform(&mut self, ids: &[SegmentId], history: &mut Vec<Event>) {
+        self.last = None;
         while let Some(output) = self.replica.poll() {
             self.output(output, ids, history);
         }
@@ -472,6 +448,20 @@ impl Process {
         history.push(Event::Looks { process });
     }
 
+    fn settle(&mut self, index: Index) {
+        if let (Some(segment), Some(view)) = (self.segments.get(&index), self.views.get_mut(&index)) {
+            self.removals.settle(*segment, view);
+        }
+    }
+
+    /// Something that a commit left in a segment, and another may take away: nobody does yet, and it will not be refused.
+    pub fn spare_in(&self, index: Index) -> Option<CommitNo> {
+        let (segment, view) = (self.segments.get(&index)?, self.views.get(&index)?);
+        let undone = |commit: &CommitNo| self.undone.iter().any(|(of, _)| of == commit);
+        let stays = |commit: &CommitNo| !self.open.contains(commit) && !undone(commit);
+        view.spares().iter().filter(stays).find(|commit| !self.removals.has(*segment, *commit))
+    }
+
     /// An own commit is shown where it wrote.
     pub fn wrote(&mut self, index: Index) {
         self.changed.insert(index);
@@ -479,6 +469,7 @@ impl Process {
 
     fn output(&mut self, output: Output, ids: &[SegmentId], history: &mut Vec<Event>) {
         let process = self.number;
+        self.worker.hear(&output);
         match output {
             Output::Send(message) => {
                 if let Err(error) = self.sends(&message, ids) {
@@ -489,10 +480,15 @@ impl Process {
                 let number = ids.iter().position(|id| *id == segment).expect("segments are known to the world");
                 self.segments.insert(index, number);
                 if let Some((commit, place)) = self.making.take_if(|(_, place)| place.segment == number) {
-                    self.views.entry(index).or_default().wrote(commit, &place, false);
+                    self.views.entry(index).or_default().wrote(commit, &place, &[]);
                 }
             }
-            Output::Apply { segments, .. } => self.patch(&segments),
+            Output::Apply { offset, segments, .. } => {
+                if self.last.replace(offset) == Some(offset) {
+                    self.told_twice = Some(offset);
+                }
+                self.patch(&segments);
+            }
             Output::Committed { seq, corrections, .. } => {
                 self.committed = Some(seq);
                 self.patch(&corrections);
@@ -501,9 +497,18 @@ impl Process {
                 self.loading.remove(&segment);
                 self.undone.retain(|(_, index)| *index != segment);
                 self.changed.insert(segment);
+                self.frozen.remove(&segment);
                 match status {
-                    LoadStatus::There => drop(self.views.insert(segment, View::of(&patches))),
+                    LoadStatus::There => {
+                        self.views.insert(segment, View::of(&patches));
+                        self.settle(segment);
+                    }
                     LoadStatus::Missing => drop(self.views.remove(&segment)),
+                    // Its program keeps what it holds; it is told why, too.
+                    LoadStatus::Quarantined => {
+                        self.views.remove(&segment);
+                        self.freezes += u64::from(self.frozen.insert(segment));
+                    }
                     other => {
                         self.problems.push(format!("segment {segment:?} is {other:?}"));
                         self.views.remove(&segment);
@@ -572,7 +577,7 @@ impl Process {
                 }
             }
             // D4, §14.3: one side loses its place, or nobody can say what is in.
-            Output::Conflict(_) if self.may_doubt => self.parted = true,
+            Output::Conflict(_) if self.may_doubt => (self.parted, self.conflicts) = (true, true),
             Output::InDoubt(told) if self.may_doubt => {
                 self.parted = true;
                 for doubtful in told {
@@ -597,6 +602,7 @@ impl Process {
             if let Some(view) = self.views.get_mut(index) {
                 view.apply(patches);
                 self.changed.insert(*index);
+                self.settle(*index);
             }
         }
     }

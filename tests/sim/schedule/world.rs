@@ -1,11 +1,13 @@
 //! The world of a schedule: processes, one relay process with a machine per heap, and its disk. It performs steps, and after
 //! each one holds what every touched program sees, and all that the relay said, against the oracle.
 //!
-//! Next: `world/programs.rs` (what programs do), `links.rs` (connections), `relay.rs` (the relay process and its disk), `judge.rs` (what
-//! must be seen), `faults.rs`, `rolls.rs`, `forgets.rs`, `rest.rs` (how it ends).
+//! Next: `world/programs.rs` (what programs do), `claims.rs`, `links.rs` (connections), `relay.rs` (the relay process and its disk), `judge.rs` (what
+//! must be seen), `faults.rs`, `hostile.rs`, `forgets.rs`, `rolls.rs`, `rest.rs` (how it ends).
 
+mod claims;
 mod faults;
 mod forgets;
+mod hostile;
 mod judge;
 mod links;
 mod programs;
@@ -13,18 +15,21 @@ mod relay;
 mod rest;
 mod rolls;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use coheap_core::commit::EngineKind;
 use coheap_core::edit::{Handle, Literal, Wish};
 use coheap_core::heap::Index;
 use coheap_core::id::{Offset, ReplicaId, SegmentId};
-use coheap_core::relay::{Input as RelayInput, Output as RelayOutput, Relay};
+use coheap_core::relay::{ConnId, Input as RelayInput, Output as RelayOutput, Relay};
 use coheap_core::replica::{Input, Target};
 use coheap_core::segment::write::Draw;
 use coheap_core::time::Time;
 
+use self::claims::Grants;
+pub use self::claims::Labour;
+use self::hostile::Stranger;
 use self::programs::Waiting;
 use super::coverage::{Coverage, Phase, Phases};
 use super::disk::Platter;
@@ -32,6 +37,7 @@ use super::history::{Event, ProcessNo, SegmentNo, Touch};
 use super::oracle::{Log, Oracle, Sight};
 use super::plan::{Deed, Plan};
 use super::process::{COUNTER, Link, Process};
+use super::removals::{Removals, SPARES};
 use super::{Failure, Tally, fails};
 use crate::Draws;
 use crate::node::options;
@@ -91,6 +97,14 @@ pub struct OneHeap {
     given: BTreeMap<ReplicaId, Sight>,
     /// Processes were copied.
     copies: bool,
+    /// Who holds what of the work, and what ends it.
+    grants: Grants,
+    /// Segments that keep their history.
+    with_history: BTreeSet<SegmentNo>,
+    /// Who came last and wrote what no engine takes in.
+    stranger: Option<Stranger>,
+    /// Which commits take what away.
+    removals: Removals,
     /// Copies of segments, some of them old: on a disk that no process and no relay loses.
     kept: BTreeMap<SegmentNo, Vec<Bytes>>,
     /// Versions that were given.
@@ -184,9 +198,11 @@ impl World {
         let Some(at) = self.plan.heaps_of.iter().position(|of| *of == heap) else { return Ok(()) };
         self.connect(at, true)?;
         self.flow(&[at])?;
-        let places = vec![Touch { segment: 0, adds: 0, makes_counter: true }];
+        let places = vec![Touch { makes_counter: true, ..Touch::default() }];
         let wish = Wish::Set { object: Handle(0), key: COUNTER.to_owned(), value: Literal::Counter(0.0) };
-        self.commit(at, vec![(Target::Here(Index(0)), vec![wish])], places)?;
+        let set = Wish::Set { object: Handle(0), key: SPARES.to_owned(), value: Literal::Set(Vec::new()) };
+        let wishes = std::iter::once(wish).chain(self.plan.removes.then_some(set)).collect();
+        self.commit(at, vec![(Target::Here(Index(0)), wishes)], places)?;
         self.flow(&[at])
     }
 
@@ -194,7 +210,7 @@ impl World {
     fn open(&mut self, heap: usize) -> Process {
         let of = &mut self.heaps[heap];
         of.processes += 1;
-        Process::new(options(&mut self.draws), of.processes - 1)
+        Process::new(options(&mut self.draws), of.processes - 1, of.removals.clone())
     }
 
     /// From here on notes are taken of what happens.
@@ -239,6 +255,9 @@ impl World {
                 self.repeat(place(at), usize::from(pick));
                 Ok(())
             }
+            Deed::Forge { at, pick } => self.forge(place(at), usize::from(pick)),
+            Deed::Harm { pick } => self.harm(pick),
+            Deed::Work { at, pick } => self.work(place(at), usize::from(pick)),
             Deed::LateUp { pick } => self.late_up(pick),
             Deed::Down { at, count } => self.down(place(at), count),
             Deed::Sync { count } => self.sync(usize::from(count)),
@@ -293,6 +312,12 @@ impl World {
             if let Some(what) = &process.misled {
                 return fails("P5", format!("process {at}: {what}"));
             }
+            if process.conflicts && !self.heaps[self.plan.heaps_of[at]].oracle.parted {
+                return fails(
+                    "D4",
+                    format!("process {at} is told a conflict, and the log took all that was given back"),
+                );
+            }
             self.tally.parted = 1;
         }
         if self.tally.parted > 0 {
@@ -301,6 +326,7 @@ impl World {
         if let (Some(link), true, false) = (&process.link, process.online, process.restoring) {
             process.life = link.life;
         }
+        self.tally.frozen += std::mem::take(&mut process.freezes);
         self.look_into_doubts(at)?;
         let heap = &mut self.heaps[self.plan.heaps_of[at]];
         let process = &mut self.processes[at];
@@ -309,6 +335,7 @@ impl World {
         self.hear(at)?;
         self.told_durable(at)?;
         self.judge(at)?;
+        self.announce(at)?;
         if std::mem::take(&mut self.processes[at].hangs_up)
             && let Some(link) = self.hang_up(at)?
         {

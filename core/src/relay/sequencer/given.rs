@@ -13,6 +13,7 @@ use crate::commit::EngineKind;
 use crate::guard::Clocks;
 use crate::id::{EpochId, GenId, Offset, ReplicaId, SegmentId, SegmentNumber, Uid};
 use crate::log::{AuthorInfo, Created, LogEntry, RestoredSegment, StoredRestore};
+use crate::mutate::{self, Mutation};
 use crate::relay::port::GenerationBegins;
 use crate::wire::frame::restore::{Content, Place};
 use crate::wire::frame::roll::GenerationHeader;
@@ -90,7 +91,9 @@ impl Sequencer {
                     self.begin_generation(number, generation, bytes.len() as u64, clocks);
                     begins.push(segments.len());
                 } else if let Some(segment) = self.segment_mut(number) {
-                    segment.clocks.merge(clocks);
+                    if !mutate::on(Mutation::RestoredUncounted) {
+                        segment.clocks.merge(clocks);
+                    }
                     segment.row.tail.deltas += 1;
                     segment.row.tail.bytes += bytes.len() as u64;
                 }

@@ -7,6 +7,7 @@ use super::Sequencer;
 use crate::guard::Clocks;
 use crate::id::{GenId, Offset, ReplicaId, SegmentNumber, Seq};
 use crate::log::{LogEntry, StoredRoll};
+use crate::mutate::{self, Mutation};
 use crate::relay::port::{GenerationBegins, SegmentTail};
 use crate::wire::frame::down::Fate;
 use crate::wire::frame::roll::Included;
@@ -53,7 +54,9 @@ impl Sequencer {
             segment.write(offset);
         }
         self.touched_segments.insert(number);
-        self.note_created(&[number]);
+        if !mutate::on(Mutation::GenerationUnwritten) {
+            self.note_created(&[number]);
+        }
         offset
     }
 

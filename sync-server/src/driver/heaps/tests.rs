@@ -32,7 +32,12 @@ impl Rig {
         let store = Arc::new(Store::open(&directory, 0).expect("a new store"));
         let (events, reports) = mpsc::unbounded_channel();
         let (to_writer, appends) = std::sync::mpsc::channel();
-        Rig { driver: Driver::new(store, events, to_writer, None, false), reports, appends, directory }
+        Rig {
+            driver: Driver::new(store, events, to_writer, (None, std::sync::mpsc::channel().0), false),
+            reports,
+            appends,
+            directory,
+        }
     }
 
     /// Somebody comes to the heap; what it is told.

@@ -142,7 +142,8 @@ impl World {
         let of = &mut self.heaps[self.plan.heaps_of[at]];
         of.processes += 1;
         let by_uid = |uid| of.oracle.by_uid(uid);
-        let process = Process::reopen(options, of.processes - 1, &stored, by_uid, &of.segments, &mut of.history)?;
+        let process =
+            Process::reopen(options, of.processes - 1, &of.removals, &stored, by_uid, &of.segments, &mut of.history)?;
         self.processes[at] = process;
         self.after(at)?;
         self.load(at, 0)

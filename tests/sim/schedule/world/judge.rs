@@ -13,9 +13,15 @@ impl World {
     /// What a program sees now is what it must see: in every segment the log below its cut, and its own commits.
     pub(super) fn judge(&self, at: usize) -> Result<(), Failure> {
         let process = &self.processes[at];
-        let told = |problem: &&String| !(self.filled && problem.starts_with("ERR_STORAGE_FULL"));
+        let told = |problem: &&String| {
+            let full = self.filled && problem.starts_with("ERR_STORAGE_FULL");
+            !full && !self.is_frozen_by(at, problem)
+        };
         if let Some(problem) = process.problems.iter().find(told) {
             return fails("P8", format!("process {} in place {at}: {problem}", process.number));
+        }
+        if let Some(offset) = process.told_twice {
+            return fails("P3", format!("process {} in place {at} is told of {offset:?} in two steps", process.number));
         }
         if process.restoring && self.losses == 0 {
             return fails("R1", format!("process {} is to give back what was not lost", process.number));
@@ -39,6 +45,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// R12: a process says of a segment that its engine cannot take it in, or what somebody kept of it as bytes, and so it is.
+    fn is_frozen_by(&self, at: usize, problem: &str) -> bool {
+        let of = &self.heaps[self.heap_of(at)];
+        let poisoned = of.segments.iter().enumerate().filter(|(segment, _)| of.oracle.was_poisoned(*segment));
+        let says = problem.starts_with("ERR_QUARANTINED") || problem.starts_with("ERR_CORRUPT: what was kept of");
+        says && poisoned.into_iter().any(|(_, id)| problem.contains(&id.to_string()))
     }
 
     fn must_see(&self, at: usize, index: Index, segment: SegmentNo) -> Amount {
@@ -93,6 +107,12 @@ impl World {
 
     /// The relay says something: nothing that is not on the disk (P5), and only what is true.
     pub(super) fn said(&mut self, heap: usize, to: &[ConnId], frame: &Down) -> Result<(), Failure> {
+        if self.plan.claims {
+            let links = self.processes.iter().filter_map(|process| process.link.as_ref());
+            let of = links.filter(|link| to.contains(&link.conn));
+            let to: Vec<_> = of.filter_map(|link| Some((link.conn, *link.own.first()?))).collect();
+            self.heaps[heap].grants.down(self.now, &to, frame)?;
+        }
         let of = &self.heaps[heap];
         let (position, what) = match frame {
             Down::Entry(entry) => {
@@ -134,7 +154,8 @@ impl World {
                 self.tally.catch_ups += u64::from(welcome.catchup);
                 of.oracle.forgets_up_to(welcome.forgotten)?;
                 let goal = of.synced;
-                let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut());
+                let late = self.late.iter_mut().map(|(_, link)| link);
+                let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut()).chain(late);
                 for link in links.filter(|link| to.contains(&link.conn)) {
                     link.answered = Some((welcome.catchup, goal));
                     link.forgotten = welcome.forgotten;

@@ -1,5 +1,7 @@
 //! Connections: they open and end, messages go over them in both directions, some after their end.
 
+use bytes::Bytes;
+use coheap_core::id::ReplicaId;
 use coheap_core::relay::{ConnId, Input as RelayInput};
 use coheap_core::replica::Input;
 use coheap_core::segment::write::Draw;
@@ -33,6 +35,9 @@ impl World {
         process.online = false;
         let link = process.link.take();
         if let Some(link) = &link {
+            for kind in link.between.iter().flatten() {
+                *self.tally.torn.entry(*kind).or_default() += 1;
+            }
             // As the npm package does (code 9, F4).
             let replaced = !link.relay_open && link.code == Some(Code::Replaced.close_code());
             process.displaced += u32::from(replaced);
@@ -45,7 +50,15 @@ impl World {
 
     /// The relay's end of a connection learns that it is over.
     pub(super) fn closed(&mut self, heap: usize, link: &Link) -> Result<(), Failure> {
+        self.heaps[heap].grants.closed(self.now, link.conn);
         if link.relay_open { self.relay(heap, RelayInput::Closed { conn: link.conn }) } else { Ok(()) }
+    }
+
+    /// A message reaches the relay.
+    fn reaches_relay(&mut self, heap: usize, conn: ConnId, by: Option<ReplicaId>, bytes: &Bytes) {
+        if let Some(by) = by.filter(|_| self.plan.claims) {
+            self.heaps[heap].grants.up(conn, by, bytes);
+        }
     }
 
     pub(super) fn up(&mut self, at: usize, count: u8) -> Result<(), Failure> {
@@ -56,11 +69,15 @@ impl World {
                 break;
             }
             let Some(bytes) = link.up.pop_front() else { break };
+            if self.plan.long {
+                link.gets(false, &bytes);
+            }
             link.greeted = true;
-            let conn = link.conn;
+            let (conn, by) = (link.conn, link.own.first().copied());
             if let Some((by, sight)) = link.arrives(&bytes) {
                 self.heaps[heap].given.insert(by, sight);
             }
+            self.reaches_relay(heap, conn, by, &bytes);
             self.relay(heap, RelayInput::Message { conn, bytes })?;
         }
         Ok(())
@@ -83,11 +100,16 @@ impl World {
         }
         let at = usize::from(pick) % self.late.len();
         let (heap, link) = &mut self.late[at];
-        let (heap, conn) = (*heap, link.conn);
+        let (heap, conn, by) = (*heap, link.conn, link.own.first().copied());
+        if link.awaits_an_answer() {
+            return Ok(());
+        }
         if let (true, Some(bytes)) = (link.relay_open, link.up.pop_front()) {
+            link.greeted = true;
             if let Some((by, sight)) = link.arrives(&bytes) {
                 self.heaps[heap].given.insert(by, sight);
             }
+            self.reaches_relay(heap, conn, by, &bytes);
             return self.relay(heap, RelayInput::Message { conn, bytes });
         }
         let (heap, link) = self.late.remove(at);
@@ -112,6 +134,9 @@ impl World {
                 }
                 break;
             };
+            if self.plan.long {
+                link.gets(true, &message);
+            }
             let bytes = message.len() - 1;
             self.input(at, Input::Receive(message))?;
             if relay_open {

@@ -6,8 +6,7 @@ use coheap_core::commit::EngineKind;
 use coheap_core::id::{Offset, SegmentNumber, Seq, Uid};
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{
-    Append, Config, Examined, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay,
-    StoredState,
+    Append, Config, Input as RelayInput, Merge, Output as RelayOutput, REFUSES_AFTER, Recovered, Relay, StoredState,
 };
 use coheap_core::segment::fold;
 use coheap_core::segment::merge::{MergeError, Merged, adopt, merge};
@@ -57,6 +56,7 @@ impl World {
                 }
                 RelayOutput::Close { conn, code, reason } => {
                     self.note(|| format!("the relay closes {conn:?}: {code} {reason}"));
+                    self.heaps[heap].grants.closed(self.now, conn);
                     let late = self.late.iter_mut().map(|(_, link)| link);
                     let links = self.processes.iter_mut().filter_map(|process| process.link.as_mut()).chain(late);
                     for link in links.filter(|link| link.conn == conn) {
@@ -95,6 +95,7 @@ impl World {
     /// A machine is dropped. Its connections are closed by then; reads of it are of no use any more, folds go on.
     fn unload(&mut self, heap: usize) {
         self.heaps[heap].relay = None;
+        self.heaps[heap].grants.forget();
         self.heaps[heap].reads.clear();
         self.heaps[heap].beginning = false;
     }
@@ -150,16 +151,32 @@ impl World {
         for (offset, bytes) in (append.first.0..).zip(&append.entries) {
             let entry = LogEntry::decode(bytes, &mut Reader::new(bytes));
             let entry = entry.or_else(|error| fails("P5", format!("an entry does not read back: {error}")))?;
+            let of = &mut self.heaps[heap];
             let segments = &of.segments;
             let number = |id| segments.iter().position(|known| *known == id);
             of.oracle.append(Offset(offset), &entry, number, |by| of.given.get(&by).cloned())?;
             self.tally.refused += u64::from(matches!(entry, LogEntry::Void { .. }));
+            match &entry {
+                LogEntry::Commit(commit) => self.stands(heap, commit.owner, commit.uid, false)?,
+                LogEntry::Void { owner, uid, code, .. } => {
+                    self.may_refuse(heap, *uid, *code)?;
+                    if Code::from_number(*code) == Some(Code::ClaimLost) {
+                        self.stands(heap, *owner, *uid, true)?;
+                    }
+                }
+                _ => {}
+            }
+            if let LogEntry::Quarantine(quarantine) = &entry {
+                self.tally.left_out += quarantine.skipped().count() as u64;
+            }
+            let of = &mut self.heaps[heap];
             self.tally.parted |= u64::from(of.oracle.parted);
             if let LogEntry::Restored(restored) = &entry {
                 self.tally.adopted += restored.segments.iter().filter(|part| part.adopts).count() as u64;
                 of.history.push(Event::Superseded { commits: of.oracle.superseded });
             }
         }
+        let of = &mut self.heaps[heap];
         for (owner, row) in &append.admit {
             let row = AdmitRow::decode(row).or_else(|error| fails("P5", format!("a line does not parse: {error}")))?;
             let line = of.oracle.line(*owner).unwrap_or((Seq(0), Uid::NONE));
@@ -222,6 +239,7 @@ impl World {
         let Some(read) = self.heaps[heap].reads.remove(at) else { return Ok(()) };
         let input = match read {
             RelayOutput::ReadLog { ticket, from, upto, bytes_max } => {
+                let bytes_max = self.at_once(bytes_max);
                 match self.platter.log(heap, from, upto, bytes_max) {
                     Some(entries) => RelayInput::Log { ticket, entries },
                     // The log stays for a stream as long as there is the stream.
@@ -231,8 +249,8 @@ impl World {
                     None => RelayInput::ReadFailed { ticket },
                 }
             }
-            RelayOutput::ReadStates { ticket, position, segments, .. } => {
-                match self.platter.states(heap, position, &segments) {
+            RelayOutput::ReadStates { ticket, position, segments, bytes_max } => {
+                match self.platter.states(heap, position, &segments, self.at_once(bytes_max)) {
                     Some(states) => RelayInput::States { ticket, states },
                     None => return fails("P5", "states cannot be read"),
                 }
@@ -242,8 +260,10 @@ impl World {
                 RelayInput::Merged { ticket, merge }
             }
             wish @ RelayOutput::MakeRoll { .. } => self.make_roll(heap, &wish, pick)?,
-            // A fold that failed may be a delta's fault; here it never is.
-            RelayOutput::Examine { ticket, .. } => RelayInput::Examined { ticket, examined: Examined::Well },
+            RelayOutput::Examine { ticket, segment, engine, upto, position } => {
+                let examined = self.examine(heap, (segment, engine), (upto, position), pick);
+                RelayInput::Examined { ticket, examined }
+            }
             _ => {
                 let recovered = self.platter.recover(heap)?;
                 self.found_on_disk(heap, &recovered)?;
@@ -251,6 +271,11 @@ impl World {
             }
         };
         self.relay(heap, input)
+    }
+
+    /// How much the store answers at once, of what it may.
+    fn at_once(&self, bytes_max: usize) -> usize {
+        if self.plan.pieces { 1 } else { bytes_max }
     }
 
     /// What the worker makes of a segment that was given back. Now and then it dies over it.
@@ -265,7 +290,7 @@ impl World {
     ) -> Result<Merge, Failure> {
         let (mut snapshot, mut deltas) = (Bytes::new(), Vec::new());
         if let Some(segment) = segment {
-            let states = self.platter.states(heap, position, &[segment]);
+            let states = self.platter.states(heap, position, &[segment], 1);
             let Some(StoredState::At { snapshot: stored, deltas: behind, .. }) = states.and_then(|mut all| all.pop())
             else {
                 // Folded beyond that meanwhile: it is asked for again.
@@ -293,14 +318,21 @@ impl World {
         }
         let heap = waiting[pick % waiting.len()];
         let job = &mut self.heaps[heap].folds[0];
+        let number = job.segment;
         if job.made.is_none() {
-            let state = self.platter.states(heap, job.upto, &[job.segment]).and_then(|mut states| states.pop());
+            let state = self.platter.states(heap, job.upto, &[job.segment], 1).and_then(|mut states| states.pop());
             if let Some(StoredState::At { snapshot, deltas, .. }) = state {
-                let made = fold(job.engine, &snapshot, &deltas);
-                job.made = Some(made.or_else(|error| fails("P7", format!("a fold fails: {error}")))?);
-                return Ok(());
+                match fold(job.engine, &snapshot, &deltas) {
+                    Ok(made) => {
+                        job.made = Some(made);
+                        return Ok(());
+                    }
+                    // What it is to take in, no engine can (R12).
+                    Err(_) if self.heaps[heap].oracle.is_poisoned(number) => {}
+                    Err(error) => return fails("P7", format!("a fold fails: {error}")),
+                }
             }
-            // A fold of an earlier machine has gone further.
+            // Or a fold of an earlier machine has gone further.
         }
         let job = self.heaps[heap].folds.remove(0);
         let loaded = self.heaps[heap].relay.is_some() && self.heaps[heap].opening == job.opening;

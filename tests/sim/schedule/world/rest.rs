@@ -7,7 +7,7 @@ use coheap_core::replica::{Input, LoadStatus, Output};
 
 use super::super::checker;
 use super::super::history::Event;
-use super::super::process::View;
+use super::super::process::{Process, View};
 use super::{Failure, Tally, World, fails};
 
 /// Rounds in which a world comes to rest, or is wedged.
@@ -106,8 +106,8 @@ impl World {
     fn round(&mut self, who: &[usize]) -> Result<bool, Failure> {
         self.now += 1;
         let mut moved = false;
-        while !self.late.is_empty() {
-            self.late_up(0)?;
+        while let Some(next) = self.late.iter().position(|(_, link)| !link.awaits_an_answer()) {
+            self.late_up(next as u16)?;
             moved = true;
         }
         for at in who {
@@ -143,8 +143,9 @@ impl World {
     fn pass_to_the_next_deadline(&mut self) -> Result<bool, Failure> {
         let replicas = self.processes.iter().filter_map(|process| process.replica.deadline());
         // What is left to a machine that serves somebody is to say that nothing is left.
-        let is_waited_for =
-            self.processes.iter().any(|process| !process.open.is_empty() || !process.loading.is_empty());
+        let waits =
+            |process: &Process| !process.open.is_empty() || !process.loading.is_empty() || !process.frozen.is_empty();
+        let is_waited_for = self.processes.iter().any(waits);
         let relays = self.heaps.iter().filter_map(|heap| heap.relay.as_ref().and_then(Relay::deadline));
         let relays = relays.map(|time| time.0).filter(|_| is_waited_for);
         match replicas.chain(relays).min().filter(|at| *at < self.now + FAR_MS) {
@@ -172,6 +173,9 @@ impl World {
         if !process.loading.is_empty() || !process.undone.is_empty() {
             return fails("P8", format!("{who} still waits for {:?} and {:?}", process.loading, process.undone));
         }
+        if !process.frozen.is_empty() {
+            return fails("P8", format!("segments {:?} of {who} stand still for ever", process.frozen));
+        }
         // A document takes as long to decode as many steps: every second one is looked into.
         let even = |index: &Index| (self.plan.seed as usize + at + index.0 as usize).is_multiple_of(2);
         for index in process.views.keys().copied().filter(even).collect::<Vec<Index>>() {
@@ -180,8 +184,11 @@ impl World {
                 let Output::Loaded { status: LoadStatus::There, patches, .. } = output else {
                     return fails("P1", format!("{who} does not show its segment {index:?}: {output:?}"));
                 };
-                let (held, seen) = (View::of(&patches), &process.views[&index]);
-                if (held.marks, held.sum(), held.register) != (seen.marks, seen.sum(), seen.register) {
+                let (mut held, seen) = (View::of(&patches), &process.views[&index]);
+                self.heaps[heap].removals.settle(process.segments[&index], &mut held);
+                if (held.marks, held.spares(), held.sum(), held.register)
+                    != (seen.marks, seen.spares(), seen.sum(), seen.register)
+                {
                     return fails("P1", format!("{who} sees {seen:?} in segment {index:?}, and holds {held:?}"));
                 }
             }
@@ -217,6 +224,8 @@ impl World {
         let recovered = self.platter.recover(heap)?;
         self.found_on_disk(heap, &recovered)?;
         let of = &mut self.heaps[heap];
+        let (oracle, grants) = (&of.oracle, &of.grants);
+        self.tally.ended += grants.rest(|commit| oracle.place(commit).is_some() && !oracle.is_void(commit))?;
         let all = |segment| of.oracle.log().content(segment, Offset(u64::MAX)).marks;
         let log = (0..of.segments.len()).map(all).collect();
         of.history.push(Event::Rest { log });

@@ -62,7 +62,7 @@ impl World {
             return fails("G1", "what is no roll is made");
         };
         let segments: &[SegmentNumber] = &[*segment];
-        let state = self.platter.states(heap, *position, segments).and_then(|mut states| states.pop());
+        let state = self.platter.states(heap, *position, segments, 1).and_then(|mut states| states.pop());
         let roll = match state {
             Some(StoredState::At { snapshot, deltas, .. }) if pick % WORKER_DIES != 1 => {
                 match roll_unchecked(*engine, *id, &snapshot, &deltas, *generation) {
@@ -72,6 +72,7 @@ impl World {
                     },
                     Ok(Err(Unrollable::Sequences)) => Roll::Declined(NotRolled::Sequences),
                     Ok(Err(Unrollable::History)) => Roll::Declined(NotRolled::History),
+                    Err(_) if self.heaps[heap].oracle.is_poisoned(*segment) => Roll::Failed,
                     Err(error) => return fails("G1", format!("a generation is not made: {error}")),
                 }
             }
