@@ -56,7 +56,8 @@ pub struct Plan {
     /// Some commits are so large that states go in pieces.
     pub long: bool,
     /// Lines are dropped when they were idle for a while (`world/forgets.rs`). Not where processes are copied (a copy that was never
-    /// connected cannot know that the other one was), and not where disks are lost.
+    /// connected cannot know that the other one was), not where disks are lost, and not beside strangers, who go on in their lines
+    /// whatever they are told.
     pub forgets: bool,
     /// Commits that the guard refuses, and what no engine takes in (R10–R12). Not where the disk is lost, or processes are copied.
     pub hostile: bool,
@@ -113,7 +114,6 @@ impl Plan {
             pieces: Draws(seed ^ 0x91ec_e500).below(4) == 0,
             removes: false,
         };
-        plan.forgets = !plan.clones && !plan.losses && Draws(seed ^ 0x1d1e_1d1e).below(4) == 0;
         if plan.losses && plan.fold_bytes.is_none() {
             // Without a worker nothing can be given back; with this one nothing is folded.
             plan.fold_bytes = Some(1 << 40);
@@ -124,6 +124,7 @@ impl Plan {
         // By draws of its own, so that all other plans are what they are without these.
         plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(4) == 0;
         plan.claims = !plan.losses && !plan.clones && Draws(seed ^ 0xc1a1_0000).below(4) == 0;
+        plan.forgets = !plan.clones && !plan.losses && !plan.hostile && Draws(seed ^ 0x1d1e_1d1e).below(3) == 0;
         // Only there is something that a guard passes and an engine does not take.
         plan.automerge |= plan.hostile;
         plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(3) == 0;
