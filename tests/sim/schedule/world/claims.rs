@@ -110,7 +110,9 @@ impl Grants {
     }
 
     /// A message reaches the relay, on this connection.
-    pub fn up(&mut self, conn: ConnId, by: ReplicaId, message: &Bytes) {
+    pub fn up(&mut self, now: u64, conn: ConnId, by: ReplicaId, message: &Bytes) {
+        // What nobody came back for is anybody's: who moved to another id asserts it under that.
+        self.current.retain(|_, grant| grant.on.map_or_else(|until| until > now, |_| true));
         for (kind, body) in split(message).into_iter().flatten() {
             match Up::decode(kind, &body) {
                 Ok(Some(Up::Join { run, held, done, .. })) => {
