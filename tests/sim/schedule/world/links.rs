@@ -57,7 +57,7 @@ impl World {
     /// A message reaches the relay.
     fn reaches_relay(&mut self, heap: usize, conn: ConnId, by: Option<ReplicaId>, bytes: &Bytes) {
         if let Some(by) = by.filter(|_| self.plan.claims) {
-            self.heaps[heap].grants.up(conn, by, bytes);
+            self.heaps[heap].grants.up(self.now, conn, by, bytes);
         }
     }
 
