@@ -245,6 +245,11 @@ impl Segment {
         self.size
     }
 
+    /// True if nothing was ever written to it.
+    pub fn holds_nothing(&self) -> bool {
+        blank(self.engine.kind(), 0).is_ok_and(|blank| blank.holds() == self.engine.holds())
+    }
+
     /// True while no log knows it.
     pub fn is_unborn(&self) -> bool {
         self.unborn

@@ -474,12 +474,18 @@ impl Claims {
         }
     }
 
-    /// What would have ended at or above this position goes on: the commits were not written.
+    /// What would have ended at or above this position goes on: the commits were not written. Whose time was over meanwhile, or who has
+    /// left, holds nothing any more.
     pub fn undo(&mut self, durable: Offset) {
         for (of, key) in self.endings.split_off(&durable).into_values() {
-            if let Some(held) = self.groups.get_mut(&of).and_then(|group| group.held.get_mut(&key)) {
-                held.ending = false;
+            let Some(group) = self.groups.get_mut(&of) else { continue };
+            let Some(held) = group.held.get_mut(&key) else { continue };
+            held.ending = false;
+            let by = held.by;
+            if !group.members.iter().any(|(id, _)| *id == by) {
+                group.free(&key);
             }
+            self.touched = true;
         }
     }
 

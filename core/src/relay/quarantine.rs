@@ -14,6 +14,7 @@
 //! nor until the Quarantine is on the disk: a snapshot must not hold what is left out.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::port::{ConnId, Examined, Ticket};
 use super::timers::Timer;
@@ -40,6 +41,9 @@ pub(super) struct Reports {
     well: BTreeMap<SegmentNumber, Offset>,
     /// No replay begins before.
     next_at: Time,
+    /// The segment that was replayed last. The next one is that with the next number, so that what is reported again and again
+    /// keeps no other waiting for ever.
+    last: SegmentNumber,
 }
 
 /// A segment that is to be replayed.
@@ -85,6 +89,14 @@ impl Reports {
             wanted.by.push(by);
         }
         enough
+    }
+
+    /// The next segment in turn.
+    fn pop(&mut self) -> Option<(SegmentNumber, Wanted)> {
+        let behind = (Bound::Excluded(self.last), Bound::Unbounded);
+        let next = self.wanted.range(behind).chain(&self.wanted).map(|(segment, _)| *segment).next()?;
+        self.last = next;
+        Some((next, self.wanted.remove(&next)?))
     }
 
     /// A connection is gone: nobody answers it any more.
@@ -156,7 +168,7 @@ impl Relay {
         if self.now < self.reports.next_at {
             return self.timers.set(Timer::Report, self.reports.next_at);
         }
-        while let Some((segment, wanted)) = self.reports.wanted.pop_first() {
+        while let Some((segment, wanted)) = self.reports.pop() {
             let Some(row) = self.log.segment(segment) else { continue };
             let (engine, upto, position) = (row.engine, wanted.upto, self.log.durable);
             self.log.watch(segment);

@@ -103,11 +103,10 @@ impl Replica {
         }
         let at = self.heap.iter_mut().filter_map(|(_, slot)| slot.broken.as_mut()).filter(|broken| broken.at == at);
         at.for_each(|broken| broken.told = false);
-        let again_at = self.now_ms.saturating_add(AGAIN_MS);
         if let Session::Online(online) = &mut self.session {
-            online.report_at = Some(again_at);
-            self.out.push_back(Output::Deadline(again_at));
+            online.report_at = Some(self.now_ms.saturating_add(AGAIN_MS));
         }
+        self.out.extend(self.deadline().map(Output::Deadline));
     }
 
     /// What was put off, if it is time.

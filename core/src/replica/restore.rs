@@ -21,6 +21,7 @@ use crate::commit::LAYOUT;
 use crate::heap::{Buffered, Index, Slot, State};
 use crate::id::{EpochId, GenId, Offset, SegmentId, Seq};
 use crate::limits;
+use crate::segment::Segment;
 use crate::wire::codec::Malformed;
 use crate::wire::frame::down::{Fate, Welcome};
 use crate::wire::frame::restore::{Content, HeldSegment, Place, Restore, Restored, RestoredFrame, Verdict};
@@ -251,7 +252,7 @@ impl Replica {
     fn tell_given_up(&mut self, id: SegmentId) {
         let index = self.heap.index(id);
         let document = index.and_then(|index| self.heap.slot(index)).and_then(Slot::peek);
-        if document.is_some_and(|document| document.size() == 0) {
+        if document.is_some_and(Segment::holds_nothing) {
             return;
         }
         match index.filter(|_| document.is_some()) {

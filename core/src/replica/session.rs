@@ -329,7 +329,7 @@ impl Replica {
                 if let Some(owner) = self.lines.owner(owner) {
                     self.pending.unsent_from(owner, seq);
                 }
-                self.out.push_back(Output::Deadline(retry_at));
+                self.out.extend(self.deadline().map(Output::Deadline));
             }
             Down::Conflict { owner, seq, .. } => self.conflict(owner, seq),
             Down::Unknown { owner } => {

@@ -191,6 +191,26 @@ fn s27_a_holder_that_does_not_come_back_loses_its_claims() {
     assert!(world.take(a).contains(&Down::Lost { group: "g".into(), run, key: "k".into(), grant }));
 }
 
+/// Its commit was on its way to the disk when its time was over, and the disk did not take it: nobody holds the key then.
+#[test]
+fn s27_a_commit_that_is_not_written_keeps_no_claim_of_who_has_gone() {
+    let mut world = settled();
+    let (a, run, grant) = holder(&mut world, 1);
+    let b = world.join(2);
+    world.send(b, &[join(&run)]);
+    world.prompt = false;
+    world.send(a, &[commit_with(&mut Writer::new(1), &run, "k", grant)]);
+    world.input(Input::Closed { conn: a });
+    world.pass(2_600);
+    world.send(b, &[ask(&run, "k")]);
+    assert_eq!(claimed(&world.take(b)).1, ClaimState::Held, "until that is decided");
+    world.fail(true);
+    world.prompt = true;
+    world.pass(10_000);
+    world.send(b, &[ask(&run, "k")]);
+    assert_eq!(claimed(&world.take(b)).1, ClaimState::Granted);
+}
+
 #[test]
 fn s27_after_a_restart_nothing_is_granted_anew_for_a_while_but_what_was_held_goes_on() {
     let mut world = settled();

@@ -179,6 +179,26 @@ fn r12_one_replay_at_a_time_and_rests_between_them_whoever_reports() {
 }
 
 #[test]
+fn r12_what_is_reported_again_and_again_keeps_no_other_waiting_for_ever() {
+    let mut world = World::new();
+    let a = world.join(1);
+    let mut writer = Writer::new(1);
+    let commits = [1, 2].map(|n| writer.commit(&[seg(n)]));
+    world.send(a, &commits);
+    world.take(a);
+    world.replays = Replays::Waits;
+    world.send(a, &[report(1, 0), report(2, 1)]);
+    world.answer_examine(Replays::Dies);
+    world.send(a, &[report(1, 0)]);
+    world.pass(1_000);
+    let examined: Vec<SegmentNumber> = world.examined.iter().map(|(segment, _)| *segment).collect();
+    assert_eq!(examined, [SegmentNumber(0), SegmentNumber(1)]);
+    world.answer_examine(Replays::Well);
+    world.pass(1_000);
+    assert_eq!(world.examined.len(), 3, "and then the first one");
+}
+
+#[test]
 fn r12_reports_of_one_connection_that_wait_are_bounded() {
     let mut world = World::new();
     let a = world.join(1);

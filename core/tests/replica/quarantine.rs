@@ -215,6 +215,23 @@ fn r12_what_the_relay_had_no_time_for_is_reported_again_later() {
     assert_eq!(replica.deadline(), None, "without a worker it waits for the next connection");
 }
 
+/// A program has one timer: whatever is put off last, it is set to what comes first.
+#[test]
+fn r12_r11_what_is_put_off_later_does_not_put_off_what_comes_first() {
+    let code = u64::from(Code::Rate.number());
+    let busy = Down::Busy { owner: 0, seq: Seq(1), code, retry_ms: 1_000 };
+    let declined = Down::Declined { asked: Asked::Report, nonce: Nonce(2), code };
+    for frames in [[&busy, &declined], [&declined, &busy]] {
+        let mut replica = frozen(&made());
+        let outputs = frames.map(|frame| tell(&mut replica, frame)).concat();
+        let set =
+            outputs.iter().rev().find_map(|output| if let Output::Deadline(at) = output { Some(*at) } else { None });
+        assert!(set.is_some() && set == replica.deadline(), "{outputs:?}");
+        assert_eq!(reports(&give_at(&mut replica, set.unwrap_or_default(), Input::Tick)), [], "that is the Busy's");
+        assert!(replica.deadline() > set, "the other one is still to come");
+    }
+}
+
 #[test]
 fn r12_when_the_relay_takes_it_in_or_leaves_it_out_the_segment_is_loaded_anew_under_its_old_handles() {
     let made = made();

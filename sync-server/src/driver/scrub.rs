@@ -166,7 +166,10 @@ impl Reader<'_> {
 /// Whether there are pages that the disk cannot read; `None`: that is not known.
 fn check_pages(reader: &Reader<'_>, suspect: &AtomicBool) -> Option<bool> {
     let step = STEP_BYTES.min(reader.scrub.bytes_per_s);
-    let (damaged, lost) = match reader.store.check_pages(step, |bytes| reader.pace(bytes)) {
+    let (damaged, lost) = match reader.store.check_pages(step, |bytes, found| {
+        reader.lost.set(reader.lost.get() || found.lost);
+        reader.pace(bytes)
+    }) {
         Ok(checked) => {
             for damage in &checked.damage {
                 eprintln!("coheap-relay: store: damaged: {damage}");

@@ -76,8 +76,12 @@ impl PagesChecked {
 
 impl Store {
     /// Reads every page of the file that is in use, beside those who read and write, and checks it. After about `step_bytes`,
-    /// `read` hears how many bytes were read since the last time, and may take its time; false: stop.
-    pub fn check_pages(&self, step_bytes: u64, mut read: impl FnMut(u64) -> bool) -> Result<PagesChecked, StoreError> {
+    /// `read` hears how many bytes were read since the last time, and what was found so far, and may take its time; false: stop.
+    pub fn check_pages(
+        &self,
+        step_bytes: u64,
+        mut read: impl FnMut(u64, &PagesChecked) -> bool,
+    ) -> Result<PagesChecked, StoreError> {
         let mut checked = PagesChecked::default();
         let mut place = Some(Place::default());
         while let Some(from) = place {
@@ -91,7 +95,7 @@ impl Store {
                 }
                 next => next?,
             };
-            if !read(checked.bytes - before) {
+            if !read(checked.bytes - before, &checked) {
                 break;
             }
         }

@@ -108,7 +108,7 @@ fn a_whole_store_is_never_taken_for_damaged_whoever_writes() {
             seen.slow_us.store(if round % 15 == 0 { 4000 } else { 200 }, Relaxed);
             // In one step, a few pages at a time, and page by page.
             let step_bytes = [u64::MAX, 64 << 10, 1][round % 3];
-            let checked = store.check_pages(step_bytes, |_| true).unwrap();
+            let checked = store.check_pages(step_bytes, |_, _| true).unwrap();
             // Before the test fails, the other thread has to end.
             end.store(!checked.damage.is_empty(), Relaxed);
             assert_eq!(checked.damage, [], "round {round}");
@@ -142,11 +142,11 @@ fn a_store_whose_relay_lost_its_power_is_whole() {
         drop(store);
         disk.crash();
         let store = open(&disk).unwrap();
-        let checked = store.check_pages(u64::MAX, |_| true).unwrap();
+        let checked = store.check_pages(u64::MAX, |_, _| true).unwrap();
         assert_eq!(checked.damage, [], "trial {trial}, opened again");
         // Another one writes on.
         store.append(&[Grower::new("another", trial, 1).grow(1)]).unwrap();
-        let checked = store.check_pages(u64::MAX, |_| true).unwrap();
+        let checked = store.check_pages(u64::MAX, |_, _| true).unwrap();
         assert_eq!(checked.damage, [], "trial {trial}, written to");
     }
     assert!(cut > 10, "{cut}: the power never failed");
@@ -163,7 +163,7 @@ fn what_a_step_reads_is_kept_until_it_is_done() {
     seen.slow_us.store(2000, Relaxed);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_until(&store, &mut growers, &end, false, &counts));
-        let checked: Vec<_> = (0..2).map(|_| store.check_pages(u64::MAX, |_| true)).collect();
+        let checked: Vec<_> = (0..2).map(|_| store.check_pages(u64::MAX, |_, _| true)).collect();
         end.store(true, Relaxed);
         writer.join().unwrap().unwrap();
         for checked in checked {
@@ -204,7 +204,7 @@ fn a_damaged_page_is_found_while_others_write_if_the_check_of_the_whole_file_fin
                 std::thread::yield_now();
             }
             disk.rot((page * 4096 * 8 + 40 + n % 500) as u64);
-            let checked = store.check_pages(64 << 10, |_| true);
+            let checked = store.check_pages(64 << 10, |_, _| true);
             end.store(true, Relaxed);
             // Should it have met it all the same, that ended it.
             drop(writer.join());
@@ -238,7 +238,7 @@ fn memory_and_the_time_between_pauses_are_bounded() {
     let told = Mutex::new(Vec::new());
     let step_bytes = 32 << 10;
     let checked = store
-        .check_pages(step_bytes, |bytes| {
+        .check_pages(step_bytes, |bytes, _| {
             told.lock().unwrap().push(bytes);
             true
         })
@@ -255,7 +255,7 @@ fn memory_and_the_time_between_pauses_are_bounded() {
     // It ends when it is told to.
     let mut steps = 0;
     store
-        .check_pages(1, |_| {
+        .check_pages(1, |_, _| {
             steps += 1;
             steps < 3
         })
@@ -271,7 +271,7 @@ fn a_file_is_looked_at_beside_its_lock() {
     for _ in 0..40 {
         store.append(&[grower.grow(3)]).unwrap();
     }
-    assert_eq!(store.check_pages(1 << 20, |_| true).unwrap().damage, []);
+    assert_eq!(store.check_pages(1 << 20, |_, _| true).unwrap().damage, []);
     // The look's own handle is closed, and the store is nobody else's all the same.
     assert!(matches!(Store::open(&directory, 0), Err(StoreError::InUse)));
     // One bit in every leaf, under whoever has it open.
@@ -282,7 +282,7 @@ fn a_file_is_looked_at_beside_its_lock() {
         let at = page * 4096 + 100;
         std::os::unix::fs::FileExt::write_all_at(&file, &[bytes[at] ^ 16], at as u64).unwrap();
     }
-    let checked = store.check_pages(1 << 20, |_| true).unwrap();
+    let checked = store.check_pages(1 << 20, |_, _| true).unwrap();
     assert!(!checked.damage.is_empty(), "{checked:?}");
     drop(store);
     std::fs::remove_dir_all(&directory).unwrap();
@@ -306,7 +306,7 @@ fn a_damaged_page_is_told_also_if_the_library_panics_over_it() {
                 // To close what is damaged may take the process with it.
                 let store = ManuallyDrop::new(Store::open_without_cache(Box::new(disk.clone())).unwrap());
                 disk.rot((page + byte) * 8 + 7);
-                let checked = store.check_pages(64 << 10, |_| true).unwrap();
+                let checked = store.check_pages(64 << 10, |_, _| true).unwrap();
                 found += usize::from(!checked.damage.is_empty());
                 // Which the names of heaps are read from.
                 of_heaps += usize::from(checked.damage.iter().any(|damage| damage.table.as_deref() == Some("meta")));
@@ -325,12 +325,12 @@ fn what_was_found_is_told_also_if_the_rest_cannot_be_looked_at() {
         let store = open(&disk).unwrap();
         disk.rot(page * 8 + 7);
         // The first table of all, so that there are further steps.
-        let whole = store.check_pages(1, |_| true).unwrap();
+        let whole = store.check_pages(1, |_, _| true).unwrap();
         if whole.damage.first().and_then(|damage| damage.table.as_deref()) != Some("admit") {
             continue;
         }
         let mut steps = 0;
-        let checked = store.check_pages(1, |_| {
+        let checked = store.check_pages(1, |_, _| {
             steps += 1;
             if steps == 1 {
                 // The store is given up, and cannot be opened again.
@@ -352,7 +352,7 @@ fn a_header_that_cannot_be_read_is_damage() {
     let disk = World::new(7, 4).disk;
     let store = open(&disk).unwrap();
     disk.lose(0);
-    let checked = store.check_pages(1 << 20, |_| true).unwrap();
+    let checked = store.check_pages(1 << 20, |_, _| true).unwrap();
     assert!(checked.damage[0].what.contains("the disk cannot read it"), "{checked:?}");
 }
 
@@ -365,8 +365,8 @@ fn a_sector_that_the_disk_has_lost_is_told_in_every_round() {
         let store = Store::open_without_cache(Box::new(disk.clone())).unwrap();
         disk.lose(page);
         // Without some of its own tables the library does not begin.
-        let Ok(first) = store.check_pages(4096, |_| true) else { continue };
-        assert_eq!(store.check_pages(4096, |_| true).unwrap(), first, "the page at {page}");
+        let Ok(first) = store.check_pages(4096, |_, _| true) else { continue };
+        assert_eq!(store.check_pages(4096, |_, _| true).unwrap(), first, "the page at {page}");
         assert_eq!((first.lost, &first.left), (!first.damage.is_empty(), &None));
         told += usize::from(first.lost);
         // Which the names of heaps are read from.

@@ -349,6 +349,7 @@ impl World {
     fn pass(&mut self, ms: u64) -> Result<(), Failure> {
         self.now += ms;
         for heap in 0..self.heaps.len() {
+            self.heaps[heap].grants.woken = self.now;
             if self.heaps[heap].relay.as_ref().and_then(Relay::deadline).is_some_and(|at| at.0 <= self.now) {
                 self.relay(heap, RelayInput::Wake)?;
             }
