@@ -12,9 +12,16 @@
 //!   `ring` lacks a line, or its end that
 //!     was acknowledged; Unknown ────────┐
 //!   `ring` lacks a line that may have ──┴► what was ever sent is in doubt (G5), the rest goes to another id
-//!     had that, and was dropped (§2)
+//!     had some of that, and was dropped (§2)
 //!   … one that had none of it ───────────► all goes to another id
 //! ```
+//!
+//! Of a line of which anything is in doubt, all is that was ever sent, also what went out later than any entry of a line that was
+//! dropped: a line that commits move to is named by the first of them, so a copy of this process's store that knew the line from
+//! another commit on would count what moves once more, in a line of its own.
+//!
+//! While a relay gets back what it lost, nothing of a line that it lacks is taken back: it would be missing in what is given. What is in
+//! doubt of it is told when the verdict is there, without what was given back whole: that is in the log, whatever was before.
 //!
 //! Nothing of an Ok or an entry that shows any of this is taken in: it comes again on the next connection, when it is another's, or
 //! is in the states that all documents are made anew from in one step (C5). Two processes that hold the same commits see the
@@ -22,6 +29,8 @@
 //! either sends is made on the versions that the log has.
 //!
 //! The new id is drawn after the connection's fresh entropy was mixed in, so two copies of one memory do not draw the same.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -60,13 +69,13 @@ impl Replica {
     /// says so, and is answered with states in which all of it has happened. While `restoring`, what the log lacks is what it
     /// lost: only F1 and F3, and the verdict has the states.
     pub(super) fn compare_rings(&mut self, welcome: &Welcome, restoring: bool) -> bool {
+        if !self.compare_dropped(welcome, restoring) {
+            return false;
+        }
         let mut changed = false;
         for (owner, acked, _) in self.own_lines() {
             let Some(at) = self.lines.place(owner) else { continue };
             let Some((_, rows)) = welcome.ring.iter().find(|(of, _)| *of == at) else {
-                if !self.compare_dropped(owner, acked, welcome, restoring) {
-                    return false;
-                }
                 if restoring {
                     self.compare_lost(owner, &[]);
                     continue;
@@ -96,28 +105,42 @@ impl Replica {
         !changed
     }
 
-    /// The log knows nothing of a line (G5). Of one of which nothing was ever acknowledged nothing may have come through. What was
+    /// The lines that the log knows nothing of (G5). Of one of which nothing was ever acknowledged nothing may have come through. What was
     /// sent of it may also have been there, and the line have been idle for so long that it was dropped (§2): not what was sent
     /// first behind what the log has forgotten, since the line would be there. False: the replica has another id.
-    fn compare_dropped(&mut self, owner: ReplicaId, acked: Seq, welcome: &Welcome, restoring: bool) -> bool {
-        let forgotten = welcome.forgotten;
-        let drops = forgotten > Offset(0) && self.goes_on_in(&welcome.epochs);
-        if acked > Seq(0) && !restoring && !drops {
-            self.unknown(owner);
-            return false;
-        }
+    fn compare_dropped(&mut self, welcome: &Welcome, restoring: bool) -> bool {
+        let drops = welcome.forgotten > Offset(0) && self.goes_on_in(&welcome.epochs);
         let agreed = self.agrees_with(&welcome.epochs);
-        let is_forgotten =
-            |one: &Unsaved| one.may_be_forgotten(forgotten, agreed) && !mutate::on(Mutation::ForgetUnsaid);
-        if self.pending.iter().any(|one| one.commit.owner == owner && is_forgotten(one)) {
-            self.in_doubt_from(owner, Seq(0), is_forgotten);
-            return false;
+        let (mut gone, mut unknown, mut forgotten) = (Vec::new(), Vec::new(), Vec::new());
+        for (owner, acked, _) in self.own_lines() {
+            let Some(at) = self.lines.place(owner) else { continue };
+            if welcome.ring.iter().any(|(of, _)| *of == at) {
+                continue;
+            }
+            let is_forgotten =
+                |one: &Unsaved| one.commit.owner == owner && one.may_be_forgotten(welcome.forgotten, agreed);
+            if self.pending.iter().any(is_forgotten) && !mutate::on(Mutation::ForgetUnsaid) {
+                forgotten.push(owner);
+            } else if acked == Seq(0) {
+                continue;
+            }
+            if acked > Seq(0) && !drops {
+                unknown.push(owner);
+            }
+            gone.push((owner, Seq(0)));
         }
-        if acked > Seq(0) && !restoring {
-            self.fork(owner, Seq(0), false);
-            return false;
+        if restoring {
+            self.pending.is_forgotten(&forgotten);
+            return true;
         }
-        true
+        if gone.is_empty() {
+            return true;
+        }
+        self.in_doubt_in(&gone, |one| {
+            let owner = &one.commit.owner;
+            one.offered && unknown.contains(owner) || one.offered_at.is_some() && forgotten.contains(owner)
+        });
+        false
     }
 
     /// What became of own commits, as the rows of a ring say: refused (R11), or admitted, as they are here or with other bytes
@@ -176,7 +199,9 @@ impl Replica {
         let mut outdone = Vec::new();
         for one in self.pending.iter_mut().filter(|one| one.commit.owner == owner && !one.outdone) {
             let anew = one.stale.contains(&true);
-            one.meets(content_in(rows, oldest, one.commit.seq));
+            let content = content_in(rows, oldest, one.commit.seq);
+            one.meets(content);
+            one.forgotten &= content.is_none();
             let (other, same) = match rows.iter().find(|row| row.seq == one.commit.seq).map(|row| row.fate) {
                 Some(Fate::Admitted(hash)) => (anew || !one.has_hash(hash), !anew && one.has_hash(hash)),
                 Some(Fate::Void(_)) => (false, false),
@@ -240,18 +265,28 @@ impl Replica {
     /// F2: the replica takes a fresh id for what comes, and its pending commits of that line from `from` on go to a line of their
     /// own, the same one at every process that holds them. `copied`: since another process uses this one.
     fn fork(&mut self, owner: ReplicaId, from: Seq, copied: bool) {
+        self.fork_all(&[(owner, from)], copied);
+    }
+
+    /// The same of several lines.
+    fn fork_all(&mut self, lines: &[(ReplicaId, Seq)], copied: bool) {
         // What else comes on this connection is about ids that are not this replica's any more.
         self.disconnected();
         let id = self.entropy.replica();
-        let from = if mutate::on(Mutation::MoveWholeLine) { Seq(0) } else { from };
-        let (moved, segments) = self.pending.move_line(owner, from);
+        let (mut count, mut segments) = (0, BTreeSet::new());
+        for (owner, from) in lines {
+            let from = if mutate::on(Mutation::MoveWholeLine) { Seq(0) } else { *from };
+            let (moved, of) = self.pending.move_line(*owner, from);
+            count += moved;
+            segments.extend(of);
+        }
         self.lines.begin(self.id);
         (self.id, self.seq, self.last_uid) = (id, Seq(0), Uid::NONE);
         for id in segments {
             self.reload(id, true);
         }
         self.renew_writers();
-        let moved = usize::try_from(moved).unwrap_or(usize::MAX);
+        let moved = usize::try_from(count).unwrap_or(usize::MAX);
         self.out.push_back(Output::Forked { id, moved, copied });
     }
 
@@ -286,28 +321,36 @@ impl Replica {
             // The line has not begun: its first commit was not admitted, and comes again.
             return;
         }
-        self.in_doubt_from(owner, Seq(0), |one| one.offered);
+        self.in_doubt_in(&[(owner, Seq(0))], |one| one.offered);
     }
 
-    /// D4: own commits of which a generation that was adopted does not say whether they are in it, and what lies behind them in
-    /// their lines.
+    /// D4: own commits of which a generation that was adopted does not say whether they are in it; G5: those of which the log that was
+    /// given back does not. And what lies behind them in their lines.
     pub(super) fn doubt(&mut self) {
-        let mut first = std::collections::BTreeMap::new();
+        let mut first = BTreeMap::new();
         for (owner, seq) in std::mem::take(&mut self.doubtful) {
             let least = first.entry(owner).or_insert(seq);
             *least = seq.min(*least);
         }
-        for (owner, from) in first {
-            self.in_doubt_from(owner, from, |one| one.offered);
-        }
+        let lines: Vec<_> = first.into_iter().collect();
+        self.in_doubt_in(&lines, |one| one.offered);
     }
 
-    /// What `may_be_there` of a line from this number on is told and not made again; the rest goes to a fresh id.
-    fn in_doubt_from(&mut self, owner: ReplicaId, from: Seq, may_be_there: impl Fn(&Unsaved) -> bool) {
-        let in_doubt = self.pending.in_doubt(owner, from, may_be_there);
-        if in_doubt.is_empty() && owner != self.id && self.pending.iter().all(|one| one.commit.owner != owner) {
+    /// What `may_be_there` of these lines, of each from this number on, is told and not made again; the rest goes to fresh ids.
+    fn in_doubt_in(&mut self, lines: &[(ReplicaId, Seq)], may_be_there: impl Fn(&Unsaved) -> bool) {
+        let (mut in_doubt, mut left) = (Vec::new(), Vec::new());
+        for (owner, from) in lines {
+            let of_line = self.pending.in_doubt(*owner, *from, &may_be_there);
+            if of_line.is_empty() && *owner != self.id && self.pending.iter().all(|one| one.commit.owner != *owner) {
+                continue;
+            }
+            in_doubt.extend(of_line);
+            left.push((*owner, *from));
+        }
+        if left.is_empty() {
             return;
         }
+        in_doubt.sort_by_key(|one| one.number);
         if let Some(first) = in_doubt.first() {
             self.fail_flushes(first.number, WaitError::InDoubt);
         }
@@ -324,7 +367,7 @@ impl Replica {
         if !told.is_empty() {
             self.out.push_back(Output::InDoubt(told));
         }
-        self.fork(owner, from, false);
+        self.fork_all(&left, false);
     }
 
     /// The Hello of this connection does not do any more.

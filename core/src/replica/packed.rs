@@ -9,7 +9,7 @@
 //! packed   := "coheap" format:u8=4 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
 //!             seq:varint last_uid:u64 number:varint made:list(seq:varint uid:u64) nonce:varint stats:list(varint)
 //!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
-//!             flags: 1 fresh · 2 what is here has to be given back to the relay
+//!             flags: 1 fresh: it was never connected · 2 what is here has to be given back to the relay
 //!             made: commits of the replica's own line that have ended, the newest, oldest first
 //! slot     := segment:16 flags:u8 [at:varint] [document] [queue:list(at:varint owner:16 deltas:list(delta:bytes))]
 //!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
@@ -23,7 +23,8 @@
 //!             admitted:varint (offset+1; 0: not yet) flags:u8 offered_at:varint [was:u64] claim:u8 [group:str run:str key:str grant:varint]
 //!             label:u8 [str] parts:list(segment:16 generation part flags:u8 edits:list(edit)); of a part:
 //!             1 stale · 2 given back
-//!             flags: 1 it was sent, once · 2 the log has it with other bytes · 4 parts of it are in later generations (G3);
+//!             flags: 1 it was sent, once · 2 the log has it with other bytes · 4 parts of it are in later generations (G3) ·
+//!             8 a log that is being given back may have had it in a line that it dropped;
 //!             was: its hash with those; offered_at (offset+1; 0: never): it went out nowhere before that position of the log
 //! part     := 0 delta:bytes · 1 engine:u8 layout:u8 delta:bytes · 2 (deleted) · 3 kind:u8 bytes
 //! wait     := ticket:varint kind:u8 …                 0 saved number:varint · 1 clean · 2 head · 3 version:str
@@ -67,6 +68,7 @@ const PACKED: u8 = 128;
 const OFFERED: u8 = 1;
 const OUTDONE: u8 = 2;
 const REDUCED: u8 = 4;
+const FORGOTTEN: u8 = 8;
 
 impl Replica {
     /// Everything that another instance needs to go on from here.
@@ -189,7 +191,8 @@ impl Replica {
     /// C9: another process opens what a replica stored with [`Replica::export`], at any time before it ended. It is a replica
     /// of its own, with the id that its options' entropy gives it; unacknowledged commits stay in the line of the one that made
     /// them, and go out again under their numbers. Waits end with the process that waited. Outputs show every segment to a
-    /// program that knows nothing of them yet.
+    /// program that knows nothing of them yet. Who stores a replica for longer than a relay knows its id (§14.5) stores it again when it is
+    /// connected first: a store from before that does not say of any commit that it may have gone out.
     pub fn reopen(options: Options, bytes: &[u8]) -> Result<Replica, ImportError> {
         let mut replica = Replica::import(options.clone(), bytes)?;
         replica.out.clear();
@@ -204,6 +207,9 @@ impl Replica {
         (replica.id, replica.seq, replica.last_uid) = (fresh.id, fresh.seq, fresh.last_uid);
         (replica.lines, replica.waits, replica.stats) = (lines, fresh.waits, fresh.stats);
         replica.number = Seq(0);
+        // What was stored before the first connection never went out, as far as a store can say: were it taken for sent, at the
+        // beginning of the log, all that was written before that would be in doubt wherever lines were ever dropped (G5).
+        let has_connected = !replica.fresh;
         for one in replica.pending.iter_mut() {
             replica.number = replica.number.next();
             one.number = replica.number;
@@ -212,7 +218,9 @@ impl Replica {
                 (replica.seq, replica.last_uid) = (replica.number, one.commit.uid);
             }
             // It may have gone out after it was stored. Nothing is kept of it outside of this process.
-            one.offered_at.get_or_insert(replica.cut);
+            if has_connected {
+                one.offered_at.get_or_insert(replica.cut);
+            }
             (one.offered, one.told) = (true, false);
         }
         let (mut out, mut shown) = (Vec::new(), Vec::new());
@@ -313,7 +321,8 @@ pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
     out.varint(unsaved.number.0);
     out.varint(unsaved.admitted.map_or(0, |offset| offset.0 + 1));
     let reduced = if unsaved.was.is_some() { REDUCED } else { 0 };
-    out.push(if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 } | reduced);
+    let forgotten = if unsaved.forgotten { FORGOTTEN } else { 0 };
+    out.push(if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 } | reduced | forgotten);
     out.varint(unsaved.offered_at.map_or(0, |at| at.0.saturating_add(1)));
     if let Some(was) = unsaved.was {
         Write::u64(out, was);
@@ -409,8 +418,8 @@ pub(super) fn unpack_commit(r: &mut Reader<'_>) -> Result<Unsaved, Malformed> {
     let unsaved = Unsaved::new(commit, all, number, anew);
     // It comes from another instance, which has told it.
     let told = true;
-    let (offered, outdone) = (flags & OFFERED != 0, flags & OUTDONE != 0);
-    Ok(Unsaved { admitted, told, offered, offered_at, outdone, was, given, ..unsaved })
+    let (offered, outdone, forgotten) = (flags & OFFERED != 0, flags & OUTDONE != 0, flags & FORGOTTEN != 0);
+    Ok(Unsaved { admitted, told, offered, offered_at, forgotten, outdone, was, given, ..unsaved })
 }
 
 impl Packed {

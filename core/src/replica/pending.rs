@@ -23,11 +23,14 @@ pub struct Unsaved {
     pub sent: bool,
     /// It went out on some connection: a relay may have it.
     pub offered: bool,
-    /// If it ever went out, whoever sent it and in whatever line: nowhere before this position of the log, as far as that is the one
-    /// that this replica knows. So its entry, if there is one, is here or later.
+    /// If it ever went out, or may have, whoever sent it and in whatever line: nowhere before this position of the log. So its entry, if
+    /// there is one, is here or later. Positions are those of the log that this replica knows; of one that has lost something, what
+    /// lies behind the loss counts as lying where it begins.
     pub offered_at: Option<Offset>,
     /// The life of the log in which it first did, as far as this instance knows.
     pub offered_in: Option<EpochId>,
+    /// G5: the log that is being given back may have had it, in a line that it has dropped. What of it was not given is in doubt.
+    pub forgotten: bool,
     /// By part: its delta counts for nothing, it is made anew from the edits when the segment has been loaded anew.
     pub stale: Vec<bool>,
     /// By part: the log has what it does, in what this replica gave back of the segment (D4), whatever becomes of the commit: it
@@ -75,6 +78,7 @@ impl Unsaved {
             offered: false,
             offered_at: None,
             offered_in: None,
+            forgotten: false,
             stale,
             given,
             outdone: false,
@@ -488,6 +492,28 @@ impl Pending {
         for one in &mut self.list {
             one.sent = false;
         }
+    }
+
+    /// G5: what was ever sent of these lines may have been in a log that has dropped them.
+    pub fn is_forgotten(&mut self, lines: &[ReplicaId]) {
+        for one in &mut self.list {
+            if lines.contains(&one.commit.owner) && one.offered_at.is_some() && !one.forgotten {
+                (one.forgotten, one.told, self.untold) = (true, false, true);
+            }
+        }
+    }
+
+    /// G5: those of them that the log has not been given whole.
+    pub fn still_forgotten(&mut self) -> Vec<(ReplicaId, Seq)> {
+        let mut still = Vec::new();
+        for one in &mut self.list {
+            if std::mem::take(&mut one.forgotten) {
+                // Also one that was moved to a line in which it never did.
+                (one.offered, one.told, self.untold) = (true, false, true);
+                still.extend(one.given.contains(&false).then_some((one.commit.owner, one.commit.seq)));
+            }
+        }
+        still
     }
 
     /// The log that goes on is the one that this replica knew up to this position.

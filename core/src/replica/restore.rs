@@ -210,6 +210,7 @@ impl Replica {
             }
             states.push(state);
         }
+        self.doubtful.extend(self.pending.still_forgotten());
         self.catch_up_with(frame.position, states);
         self.out.push_back(Output::Restoring { begins: false });
         for (answered, bulk) in frozen.snapshots {

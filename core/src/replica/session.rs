@@ -399,6 +399,7 @@ impl Replica {
         }
         if std::mem::take(&mut self.restoring) {
             // Who may not write cannot give anything back, and goes on from what the relay has.
+            self.doubtful.extend(self.pending.still_forgotten());
             self.waits.new_log();
             self.out.push_back(Output::Restoring { begins: false });
         }
@@ -485,7 +486,10 @@ impl Replica {
             };
             if !std::mem::replace(&mut one.offered, true) {
                 one.offered_in = self.epochs.last().map(|(epoch, _)| *epoch);
-                one.offered_at.get_or_insert(self.cut.max(online.forgotten));
+                offered.push(one.number);
+            }
+            if one.offered_at.is_none() {
+                one.offered_at = Some(self.cut.max(online.forgotten));
                 offered.push(one.number);
             }
             one.sent = true;
