@@ -43,6 +43,8 @@
 //!                                                           follow; then as after `disconnected`; or Error
 //! op 23 restore     segment:varint kept: the rest            → Loaded (reset) | Error
 //! op 24 keep        segment:varint                           → Keep of all of it, in few bytes
+//! op 25 pack        segment:varint mirrored:u8               it may be here as bytes; 0: its mirror is forgotten → AtRest, or nothing, as
+//!                                                           with what is not saved or not here
 //!
 //! Entropy is the operating system's, drawn for that call: a copy of the process (a restored snapshot of its machine) has the
 //! same memory, and must not draw the same ids.
@@ -145,7 +147,9 @@
 //! 31 Conflict  segment:varint                              the relay has lost part of its log, and what it has of this segment stays: Loaded
 //!                                                           (reset) follows. What the mirror shows until then is nowhere else
 //! 32 Copied    segment:varint copy: the rest               no call asks for one yet: copies are for stores, which are to come
-//! 33 AtRest    segment:varint                              no call asks for it yet: the budget in real bytes is to come
+//! 33 AtRest    segment:varint                              it is here as bytes, as `pack` asked. Without a mirror it is loaded to be read, which
+//!                                                           answers at once; Loaded also comes where its document is needed otherwise
+//! 34 Awake     segment:varint                              it was here as bytes, with a mirror, and is decoded again
 //! 255 Error     code:str message:str                        the call did nothing
 //! ```
 

@@ -116,8 +116,8 @@ pub enum Input {
     /// The program needs this segment, and has kept this copy of it, from this process or another. What came since is asked for; all
     /// of it, if the relay finds that the copy is not what its log has, or it is damaged.
     LoadFrom { segment: SegmentId, derived: bool, copy: Bytes },
-    /// This segment is not needed for now: it may be here as bytes (L6). Without `mirrored` the program forgets what it shows of it. What
-    /// the face to JavaScript (`edge`) does not have yet.
+    /// This segment is not needed for now: it may be here as bytes (L6). Without `mirrored` the program forgets what it shows of it, also
+    /// where it is here as bytes already.
     Pack { segment: Index, mirrored: bool },
     /// Tell me when.
     Wait { ticket: u64, kind: WaitKind },
@@ -253,6 +253,8 @@ pub enum Output {
     /// It is here as bytes. A program without a mirror of it loads it to read, and gets it at once; it also gets one (Loaded) when
     /// the document is needed otherwise.
     AtRest(Index),
+    /// It was here as bytes, has a mirror, and is decoded again.
+    Awake(Index),
     /// What was here of a segment that is evicted next: a [`crate::segment::copy::SegmentCopy`], encoded. There is none of one that no
     /// log knows, nor of one that is too large to be loaded in one piece.
     Copied(Index, Bytes),

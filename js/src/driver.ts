@@ -51,6 +51,10 @@ export interface Sink {
   restoring(begins: boolean): void
   index(segment: Id, index: number): void
   evicted(segment: number): void
+  /** A segment is here as bytes now, as `pack` asked. */
+  atRest(segment: number): void
+  /** One that was, with its mirror, is decoded again. */
+  awake(segment: number): void
   joined(group: string, run: string, member: number): void
   group(state: GroupState): void
   lost(group: string, run: string, key: string, grant: number): void
@@ -369,6 +373,8 @@ export class Driver {
         this.keeper.gone(segment)
         return sink.evicted(segment)
       }
+      case RECORD.atRest: return sink.atRest(r.varint())
+      case RECORD.awake: return sink.awake(r.varint())
       case RECORD.derived: return void (answer.derived = r.list(each => each.id()))
       case RECORD.object: return void (answer.object = { handle: r.varint() - 1, id: r.id(), kind: r.u8() })
       case RECORD.joined: return sink.joined(r.str(), r.str(), r.varint())

@@ -24,13 +24,14 @@ export interface WasmReplica {
 export const OP = {
   tick: 0, commit: 1, receive: 2, connected: 3, disconnected: 4, load: 5, evict: 6, wait: 7, cancel: 8, dump: 9, derive: 10,
   join: 11, leave: 12, claim: 13, release: 14, presence: 15, object: 16, find: 17, stats: 18, export: 19, import: 20, replaced: 21,
-  resume: 22, restore: 23, keep: 24,
+  resume: 22, restore: 23, keep: 24, pack: 25,
 } as const
 
 /** Kinds of records. */
 export const RECORD = {
   send: 1, apply: 2, loaded: 3, committed: 4, acked: 5, online: 6, done: 7, failed: 8, refused: 9, problem: 10, deadline: 11,
   index: 12, evicted: 13, derived: 14, object: 15, joined: 16, group: 17, claimed: 18, lost: 19, member: 20, stats: 21, fatal: 22, needsFull: 23, packed: 24, overruled: 25, forked: 26, inDoubt: 27, reconnect: 28, restoring: 29, keep: 30, conflict: 31,
+  atRest: 33, awake: 34,
   error: 255,
 } as const
 

@@ -1,9 +1,9 @@
 /**
  * The budget of one heap, kept: what goes when there is too much, when that is tried again, and when it is told.
  *
- * The least recently used segments go first (`residence.ts` says which never do). What stays over the budget is tried again:
- * much of it is held only until the collector has been. What stays for long is told once, and then loads fail until it is
- * better (S24).
+ * The least recently used segments are packed first, into as much as half of what is here, and then go (`residence.ts` says which
+ * never do). What stays over the budget is tried again: much of it is held only until the collector has been. What stays for long
+ * is told once, and then loads fail until it is better (S24).
  */
 
 import { canCollect, collectGarbage } from './collect.js'
@@ -16,6 +16,10 @@ const OVER_MS = 5000
 const RETRY_MS = 250
 /** Far over the budget. */
 const RETRY_MS_FAR = 20
+/** No sooner again than this where something has changed meanwhile. */
+const AGAIN_MS = 1
+/** Bytes alone may be this much of what is here before the oldest of them go. */
+const PACKED_SHARE = 0.5
 
 /** The heap whose budget it is. */
 export interface Household {
@@ -26,7 +30,9 @@ export interface Household {
   readonly busy: boolean
   /** Whether it has edits that are not acknowledged, or not even committed. */
   isDirty(segment: Segment): boolean
-  /** Asks the replica to let a segment go; it has no mirror any more if it did. */
+  /** Asks the replica to keep a segment as bytes alone; that is how it stands if it did. */
+  pack(segment: Segment, mirrored: boolean): void
+  /** Asks the replica to let a segment go; that is how it stands if it did. */
   evict(segment: Segment): void
   report(error: unknown): void
   evicted(segments: readonly Segment[]): void
@@ -36,6 +42,8 @@ export class Enforcer implements Resident {
   readonly #house: Household
   readonly #budget: SharedBudget
   #timer: ReturnType<typeof setTimeout> | undefined
+  #isSoon = false
+  #triedMs = -AGAIN_MS
   #overSince: number | undefined
   #told = false
   #ended = false
@@ -52,7 +60,12 @@ export class Enforcer implements Resident {
 
   /** Looks after the budget in a task of its own, if it has to be. */
   soon(): void {
-    if (this.#timer === undefined && this.#budget.used > this.#budget.bytes) this.#in(0)
+    if (this.#budget.used <= this.#budget.bytes) return
+    if (this.#isSoon && this.#timer !== undefined) return
+    clearTimeout(this.#timer)
+    // What was to be tried again later may go now; but not over and over.
+    this.#isSoon = true
+    this.#in(Math.max(0, this.#triedMs + AGAIN_MS - performance.now()))
   }
 
   /** A task and not a microtask: who waited for a load gets its object, and so holds it, before. */
@@ -68,6 +81,7 @@ export class Enforcer implements Resident {
   }
 
   #enforce(collected = false): boolean {
+    this.#triedMs = performance.now()
     const left = this.#budget.enforce(this)
     if (left === 0) {
       this.#overSince = undefined
@@ -80,7 +94,9 @@ export class Enforcer implements Resident {
       this.#told = true
       this.#house.report(this.#error())
     }
-    if (this.#timer === undefined) this.#in(left > this.#budget.bytes / 8 ? RETRY_MS_FAR : RETRY_MS)
+    if (this.#timer !== undefined) return false
+    this.#isSoon = false
+    this.#in(left > this.#budget.bytes / 8 ? RETRY_MS_FAR : RETRY_MS)
     return false
   }
 
@@ -97,17 +113,32 @@ export class Enforcer implements Resident {
   release(bytes: number): number {
     const house = this.#house
     if (this.#ended || house.busy) return 0
-    const candidates = [...house.resident].sort((a, b) => a.used - b.used)
-    const gone: Segment[] = []
+    const mayGo = [...house.resident].filter(segment => !segment.isNeeded && !house.isDirty(segment)).sort((a, b) => a.used - b.used)
+    const packed = mayGo.filter(segment => segment.standing === 'packed')
+    const shown = mayGo.filter(segment => segment.standing === 'here')
+    const left = house.residentBytes - bytes
+    let packedBytes = packed.reduce((sum, segment) => sum + segment.counted, 0)
     let released = 0
-    for (const segment of candidates) {
-      if (released >= bytes) break
-      if (segment.index <= 0 || segment.standing !== 'here' || segment.pins > 0 || segment.watchers > 0 || house.isDirty(segment) || segment.isHeld) continue
-      const size = segment.residentBytes
-      house.evict(segment)
-      if (segment.mirror !== undefined) continue
-      released += size
-      gone.push(segment)
+    let [nextPacked, nextShown] = [0, 0]
+    const gone: Segment[] = []
+    while (released < bytes) {
+      const fromPacked = nextShown === shown.length || (nextPacked < packed.length && packedBytes > left * PACKED_SHARE)
+      const segment = fromPacked ? packed[nextPacked++] : shown[nextShown++]
+      if (segment === undefined) break
+      const before = segment.counted
+      // Nothing is packed first where all of it goes.
+      if (!fromPacked && left > 0) {
+        house.pack(segment, false)
+        if (segment.mirror !== undefined) continue
+        packed.push(segment)
+        packedBytes += segment.counted
+      } else {
+        house.evict(segment)
+        if (segment.counted > 0) continue
+        if (fromPacked) packedBytes -= before
+        gone.push(segment)
+      }
+      released += before - segment.counted
     }
     if (gone.length > 0) house.evicted(gone)
     return released

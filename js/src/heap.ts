@@ -26,6 +26,7 @@ import { PresenceGroups } from './presence.js'
 import { Rebuilds } from './rebuild.js'
 import { HeapRef } from './refs.js'
 import { Segment, type SharedBudget } from './residence.js'
+import { segmentStats } from './residents.js'
 import { ROOT_ID, Space, type VisibleCommit } from './space.js'
 import { nodeOf } from './symbols.js'
 import { encodeId, entropy, replicaIdOf } from './uuid.js'
@@ -116,8 +117,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   }
 
   #lastLoss = ''
-  /** The last trap that was told of. */
-  #told: HeapError | undefined
+  /** Traps that were told of. */
+  readonly #told = new WeakSet<HeapError>()
 
   #replicaOptions(seed: Uint8Array): Uint8Array {
     const { encodedName, name, mustExist, maxUnsaved } = this.#setup
@@ -218,6 +219,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
       },
       index: (id, index) => space.index(id, index),
       evicted: index => space.gone(index),
+      atRest: index => space.atRest(index),
+      awake: index => space.awake(index),
       joined: (group, run, member) => this.#groups.joined(group, run, member),
       group: state => this.#groups.state(state),
       lost: (group, run, key, grant) => this.#groups.lost(group, run, key, grant),
@@ -291,6 +294,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         this.#watchers.later(() => this.#report(error))
         if (!this.#resting && this.#dead === undefined) this.#link.renew()
       },
+      awake: index => space.awake(index),
       quarantine: segment => space.quarantine(segment),
       fallen: error => {
         driver.give(error)
@@ -379,7 +383,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
     const space = this.#space
     return {
       connection: this.#connection, unsaved: space.writing.unsaved, unsavedMs: space.writing.unsavedMs, rttMs: this.#link.rttMs,
-      residentBytes: space.residentBytes, segments: space.residentCount,
+      residentBytes: space.residentBytes, segments: space.residents.count,
     }
   }
 
@@ -413,8 +417,8 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   #report(error: unknown, from?: keyof HeapEvents): void {
     const event = error instanceof HeapError ? error : listenerError(error)
     // One trap is one event, also where it undid a commit at the end of a turn.
-    if (this.#told === event) return
-    if (event.code === 'ERR_ENGINE' && 'during' in event.details) this.#told = event
+    if (this.#told.has(event)) return
+    if (event.code === 'ERR_ENGINE' && 'during' in event.details) this.#told.add(event)
     if (from === 'error' || !this.#events.has('error')) return reportUnheard(event)
     this.#emit('error', event)
   }
@@ -499,7 +503,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
   async evict(o?: { toBytes?: number }): Promise<{ residentBytes: number; segments: number }> {
     this.#space.writing.commitPending()
     this.#space.release(Math.max(0, this.#space.residentBytes - (o?.toBytes ?? 0)))
-    return { residentBytes: this.#space.residentBytes, segments: this.#space.residentCount }
+    return { residentBytes: this.#space.residentBytes, segments: this.#space.residents.count }
   }
 
   map<V>(name: string, o?: { partitions?: number }): BigMap<V> {
@@ -632,6 +636,7 @@ export class HeapObject<Root extends object> implements Heap<Root> {
         live, packed: this.#driver.keeper.bytes, wasm: this.#instance.memory(), mirrors: space.residentBytes - encoded, held, pinned,
         queued: space.writing.unsavedBytes + this.#link.bufferedAmount, budget: this.#setup.budget.bytes,
       },
+      get segments() { return segmentStats(space.residents) },
       loads: space.loads, evictions: space.evictions, rebuilds: rebuilds + this.#rebuilds.count, deltasIn, deltasOut, bytesIn, bytesOut, commits, refused,
       quarantined: quarantined + this.#rebuilds.quarantined,
     }

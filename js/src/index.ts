@@ -5,6 +5,6 @@ export { snapshot } from './snapshot.js'
 export { createBudget } from './residence.js'
 export { HeapError, type ErrorCode } from './errors.js'
 export type {
-  Anchor, Author, BigMap, Budget, Change, Claim, Counter, Heap, HeapEvents, HeapStats, Json, LiveSet, MapChange, Member, NotThenable,
+  Anchor, Author, BigMap, Budget, Change, Claim, Counter, Heap, HeapEvents, HeapStats, SegmentStats, Json, LiveSet, MapChange, Member, NotThenable,
   OpenOptions, Partition, Patch, Path, Presence, Ref, Snapshot, Status, Text, Version, Wait, WatchOptions, WebSocketLike,
 } from './types.js'

@@ -41,7 +41,7 @@ export class PartitionObject<V> implements Partition<V> {
   }
 
   get loaded(): boolean {
-    return this.#segment.standing === 'here'
+    return this.#segment.standing === 'here' || this.#segment.standing === 'packed'
   }
 
   get size(): number {
@@ -64,6 +64,7 @@ export class PartitionObject<V> implements Partition<V> {
 
   #root(): MapNode {
     const segment = this.#segment
+    this.#map.host.space.show(segment)
     if (segment.standing !== 'here') {
       const ref = this.#map.host.space.refs.of(segment.id)
       throw new HeapError('ERR_NOT_LOADED', `partition ${this.index} of the map ${JSON.stringify(this.#map.name)} is not loaded: await partition.load(), or use heap.run()`, { details: { refs: [ref], derived: true } })

@@ -41,6 +41,8 @@ export interface Ruin {
   disconnected(): void
   /** The replica is in this instance now, and connects again. */
   standing(instance: ReplicaInstance, error: HeapError): void
+  /** A segment that was here as bytes is decoded again. */
+  awake(index: number): void
   /** A segment is not to be had any more here. */
   quarantine(segment: Segment): void
   /** The replica is nowhere. */
@@ -148,7 +150,7 @@ export class Rebuilds {
       keeper.writePlace(w)
       w.varint(slots.length)
       for (const segment of slots) {
-        const loading = segment!.standing === 'loading' && segment!.mirror?.alive !== true
+        const loading = segment!.standing === 'loading' && segment!.mirror?.alive !== true && !keeper.has(segment!.index)
         const stopped = segment!.standing !== 'quarantined' ? 0 : this.#isGivenUp(segment!) ? SLOT.stopped : SLOT.stopped | SLOT.report
         w.idOf(segment!.id).u8((segment!.derived ? SLOT.derived : 0) | (loading ? SLOT.loading : 0) | stopped)
       }
@@ -162,10 +164,12 @@ export class Rebuilds {
   #restore(): number | undefined {
     const { driver, slots } = this.#ruin
     for (const segment of slots) {
-      if (segment?.mirror === undefined || !driver.keeper.has(segment.index)) continue
+      if (segment === undefined || !driver.keeper.has(segment.index)) continue
       try {
         const { error } = driver.call(OP.restore, w => driver.keeper.writeSegment(w.varint(segment.index), segment.index))
         if (error !== undefined) return segment.index
+        // What has a mirror is decoded.
+        if (segment.mirror !== undefined) this.#ruin.awake(segment.index)
       } catch {
         return segment.index
       }

@@ -1,9 +1,9 @@
 /**
  * Residence: which segments are here, what they cost, and which may go.
  *
- * A segment is counted with `RESIDENT_FACTOR` times its encoded size, an estimate of its engine's document and its mirror
- * together. Over the budget the least recently used go, but never the root, what is pinned or watched, what has
- * unacknowledged edits, or what a program may still hold a live object of. A budget may be shared by several heaps: each
+ * A segment is counted with a multiple of its encoded size, an estimate: of its engine's document, of its mirror, and of the bytes
+ * that are kept of it. Over the budget the least recently used are packed, then go, but never the root, what is pinned or watched,
+ * what has unacknowledged edits, or what a program may still hold a live object of. A budget may be shared by several heaps: each
  * lets go of its own first, then asks the others.
  */
 
@@ -12,14 +12,18 @@ import type { Mark } from './patches.js'
 import type { Budget } from './types.js'
 import type { Id } from './uuid.js'
 
-/** Resident bytes per encoded byte: what yrs and the mirror take together, measured on small records. */
-export const RESIDENT_FACTOR = 8
+/** Resident bytes per encoded byte of one that is decoded: what yrs and the mirror take together, measured on small records. */
+const LIVE_FACTOR = 8
+/** The same with the document at rest: its mirror, the names of its objects, and the bytes, here and outside of the instance. */
+const REST_FACTOR = 5
+/** Without a mirror: the bytes alone. */
+const PACKED_FACTOR = 2
 /** What an empty segment costs. */
 const SEGMENT_BYTES_MIN = 512
 export const BUDGET_BYTES_DEFAULT = 256 * 1024 * 1024
 
-/** Where a segment stands. `here`: its mirror is current. The last four come from the relay. */
-export type Standing = 'away' | 'loading' | 'here' | 'missing' | 'deleted' | 'quarantined' | 'forbidden'
+/** Where a segment stands. `here`: its mirror is current. `packed`: here as bytes. The last four come from the relay. */
+export type Standing = 'away' | 'loading' | 'here' | 'packed' | 'missing' | 'deleted' | 'quarantined' | 'forbidden'
 
 export interface LoadWaiter { resolve(): void; reject(error: unknown): void }
 
@@ -28,12 +32,21 @@ export class Segment {
   index = -1
   standing: Standing = 'away'
   mirror: Mirror | undefined = undefined
-  /** Encoded size; `sized` once it counts. */
-  sized = false
+  /** Its document is bytes, though it has a mirror. */
+  atRest = false
+  /** Encoded size. */
   bytes = 0
+  /** What it is counted with. */
+  counted = 0
+  /** A clock that moves when any is read or written: when this one was, and how that was when it was looked at for being idle. */
   used = 0
+  usedBefore = 0
+  /** When something last came to its document. */
+  changedMs = 0
   pins = 0
   watchers = 0
+  /** Watched expressions that have read it. */
+  readers = 0
   /** The newest commit of this replica that touched it. */
   dirtySeq = 0
   /** A missing one is an empty map. */
@@ -50,7 +63,13 @@ export class Segment {
   constructor(readonly id: Id) {}
 
   get residentBytes(): number {
-    return this.mirror === undefined ? 0 : SEGMENT_BYTES_MIN + this.bytes * RESIDENT_FACTOR
+    if (this.mirror === undefined && this.standing !== 'packed') return 0
+    return SEGMENT_BYTES_MIN + this.bytes * (this.mirror === undefined ? PACKED_FACTOR : this.atRest ? REST_FACTOR : LIVE_FACTOR)
+  }
+
+  /** Whether it is to keep its mirror, and so to stay. */
+  get isNeeded(): boolean {
+    return this.index <= 0 || this.pins > 0 || this.watchers > 0 || this.readers > 0 || this.isHeld
   }
 
   /** Whether a program holds something of it. */

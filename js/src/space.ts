@@ -12,23 +12,25 @@
  * ```
  */
 
+import { allocate } from './alloc.js'
 import type { Grant, Section } from './batch.js'
 import { Comparison } from './comparison.js'
 import { conflictError, overruledError } from './conflict.js'
 import type { Applied, Driver, Loaded, Overruled, SegmentPatches } from './driver.js'
-import { KIND, LIMIT, OP } from './edge.js'
+import { KIND, OP } from './edge.js'
 import { HeapError } from './errors.js'
-import { Intake } from './input.js'
-import { isAttached, Mirror, type Logged, type MapNode, type Node, type Stored } from './mirror.js'
+import { isAttached, type Mirror, type Logged, type MapNode, type Node, type Stored } from './mirror.js'
 import { applyPatches, resetMirror } from './patches.js'
 import { liveOf, present } from './proxy.js'
 import { HeapRef, RefTable, type RefHome } from './refs.js'
 import { Enforcer, type Household } from './enforce.js'
+import { Idle } from './idle.js'
+import { Residents } from './residents.js'
 import { Segment, type SharedBudget, type Standing } from './residence.js'
 import { nodeOf } from './symbols.js'
-import { decodeId, encodeId, freshId, type Id } from './uuid.js'
+import { decodeId, encodeId, type Id } from './uuid.js'
 import { waiting } from './wait.js'
-import { setHost, type WriteHost } from './write.js'
+import type { WriteHost } from './write.js'
 import { Writing, type Ground } from './writing.js'
 import type { Author, Wait } from './types.js'
 
@@ -71,14 +73,15 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   readonly refs: RefTable = new RefTable(this)
   readonly #segments = new Map<Id, Segment>()
   readonly #byIndex: (Segment | undefined)[] = []
-  readonly #byMirror = new Map<Mirror, Segment>()
+  readonly residents = new Residents(this)
   readonly writing: Writing
-  #clock = 0
+  /** What the expression that is evaluated just now reads. */
+  reads: Set<Segment> | undefined
   #lastRoot: Mirror | undefined
   readonly #enforcer: Enforcer
+  readonly #idle = new Idle(this)
   /** Set once nothing can be written or loaded any more. */
   over: HeapError | undefined = undefined
-  residentBytes = 0
   loads = 0
   evictions = 0
 
@@ -104,11 +107,15 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   }
 
   get resident(): Iterable<Segment> {
-    return this.#byMirror.values()
+    return this.residents
   }
 
-  get residentCount(): number {
-    return this.#byMirror.size
+  get residentBytes(): number {
+    return this.residents.bytes
+  }
+
+  get shown(): Iterable<Segment> {
+    return this.residents.shown
   }
 
   segment(id: Id): Segment {
@@ -118,15 +125,16 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   }
 
   segmentOf(node: Node): Segment | undefined {
-    return this.#byMirror.get(node.mirror)
+    return this.residents.of(node.mirror)
   }
 
   segmentOfMirror(mirror: Mirror): Segment | undefined {
-    return this.#byMirror.get(mirror)
+    return this.residents.of(mirror)
   }
 
   touch(segment: Segment): void {
-    segment.used = ++this.#clock
+    this.residents.touch(segment)
+    this.reads?.add(segment)
   }
 
   // Writing
@@ -219,7 +227,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   tookBack(mirrors: readonly Mirror[]): void {
     const touched = new Set<Segment>()
     for (const mirror of mirrors) {
-      const segment = this.#byMirror.get(mirror)
+      const segment = this.residents.of(mirror)
       if (segment !== undefined) touched.add(segment)
     }
     this.#show('remote', { replica: '' }, '', touched)
@@ -227,7 +235,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   agreed(mirrors: Iterable<Mirror>): void {
     for (const mirror of mirrors) {
-      const segment = this.#byMirror.get(mirror)
+      const segment = this.residents.of(mirror)
       if (segment !== undefined) this.#comparison?.add(segment)
     }
     this.compareTouched()
@@ -235,102 +243,15 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   // New segments
 
-  /**
-   * Makes a segment whose first object is `value`; with `history` it keeps what it held before. Or, `near` another object, an
-   * object that nothing holds in the segment of that one.
-   */
   alloc(value: object, history: boolean, near?: unknown): HeapRef {
-    if (this.over !== undefined) throw this.over
-    const container = typeof value === 'object' && value !== null && !(value instanceof Date) && !(value instanceof Uint8Array) && !(value instanceof HeapRef)
-    if (!container) throw new TypeError('heap.alloc takes an object, an array, counter(), text() or set()')
-    if (near !== undefined && history) throw new TypeError('heap.alloc: `near` says which segment, and whether that keeps its history was said when it was made')
-    const there = near === undefined ? undefined : this.#roomNear(near)
-    for (;;) {
-      const ref = there === undefined ? this.#allocNew(value, history) : this.#allocIn(there, value)
-      if (ref !== undefined) return ref
-      // It did not fit behind what was written before it in this turn.
-      this.closeBatch()
-    }
-  }
-
-  #allocNew(value: object, history: boolean): HeapRef | undefined {
-    const id = encodeId(freshId())
-    const segment = this.segment(id)
-    segment.history = history
-    const mirror = this.#give(segment)
-    let intake: Intake | undefined
-    try {
-      const section = this.section(mirror)
-      intake = new Intake(mirror, this, section.values, [])
-      intake.value(value)
-      if (this.hasRoom(intake.size)) {
-        section.root(intake.finish(mirror.undo))
-        segment.standing = 'here'
-        this.wrote()
-        return this.refs.of(id)
-      }
-    } catch (error) {
-      this.#unmake(mirror, intake)
-      throw error
-    }
-    this.#unmake(mirror, intake)
-    return undefined
-  }
-
-  #allocIn(segment: Segment, value: object): HeapRef | undefined {
-    const mirror = segment.mirror!
-    const section = this.section(mirror)
-    const intake = new Intake(mirror, this, section.values, [])
-    let node: Node
-    try {
-      node = intake.value(value) as Node
-      if (!this.hasRoom(intake.size)) {
-        intake.drop()
-        return undefined
-      }
-    } catch (error) {
-      intake.drop()
-      throw error
-    }
-    const id = encodeId(freshId())
-    const encoded = intake.finish(mirror.undo)
-    mirror.place(id, node)
-    section.near(id, encoded)
-    this.wrote()
-    return this.refs.of(segment.id, id)
-  }
-
-  #unmake(mirror: Mirror, intake: Intake | undefined): void {
-    intake?.drop()
-    this.writing.drop(mirror)
-    this.forget(mirror)
-  }
-
-  /** The segment of a Ref; `undefined`: it is so large that what comes near it gets a segment of its own. */
-  #roomNear(ref: unknown): Segment | undefined {
-    if (!(ref instanceof HeapRef) || !ref.isOf(this)) throw new TypeError('heap.alloc: `near` is a Ref of this heap')
-    const segment = this.segmentOf(this.resolve(ref))!
-    const open = this.writing.openSection(segment.mirror!)?.bytes ?? 0
-    return segment.bytes + open < LIMIT.segmentBytesSoft ? segment : undefined
-  }
-
-  #give(segment: Segment): Mirror {
-    const mirror = new Mirror()
-    setHost(mirror, this)
-    segment.mirror = mirror
-    segment.objects.clear()
-    this.#byMirror.set(mirror, segment)
-    if (segment.watchers > 0) mirror.log = []
-    this.touch(segment)
-    return mirror
+    return allocate(this, value, history, near)
   }
 
   /** A new segment is not to be. */
   forget(mirror: Mirror): void {
-    const segment = this.#byMirror.get(mirror)
+    const segment = this.residents.of(mirror)
     if (segment === undefined) return
-    mirror.alive = false
-    this.#byMirror.delete(mirror)
+    this.residents.leave(segment)
     this.#segments.delete(segment.id)
   }
 
@@ -409,7 +330,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
       if (segment.mirror !== undefined) segment.mirror.ended = this.#standingError(segment)
       this.events.quarantined(segment)
     }
-    if (segment.mirror !== undefined) this.#drop(segment)
+    this.#leave(segment)
     this.#rejectWaiters(segment)
   }
 
@@ -426,8 +347,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     segment.standing = 'quarantined'
     mirror.ended = this.#standingError(segment)
     mirror.alive = false
-    if (segment.sized) this.residentBytes -= segment.residentBytes
-    segment.sized = false
+    this.residents.uncount(segment)
     this.events.quarantined(segment)
     this.#rejectWaiters(segment)
   }
@@ -445,17 +365,19 @@ export class Space implements RefHome, WriteHost, Ground, Household {
         segment.mirror.alive = true
       } else {
         // Its handles are not those of this mirror.
-        this.#drop(segment)
+        this.#leave(segment)
       }
     }
-    const fresh = segment.mirror === undefined
-    const mirror = segment.mirror ?? this.#give(segment)
+    const [fresh, atHand] = [segment.mirror === undefined, segment.standing === 'packed']
+    const mirror = segment.mirror ?? this.residents.show(segment)
     segment.marks = fresh || !record.reset ? applyPatches(mirror, record.patches, makeRef) : resetMirror(mirror, record.patches, makeRef)
     if (mirror.root === undefined) mirror.create(KIND.map, 0)
     segment.standing = 'here'
     this.#resize(segment, record.bytes)
-    this.loads += 1
-    this.events.loaded(segment)
+    if (!atHand) {
+      this.loads += 1
+      this.events.loaded(segment)
+    }
     if (!fresh) this.#show('remote', { replica: '' }, '', new Set([segment]))
     this.#comparison?.add(segment)
     this.#enforcer.soon()
@@ -464,8 +386,8 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   /** Record `Evicted`. */
   gone(index: number): void {
     const segment = this.#byIndex[index]
-    if (segment?.mirror === undefined) return
-    this.#drop(segment)
+    if (segment === undefined || (segment.mirror === undefined && segment.standing !== 'packed')) return
+    this.#leave(segment)
     segment.standing = 'away'
     this.evictions += 1
   }
@@ -474,22 +396,52 @@ export class Space implements RefHome, WriteHost, Ground, Household {
     this.events.evicted(segments)
   }
 
-  #drop(segment: Segment): void {
-    const mirror = segment.mirror!
-    if (segment.sized) this.residentBytes -= segment.residentBytes
-    segment.sized = false
-    if (segment.index === 0) this.#lastRoot = mirror
-    mirror.alive = false
-    segment.mirror = undefined
-    segment.objects.clear()
-    this.#byMirror.delete(mirror)
+  #leave(segment: Segment): void {
+    if (segment.index === 0 && segment.mirror !== undefined) this.#lastRoot = segment.mirror
+    this.residents.leave(segment)
   }
 
   #resize(segment: Segment, bytes: number): void {
-    if (segment.sized) this.residentBytes -= segment.residentBytes
-    segment.bytes = bytes
-    segment.sized = true
-    this.residentBytes += segment.residentBytes
+    this.residents.size(segment, bytes)
+    this.#idle.stir()
+  }
+
+  // At rest
+
+  /** Asks for a segment to be here as bytes from now on (CORE-PROTOCOL L6), with its mirror or without. The replica may decline. */
+  pack(segment: Segment, mirrored: boolean): void {
+    if (segment.index < 0 || this.isDirty(segment)) return
+    this.#forgets = mirrored ? undefined : segment
+    this.driver.call(OP.pack, w => w.varint(segment.index).u8(mirrored ? 1 : 0))
+    this.#forgets = undefined
+  }
+
+  /** The one that is asked to go on without its mirror. */
+  #forgets: Segment | undefined
+
+  /** Record `AtRest`. */
+  atRest(index: number): void {
+    const segment = this.#byIndex[index]
+    if (segment === undefined) return
+    if (segment === this.#forgets) this.residents.pack(segment)
+    else this.residents.rest(segment, true)
+  }
+
+  /** Record `Awake`. */
+  awake(index: number): void {
+    const segment = this.#byIndex[index]
+    if (segment === undefined) return
+    this.residents.rest(segment, false)
+    this.#idle.stir()
+  }
+
+  /** What is here as bytes gets its mirror, at once. */
+  show(segment: Segment): void {
+    if (segment.standing !== 'packed' || this.over !== undefined) return
+    const error = this.#ask([segment])
+    if (error !== undefined) throw error
+    // The replica waits for the relay to give it anew.
+    if (segment.standing as Standing === 'packed') segment.standing = 'loading'
   }
 
   // Loading
@@ -497,6 +449,11 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   /** Loads segments; resolves when all are here, rejects with the first that is not to be had. */
   load(ids: readonly Id[], derived: boolean, wait?: Wait): Promise<void> {
     if (this.over !== undefined) return Promise.reject(this.over)
+    try {
+      for (const id of ids) this.show(this.segment(id))
+    } catch (error) {
+      return Promise.reject(error as Error)
+    }
     if (ids.some(id => this.segment(id).standing !== 'here')) {
       const refusal = this.#enforcer.refusal()
       if (refusal !== undefined) return Promise.reject(refusal)
@@ -566,7 +523,8 @@ export class Space implements RefHome, WriteHost, Ground, Household {
   /** The node a Ref points to; throws what stands in its way. */
   resolve(ref: HeapRef): Node {
     const segment = this.#segments.get(ref.segment) ?? new Segment(ref.segment)
-    const mirror = segment.mirror
+    this.show(segment)
+    const { mirror } = segment
     if (mirror === undefined || segment.standing !== 'here') {
       if (this.over !== undefined && segment.standing !== 'deleted') throw this.over
       throw this.#standingError(segment, ref)
@@ -594,7 +552,9 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   peekRef(ref: HeapRef): object | undefined {
     const segment = this.#segments.get(ref.segment)
-    if (segment === undefined || segment.standing === 'away' || segment.standing === 'loading') return undefined
+    if (segment === undefined) return undefined
+    this.show(segment)
+    if (segment.standing === 'away' || segment.standing === 'loading') return undefined
     return liveOf(this.resolve(ref))
   }
 
@@ -614,7 +574,7 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   refOf(live: object): HeapRef {
     const node = nodeOf(live)
-    const segment = node === undefined ? undefined : this.#byMirror.get(node.mirror)
+    const segment = node === undefined ? undefined : this.residents.of(node.mirror)
     if (node === undefined || segment === undefined) throw new TypeError('heap.refOf takes a live object of this heap')
     if (!isAttached(node)) throw new HeapError('ERR_DELETED', 'this object was deleted or replaced: nothing can point to it')
     if (node.handle === 0) return this.refs.of(segment.id)
@@ -668,12 +628,13 @@ export class Space implements RefHome, WriteHost, Ground, Household {
 
   /** Stops what was planned. */
   end(error: HeapError): void {
-    for (const segment of this.#byMirror.values()) this.#comparison?.add(segment)
+    for (const segment of this.residents.shown) this.#comparison?.add(segment)
     try {
       this.compareTouched()
     } catch { /* the engine broke before, or the process is told of the difference: what is to end ends */ }
     this.over = error
     this.#enforcer.end()
+    this.#idle.end()
     this.failLoads(error)
     this.writing.failWaits(error)
   }

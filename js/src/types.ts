@@ -296,9 +296,23 @@ export interface Partition<V> {
   done(): void
 }
 
+/** How one segment is here. */
+export interface SegmentStats {
+  /** Its first object, as a Ref's `id`. */
+  readonly ref: string
+  /** `live`: its document is decoded. `packed`: it is bytes, and decoded when it is written, or when what comes to it is to be shown. */
+  readonly residence: 'live' | 'packed'
+  /** Whether it is shown: its values are here as JavaScript. One that is not gets them when it is read, without asking the relay. */
+  readonly mirror: boolean
+  /** Encoded bytes. */
+  readonly bytes: number
+}
+
 /** Figures of one heap. */
 export interface HeapStats {
   bytes: { live: number; packed: number; wasm: number; mirrors: number; held: number; queued: number; pinned: number; budget: number }
+  /** How each segment is here. Gathered when it is read, at one object a segment. */
+  readonly segments: readonly SegmentStats[]
   loads: number
   evictions: number
   rebuilds: number

@@ -33,6 +33,8 @@ interface Selector {
   readonly equals: ((a: unknown, b: unknown) => boolean) | undefined
   value: unknown
   image: unknown
+  /** Segments that it has read: their mirrors stay, so that it is told of what comes to them. */
+  reads: Set<Segment>
   ended: boolean
 }
 
@@ -151,14 +153,48 @@ export class Watchers {
 
   select(select: () => unknown, fn: (value: unknown, before: unknown) => void, options: { initial?: boolean; equals?: (a: unknown, b: unknown) => boolean }): () => void {
     if (!this.space.inTransact) this.space.writing.commitPendingReporting()
-    const value = select()
-    const selector: Selector = { select, fn, equals: options.equals, value, image: imageOf(value), ended: false }
+    const selector: Selector = { select, fn, equals: options.equals, value: undefined, image: undefined, reads: new Set(), ended: false }
+    try {
+      const { value, image } = this.#read(selector)
+      Object.assign(selector, { value, image })
+    } catch (error) {
+      this.#release(selector)
+      throw error
+    }
+    const { value } = selector
     this.#selectors.add(selector)
     if (options.initial === true) this.later(() => { if (!selector.ended) fn(value, undefined) })
     return () => {
+      if (selector.ended) return
       selector.ended = true
       this.#selectors.delete(selector)
+      this.#release(selector)
     }
+  }
+
+  /** Evaluates an expression, and holds what it reads until the next time. */
+  #read(selector: Selector): { value: unknown; image: unknown } {
+    const { space } = this
+    const [outer, before] = [space.reads, selector.reads]
+    const reads = new Set<Segment>()
+    space.reads = reads
+    try {
+      const value = selector.select()
+      return { value, image: imageOf(value) }
+    } finally {
+      space.reads = outer
+      for (const segment of reads) {
+        segment.readers += 1
+        outer?.add(segment)
+      }
+      selector.reads = reads
+      for (const segment of before) segment.readers -= 1
+    }
+  }
+
+  #release(selector: Selector): void {
+    for (const segment of selector.reads) segment.readers -= 1
+    selector.reads = new Set()
   }
 
   #schedule(): void {
@@ -179,16 +215,16 @@ export class Watchers {
 
   #reselect(selector: Selector): void {
     if (selector.ended) return
-    let value: unknown
+    let read: { value: unknown; image: unknown }
     try {
-      value = selector.select()
+      read = this.#read(selector)
     } catch (error) {
       if (!(error instanceof HeapError) || error.code !== 'ERR_NOT_LOADED') throw error
       const refs = error.details['refs'] as readonly HeapRef[]
       this.space.load(refs.map(ref => ref.segment), false).then(() => this.later(() => this.#reselect(selector))).catch(this.report)
       return
     }
-    const image = imageOf(value)
+    const { value, image } = read
     const before = nodeOf(selector.value) === undefined ? selector.value : selector.image
     const same = selector.equals === undefined ? sameSnapshot(image, selector.image) : selector.equals(value, before)
     selector.value = value

@@ -26,10 +26,10 @@ async function run(seed: number, statistics: Statistics): Promise<string> {
 }
 
 /** Prints what the programs were made of, and asserts that they were worth running. */
-function say({ steps, kinds, commits, concurrent, losses, again, evictions, catchUps, overruled, without, held, failures, traps, trappedCommits, values, roots }: Statistics): void {
+function say({ steps, kinds, commits, concurrent, losses, again, evictions, packed, catchUps, overruled, without, held, failures, traps, trappedCommits, values, roots }: Statistics): void {
   const median = (of: number[]): number => of.sort((a, b) => a - b)[of.length >> 1]!
   const percent = (n: number, of: number): number => Math.round(1000 * n / of) / 10
-  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted, ${catchUps} catch-ups with whole segments, ${overruled} containers overruled; ${without} programs without the full module at first, ${held} commits held for it, ${failures} heaps told that it could not be fetched; ${traps} traps in wasm, ${trappedCommits} commits undone by them`)
+  console.log(`${values.length} programs: ${steps} steps, ${commits} commits, ${percent(concurrent, commits)} % of them concurrent; ${losses} cuts with losses, ${again} commits sent again, ${evictions} segments evicted, ${packed} packed, ${catchUps} catch-ups with whole segments, ${overruled} containers overruled; ${without} programs without the full module at first, ${held} commits held for it, ${failures} heaps told that it could not be fetched; ${traps} traps in wasm, ${trappedCommits} commits undone by them`)
   console.log(`values at the end: median ${median(values)}, least ${values[0]}, most ${values.at(-1)}; in the root segment: median ${median(roots)}`)
   for (const [kind, n] of kinds) console.log(`  ${kind}: ${n} (${percent(n, steps)} %)`)
   if (process.env['COHEAP_RUNS'] !== undefined) return
@@ -41,7 +41,7 @@ function say({ steps, kinds, commits, concurrent, losses, again, evictions, catc
   assert.ok(failures > 0, 'the full module can always be fetched')
   assert.ok(traps >= 2 * RUNS, 'wasm hardly traps')
   assert.ok(trappedCommits > 0, 'no commit is undone by a trap')
-  for (const n of [losses, again, evictions, catchUps]) assert.ok(n >= RUNS, 'the network, or the memory, is too kind')
+  for (const n of [losses, again, evictions, packed, catchUps]) assert.ok(n >= RUNS, 'the network, or the memory, is too kind')
 }
 
 test('P1: replicas that saw the same hold the same, whatever they did', async () => {

@@ -9,7 +9,7 @@ export type Any = Record<string, any>
 export const WEIGHTS = {
   'set': 5, 'ensure': 3, 'delete': 3, 'push': 4, 'insert': 4, 'remove': 3, 'put': 4, 'move': 4, 'shift': 3, 'replace': 3,
   'text splice': 4, 'text update': 4, 'counter add': 4, 'set add': 4, 'set delete': 4,
-  'alloc': 4, 'reference': 3, 'load': 6, 'run': 3, 'evict': 5, 'map set': 3, 'map add': 3, 'map delete': 3,
+  'alloc': 4, 'reference': 3, 'load': 6, 'run': 3, 'evict': 5, 'pack': 5, 'map set': 3, 'map add': 3, 'map delete': 3,
   'transact': 4, 'transact undone': 4, 'flush': 3, 'sync': 3, 'disconnect': 4,
   'deliver up': 20, 'deliver down': 28,
 } as const
@@ -192,6 +192,8 @@ export function act(kind: Kind, heap: Heap<Any>, pick: Pick): Did {
       }) }
     }
     case 'evict': return { kind, pending: heap.evict({ toBytes: 0 }) }
+    // A little less than what is here: what was used least recently is packed.
+    case 'pack': return { kind, pending: heap.evict({ toBytes: heap.status.residentBytes - 1000 }) }
     case 'map set': return { kind, pending: heap.map<unknown>('m', { partitions: 3 }).set(MAP_KEYS[pick(MAP_KEYS.length)]!, value(pick, 1)) }
     case 'map add': return { kind, pending: heap.map<number>('scores', { partitions: 3 }).add(MAP_KEYS[pick(MAP_KEYS.length)]!, 1 + pick(5)) }
     case 'map delete': return { kind, pending: heap.map<unknown>('m', { partitions: 3 }).delete(MAP_KEYS[pick(MAP_KEYS.length)]!) }

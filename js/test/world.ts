@@ -24,6 +24,8 @@ export class Statistics {
   losses = 0
   again = 0
   evictions = 0
+  /** Segments that were bytes alone after a step that was to pack some. */
+  packed = 0
   /** Containers that were told to be lost to another kind. */
   overruled = 0
   /** Reconnections at which whole segments were given anew. */
@@ -183,7 +185,7 @@ export class Program {
       if (this.#pick(2) === 0) peer.awayUntil = this.#at + 5 + this.#pick(25)
       return kind
     }
-    if (kind === 'evict') this.#world.collect()
+    if (kind === 'evict' || kind === 'pack') this.#world.collect()
     let doing: ReturnType<typeof act>
     try {
       doing = act(kind, heap, this.#pick)
@@ -193,6 +195,7 @@ export class Program {
       return kind
     }
     const { kind: did, pending } = doing
+    if (kind === 'pack') this.#statistics.packed += heap.stats().segments.filter(({ residence }) => residence === 'packed').length
     if (pending !== undefined) {
       this.#pending += 1
       void pending.catch((error: unknown) => { if (!isTrap(error)) this.#errors.push(error) }).finally(() => { this.#pending -= 1 })

@@ -123,6 +123,7 @@ fn call(op: u32, bytes: &[u8]) -> Result<(u64, Input), Malformed> {
         22 => Input::Resume(Bytes::copy_from_slice(r.take_rest())),
         23 => Input::Restore { segment: index(r)?, kept: Bytes::copy_from_slice(r.take_rest()) },
         24 => Input::Keep(index(r)?),
+        25 => Input::Pack { segment: index(r)?, mirrored: r.u8()? != 0 },
         _ => return Err(Malformed::Kind(u8::try_from(op).unwrap_or(u8::MAX))),
     };
     reader.end()?;

@@ -233,6 +233,10 @@ fn record(output: &Output, b: &mut Vec<u8>) -> u8 {
             b.varint(u64::from(index.0));
             33
         }
+        Output::Awake(index) => {
+            b.varint(u64::from(index.0));
+            34
+        }
         Output::Keep(keep) => {
             kept(keep, b);
             30

@@ -28,10 +28,18 @@ impl Replica {
     /// The segment is to be here as bytes from now on. Without `mirrored` the program forgets what it has of it, and loads it when
     /// it wants to read. Nothing happens where it is not decoded, or may not be packed.
     pub(super) fn pack(&mut self, index: Index, mirrored: bool) {
-        let Some(slot) = self.heap.slot(index) else { return };
-        // Nobody sends anything of one that no log knows.
-        let stays = self.restoring || self.pending.touches(slot.id) || slot.peek().is_none_or(Segment::is_unborn);
-        if !stays && self.lay_down(index, mirrored) {
+        let restoring = self.restoring;
+        let Some(slot) = self.heap.slot_mut(index) else { return };
+        let laid = match &mut slot.state {
+            State::Packed(packed) => packed.forget_mirror(mirrored || restoring),
+            // Nobody sends anything of one that no log knows.
+            State::Live(document) if !restoring && !document.is_unborn() => {
+                let id = slot.id;
+                !self.pending.touches(id) && self.lay_down(index, mirrored)
+            }
+            _ => false,
+        };
+        if laid {
             self.out.push_back(Output::AtRest(index));
             self.keep_at_rest(index);
         }
@@ -76,9 +84,13 @@ impl Replica {
 
     /// A packed segment is decoded; who has no mirror of it gets one. What was not packed stays as it is.
     pub(super) fn unpack(&mut self, index: Index) {
-        if self.stand_up(index) == Some(false) {
-            self.show(index, false);
-            self.keep_whole(index);
+        match self.stand_up(index) {
+            Some(true) => self.out.push_back(Output::Awake(index)),
+            Some(false) => {
+                self.show(index, false);
+                self.keep_whole(index);
+            }
+            None => {}
         }
     }
 
@@ -163,6 +175,16 @@ fn decode(
 }
 
 impl Packed {
+    /// The program forgets what it shows of it, unless it `stays`. Whether it did.
+    fn forget_mirror(&mut self, stays: bool) -> bool {
+        let forgets = self.mirrored && !stays;
+        if forgets {
+            self.shell.forget_handles();
+            self.mirrored = false;
+        }
+        forgets
+    }
+
     /// An entry did this to it.
     pub(super) fn push(&mut self, at: Offset, owner: ReplicaId, deltas: Vec<Bytes>) {
         let bytes: usize = deltas.iter().map(Bytes::len).sum();

@@ -555,6 +555,13 @@ impl Replica {
             let of = Some(one.commit.owner).filter(|owner| *owner != self.id);
             let (seq, uid) = (one.commit.seq, one.commit.uid);
             self.lines.ended(Ended { of, seq, uid, hash: one.hash_in_the_log().unwrap_or(0) });
+            // What it was to create is in the log, whoever did.
+            for part in one.commit.parts.iter().filter(|_| !one.void) {
+                let slot = self.heap.index(part.segment).and_then(|index| self.heap.slot_mut(index));
+                if let Some(document) = slot.and_then(Slot::document) {
+                    document.set_unborn(false);
+                }
+            }
         }
         // Lines are acknowledged apart; the program hears of commits in the order it made them.
         let oldest = self.pending.iter().next().map_or(self.number.next(), |one| one.number);

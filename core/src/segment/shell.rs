@@ -14,13 +14,18 @@ impl Segment {
         let snapshot = Bytes::from(self.encode());
         (self.engine, self.table, self.size) = (empty, None, snapshot.len());
         if !mirrored {
-            // What it made here may still be won over by others (S2).
-            let creations = std::mem::take(&mut self.objects.creations);
-            self.objects = Objects::new(self.id, self.writer);
-            self.objects.creations = creations;
-            self.told = 1;
+            self.forget_handles();
         }
         Ok(snapshot)
+    }
+
+    /// There is no mirror of one that is laid down any more.
+    pub fn forget_handles(&mut self) {
+        // What it made here may still be won over by others (S2).
+        let creations = std::mem::take(&mut self.objects.creations);
+        self.objects = Objects::new(self.id, self.writer);
+        self.objects.creations = creations;
+        self.told = 1;
     }
 
     /// Puts the document back in, to be written under this client id. [`Segment::show_as_before`] comes next if there is a mirror;

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use coheap_core::heap::Index;
-use coheap_core::id::{EpochId, GenId, Offset, SegmentId};
+use coheap_core::id::{EpochId, GenId, Offset, SegmentId, Seq};
 use coheap_core::limits;
 use coheap_core::replica::{Input, Keep, LoadStatus, Output, Replica, Target};
 use coheap_core::wire::frame::down::Welcome;
-use coheap_core::wire::frame::{Down, SegRef, Up};
+use coheap_core::wire::frame::{Down, PART_CREATE, PART_DELTA, SegRef, Up};
 
-use crate::desk::{connect_at, errors, give, options, ups};
+use crate::desk::{connect_at, errors, give, loads, options, replica, snapshot, unknown, ups};
 use crate::quarantine::{ONE, TWO, commit, entry, loaded, made, reports, set, value, with_both};
 
 const FIRST: Index = Index(1);
@@ -63,12 +63,27 @@ fn l06_one_with_a_mirror_is_decoded_to_take_a_delta() {
     let mut replica = with_both(&made);
     assert!(pack(&mut replica, FIRST, true));
     assert_eq!(value(&mut replica, ONE), None);
-    assert_eq!(both(&mut replica, &made, 1), [FIRST, SECOND]);
+    let told = crate::desk::tell(&mut replica, &entry(2, &[(ONE, &made[0][1]), (TWO, &made[1][1])]));
+    assert!(
+        matches!(&told[..], [Output::Awake(FIRST), Output::Apply { segments, .. }, ..] if segments.len() == 2),
+        "{told:?}"
+    );
     assert!(value(&mut replica, ONE).unwrap().contains("Number(1.0)"));
     // Its handles are those that the program knows, so it writes without looking again.
     assert!(pack(&mut replica, FIRST, true));
     let told = commit(&mut replica, Target::Here(FIRST), set(9));
     assert!(errors(&told).is_empty() && loaded(&told).is_empty(), "{told:?}");
+}
+
+#[test]
+fn l06_a_packed_one_may_lose_its_mirror_and_takes_entries_as_bytes_from_then_on() {
+    let made = made();
+    let mut replica = with_both(&made);
+    assert!(pack(&mut replica, FIRST, true));
+    assert!(pack(&mut replica, FIRST, false));
+    assert!(!pack(&mut replica, FIRST, true), "nobody has a mirror to keep");
+    assert_eq!(both(&mut replica, &made, 1), [SECOND]);
+    shows(&load(&mut replica, ONE), 1);
 }
 
 #[test]
@@ -265,4 +280,27 @@ fn resume(replica: &mut Replica) {
     out.push(0);
     out.push(0);
     assert!(errors(&give(replica, Input::Resume(Bytes::from(out)))).is_empty());
+}
+
+/// Of which kinds the parts of the commits are that were sent.
+fn parts(told: &[Output]) -> Vec<u8> {
+    let commits = ups(told).into_iter().filter_map(|up| if let Up::Commit(commit) = up { Some(commit) } else { None });
+    commits.flat_map(|commit| commit.parts.iter().map(|part| part.kind).collect::<Vec<_>>()).collect()
+}
+
+/// L6: what an own commit made of a derived segment is like any other once that is in the log.
+#[test]
+fn l06_a_segment_is_packed_once_what_made_it_here_is_acknowledged() {
+    let mut replica = replica();
+    connect_at(&mut replica, 0, &[]);
+    let asked = loads(&give(&mut replica, Input::Load(vec![(ONE, true)])));
+    crate::desk::tell(&mut replica, &snapshot(asked[0], 0, &unknown(ONE)));
+    let told = commit(&mut replica, Target::Here(FIRST), set(7));
+    assert_eq!(parts(&told), [PART_CREATE]);
+    assert!(!pack(&mut replica, FIRST, false));
+    crate::desk::tell(&mut replica, &Down::Ack { owner: 0, seq: Seq(1), position: Offset(1) });
+    assert!(pack(&mut replica, FIRST, false));
+    shows(&load(&mut replica, ONE), 7);
+    let told = commit(&mut replica, Target::Here(FIRST), set(8));
+    assert_eq!(parts(&told), [PART_DELTA]);
 }

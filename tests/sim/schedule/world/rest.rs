@@ -181,6 +181,10 @@ impl World {
         for index in process.views.keys().copied().filter(even).collect::<Vec<Index>>() {
             process.replica.handle(self.now, Input::Dump(index));
             while let Some(output) = process.replica.poll() {
+                // It was packed, and what it holds comes next.
+                if matches!(output, Output::Awake(_)) {
+                    continue;
+                }
                 let Output::Loaded { status: LoadStatus::There, patches, .. } = output else {
                     return fails("P1", format!("{who} does not show its segment {index:?}: {output:?}"));
                 };
