@@ -309,7 +309,8 @@ impl AdmitTable {
     }
 
     /// R2a to R2d, what concerns lines. Apart from [`generations`], since a refusal (R11) is decided between the two. R9: the rows
-    /// say what the log says before this place, and nothing else is looked at: whoever has read it up to here decides the same.
+    /// say what the log says before this place, but for lines that were idle for long and are dropped (§2); nothing else is looked at:
+    /// whoever has read it up to here, and dropped the same, decides the same.
     pub fn line(&self, commit: &Candidate) -> Verdict {
         let row = self.rows.get(&commit.owner);
         let last = row.map_or(Seq(0), AdmitRow::last);
@@ -412,12 +413,16 @@ impl AdmitTable {
         Some(line)
     }
 
-    /// §2: drops the lines that `is_idle` says nobody goes on with, and says where the newest entry of each is. Lines of which a
+    /// §2: drops lines that `is_idle` says nobody goes on with, this many at most, and says where the newest entry of each is. Lines of which a
     /// Restored says more than the log stay: that is told to nobody else (D4).
-    pub fn drop_idle(&mut self, is_idle: impl Fn(ReplicaId, &AdmitRow) -> bool) -> Vec<(ReplicaId, Offset)> {
+    pub fn drop_idle(
+        &mut self,
+        max: usize,
+        is_idle: impl Fn(ReplicaId, &AdmitRow) -> bool,
+    ) -> Vec<(ReplicaId, Offset)> {
         let stays = |line: &AdmitRow| line.lists_any() || !line.hollow.is_empty();
         let idle = self.rows.iter().filter(|(owner, line)| !stays(line) && is_idle(**owner, line));
-        let dropped: Vec<_> = idle.map(|(owner, line)| (*owner, line.at)).collect();
+        let dropped: Vec<_> = idle.map(|(owner, line)| (*owner, line.at)).take(max).collect();
         for (owner, _) in &dropped {
             self.rows.remove(owner);
         }
@@ -510,11 +515,12 @@ mod tests {
         table.list(id(2), (Seq(2), Uid(2)), 7);
         table.raise(id(3), (Seq(3), Uid(3)), &[(id(3), Seq(3), Uid(3), 9)], Offset(6), 0);
         table.record(id(4), row(1), Offset(7), 0);
-        assert_eq!(table.drop_idle(|owner, _| owner != id(4)), [(id(1), Offset(4))]);
+        assert_eq!(table.drop_idle(9, |owner, _| owner != id(4)), [(id(1), Offset(4))]);
         // What was lost has its entry: from here on it is a line as any other, as of that entry.
         assert!(table.fill(id(3), Seq(3), Offset(8), 0).is_some());
         table.record(id(2), row(2), Offset(9), 0);
-        assert_eq!(table.drop_idle(|_, _| true), [(id(2), Offset(9)), (id(3), Offset(8)), (id(4), Offset(7))]);
+        assert_eq!(table.drop_idle(2, |_, _| true), [(id(2), Offset(9)), (id(3), Offset(8))]);
+        assert_eq!(table.drop_idle(2, |_, _| true), [(id(4), Offset(7))]);
         assert_eq!(table, AdmitTable::default());
     }
 

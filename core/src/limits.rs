@@ -88,6 +88,8 @@ pub const WINDOW: usize = 256;
 /// How long the line of an id is kept after its last entry (CORE-PROTOCOL §2), in milliseconds: 30 days. Who comes back later
 /// with commits that it has no answer for is told that they are in doubt (§14.5).
 pub const ROW_RETENTION_MS: u64 = 30 * 24 * 3_600_000;
+/// So many idle lines are dropped at once, in one transaction of the store; the others a minute later.
+pub const LINES_DROPPED_MAX: usize = 4096;
 /// Epochs kept in the table that an Ok carries.
 pub const EPOCHS_MAX: usize = 4096;
 /// Depth of a value: containers within containers, in one assignment.

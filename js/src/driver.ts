@@ -64,7 +64,7 @@ export interface Sink {
   /** What the replica holds of a segment after it has moved. */
   moved(segment: Loaded): void
   fatal(error: HeapError): void
-  /** The replica has another id from here on, since another process used the old one; so many commits went with it. */
+  /** The replica has another id from here on, since another process used the old one (`copied`) or the relay knows the old one no more; so many commits went with it. */
   forked(replica: Id, moved: number, copied: boolean): void
   /** What the relay cannot say whether it has; it is not made again. */
   inDoubt(commits: readonly Doubtful[]): void

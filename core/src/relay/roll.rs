@@ -167,6 +167,9 @@ impl Relay {
         let Some(rolling) = &mut self.rolling else { return };
         let (segment, generation) = (rolling.segment, rolling.generation);
         let Some(parent) = self.log.segment(segment).map(|row| row.generation) else { return };
+        if self.config.unix_ms.saturating_add(self.now.0) >= self.log.roll_hold_ms {
+            self.log.end_roll_hold();
+        }
         let mut included = self.log.included();
         if mutate::on(Mutation::StaleIncluded) {
             included.values_mut().for_each(|line| line.last.0 -= 1);

@@ -134,6 +134,8 @@ pub(super) struct Sequencer {
     pub attempt: u32,
     /// No generation is made before this time, in Unix milliseconds (D6).
     pub roll_hold_ms: u64,
+    /// What was given back last is below this position, as far as it is known; as long as there is such a time.
+    restored_below: Offset,
     /// The entries of lines that were dropped are all below this position.
     pub forgotten: Offset,
     /// Lines that were dropped since the last batch.
@@ -199,6 +201,7 @@ impl Sequencer {
             touched_segments: BTreeSet::new(),
             attempt: 0,
             roll_hold_ms: recovered.roll_hold_ms,
+            restored_below: recovered.head,
             forgotten: recovered.forgotten,
             dropped: BTreeSet::new(),
             drop_written: Written::Yes,

@@ -324,7 +324,20 @@ impl Replica {
         books += &format!("{:?} {:?} {:?} {acked:?} made {made:?}\n", self.seq, self.last_uid, self.number);
         books += &format!("{} {:?}\n", self.nonce, self.stats);
         for one in self.pending.iter() {
-            let Unsaved { commit, number, edits, offered, offered_at, forgotten, stale, given, outdone, was, bytes, .. } = one;
+            let Unsaved {
+                commit,
+                number,
+                edits,
+                offered,
+                offered_at,
+                forgotten,
+                stale,
+                given,
+                outdone,
+                was,
+                bytes,
+                ..
+            } = one;
             let how = format!("{offered} {offered_at:?} {forgotten} {stale:?} {given:?} {outdone} {was:?}");
             books += &format!("{number:?} {how} {bytes} {commit:?} {edits:?}\n");
         }

@@ -322,7 +322,9 @@ pub(super) fn pack_commit(unsaved: &Unsaved, out: &mut Vec<u8>) {
     out.varint(unsaved.admitted.map_or(0, |offset| offset.0 + 1));
     let reduced = if unsaved.was.is_some() { REDUCED } else { 0 };
     let forgotten = if unsaved.forgotten { FORGOTTEN } else { 0 };
-    out.push(if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 } | reduced | forgotten);
+    out.push(
+        if unsaved.offered { OFFERED } else { 0 } | if unsaved.outdone { OUTDONE } else { 0 } | reduced | forgotten,
+    );
     out.varint(unsaved.offered_at.map_or(0, |at| at.0.saturating_add(1)));
     if let Some(was) = unsaved.was {
         Write::u64(out, was);

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use coheap_core::commit::{EngineKind, content_hash};
 use coheap_core::id::*;
+use coheap_core::limits;
 use coheap_core::log::{LogEntry, StoredRestore};
-use coheap_core::relay::{Config, Input};
+use coheap_core::relay::{Config, Input, NotRolled};
 use coheap_core::time::{Millis, Time};
 use coheap_core::wire::code::Code;
 use coheap_core::wire::codec::Reader;
@@ -97,6 +98,36 @@ fn d4_a_wiped_log_gets_back_what_a_replica_holds_and_its_line_goes_on() {
     let frames = world.take(b);
     let Some(Down::Snapshot { bulk, .. }) = frames.first() else { panic!("{frames:?}") };
     assert!(bulk.bytes.len() > state.deltas.to_vec()[0].len());
+}
+
+/// D6, G5: a header has no line of what the lost log had of others. When one may be made all the same, what was sent before counts as
+/// forgotten, in the same transaction.
+#[test]
+fn d6_when_the_hold_is_over_what_was_sent_before_the_restore_is_forgotten() {
+    const HOLD: u64 = limits::ROW_RETENTION_MS;
+    for crashes in [false, true] {
+        let (mut world, writer, epoch) = wiped();
+        let a = come(&mut world, 1, epoch, 3, &[seg(0)]);
+        world.send(a, &[up(&restore_of(&writer, &[seg(0)]))]);
+        restored(&world.take(a));
+        world.fill(2, seg(0), 2);
+        world.input(Input::Roll { segment: seg(0) });
+        assert_eq!(world.rolled, [Err(NotRolled::Held)]);
+        if crashes {
+            world.crash();
+        }
+        world.pass(HOLD + 1000);
+        world.input(Input::Roll { segment: seg(0) });
+        assert!(world.rolled.last().is_some_and(Result::is_ok), "{:?}", world.rolled);
+        // Another machine does not know where in the log it was given back.
+        let below = Offset(if crashes { 3 } else { 1 });
+        let stored = world.disk.recover();
+        assert_eq!((stored.forgotten, stored.roll_hold_ms), (below, 0));
+        assert_eq!(world.disk.drops(), [(0, 1, below)], "with the entry of the roll");
+        // It is no news with the next one.
+        world.input(Input::Roll { segment: seg(0) });
+        assert_eq!((world.rolled.last().is_some_and(Result::is_ok), world.disk.drops().len()), (true, 1));
+    }
 }
 
 /// L5: what a replica gives back to a log that has lost it comes to whoever kept something from before the loss like any entry; what was

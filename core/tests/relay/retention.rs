@@ -1,11 +1,13 @@
 //! §2, G4: the lines of ids that nobody goes by are dropped after the retention time, and the log says what it has forgotten.
 
+use coheap_core::admit::AdmitTable;
 use coheap_core::id::*;
 use coheap_core::limits;
 use coheap_core::log::LogEntry;
 use coheap_core::relay::{Config, Input};
 use coheap_core::time::Millis;
 use coheap_core::wire::frame::Up;
+use coheap_core::wire::frame::down::{Fate, Row};
 use coheap_core::wire::frame::roll::GenerationHeader;
 
 use crate::world::*;
@@ -75,6 +77,24 @@ fn s2_a_line_stays_as_long_as_somebody_is_connected_under_its_id_and_is_in_heade
     world.join(9);
     world.pass(60_000);
     assert_eq!((lines(&world), comes_back(&mut world, 2).0), (vec![2], 1));
+}
+
+#[test]
+fn s2_many_idle_lines_are_dropped_a_few_at_a_time() {
+    let mut world = keeping();
+    let max = limits::LINES_DROPPED_MAX;
+    world.fill(1, seg(0), 1);
+    for n in 0..=2 * max as u64 {
+        let mut id = [9; 16];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        let mut table = AdmitTable::default();
+        let row = Row { seq: Seq(1), uid: Uid(n), fate: Fate::Admitted(1) };
+        world.disk.keep_line(ReplicaId(id), table.record(ReplicaId(id), row, Offset(0), 0));
+    }
+    world.crash();
+    world.pass(31 * DAY);
+    let sizes: Vec<_> = world.disk.drops().iter().map(|(lines, ..)| *lines).collect();
+    assert_eq!((sizes, lines(&world)), (vec![max, max, 2], vec![]));
 }
 
 #[test]

@@ -74,6 +74,19 @@ impl Disk {
         self.recovered.head = Offset(self.entries.len() as u64);
     }
 
+    /// A line that is on the disk as well.
+    pub fn keep_line(&mut self, owner: ReplicaId, line: &AdmitRow) {
+        let mut row = Vec::new();
+        line.encode(&mut row);
+        self.admit.insert(owner, row.into());
+    }
+
+    /// How many lines each append dropped, where any did, or told what is forgotten: with how many entries, and below which position.
+    pub fn drops(&self) -> Vec<(usize, usize, Offset)> {
+        let drops = self.appends.iter().filter_map(|append| append.dropped.as_ref().map(|dropped| (append, dropped)));
+        drops.map(|(append, dropped)| (dropped.lines.len(), append.entries.len(), dropped.below)).collect()
+    }
+
     pub fn recover(&self) -> Recovered {
         let mut recovered = self.recovered.clone();
         for (row, number) in recovered.segments.iter_mut().zip(0..) {

@@ -108,12 +108,16 @@ fn g5_what_was_never_sent_goes_out_whatever_the_log_has_forgotten() {
 }
 
 #[test]
-fn g5_what_was_sent_later_in_the_same_line_is_no_more_there_than_the_line() {
+fn g5_what_was_sent_later_in_a_line_of_which_something_is_in_doubt_is_too() {
+    // Of two copies of a store one may know the line from its second commit on, and move it under another name.
     let (mut replica, _) = sent_at(5, 0);
     tell(&mut replica, &Down::Advance { position: Offset(9) });
     assert_eq!(sent(&change(&mut replica, 2.0)).len(), 1);
+    give(&mut replica, Input::Disconnected);
+    // What never went out moves.
+    change(&mut replica, 3.0);
     let told = meets(&mut replica, 20, 6);
-    assert_eq!((doubts(&told), forks(&told)), (vec![Seq(1)], vec![(replica.id(), 1)]));
+    assert_eq!((doubts(&told), forks(&told)), (vec![Seq(1), Seq(2)], vec![(replica.id(), 1)]));
 }
 
 #[test]

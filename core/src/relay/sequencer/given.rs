@@ -135,6 +135,7 @@ impl Sequencer {
         self.note_created(&adopted);
         self.roll_hold_ms = self.roll_hold_ms.max(roll_hold_ms);
         self.batch.roll_hold_ms = Some(self.roll_hold_ms);
+        self.restored_below = offset.next();
         (offset, created)
     }
 
