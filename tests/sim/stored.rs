@@ -76,7 +76,7 @@ impl Grower {
     /// The same, when a line has been dropped, if there is one.
     pub fn drop_and_grow(&mut self, commits: usize) -> HeapAppend {
         let owner = ReplicaId([1 + (self.head % 3) as u8; 16]);
-        let dropped = self.lines.drop_idle(|of, _| of == owner);
+        let dropped = self.lines.drop_idle(1, |of, _| of == owner);
         let mut grown = self.grow(commits);
         for (owner, at) in dropped {
             self.forgotten = self.forgotten.max(at.next());

@@ -18,20 +18,20 @@ impl World {
         self.processes.iter().any(|process| process.link.is_none() && !process.open.is_empty())
     }
 
-    /// What a process was told is in doubt must be so: it went out, and lines were dropped whose entries reach further than where it
-    /// was made. What may have been there can also be still there: who asks cannot know that.
+    /// What a process was told is in doubt must be so: it went out, and lines were dropped whose entries reach further than where the
+    /// first of what is in doubt was made; what went out behind that shares its line, and its fate. What may have been there can also be still there: who asks cannot know that.
     pub(super) fn look_into_doubts(&mut self, at: usize) -> Result<(), Failure> {
         let doubted = std::mem::take(&mut self.processes[at].doubted);
         let heap = self.heap_of(at);
+        let first = doubted.iter().map(|commit| self.heaps[heap].cuts[*commit]).min();
         for commit in doubted {
             let (process, of) = (&self.processes[at], &mut self.heaps[heap]);
             let forgotten = process.link.as_ref().map_or_else(Default::default, |link| link.forgotten);
-            let made_at = of.cuts[commit];
             if !process.offered.contains(commit) {
                 return fails("G5", format!("commit {commit} of process {at} is in doubt, and was never sent"));
             }
-            if made_at >= forgotten {
-                let what = format!("commit {commit} of process {at} is in doubt, and was made at {made_at:?}");
+            if first.is_none_or(|made_at| made_at >= forgotten) {
+                let what = format!("commit {commit} of process {at} is in doubt, and none was made before {first:?}");
                 return fails("G5", format!("{what}; lines were dropped below {forgotten:?}"));
             }
             of.oracle.give_up(commit);
