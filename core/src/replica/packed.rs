@@ -9,7 +9,7 @@
 //! packed   := "coheap" format:u8=4 replica:16 flags:u8 cut:varint lineage:epoch epochs:list(epoch start:varint)
 //!             seq:varint last_uid:u64 number:varint made:list(seq:varint uid:u64) nonce:varint stats:list(varint)
 //!             slots:list(slot) unsaved:list(unsaved) acked:varint waits:list(wait)
-//!             flags: 1 fresh: it was never connected · 2 what is here has to be given back to the relay
+//!             flags: 1 fresh · 2 what is here has to be given back to the relay
 //!             made: commits of the replica's own line that have ended, the newest, oldest first
 //! slot     := segment:16 flags:u8 [at:varint] [document] [queue:list(at:varint owner:16 deltas:list(delta:bytes))]
 //!             flags: 1 derived · 2 loading · 4 stale parts of own commits are to be made anew on it · 8 a document follows ·
@@ -191,8 +191,8 @@ impl Replica {
     /// C9: another process opens what a replica stored with [`Replica::export`], at any time before it ended. It is a replica
     /// of its own, with the id that its options' entropy gives it; unacknowledged commits stay in the line of the one that made
     /// them, and go out again under their numbers. Waits end with the process that waited. Outputs show every segment to a
-    /// program that knows nothing of them yet. Who stores a replica for longer than a relay knows its id (§14.5) stores it again when it is
-    /// connected first: a store from before that does not say of any commit that it may have gone out.
+    /// program that knows nothing of them yet. What was stored may have gone out afterwards, behind the place where the store was made: so
+    /// of one from before the first connection all is in doubt in a log that has ever dropped lines (G5, §14.5).
     pub fn reopen(options: Options, bytes: &[u8]) -> Result<Replica, ImportError> {
         let mut replica = Replica::import(options.clone(), bytes)?;
         replica.out.clear();
@@ -207,9 +207,6 @@ impl Replica {
         (replica.id, replica.seq, replica.last_uid) = (fresh.id, fresh.seq, fresh.last_uid);
         (replica.lines, replica.waits, replica.stats) = (lines, fresh.waits, fresh.stats);
         replica.number = Seq(0);
-        // What was stored before the first connection never went out, as far as a store can say: were it taken for sent, at the
-        // beginning of the log, all that was written before that would be in doubt wherever lines were ever dropped (G5).
-        let has_connected = !replica.fresh;
         for one in replica.pending.iter_mut() {
             replica.number = replica.number.next();
             one.number = replica.number;
@@ -218,9 +215,7 @@ impl Replica {
                 (replica.seq, replica.last_uid) = (replica.number, one.commit.uid);
             }
             // It may have gone out after it was stored. Nothing is kept of it outside of this process.
-            if has_connected {
-                one.offered_at.get_or_insert(replica.cut);
-            }
+            one.offered_at.get_or_insert(replica.cut);
             (one.offered, one.told) = (true, false);
         }
         let (mut out, mut shown) = (Vec::new(), Vec::new());
