@@ -120,6 +120,8 @@ pub struct Oracle {
     pub dropped: BTreeSet<ReplicaId>,
     /// All their entries are below this.
     pub forgotten: Offset,
+    /// What lies below has been there for as long as lines are kept.
+    pub idle_below: Offset,
     /// Commits that had other bytes on their way, and these bytes.
     forged: BTreeMap<Uid, Vec<Vec<u8>>>,
     /// Commits that stand on a claim.
@@ -144,6 +146,7 @@ impl Default for Oracle {
             uncounted: Vec::new(),
             dropped: BTreeSet::new(),
             forgotten: Offset(0),
+            idle_below: Offset(0),
             forged: BTreeMap::new(),
             claimed: Marks::default(),
             rolls: false,
@@ -371,9 +374,10 @@ impl Oracle {
         fails("G5", format!("lines are said to be dropped below {told:?}, and are below {:?}", self.forgotten))
     }
 
-    /// Whether a line is dropped, or may be as far as the relay has said.
+    /// Whether a line is dropped, or may be as far as the relay has said: it does so before anything of that is written, and says
+    /// nothing new if one that ends behind this one was dropped before.
     pub fn is_dropped(&self, owner: ReplicaId, told: Offset) -> bool {
-        let soon = told > self.forgotten && self.end_of(owner).is_some_and(|end| end <= told);
+        let soon = self.end_of(owner).is_some_and(|end| end <= told.min(self.idle_below));
         soon || self.dropped.contains(&owner)
     }
 

@@ -10,6 +10,9 @@ pub(super) const RETENTION: Millis = Millis(24 * 3_600_000);
 impl World {
     /// So long a time passes that lines are dropped; a machine looks for them once a day.
     pub(super) fn age(&mut self) -> Result<(), Failure> {
+        for heap in &mut self.heaps {
+            heap.oracle.idle_below = heap.oracle.head();
+        }
         self.pass(2 * RETENTION.0)
     }
 
