@@ -30,6 +30,9 @@ use crate::wire::frame::{SegmentState, SegmentStatus, Up};
 /// The stream of a Restore's pieces; a Hello's is 1.
 const STREAM: u64 = 2;
 
+/// A document that holds nothing takes fewer bytes than this.
+const EMPTY_BYTES_MAX: usize = 256;
+
 /// What has to wait for the own Restored.
 #[derive(Debug, Default)]
 pub(super) struct Frozen {
@@ -43,6 +46,8 @@ pub(super) struct Frozen {
     left_out: BTreeSet<SegmentId>,
     /// What it holds: segments with their generations, and commits up to this number.
     held: (BTreeSet<(SegmentId, GenId)>, Seq),
+    /// Of these it has nothing but that they are here.
+    empty: BTreeSet<SegmentId>,
     /// Answers to loads, in order.
     snapshots: Vec<(Answered, Bytes)>,
 }
@@ -108,6 +113,7 @@ impl Replica {
         let void: BTreeSet<SegmentId> = void.collect();
         let mut segments = Vec::new();
         frozen.left_out.clear();
+        frozen.empty.clear();
         for (_, slot) in self.heap.iter() {
             let (document, undone) = match &slot.state {
                 State::Live(document) => (document, false),
@@ -118,13 +124,17 @@ impl Replica {
                 frozen.left_out.insert(slot.id);
                 continue;
             }
+            let state = document.whole();
+            if state.len() < EMPTY_BYTES_MAX && document.holds_nothing() {
+                frozen.empty.insert(slot.id);
+            }
             segments.push(HeldSegment {
                 id: slot.id,
                 engine: document.engine(),
                 layout: LAYOUT,
                 generation: document.generation(),
                 header: document.header().clone(),
-                state: document.whole().into(),
+                state: state.into(),
             });
         }
         frozen.held = (segments.iter().map(|held| (held.id, held.generation)).collect(), self.number);
@@ -202,7 +212,7 @@ impl Replica {
                 }
             }
             match verdict {
-                Verdict::Conflict => self.given_up(&state),
+                Verdict::Conflict => self.given_up(&state, frozen.empty.contains(&state.id)),
                 // What had to leave it (F2, F3, R11) would have been given back with it; what else the relay has lost of it is
                 // nowhere else, either.
                 Verdict::NotGiven if frozen.left_out.contains(&state.id) => self.tell_given_up(state.id),
@@ -224,10 +234,13 @@ impl Replica {
     }
 
     /// D4: what is here of a segment does not go with what the relay has, which counts. What is not acknowledged is made anew on
-    /// that, as another writer: the identities of what is here may be those of something else there.
-    fn given_up(&mut self, state: &SegmentState) {
+    /// that, as another writer: the identities of what is here may be those of something else there. With `nothing` that is all there
+    /// is: what was written since this was given back.
+    fn given_up(&mut self, state: &SegmentState, nothing: bool) {
         let id = state.id;
-        self.tell_given_up(id);
+        if !nothing {
+            self.tell_given_up(id);
+        }
         let Some((index, slot)) = self.heap.by_id_mut(id) else { return };
         let same = slot.peek().is_some_and(|document| {
             state.status == SegmentStatus::Unknown || document.generation() == state.generation

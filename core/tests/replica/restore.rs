@@ -355,6 +355,29 @@ fn d4_of_a_segment_that_holds_nothing_nothing_is_given_up() {
     }
 }
 
+#[test]
+fn d4_of_a_segment_that_held_nothing_when_it_was_given_back_nothing_is_given_up() {
+    let mut replica = replica();
+    connect(&mut replica);
+    let nonce = loads(&give(&mut replica, Input::Load(vec![(ROOT, true)])))[0];
+    tell(&mut replica, &snapshot(nonce, 0, &unknown(ROOT)));
+    tell(&mut replica, &Down::Advance { position: Offset(1) });
+    give(&mut replica, Input::Disconnected);
+    let (_, outputs) = asked(&mut replica, Vec::new());
+    assert_eq!(restore(&outputs).segments.len(), 1);
+    // It goes out behind the verdict, made anew on what the log has.
+    give(&mut replica, set("since"));
+    let segments = vec![(Verdict::Conflict, alive(ROOT, vec![foreign()]))].into();
+    let bulk = Bulk::whole(Restored { segments, ..Restored::default() }.encode().into());
+    let outputs = tell(
+        &mut replica,
+        &Down::Restored(RestoredFrame { offset: Offset(0), yours: true, position: Offset(1), bulk }),
+    );
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Conflict(_))), "{outputs:?}");
+    let shown = format!("{:?}", replica.document(ROOT).unwrap().values());
+    assert!(shown.contains("foreign") && shown.contains("since"), "{shown}");
+}
+
 /// F3 while it is given back: the log has another version of one commit, and the next one as it is here. That is not made anew behind
 /// it: the relay would take it for the duplicate it is, and what follows would build on what nobody has.
 #[test]
