@@ -193,6 +193,16 @@ impl Replica {
         }
     }
 
+    /// A log knows the segment from now on.
+    pub(super) fn is_born(&mut self, id: SegmentId) {
+        let Some((segment, slot)) = self.heap.by_id_mut(id) else { return };
+        let Some(document) = slot.document().filter(|document| document.is_unborn()) else { return };
+        document.set_unborn(false);
+        // What of a delta of others counts here is that it came.
+        let kept = document.keep_applied(&[]);
+        self.keep(Keep::Segment { segment, anew: false, kept });
+    }
+
     /// Much has come to what is kept of a document: it is kept in fewer bytes from now on.
     pub(super) fn keep_whole(&mut self, segment: Index) {
         if let Some(document) = self.heap.slot_mut(segment).and_then(|slot| slot.document()) {

@@ -557,10 +557,7 @@ impl Replica {
             self.lines.ended(Ended { of, seq, uid, hash: one.hash_in_the_log().unwrap_or(0) });
             // What it was to create is in the log, whoever did.
             for part in one.commit.parts.iter().filter(|_| !one.void) {
-                let slot = self.heap.index(part.segment).and_then(|index| self.heap.slot_mut(index));
-                if let Some(document) = slot.and_then(Slot::document) {
-                    document.set_unborn(false);
-                }
+                self.is_born(part.segment);
             }
         }
         // Lines are acknowledged apart; the program hears of commits in the order it made them.

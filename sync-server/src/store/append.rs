@@ -68,7 +68,7 @@ fn append_heap(transaction: &WriteTransaction, append: &HeapAppend) -> Result<Ap
         Some(heap) => heap,
         None => create_heap(transaction, &append.heap)?,
     };
-    meta.roll_hold_ms = append.appends.iter().filter_map(|part| part.roll_hold_ms).last().unwrap_or(meta.roll_hold_ms);
+    meta.roll_hold_ms = append.appends.iter().rev().find_map(|part| part.roll_hold_ms).unwrap_or(meta.roll_hold_ms);
     let dropped = append.appends.iter().filter_map(|part| part.dropped.as_deref());
     meta.forgotten = dropped.map(|dropped| dropped.below).fold(meta.forgotten, Offset::max);
     put_rows(transaction, heap, &mut meta, &append.appends)?;
