@@ -161,6 +161,8 @@ pub struct Process {
     pub views: BTreeMap<Index, View>,
     /// It keeps nothing of the segment that it packs.
     pub forgets: bool,
+    /// Segments that are here as bytes, and of which it has forgotten what it showed.
+    pub bare: BTreeSet<Index>,
     /// Which segment an index is.
     pub segments: BTreeMap<Index, SegmentNo>,
     /// Segments that it waits for.
@@ -276,6 +278,7 @@ impl Process {
             link: None,
             views: BTreeMap::new(),
             forgets: false,
+            bare: BTreeSet::new(),
             segments: BTreeMap::from([(Index(0), 0)]),
             loading: BTreeSet::new(),
             frozen: BTreeSet::new(),
@@ -495,6 +498,7 @@ impl Process {
             }
             Output::Loaded { segment, status, patches, .. } => {
                 self.loading.remove(&segment);
+                self.bare.remove(&segment);
                 self.undone.retain(|(_, index)| *index != segment);
                 self.changed.insert(segment);
                 self.frozen.remove(&segment);
@@ -519,10 +523,12 @@ impl Process {
                 self.kept.extend(self.segments.get(&index).map(|segment| (*segment, copy)));
             }
             Output::Evicted(index) => {
+                self.bare.remove(&index);
                 self.views.remove(&index);
                 self.changed.insert(index);
             }
             Output::AtRest(index) if self.forgets => {
+                self.bare.insert(index);
                 self.views.remove(&index);
                 self.changed.insert(index);
             }

@@ -116,6 +116,13 @@ impl World {
             return Ok(());
         }
         let heap = self.heap_of(at);
+        // L6: what is here as bytes is there for a program that reads it.
+        let bare = std::mem::take(&mut self.processes[at].bare);
+        let ids = bare.iter().filter_map(|index| self.processes[at].segments.get(index));
+        let bare: Vec<_> = ids.map(|segment| (self.heaps[heap].segments[*segment], false)).collect();
+        if !bare.is_empty() {
+            self.input(at, Input::Load(bare))?;
+        }
         let (mut sections, mut places) = (Vec::new(), Vec::new());
         let commit = self.heaps[heap].oracle.made.len();
         let here: Vec<Index> = self.processes[at].views.keys().copied().collect();
