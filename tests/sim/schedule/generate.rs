@@ -171,7 +171,7 @@ impl Generator {
     /// A program does something, or time passes.
     fn program(&mut self, world: &World, at: u8, pick: u16) -> Deed {
         let _ = world;
-        match self.draws.below(28) {
+        match self.draws.below(30) {
             0..12 => {
                 let large = self.long && self.draws.below(12) == 0;
                 let alloc = self.draws.below(8) == 0;
@@ -180,7 +180,7 @@ impl Generator {
             15 if self.rolls => Deed::Roll { pick },
             // The choice among segments is by the rest of a small division; this one is by what that leaves.
             12..16 if pick >= 1 << 14 => Deed::LoadFrom { at, pick },
-            12..16 => Deed::Load { at, pick },
+            12..16 | 28 | 29 => Deed::Load { at, pick },
             16..18 if pick >= 1 << 14 => Deed::EvictKeeping { at, pick },
             16..18 => Deed::Evict { at, pick },
             18 => Deed::Wait { at, kind: WaitFor::Flush, pick },

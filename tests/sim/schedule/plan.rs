@@ -111,7 +111,7 @@ impl Plan {
             forgets: false,
             hostile: false,
             claims: false,
-            pieces: Draws(seed ^ 0x91ec_e500).below(4) == 0,
+            pieces: Draws(seed ^ 0x91ec_e500).below(3) == 0,
             removes: false,
         };
         if plan.losses && plan.fold_bytes.is_none() {
@@ -122,12 +122,12 @@ impl Plan {
         let target = |_| (faults[draws.below(faults.len())], Phase::ALL[draws.below(Phase::ALL.len())]);
         plan.targets = (0..5).map(target).collect();
         // By draws of its own, so that all other plans are what they are without these.
-        plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(4) == 0;
+        plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(3) == 0;
         plan.claims = !plan.losses && !plan.clones && Draws(seed ^ 0xc1a1_0000).below(4) == 0;
         plan.forgets = !plan.clones && !plan.losses && !plan.hostile && Draws(seed ^ 0x1d1e_1d1e).below(3) == 0;
         // Only there is something that a guard passes and an engine does not take.
         plan.automerge |= plan.hostile;
-        plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(3) == 0;
+        plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(2) == 0;
         if plan.hostile && plan.fold_bytes.is_none() {
             // Without a worker nobody can say what is wrong with it.
             plan.fold_bytes = Some(1 << 40);
