@@ -27,7 +27,7 @@ const SEEDS: u64 = 2_000;
 /// Schedules without a fault, which must hold.
 const HEALTHY: u64 = 100;
 /// What no schedule notices: `tests/README.md` says of each why.
-const BY_TRACES: [Mutation; 3] = [Mutation::NoFence, Mutation::RedoIncluded, Mutation::AdoptedIsWhole];
+const BY_TRACES: [Mutation; 2] = [Mutation::RedoIncluded, Mutation::AdoptedIsWhole];
 /// Side by side.
 const THREADS: usize = 2;
 
