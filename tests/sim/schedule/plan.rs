@@ -56,8 +56,8 @@ pub struct Plan {
     /// Some commits are so large that states go in pieces.
     pub long: bool,
     /// Lines are dropped when they were idle for a while (`world/forgets.rs`). Not where processes are copied (a copy that was never
-    /// connected cannot know that the other one was), not where disks are lost, and not beside strangers, who go on in their lines
-    /// whatever they are told.
+    /// connected cannot know that the other one was), not where disks are lost, not beside strangers, who go on in their lines
+    /// whatever they are told, and not where work is shared: a run is over seconds after the last who knows what is done of it has gone.
     pub forgets: bool,
     /// Commits that the guard refuses, and what no engine takes in (R10–R12). Not where the disk is lost, or processes are copied.
     pub hostile: bool,
@@ -124,7 +124,8 @@ impl Plan {
         // By draws of its own, so that all other plans are what they are without these.
         plan.hostile = !plan.losses && !plan.clones && Draws(seed ^ 0x0b57_11e0).below(3) == 0;
         plan.claims = !plan.losses && !plan.clones && Draws(seed ^ 0xc1a1_0000).below(4) == 0;
-        plan.forgets = !plan.clones && !plan.losses && !plan.hostile && Draws(seed ^ 0x1d1e_1d1e).below(3) == 0;
+        let alone = !plan.clones && !plan.losses && !plan.hostile && !plan.claims;
+        plan.forgets = alone && Draws(seed ^ 0x1d1e_1d1e).below(3) == 0;
         // Only there is something that a guard passes and an engine does not take.
         plan.automerge |= plan.hostile;
         plan.removes = !plan.hostile && Draws(seed ^ 0x2e30_7e5d).below(2) == 0;
